@@ -1,0 +1,107 @@
+"""The values that pass between the stages: frozen, with shape, unit and time in each field."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class VideoStream:
+    """One video stream of a file, as it is displayed."""
+
+    index: int
+    """Position among all streams of the file."""
+    codec: str
+    """Short codec name, such as `h264`."""
+    width: int
+    """Pixels across, after rotation."""
+    height: int
+    """Pixels down, after rotation."""
+    rotation: int
+    """Degrees counter-clockwise by which stored pixels are turned for display: 0, 90, 180, 270."""
+    rate: Fraction | None
+    """Average frames per second; None where the file does not say."""
+    sample_aspect: Fraction
+    """Width over height of one displayed (rotated) pixel."""
+    frames: int
+    """Frames that the header promises; 0 where it does not say."""
+    start_s: float
+    """Seconds on the file's own clock at which the stream begins."""
+    duration_s: float | None
+    """Seconds; None where the header does not say."""
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """One audio stream of a file."""
+
+    index: int
+    """Position among all streams of the file."""
+    codec: str
+    """Short codec name, such as `aac`."""
+    rate_hz: int
+    """Samples per second."""
+    channels: int
+    """Number of channels."""
+    language: str | None
+    """Language tag of the stream, where given."""
+    start_s: float
+    """Seconds on the file's own clock at which the stream begins."""
+    duration_s: float | None
+    """Seconds; None where the header does not say."""
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a media file holds. Cover pictures, subtitles and data streams are left out."""
+
+    path: Path
+    """The file."""
+    container: str
+    """FFmpeg's name of the container format."""
+    video: tuple[VideoStream, ...]
+    """Video streams that move, best first."""
+    audio: tuple[AudioStream, ...]
+    """Audio streams in file order."""
+    duration_s: float | None
+    """Seconds from the earliest start to the end; None where the header does not say."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One displayed video frame on the presentation clock."""
+
+    rgb: UInt8Array = field(repr=False)
+    """Pixels, uint8, (H, W, 3), RGB, rotated as displayed."""
+    time_s: float
+    """Seconds from the start of the presentation."""
+    index: int
+    """Position among the frames that are delivered, from 0."""
+
+    def __post_init__(self) -> None:
+        if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8:
+            raise ValueError(f"a frame is (H, W, 3) uint8, not {self.rgb.shape} {self.rgb.dtype}")
+
+
+@dataclass(frozen=True)
+class AudioWindow:
+    """One second of sound on the presentation clock."""
+
+    samples: Float32Array = field(repr=False)
+    """Mono samples, float32, (rate_hz,), in [-1, 1]; zeros where the track has no sound."""
+    index: int
+    """Window k covers the seconds [k, k + 1) of the presentation."""
+    rate_hz: int
+    """Samples per second."""
+
+    @property
+    def level_dbfs(self) -> float:
+        """Root-mean-square level in decibels relative to full scale; -inf for digital silence."""
+        power = float(np.mean(np.square(self.samples, dtype=np.float64)))
+        return 10.0 * float(np.log10(power)) if power > 0.0 else float("-inf")
