@@ -55,6 +55,8 @@ class AudioStream:
     """Seconds on the file's own clock at which the stream begins."""
     duration_s: float | None
     """Seconds; None where the header does not say."""
+    default: bool = False
+    """Whether the file marks the stream as the one to play."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,166 @@
+"""Sound in one-second mono windows on the presentation clock, resampled as a stream."""
+
+from collections.abc import Iterator
+from math import floor
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+from av.audio.frame import AudioFrame
+
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.media.container import decode_from, frame_time_s
+from av2tsam_cli.values import AudioStream, AudioWindow, Float32Array, MediaInfo
+
+GAP_S = 0.01
+"""Jumps in a track's times below this are rounding (Matroska counts milliseconds), not gaps."""
+PREROLL_S = 1
+"""Whole seconds decoded ahead of the first window: fills the resampler, warms the decoder up."""
+
+
+def choose_audio(info: MediaInfo, wanted: int | str | None) -> AudioStream | None:
+    """The audio stream to listen to.
+
+    Args:
+        info: The file, as probed.
+        wanted: Position among the audio streams (0 is the first), or a language tag such as
+            `eng`; None for the one a player would take, if there is any.
+
+    Raises:
+        UsageError: The file has no such stream.
+    """
+    if wanted is None:
+        return max(info.audio, key=lambda stream: stream.default, default=None)
+    text = str(wanted)
+    if text.isdigit():
+        found = info.audio[int(text) : int(text) + 1]
+    else:
+        found = tuple(s for s in info.audio if (s.language or "").lower() == text.lower())
+    if not found:
+        have = ", ".join(f"{k} ({s.language or 'und'})" for k, s in enumerate(info.audio))
+        raise UsageError(f"{info.path}: no audio stream {text}; it has: {have or 'none'}")
+    return found[0]
+
+
+def read_windows(
+    info: MediaInfo,
+    *,
+    rate_hz: int,
+    stream: AudioStream | None = None,
+    zero_s: float | None = None,
+    start_s: float = 0.0,
+    stop_s: float | None = None,
+) -> Iterator[AudioWindow]:
+    """One-second windows from the one that holds start_s to the one that holds stop_s.
+
+    Windows are whole: what a trim cuts off inside a second is still heard. They end with the
+    track; the last is padded with zeros, and so are a late start and gaps.
+
+    Args:
+        info: The file, as probed.
+        rate_hz: Samples per second of the windows.
+        stream: Which audio stream; the default one where None.
+        zero_s: Where the presentation starts on the file's own clock (see `clock_zero`); the
+            start of the stream where None.
+        start_s: Seconds on the presentation clock.
+        stop_s: Seconds on the presentation clock; the end of the track where None.
+
+    Raises:
+        MediaError: The file cannot be read, or is damaged over a long stretch.
+    """
+    stream = stream or choose_audio(info, None)
+    if stream is None:
+        return
+    zero_s = stream.start_s if zero_s is None else zero_s
+    first = max(0, floor(start_s))
+    begin = max(0, first - PREROLL_S)
+    frames = decode_from(info.path, stream.index, begin + zero_s, threads=False)
+    chunks = _contiguous(cast("Iterator[AudioFrame]", frames), begin + zero_s)
+    windows = _cut(_resample(chunks, rate_hz), rate_hz)
+    for index, samples in enumerate(windows, start=begin):
+        if stop_s is not None and index >= stop_s:
+            return
+        if index >= first:
+            yield AudioWindow(samples=samples, index=index, rate_hz=rate_hz)
+
+
+Chunk = tuple[Float32Array, int]
+"""Mono samples and their rate."""
+
+
+def _contiguous(frames: Iterator[AudioFrame], begin_s: float) -> Iterator[Chunk]:
+    """Mono chunks without a hole from `begin_s` on: gaps are filled, overlaps cut.
+
+    Where a chunk belongs is counted in samples and corrected by its time only when the two are
+    further apart than rounding explains, so that a track does not crackle.
+    """
+    cursor_s = None
+    for frame in frames:
+        mono, rate_hz = _mono(frame), frame.sample_rate
+        time_s = frame_time_s(frame)
+        if time_s is not None:
+            time_s -= begin_s
+        at_s = cursor_s
+        if at_s is None or (time_s is not None and abs(time_s - at_s) > GAP_S):
+            at_s = time_s if time_s is not None else 0.0
+        missing = round((at_s - (cursor_s or 0.0)) * rate_hz)
+        yield from _silence(missing, rate_hz)
+        mono = mono[max(0, -missing) :]
+        cursor_s = max(at_s + frame.samples / rate_hz, cursor_s or 0.0)
+        if len(mono):
+            yield mono, rate_hz
+
+
+def _silence(samples: int, rate_hz: int) -> Iterator[Chunk]:
+    """Zeros, a second at a time."""
+    for begin in range(0, samples, rate_hz):
+        yield np.zeros(min(rate_hz, samples - begin), np.float32), rate_hz
+
+
+def _mono(frame: AudioFrame) -> Float32Array:
+    """The mean of the channels, float32 in [-1, 1]."""
+    data = cast("npt.NDArray[Any]", frame.to_ndarray())
+    if not frame.format.is_planar:
+        data = data.reshape(-1, len(frame.layout.channels)).T
+    mean = data.mean(axis=0, dtype=np.float64)
+    if data.dtype == np.uint8:
+        mean = (mean - 128.0) / 128.0
+    elif data.dtype.kind == "i":
+        mean /= -float(np.iinfo(data.dtype).min)
+    return cast("Float32Array", mean.astype(np.float32))
+
+
+def _resample(chunks: Iterator[Chunk], rate_hz: int) -> Iterator[Float32Array]:
+    """The same sound at another rate, as `librosa.resample` (soxr_hq) makes it of the whole."""
+    resampler: soxr.ResampleStream | None = None
+    source_hz = None
+    for samples, chunk_hz in chunks:
+        if source_hz != chunk_hz:  # the first chunk, or a track that changes its rate
+            if resampler is not None:
+                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            source_hz = chunk_hz
+            resampler = (
+                None
+                if chunk_hz == rate_hz
+                else soxr.ResampleStream(chunk_hz, rate_hz, 1, dtype="float32", quality="HQ")
+            )
+        yield samples if resampler is None else resampler.resample_chunk(samples)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _cut(chunks: Iterator[Float32Array], rate_hz: int) -> Iterator[Float32Array]:
+    """Pieces of exactly one second; the last is padded with zeros."""
+    held: list[Float32Array] = []
+    samples = 0
+    for chunk in chunks:
+        held.append(chunk)
+        samples += len(chunk)
+        while samples >= rate_hz:
+            joined = np.concatenate(held)
+            yield joined[:rate_hz]
+            held = [joined[rate_hz:]]
+            samples -= rate_hz
+    if samples:
+        yield np.pad(np.concatenate(held), (0, rate_hz - samples))

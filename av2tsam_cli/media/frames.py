@@ -1,0 +1,121 @@
+"""Video frames, decoded as a stream, turned as displayed, in RGB, on the presentation clock."""
+
+from collections.abc import Iterator
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from av2tsam_cli.media.container import TIME_TOLERANCE_S, decode_from, frame_time_s
+from av2tsam_cli.media.probe import display_matrix, is_transposed
+from av2tsam_cli.values import Frame, MediaInfo, UInt8Array, VideoStream
+
+ASSUMED_RATE = 25
+"""Frames per second where a file gives neither times nor a rate."""
+UNSPECIFIED = 2
+"""Value of a frame's colour space when nothing is said (libavutil/pixfmt.h)."""
+HD_HEIGHT = 720
+"""From this height on, untagged video is taken to be BT.709, below BT.601, as players do."""
+
+
+def read_frames(
+    info: MediaInfo,
+    *,
+    stream: VideoStream | None = None,
+    zero_s: float | None = None,
+    start_s: float = 0.0,
+    stop_s: float | None = None,
+) -> Iterator[Frame]:
+    """Frames with start_s <= time < stop_s, in presentation order, one at a time.
+
+    Args:
+        info: The file, as probed.
+        stream: Which video stream; the best where None.
+        zero_s: Where the presentation starts on the file's own clock (see `clock_zero`); the
+            start of the stream where None.
+        start_s: Seconds on the presentation clock.
+        stop_s: Seconds on the presentation clock; the end of the stream where None.
+
+    Raises:
+        MediaError: The file cannot be read, or is damaged over a long stretch.
+    """
+    stream = stream or info.video[0]
+    zero_s = stream.start_s if zero_s is None else zero_s
+    convert = _Converter(stream)
+    index = 0
+    for frame, time_s in _timed(info, stream, zero_s, start_s):
+        if time_s < start_s - TIME_TOLERANCE_S:
+            continue
+        if stop_s is not None and time_s >= stop_s - TIME_TOLERANCE_S:
+            return
+        yield Frame(rgb=convert(frame), time_s=time_s, index=index)
+        index += 1
+
+
+def _timed(
+    info: MediaInfo, stream: VideoStream, zero_s: float, start_s: float
+) -> Iterator[tuple[VideoFrame, float]]:
+    """Frames with times that never go back: a frame without one follows the last at the rate."""
+    step_s = float(1 / (stream.rate or ASSUMED_RATE))
+    last_s = None
+    for frame in decode_from(info.path, stream.index, start_s + zero_s):
+        file_s = frame_time_s(frame)
+        time_s = None if file_s is None else file_s - zero_s
+        if time_s is None or (last_s is not None and time_s <= last_s):
+            time_s = 0.0 if last_s is None else last_s + step_s
+        last_s = time_s
+        yield cast("VideoFrame", frame), time_s
+
+
+class _Converter:
+    """Turns decoded frames into (H, W, 3) uint8 RGB at one size, as displayed."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self.stream = stream
+        self.reformatter = VideoReformatter()  # kept: setting one up costs more than using it
+
+    def __call__(self, frame: VideoFrame) -> UInt8Array:
+        matrix = display_matrix(frame)
+        alpha = any(component.is_alpha for component in frame.format.components)
+        rgb = self._to_array(frame, "rgba" if alpha else "rgb24", matrix)
+        if alpha:
+            rgb = _over_black(rgb)
+        return rgb if matrix is None else np.ascontiguousarray(_as_displayed(rgb, matrix))
+
+    def _to_array(
+        self, frame: VideoFrame, pixel_format: str, matrix: npt.NDArray[np.int32] | None
+    ) -> UInt8Array:
+        width, height = self.stream.width, self.stream.height
+        if is_transposed(matrix):
+            width, height = height, width
+        untagged_hd = frame.colorspace == UNSPECIFIED and frame.height >= HD_HEIGHT
+        converted = self.reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format=pixel_format,
+            src_colorspace=Colorspace.ITU709 if untagged_hd else None,
+            src_color_range=frame.color_range,
+            dst_color_range=ColorRange.JPEG,
+        )
+        return cast("UInt8Array", converted.to_ndarray())
+
+
+def _over_black(rgba: UInt8Array) -> UInt8Array:
+    """Transparent pixels as a player shows them: over black."""
+    alpha = cv2.cvtColor(rgba[:, :, 3], cv2.COLOR_GRAY2RGB)
+    return cast("UInt8Array", cv2.multiply(rgba[:, :, :3], alpha, scale=1 / 255))
+
+
+def _as_displayed(rgb: UInt8Array, matrix: npt.NDArray[np.int32]) -> UInt8Array:
+    """Turn and mirror by a display matrix, to the nearest quarter turn."""
+    if is_transposed(matrix):
+        rgb = rgb.transpose(1, 0, 2)
+        to_x, to_y = matrix[1, 0], matrix[0, 1]
+    else:
+        to_x, to_y = matrix[0, 0], matrix[1, 1]
+    rgb = rgb[:, ::-1] if to_x < 0 else rgb
+    return rgb[::-1] if to_y < 0 else rgb

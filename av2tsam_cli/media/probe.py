@@ -1,0 +1,174 @@
+"""What a media file holds: sizes as displayed, rates, rotation, streams, duration."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from av.audio.stream import AudioStream as AvAudioStream
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream as AvVideoStream
+
+from av2tsam_cli.errors import MediaError
+from av2tsam_cli.media.container import AvStream, decode_from, open_media
+from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
+
+UNMOVING = Disposition.attached_pic | Disposition.timed_thumbnails
+MICROSECONDS = 1_000_000
+"""FFmpeg gives a container's duration in these."""
+
+
+def probe(path: Path) -> MediaInfo:
+    """Read what a file holds, decoding one frame of each video stream.
+
+    Args:
+        path: The file.
+
+    Raises:
+        MediaError: The file cannot be read or holds no video.
+    """
+    with open_media(path) as container:
+        candidates = _video_streams(container)
+        video = [_describe_video(path, stream) for stream in candidates]
+        audio = tuple(
+            _describe_audio(stream)
+            for stream in container.streams.audio
+            if stream.codec_context is not None and stream.codec_context.sample_rate
+        )
+        info = MediaInfo(
+            path=path,
+            container=container.format.name,
+            video=tuple(stream for stream in video if stream is not None),
+            audio=audio,
+            duration_s=_duration_s(container),
+        )
+    if not info.video:
+        raise MediaError(f"{path}: {_why_no_video(container, candidates, audio)}")
+    return info
+
+
+def clock_zero(info: MediaInfo, video: VideoStream | None, audio: AudioStream | None) -> float:
+    """The time on the file's own clock, in seconds, at which the presentation starts.
+
+    That is the earliest start among the chosen streams, so that a track which starts late stays
+    late.
+    """
+    starts = [stream.start_s for stream in (video, audio) if stream is not None]
+    return min(starts, default=info.video[0].start_s)
+
+
+def display_matrix(frame: VideoFrame) -> npt.NDArray[np.int32] | None:
+    """The (2, 2) part of a frame's display matrix that turns and mirrors; None where it has none.
+
+    Rows are where stored x and stored y go, in FFmpeg's layout (libavutil/display.h).
+    """
+    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
+    if data is None:
+        return None
+    matrix = np.frombuffer(data, dtype=np.int32).reshape(3, 3)
+    return matrix[:2, :2]
+
+
+def is_transposed(matrix: npt.NDArray[np.int32] | None) -> bool:
+    """Whether stored columns are displayed as rows (odd angles go to the nearest quarter turn)."""
+    if matrix is None:
+        return False
+    return abs(int(matrix[0, 1])) > abs(int(matrix[0, 0]))
+
+
+def _video_streams(container: InputContainer) -> list[AvVideoStream]:
+    """Streams that move, best first: FFmpeg's choice, then default ones, then larger ones."""
+    moving = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & UNMOVING and stream.codec_context is not None
+    ]
+    best = container.streams.best("video")
+
+    def rank(stream: AvVideoStream) -> tuple[bool, bool, int]:
+        default = bool(stream.disposition & Disposition.default)
+        return stream is best, default, stream.width * stream.height
+
+    return sorted(moving, key=rank, reverse=True)
+
+
+def _describe_video(path: Path, stream: AvVideoStream) -> VideoStream | None:
+    """A stream as displayed; None where not one frame can be decoded."""
+    try:
+        frame = next(decode_from(path, stream.index, None, threads=False), None)
+    except MediaError:
+        return None
+    if not isinstance(frame, VideoFrame):
+        return None
+    matrix = display_matrix(frame)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    width, height = frame.width, frame.height
+    if is_transposed(matrix):
+        width, height, aspect = height, width, 1 / aspect
+    return VideoStream(
+        index=stream.index,
+        codec=stream.codec_context.name,
+        width=width,
+        height=height,
+        rotation=_rotation(matrix),
+        rate=stream.average_rate or stream.guessed_rate or None,
+        sample_aspect=Fraction(aspect),
+        frames=stream.frames,
+        start_s=_start_s(stream),
+        duration_s=_stream_duration_s(stream),
+    )
+
+
+def _describe_audio(stream: AvAudioStream) -> AudioStream:
+    return AudioStream(
+        index=stream.index,
+        codec=stream.codec_context.name,
+        rate_hz=stream.codec_context.sample_rate,
+        channels=stream.codec_context.channels,
+        language=stream.language,
+        start_s=_start_s(stream),
+        duration_s=_stream_duration_s(stream),
+        default=bool(stream.disposition & Disposition.default),
+    )
+
+
+def _rotation(matrix: npt.NDArray[np.int32] | None) -> int:
+    """Degrees counter-clockwise to the nearest quarter turn; a mirror image has the same turn."""
+    if matrix is None:
+        return 0
+    if is_transposed(matrix):
+        return 90 if matrix[0, 1] < 0 else 270
+    return 180 if matrix[1, 1] < 0 else 0
+
+
+def _start_s(stream: AvStream) -> float:
+    if stream.start_time is None or stream.time_base is None:
+        return 0.0
+    return float(stream.start_time * stream.time_base)
+
+
+def _stream_duration_s(stream: AvStream) -> float | None:
+    if not stream.duration or stream.time_base is None:
+        return None
+    return float(stream.duration * stream.time_base)
+
+
+def _duration_s(container: InputContainer) -> float | None:
+    if container.duration and container.duration > 0:
+        return container.duration / MICROSECONDS
+    streams: list[AvStream] = [*container.streams.video, *container.streams.audio]
+    lasting = [(s, d) for s in streams if (d := _stream_duration_s(s)) is not None]
+    ends = [_start_s(stream) + duration_s for stream, duration_s in lasting]
+    return max(ends) - min(_start_s(s) for s, _ in lasting) if lasting else None
+
+
+def _why_no_video(
+    container: InputContainer, candidates: list[AvVideoStream], audio: tuple[AudioStream, ...]
+) -> str:
+    if candidates:
+        return "not one frame of its video can be decoded; re-encode it as H.264 in MP4"
+    what = "only sound" if audio else f"no video ({container.format.name})"
+    return f"holds {what}; name a file with a video stream"
