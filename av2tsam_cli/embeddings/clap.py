@@ -1,0 +1,207 @@
+"""CLAP's audio tower: HTSAT (laion_clap's class) and the projection of LAION or of Microsoft."""
+
+import warnings
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from av2tsam_cli.embeddings.quiet import import_without_init
+
+INT16_PEAK = 32767.0
+
+
+@dataclass(frozen=True)
+class ClapConfig:
+    """Sizes of an audio tower. The defaults are LAION's 630k-audioset HTSAT-tiny."""
+
+    kind: Literal["laion", "microsoft"] = "laion"
+    """Decides how a window is prepared and how the latent is projected."""
+    embed_dim: int = 512
+    """Width of the embedding."""
+    rate_hz: int = 48_000
+    """Samples per second of the windows."""
+    mel_rate_hz: int = 48_000
+    """Rate that the mel filters are built for (Microsoft: 32 kHz, whatever the samples' rate)."""
+    n_fft: int = 1024
+    """Samples per spectrogram window."""
+    hop: int = 480
+    """Samples between spectrogram windows."""
+    mel_bins: int = 64
+    """Mel filters."""
+    fmin_hz: int = 50
+    """Lowest frequency of the filters."""
+    fmax_hz: int = 14_000
+    """Highest frequency of the filters."""
+    clip_samples: int = 480_000
+    """LAION: shorter windows are repeated, then padded with zeros, to this many samples."""
+    spec_size: int = 256
+    """Side of the square image that the spectrogram is folded to."""
+    patch_size: int = 4
+    """Side of a patch of that image."""
+    dim: int = 96
+    """Width of the first stage; doubles at each of the others."""
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    """Blocks per stage."""
+    heads: tuple[int, ...] = (4, 8, 16, 32)
+    """Attention heads per stage."""
+    window_size: int = 8
+    """Side of an attention window in patches."""
+    classes: int = 527
+    """Outputs of the AudioSet head."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Width of the last stage."""
+        return self.dim * 2 ** (len(self.depths) - 1)
+
+
+class ClapEmbedder(nn.Module):
+    """One-second windows to CLAP embeddings. B = windows, T = spectrogram frames, M = mel bins."""
+
+    def __init__(self, config: ClapConfig) -> None:
+        super().__init__()
+        self.config = config
+        # laion_clap's constructor reads values back from tensors: it cannot run on meta. It also
+        # calls meshgrid in a way that torch warns about.
+        with torch.device("cpu"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
+            self.htsat = _htsat(config)
+        self.projection = (
+            _laion_projection(config) if config.kind == "laion" else MicrosoftProjection(config)
+        )
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Embed windows of sound.
+
+        Args:
+            windows: Mono samples in [-1, 1], float32, (B, rate_hz).
+
+        Returns:
+            (B, embed_dim), not normalised.
+        """
+        latent = self.encode(self.image(self.logmel(self.prepare(windows)))).mean(dim=1)
+        embedding: Tensor = self.projection(latent)
+        return embedding
+
+    def prepare(self, windows: Tensor) -> Tensor:
+        """The samples as the tower's own training saw them: (B, n)."""
+        if self.config.kind == "microsoft":
+            return windows
+        return _repeat_and_pad(_quantise(windows), self.config.clip_samples)
+
+    def logmel(self, samples: Tensor) -> Tensor:
+        """Log-mel spectrogram (B, 1, T, M) in float32: its range is too wide for 16 bits."""
+        with torch.autocast(samples.device.type, enabled=False):
+            power = self.htsat.spectrogram_extractor(samples.float())  # (B, 1, T, n_fft / 2 + 1)
+            logmel: Tensor = self.htsat.logmel_extractor(power)
+        return logmel
+
+    def normalise(self, logmel: Tensor) -> Tensor:
+        """BatchNorm over the mel bins, (B, 1, T, M) to the same."""
+        with torch.autocast(logmel.device.type, enabled=False):
+            normalised: Tensor = self.htsat.bn0(logmel.transpose(1, 3)).transpose(1, 3)
+        return normalised
+
+    def image(self, logmel: Tensor) -> Tensor:
+        """Spectrogram to the square image (B, 1, spec_size, spec_size) that HTSAT sees.
+
+        The time axis is stretched to `spec_size` times the number of chunks, then cut into chunks
+        that are stacked along frequency.
+        """
+        image: Tensor = self.htsat.reshape_wav2img(self.normalise(logmel))
+        return image
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Image (B, 1, s, s) to tokens (B, tokens, latent_dim) after the last norm."""
+        tokens: Tensor = self.htsat.patch_embed(image.to(self.htsat.patch_embed.proj.weight.dtype))
+        for stage in self.htsat.layers:
+            tokens = run_stage(stage, tokens)
+        normalised: Tensor = self.htsat.norm(tokens)
+        return normalised
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """AudioSet head on the tokens of `encode`: probabilities (B, classes)."""
+        side = round(tokens.shape[1] ** 0.5)
+        chunks = self.htsat.freq_ratio
+        grid = tokens.transpose(1, 2).reshape(tokens.shape[0], -1, chunks, side // chunks, side)
+        # One image row of patches per frequency band, the chunks of time side by side again.
+        unfolded = grid.transpose(2, 3).flatten(3)
+        scores: Tensor = self.htsat.tscam_conv(unfolded)
+        return scores.flatten(2).mean(dim=2).sigmoid()
+
+
+def run_stage(stage: Any, tokens: Tensor) -> Tensor:
+    """The blocks of one HTSAT stage, then its patch merging. (B, tokens, dim)."""
+    for block in stage.blocks:
+        tokens, _ = block(tokens)
+    if stage.downsample is not None:
+        tokens = stage.downsample(tokens)
+    return tokens
+
+
+class MicrosoftProjection(nn.Module):
+    """Microsoft CLAP 2023's projection: LayerNorm(a + W2 GELU(a)), a = W1 latent, no biases."""
+
+    def __init__(self, config: ClapConfig) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(config.latent_dim, config.embed_dim, bias=False)
+        self.linear2 = nn.Linear(config.embed_dim, config.embed_dim, bias=False)
+        self.layer_norm = nn.LayerNorm(config.embed_dim)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(B, latent_dim) to (B, embed_dim)."""
+        first = self.linear1(latent)
+        embedding: Tensor = self.layer_norm(first + self.linear2(F.gelu(first)))
+        return embedding
+
+
+def _laion_projection(config: ClapConfig) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(config.latent_dim, config.embed_dim),
+        nn.ReLU(),
+        nn.Linear(config.embed_dim, config.embed_dim),
+    )
+
+
+def _htsat(config: ClapConfig) -> Any:
+    """laion_clap's HTSAT without augmentation: no dropout, no stochastic depth.
+
+    Its `head` is left out, which no forward pass reads.
+    """
+    module = import_without_init("laion_clap.clap_module.htsat")
+    tower = module.HTSAT_Swin_Transformer(
+        spec_size=config.spec_size,
+        patch_size=config.patch_size,
+        patch_stride=(config.patch_size, config.patch_size),
+        num_classes=config.classes,
+        embed_dim=config.dim,
+        depths=list(config.depths),
+        num_heads=list(config.heads),
+        window_size=config.window_size,
+        drop_path_rate=0.0,
+        config=SimpleNamespace(
+            mel_bins=config.mel_bins,
+            sample_rate=config.mel_rate_hz,
+            window_size=config.n_fft,
+            hop_size=config.hop,
+            fmin=config.fmin_hz,
+            fmax=config.fmax_hz,
+        ),
+    )
+    del tower.head
+    return tower
+
+
+def _quantise(windows: Tensor) -> Tensor:
+    """To 16-bit integers, cut towards zero, and back: LAION's training data were 16 bits."""
+    return (windows.clamp(-1.0, 1.0) * INT16_PEAK).trunc() / INT16_PEAK
+
+
+def _repeat_and_pad(windows: Tensor, samples: int) -> Tensor:
+    """(B, n) repeated whole as often as it fits, then padded with zeros, to (B, samples)."""
+    repeated = windows.repeat(1, max(samples // windows.shape[1], 1))[:, :samples]
+    return F.pad(repeated, (0, samples - repeated.shape[1]))

@@ -1,0 +1,124 @@
+"""AV2T-SAM: what is heard and seen becomes text tokens, and these prompt a SAM."""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from av2tsam_cli.embeddings.clap import ClapEmbedder
+from av2tsam_cli.embeddings.clip import ClipEmbedder
+from av2tsam_cli.model.adapter import Adapter
+from av2tsam_cli.model.config import ModelConfig
+from av2tsam_cli.model.prediction import MaskPrediction
+from av2tsam_cli.model.preprocess import beit_image, sam_image
+from av2tsam_cli.model.projector import Projector
+from av2tsam_cli.model.text_sam import TextSam
+
+# What the paper trains; the rest (CLIP, CLAP, SAM's image encoder, BEiT-3) stays as it was.
+TRAINED = (
+    "projector.",
+    "adapter.",
+    "text_sam.mask_decoder.",
+    "text_sam.prompt_encoder.no_mask_embed.",
+    "text_sam.text_hidden_fcs.",
+)
+
+
+class Av2tSam(nn.Module):
+    """The whole network. N = frames, each with the window that sounds while it is seen."""
+
+    def __init__(
+        self,
+        *,
+        config: ModelConfig,
+        clip: ClipEmbedder,
+        clap: ClapEmbedder,
+        projector: Projector,
+        adapter: Adapter | None,
+        text_sam: TextSam,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.clip = clip
+        self.clap = clap
+        self.projector = projector
+        self.adapter = adapter
+        self.text_sam = text_sam
+
+    def embed_windows(self, windows: Tensor) -> Tensor:
+        """One-second windows (B, rate_hz) in [-1, 1] to CLAP embeddings (B, A)."""
+        embeddings: Tensor = self.clap(windows)
+        return embeddings
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """Frames (B, 3, H, W) uint8 RGB, squashed to the square, to CLIP embeddings (B, E)."""
+        embeddings: Tensor = self.clip(self.clip.preprocess(frames))
+        return embeddings
+
+    def prepare(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (B, 3, H, W) uint8 RGB to the images that SAM and BEiT-3 see."""
+        return (
+            sam_image(frames, self.config.sam.image_size),
+            beit_image(frames, self.config.beit3.image_size),
+        )
+
+    def forward(
+        self,
+        sam_images: Tensor,
+        beit_images: Tensor,
+        clip_embeddings: Tensor,
+        clap_embeddings: Tensor,
+    ) -> MaskPrediction:
+        """The paper's figure, from left to right.
+
+        Args:
+            sam_images: (N, 3, S, S) from `prepare`.
+            beit_images: (N, 3, b, b) from `prepare`.
+            clip_embeddings: (N, E) of the frames.
+            clap_embeddings: (N, A) of the windows.
+
+        Returns:
+            All four masks of each frame; `select` takes the best.
+        """
+        projection = self.projector(clip_embeddings, clap_embeddings)
+        block_vectors = self.adapter(projection.feature) if self.adapter is not None else None
+        features = self.text_sam.encode_image(sam_images, block_vectors)
+        prompt = self.text_sam.encode_prompt(beit_images, projection.tokens)
+        return self.text_sam.decode(features, prompt)
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters that the paper trains."""
+        return ((n, p) for n, p in self.named_parameters() if n.startswith(TRAINED))
+
+    def freeze_encoders(self) -> None:
+        """Leave gradients only to what the paper trains."""
+        self.requires_grad_(requires_grad=False)
+        for _, parameter in self.trained_parameters():
+            parameter.requires_grad_(requires_grad=True)
+
+
+def build(config: ModelConfig) -> Av2tSam:
+    """Build the network that `config` describes, with fresh random weights.
+
+    Under `torch.device("meta")` it takes no memory and waits for `checkpoint.load_model`.
+    """
+    return Av2tSam(
+        config=config,
+        clip=ClipEmbedder(config.clip),
+        clap=ClapEmbedder(config.clap),
+        projector=Projector(
+            kind=config.projector,
+            clip_dim=config.clip.embed_dim,
+            clap_dim=config.clap.embed_dim,
+            feature_dim=config.feature_dim,
+            text_dim=config.beit3.dim,
+            tokens=config.tokens,
+        ),
+        adapter=Adapter(
+            feature_dim=config.feature_dim,
+            block_dims=config.sam.block_dims,
+            shared=config.sam.kind == "sam",
+        )
+        if config.adapter
+        else None,
+        text_sam=TextSam(sam=config.sam, beit3=config.beit3),
+    )

@@ -1,0 +1,207 @@
+"""Sizes of every part, the named presets, and their JSON form."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from av2tsam_cli.embeddings.clap import ClapConfig
+from av2tsam_cli.embeddings.clip import ClipConfig
+from av2tsam_cli.errors import WeightsError
+
+ProjectorKind = Literal["mul", "clap", "clip"]
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """SAM 1: a ViTDet image encoder and the mask decoder. The defaults are ViT-H."""
+
+    kind: Literal["sam"] = "sam"
+    """Tells the two SAMs apart in a checkpoint."""
+    image_size: int = 1024
+    """Side of the square input in pixels."""
+    patch_size: int = 16
+    """Side of a patch in pixels."""
+    stem: Literal["patch", "conv"] = "patch"
+    """`patch`: SAM's one strided convolution. `conv`: a residual stem, for training from scratch."""
+    dim: int = 1280
+    """Width of the encoder."""
+    depth: int = 32
+    """Encoder blocks."""
+    heads: int = 16
+    """Attention heads per block."""
+    mlp_ratio: float = 4.0
+    """Width of a block's hidden layer relative to `dim`."""
+    window_size: int = 14
+    """Side of an attention window in patches."""
+    global_blocks: tuple[int, ...] = (7, 15, 23, 31)
+    """Blocks that attend to the whole image."""
+    decoder_dim: int = 256
+    """Width C of image features, prompts and decoder."""
+    decoder_depth: int = 2
+    """Two-way blocks of the decoder."""
+    decoder_heads: int = 8
+    """Attention heads of the decoder."""
+    decoder_mlp_dim: int = 2048
+    """Width of the decoder's hidden layers."""
+    iou_head_depth: int = 3
+    """Layers of the head that predicts each mask's IoU."""
+    iou_head_dim: int = 256
+    """Width of that head."""
+    mask_in_channels: int = 16
+    """Channels of the mask prompt's convolutions, which belong to the weights and are not used."""
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the image."""
+        return self.image_size // self.patch_size
+
+    @property
+    def block_dims(self) -> tuple[int, ...]:
+        """Width of each encoder block's input."""
+        return (self.dim,) * self.depth
+
+
+@dataclass(frozen=True)
+class Beit3Config:
+    """The multiway encoder. The defaults are BEiT-3 large."""
+
+    image_size: int = 224
+    """Side of the square input in pixels."""
+    patch_size: int = 16
+    """Side of a patch in pixels."""
+    dim: int = 1024
+    """Width D."""
+    heads: int = 16
+    """Attention heads."""
+    ffn_dim: int = 4096
+    """Width of the feed-forward layers."""
+    depth: int = 24
+    """Layers."""
+    vocabulary_size: int = 64_010
+    """Word embeddings."""
+    text_positions: int = 1024
+    """Rows of the text's position table; the first two are never used."""
+
+    @property
+    def vision_tokens(self) -> int:
+        """Patches of the image and the class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One whole network."""
+
+    name: str
+    """Name of the preset, or of what it was made from."""
+    sam: SamConfig
+    """Image encoder and mask decoder."""
+    beit3: Beit3Config
+    """Encoder of image and text that makes the prompt."""
+    clip: ClipConfig
+    """Frame embeddings."""
+    clap: ClapConfig
+    """Window embeddings."""
+    projector: ProjectorKind = "mul"
+    """What becomes the feature: the product of sound and sight, or one of them alone."""
+    adapter: bool = True
+    """Whether every block of the image encoder is told the feature."""
+    feature_dim: int = 512
+    """Width F of the feature."""
+    tokens: int = 3
+    """Text tokens made from one feature."""
+    vocabulary: tuple[str, ...] = field(default=(), repr=False)
+    """Words of a small model that knows only these; empty: the SentencePiece model of XLM-R."""
+
+    def to_json(self) -> str:
+        """The configuration as JSON, for a checkpoint's metadata."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelConfig":
+        """Read `to_json`'s text.
+
+        Raises:
+            WeightsError: If it is not a configuration that this version knows.
+        """
+        try:
+            values = json.loads(text)
+            parts = {name: _PARTS[name](values.pop(name)) for name in _PARTS}
+            return cls(**parts, **_tuples(values))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise WeightsError(
+                f"the checkpoint's configuration is not one this version knows: {error}"
+            ) from error
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples: its lists become tuples again."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
+def _sam(values: dict[str, Any]) -> SamConfig:
+    return SamConfig(**_tuples(values))
+
+
+_PARTS: dict[str, Any] = {
+    "sam": _sam,
+    "beit3": lambda values: Beit3Config(**_tuples(values)),
+    "clip": lambda values: ClipConfig(**_tuples(values)),
+    "clap": lambda values: ClapConfig(**_tuples(values)),
+}
+
+MICROSOFT_CLAP = ClapConfig(
+    kind="microsoft",
+    embed_dim=1024,
+    rate_hz=44_100,
+    mel_rate_hz=32_000,
+    hop=320,
+    clip_samples=44_100,
+)
+
+NANO = ModelConfig(
+    name="nano",
+    sam=SamConfig(
+        image_size=128,
+        patch_size=8,
+        stem="conv",
+        dim=128,
+        depth=6,
+        heads=4,
+        window_size=8,
+        global_blocks=(2, 5),
+        decoder_dim=128,
+        decoder_heads=4,
+        decoder_mlp_dim=256,
+        iou_head_dim=128,
+    ),
+    beit3=Beit3Config(
+        image_size=96, dim=128, heads=4, ffn_dim=256, depth=3, vocabulary_size=64, text_positions=32
+    ),
+    clip=ClipConfig(
+        embed_dim=128, image_size=128, layers=(1, 1, 1, 1), width=24, patch_size=None
+    ),
+    # 252 samples of 16 kHz between spectrogram windows: a second is exactly 64 of them.
+    clap=ClapConfig(
+        embed_dim=128,
+        rate_hz=16_000,
+        mel_rate_hz=16_000,
+        n_fft=512,
+        hop=252,
+        fmax_hz=8_000,
+        clip_samples=16_000,
+        spec_size=64,
+        dim=48,
+        depths=(2, 2, 4),
+        heads=(2, 4, 8),
+        window_size=4,
+        classes=1,
+    ),
+    feature_dim=128,
+)
+
+EVF_SAM = ModelConfig(
+    name="evf-sam", sam=SamConfig(), beit3=Beit3Config(), clip=ClipConfig(), clap=MICROSOFT_CLAP
+)
+
+PRESETS: dict[str, ModelConfig] = {config.name: config for config in (NANO, EVF_SAM)}

@@ -1,0 +1,47 @@
+"""Frames to the images that SAM and BEiT-3 were trained on: batched, on the frames' device."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from av2tsam_cli.embeddings.resample import resize
+
+# SAM's pixel statistics, on the scale 0-255; used for SAM 2 as well, as the reference does.
+SAM_MEAN = (123.675, 116.28, 103.53)
+SAM_STD = (58.395, 57.12, 57.375)
+
+
+def longest_side(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width when the longer side becomes `size` and the shape is kept."""
+    scale = size / max(height, width)
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def sam_image(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Resize with Pillow's bilinear filter and normalise with SAM's statistics.
+
+    Args:
+        frames: Pixels, uint8, (B, 3, H, W), RGB.
+        size: Side of the square that the frame is squashed to, or (height, width).
+
+    Returns:
+        Float32, (B, 3, size, size).
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = resize(frames, height, width, "bilinear").float()
+    mean, std = (torch.tensor(c, device=frames.device)[:, None, None] for c in (SAM_MEAN, SAM_STD))
+    return (pixels - mean) / std
+
+
+def beit_image(frames: Tensor, size: int) -> Tensor:
+    """Resize bicubically without antialias and normalise to [-1, 1].
+
+    Args:
+        frames: Pixels, uint8, (B, 3, H, W), RGB.
+        size: Side of the square that the frame is squashed to.
+
+    Returns:
+        Float32, (B, 3, size, size).
+    """
+    pixels = F.interpolate(frames.float() / 255, (size, size), mode="bicubic", align_corners=False)
+    return (pixels - 0.5) / 0.5

@@ -1,0 +1,63 @@
+"""The projector: CLIP and CLAP embeddings become one feature, and that becomes text tokens."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from av2tsam_cli.model.config import ProjectorKind
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What the projector makes of N pairs of a frame and its window."""
+
+    feature: Tensor
+    """(N, F): the product of sound and sight, or one of them alone."""
+    tokens: Tensor
+    """(N, tokens, D): stand in for word embeddings in BEiT-3."""
+
+
+class Projector(nn.Module):
+    """f_CLIP * f_CLAP, then text tokens. N = pairs, F = feature, D = BEiT-3's width."""
+
+    def __init__(
+        self,
+        *,
+        kind: ProjectorKind,
+        clip_dim: int,
+        clap_dim: int,
+        feature_dim: int,
+        text_dim: int,
+        tokens: int = 3,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.tokens = tokens
+        self.audio_proj = nn.Linear(clap_dim, feature_dim)
+        self.vision_proj = nn.Linear(clip_dim, feature_dim)
+        self.to_text_space = nn.Sequential(
+            nn.Linear(feature_dim, feature_dim),
+            nn.ReLU(),
+            nn.Linear(feature_dim, tokens * text_dim),
+        )
+
+    def forward(self, clip_embeddings: Tensor, clap_embeddings: Tensor) -> Projection:
+        """Embeddings (N, clip_dim) and (N, clap_dim), of any length, to feature and tokens."""
+        feature = self._feature(clip_embeddings, clap_embeddings)
+        tokens = self.to_text_space(feature).unflatten(-1, (self.tokens, -1))
+        return Projection(feature, tokens)
+
+    def _feature(self, clip_embeddings: Tensor, clap_embeddings: Tensor) -> Tensor:
+        dtype = self.audio_proj.weight.dtype
+        factors: list[Tensor] = []
+        if self.kind != "clip":
+            factors.append(self.audio_proj(_unit(clap_embeddings).to(dtype)))
+        if self.kind != "clap":
+            factors.append(self.vision_proj(_unit(clip_embeddings).to(dtype)))
+        return factors[0] * factors[1] if len(factors) == 2 else factors[0]
+
+
+def _unit(embeddings: Tensor) -> Tensor:
+    """Length one along the last axis, in float32."""
+    return F.normalize(embeddings.float(), dim=-1)

@@ -1,0 +1,258 @@
+"""SAM 1 on segment-anything's classes, for a batch of images with one prompt each.
+
+The package's modules hold the weights under their public names. What runs differently here: the
+attention is fused (with the relative positions as its bias), the mask decoder pairs image n with
+prompt n, and a vector may be added to the input of every encoder block.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
+from torch import Tensor, nn
+
+from av2tsam_cli.model.config import SamConfig
+from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
+
+SAM_NORM_EPS = 1e-6
+
+
+class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
+    """SAM's ViTDet encoder. N = images, g = grid, D = encoder width, C = decoder width."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__(
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.dim,
+            depth=config.depth,
+            num_heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            out_chans=config.decoder_dim,
+            norm_layer=lambda dim: nn.LayerNorm(dim, eps=SAM_NORM_EPS),
+            use_rel_pos=True,
+            window_size=config.window_size,
+            global_attn_indexes=config.global_blocks,
+        )
+        if config.stem == "conv":
+            self.patch_embed = ConvStem(config.dim, config.patch_size)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, images: Tensor, block_vectors: Sequence[Tensor] | None = None) -> Tensor:
+        """Encode images.
+
+        Args:
+            images: Normalised images, (N, 3, S, S).
+            block_vectors: One vector (N, D) per block, added to every position of its input.
+
+        Returns:
+            (N, C, g, g).
+        """
+        tokens = self.embed(images)
+        for number, block in enumerate(self.blocks):
+            if block_vectors is not None:
+                tokens = tokens + block_vectors[number][:, None, None, :]
+            tokens = run_block(block, tokens)
+        features: Tensor = self.neck(tokens.permute(0, 3, 1, 2))
+        return features
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images to patch embeddings with positions, (N, g, g, D)."""
+        embedded: Tensor = self.patch_embed(images.to(self.pos_embed.dtype)) + self.pos_embed
+        return embedded
+
+
+class ConvStem(nn.Module):
+    """Residual convolutions in place of the patch embedding: easier to train from scratch.
+
+    One 3x3 convolution of stride 2 and one residual block per halving; widths double up to `dim`.
+    """
+
+    def __init__(self, dim: int, patch_size: int) -> None:
+        super().__init__()
+        halvings = int(math.log2(patch_size))
+        widths = [3, *(dim >> (halvings - 1 - n) for n in range(halvings))]
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(_conv(before, width, stride=2), nn.ReLU(), ResidualBlock(width))
+                for before, width in zip(widths, widths[1:], strict=False)
+            )
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) to (N, g, g, D)."""
+        maps: Tensor = self.stages(images)
+        return maps.permute(0, 2, 3, 1)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with BatchNorm around a shortcut. (N, W, h, w) to the same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, W, h, w) to the same."""
+        return F.relu(maps + self.convs(maps))
+
+
+def _conv(before: int, width: int, stride: int = 1) -> nn.Module:
+    convolution = nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(width))
+
+
+def run_block(block: Any, tokens: Tensor) -> Tensor:
+    """One block of the package's encoder with fused attention. (N, g, g, D) to the same."""
+    normed = block.norm1(tokens)
+    if block.window_size > 0:
+        attended = _attend_in_windows(block.attn, normed, block.window_size)
+    else:
+        attended = _attend(block.attn, normed)
+    tokens = tokens + attended
+    result: Tensor = tokens + block.mlp(block.norm2(tokens))
+    return result
+
+
+def _attend_in_windows(attention: Any, tokens: Tensor, side: int) -> Tensor:
+    """Attention inside side x side windows; the border is padded with zeros after the norm."""
+    batch, height, width, _ = tokens.shape
+    padded = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
+    rows, columns = padded.shape[1] // side, padded.shape[2] // side
+    windows = padded.unflatten(2, (columns, side)).unflatten(1, (rows, side))
+    windows = windows.transpose(2, 3).flatten(0, 2)  # (N rows columns, side, side, D)
+    attended = _attend(attention, windows).unflatten(0, (batch, rows, columns))
+    attended = attended.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return attended[:, :height, :width]
+
+
+def _attend(attention: Any, tokens: Tensor) -> Tensor:
+    """Attention over (B, h, w, D) with decomposed relative positions as the bias."""
+    batch, height, width, _ = tokens.shape
+    qkv = attention.qkv(tokens).view(batch, height * width, 3, attention.num_heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, h w, D / heads) each
+    bias = relative_bias(q, attention.rel_pos_h, attention.rel_pos_w, height, width)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    result: Tensor = attention.proj(attended.transpose(1, 2).reshape(tokens.shape))
+    return result
+
+
+def relative_bias(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
+    """SAM's decomposed relative positions, from the query before it is scaled.
+
+    Args:
+        q: Queries, (B, heads, h w, c).
+        rows: Embeddings of the vertical distances -(h - 1) ... h - 1, (2 h - 1, c).
+        columns: The same for the horizontal ones, (2 w - 1, c).
+        height: h.
+        width: w.
+
+    Returns:
+        What is added to the attention logits, (B, heads, h w, h w).
+    """
+    q = q.unflatten(2, (height, width))
+    vertical = torch.einsum("bnhwc,hkc->bnhwk", q, _by_distance(rows, height))
+    horizontal = torch.einsum("bnhwc,wkc->bnhwk", q, _by_distance(columns, width))
+    bias = vertical[..., :, None] + horizontal[..., None, :]  # (B, heads, h, w, h, w)
+    return bias.flatten(4, 5).flatten(2, 3)
+
+
+def _by_distance(embeddings: Tensor, size: int) -> Tensor:
+    """Row (query, key) of the result is the embedding of query - key: (size, size, c)."""
+    place = torch.arange(size, device=embeddings.device)
+    return embeddings[place[:, None] - place[None, :] + size - 1]
+
+
+class SamPromptEncoder(PromptEncoder):  # type: ignore[misc]
+    """SAM's prompt encoder, of which only `no_mask_embed` and the positions are used here."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__(
+            embed_dim=config.decoder_dim,
+            image_embedding_size=(config.grid, config.grid),
+            input_image_size=(config.image_size, config.image_size),
+            mask_in_chans=config.mask_in_channels,
+        )
+
+    def dense(self) -> Tensor:
+        """What stands for "no mask was given", (1, C, 1, 1)."""
+        weight: Tensor = self.no_mask_embed.weight
+        return weight.reshape(1, -1, 1, 1)
+
+    def positions(self) -> Tensor:
+        """Random-Fourier positions of the feature map in float32, (1, C, g, g)."""
+        return fourier_positions(
+            self.pe_layer.positional_encoding_gaussian_matrix, *self.image_embedding_size
+        )
+
+
+def fourier_positions(frequencies: Tensor, height: int, width: int) -> Tensor:
+    """Sine and cosine of random projections of each cell's centre (Tancik et al. 2020).
+
+    Args:
+        frequencies: (2, C / 2): horizontal, vertical.
+        height: Cells down.
+        width: Cells across.
+
+    Returns:
+        (1, C, height, width), float32.
+    """
+    with torch.autocast(frequencies.device.type, enabled=False):
+        down = (torch.arange(height, device=frequencies.device) + 0.5) / height
+        across = (torch.arange(width, device=frequencies.device) + 0.5) / width
+        centres = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)
+        angles = 2 * math.pi * ((2 * centres - 1) @ frequencies.float())
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return waves.permute(2, 0, 1).unsqueeze(0)
+
+
+class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
+    """SAM's mask decoder for image n with prompt n. h = w = 4 g."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__(
+            transformer_dim=config.decoder_dim,
+            transformer=TwoWayTransformer(
+                depth=config.decoder_depth,
+                embedding_dim=config.decoder_dim,
+                num_heads=config.decoder_heads,
+                mlp_dim=config.decoder_mlp_dim,
+            ),
+            iou_head_depth=config.iou_head_depth,
+            iou_head_hidden_dim=config.iou_head_dim,
+        )
+
+    def forward(
+        self, features: ImageFeatures, positions: Tensor, dense: Tensor, prompt: Tensor
+    ) -> MaskPrediction:
+        """Predict all four masks.
+
+        Args:
+            features: Of N images.
+            positions: (1, C, g, g).
+            dense: (1, C, 1, 1), added to the image.
+            prompt: One sparse prompt per image, (N, 1, C).
+
+        Returns:
+            Logits (N, 4, 4 g, 4 g) and predicted IoU (N, 4), float32.
+        """
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([own.expand(prompt.shape[0], -1, -1), prompt.to(own.dtype)], dim=1)
+        image = features.embedding + dense
+        tokens, image_tokens = self.transformer(image, positions.to(image.dtype), tokens)
+        return MaskPrediction(
+            self._masks(tokens[:, 1 : 1 + self.num_mask_tokens], image_tokens, image.shape),
+            self.iou_prediction_head(tokens[:, 0]).float(),
+        )
+
+    def _masks(self, tokens: Tensor, image_tokens: Tensor, shape: torch.Size) -> Tensor:
+        """Each mask token's MLP weighs the channels of the enlarged image."""
+        upscaled = self.output_upscaling(image_tokens.transpose(1, 2).reshape(shape))
+        weights = torch.stack(
+            [mlp(tokens[:, n]) for n, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
+        )  # (N, 4, C / 8)
+        masks: Tensor = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+        return masks.float()
