@@ -1,0 +1,1 @@
+"""Writing results: overlay videos with the original sound, mask and overlay pictures."""

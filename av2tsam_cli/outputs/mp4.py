@@ -1,0 +1,202 @@
+"""Overlay videos: every frame at its own time, with the original sound."""
+
+import logging
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.codec.context import ThreadType
+from av.container import InputContainer, OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.stream import VideoStream as AvVideoStream
+
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.outputs.overlay import DEFAULT_STYLE, OverlayStyle, draw_overlay
+from av2tsam_cli.outputs.sound import SoundTrack, open_source
+from av2tsam_cli.outputs.staging import discard, publish, staging_path, writing
+from av2tsam_cli.values import AudioStream, Frame, MediaInfo, UInt8Array, VideoStream
+
+CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""What a target's suffix asks for, in FFmpeg's names."""
+H264 = {"preset": "veryfast", "crf": "18"}
+"""Visually lossless; 3 ms of CPU a frame at 640x360."""
+VP9 = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "24"}
+"""As fast as H.264 above; deadline "good" takes six times as long."""
+ASSUMED_RATE = Fraction(25)
+"""Frames per second told to the encoder where the source does not say."""
+FINEST_TICK, COARSEST_TICK = Fraction(1, 1_000_000), Fraction(1, 10_000)
+"""Bounds in seconds of the clock tick of an output: coarse source clocks are subdivided."""
+
+log = logging.getLogger(__name__)
+
+
+class OverlayVideo:
+    """Encodes overlays as a video that appears under its name when it is complete."""
+
+    def __init__(
+        self,
+        target: Path,
+        *,
+        info: MediaInfo,
+        video: VideoStream,
+        audio: AudioStream | None,
+        zero_s: float,
+        start_s: float = 0.0,
+        stop_s: float | None = None,
+        overwrite: bool = False,
+        style: OverlayStyle = DEFAULT_STYLE,
+    ) -> None:
+        self.target, self.info, self.video, self.audio = target, info, video, audio
+        self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
+        self.overwrite, self.style = overwrite, style
+        self.outputs: tuple[Path, ...] = (target,)
+        self._part = staging_path(target)
+        self._open = ExitStack()
+        self._sound: SoundTrack | None = None
+        self._last_pts = -1
+        self._reformatter = VideoReformatter()  # kept: setting one up costs more than using it
+
+    def write(self, frame: Frame, mask: npt.NDArray[np.bool_]) -> None:
+        """Draw and encode one frame, and the sound that is due by then.
+
+        Args:
+            frame: The next frame; times grow.
+            mask: What sounds in it, bool, (H, W).
+
+        Raises:
+            Av2tsamError: The file cannot be written.
+        """
+        time_s = frame.time_s - self.start_s
+        picture = self._encodable(draw_overlay(frame.rgb, mask, self.style))
+        self._last_pts = picture.pts = max(round(time_s / self._tick), self._last_pts + 1)
+        picture.time_base = self._tick
+        with writing(self.target):
+            self._container.mux(self._encoder.encode(picture))
+            self._mux_sound(time_s)
+
+    def __enter__(self) -> Self:
+        try:
+            with writing(self.target):
+                self._begin()
+        except BaseException:
+            self._abandon()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            self._abandon()
+
+    def _begin(self) -> None:
+        source = self._open.enter_context(open_source(self.info.path))
+        name = CONTAINERS[self.target.suffix.lower()]
+        # The index goes to the front of the file, so that a browser can play it while it loads.
+        options = {"movflags": "+faststart"} if name in {"mp4", "mov"} else {}
+        self._container: OutputContainer = self._open.enter_context(
+            av.open(str(self._part.absolute()), mode="w", format=name, options=options)
+        )
+        self._tick = _tick(source, self.video)
+        self._encoder = self._add_video(name)
+        if self.audio is not None:
+            self._sound = self._add_sound(source, self.audio)
+        self._container.start_encoding()
+
+    def _add_video(self, container: str) -> AvVideoStream:
+        rate = self.video.rate if self.video.rate and self.video.rate < 1000 else ASSUMED_RATE
+        stream = (
+            self._container.add_stream("libvpx-vp9", rate=rate, options=VP9)
+            if container == "webm"
+            else self._container.add_stream("libx264", rate=rate, options=H264)
+        )
+        context = stream.codec_context
+        # H.264 in 4:2:0, which every player takes, has even sizes only.
+        even = 1 if container == "webm" else 2
+        context.width = -(-self.video.width // even) * even
+        context.height = -(-self.video.height // even) * even
+        context.pix_fmt = "yuv420p"
+        context.time_base = self._tick
+        context.sample_aspect_ratio = self.video.sample_aspect
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        context.thread_type = ThreadType.AUTO
+        return stream
+
+    def _add_sound(self, source: InputContainer, audio: AudioStream) -> SoundTrack:
+        sound = SoundTrack(
+            source,
+            self._container,
+            audio,
+            zero_s=self.zero_s,
+            start_s=self.start_s,
+            stop_s=self.stop_s,
+        )
+        if not sound.copied:
+            name, codec = self.target.suffix, sound.track.codec_context.name
+            log.warning(
+                "%s: sound encoded anew (%s), since %s holds no %s",
+                self.target, codec, name, audio.codec,
+            )  # fmt: skip
+        return sound
+
+    def _encodable(self, rgb: UInt8Array) -> VideoFrame:
+        """A picture as the encoder takes it: padded to its size, BT.709 in limited range."""
+        context = self._encoder.codec_context
+        bottom, right = context.height - rgb.shape[0], context.width - rgb.shape[1]
+        if bottom or right:
+            padded = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+            rgb = np.asarray(padded, np.uint8)
+        return self._reformatter.reformat(
+            VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), "rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+        )
+
+    def _mux_sound(self, until_s: float) -> None:
+        for packet in self._sound.packets_until(until_s) if self._sound else ():
+            self._container.mux_one(packet)
+
+    def _finish(self) -> None:
+        if self._last_pts < 0:
+            raise UsageError(
+                f"{self.target}: nothing to write, as no frame of {self.info.path} lies "
+                "between --start and --end"
+            )
+        with writing(self.target):
+            self._container.mux(self._encoder.encode(None))
+            self._mux_sound(float("inf"))
+            self._open.close()
+            publish(self._part, self.target, overwrite=self.overwrite)
+
+    def _abandon(self) -> None:
+        """Close and remove whatever is still there; after a finished video that is nothing."""
+        try:
+            self._open.close()
+        except (OSError, av.FFmpegError):
+            log.debug("%s: could not be closed", self._part, exc_info=True)
+        finally:
+            discard(self._part)
+
+
+def _tick(source: InputContainer, video: VideoStream) -> Fraction:
+    """The source's own clock tick in seconds, so that times carry over exactly."""
+    tick = source.streams[video.index].time_base or COARSEST_TICK
+    while tick > COARSEST_TICK:
+        tick /= 2
+    return max(tick, FINEST_TICK)
