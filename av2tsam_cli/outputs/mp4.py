@@ -104,33 +104,45 @@ class OverlayVideo:
 
     def _begin(self) -> None:
         source = self._open.enter_context(open_source(self.info.path))
-        name = CONTAINERS[self.target.suffix.lower()]
-        # The index goes to the front of the file, so that a browser can play it while it loads.
-        options = {"movflags": "+faststart"} if name in {"mp4", "mov"} else {}
-        self._container: OutputContainer = self._open.enter_context(
-            av.open(str(self._part.absolute()), mode="w", format=name, options=options)
-        )
         self._tick = _tick(source, self.video)
-        self._encoder = self._add_video(name)
+        self._container: OutputContainer = self._open.enter_context(
+            av.open(
+                str(self._part.absolute()),
+                mode="w",
+                format=CONTAINERS[self.target.suffix.lower()],
+                options=self._muxer_options(),
+            )
+        )
+        self._encoder = self._add_video()
         if self.audio is not None:
             self._sound = self._add_sound(source, self.audio)
         self._container.start_encoding()
 
-    def _add_video(self, container: str) -> AvVideoStream:
+    def _muxer_options(self) -> dict[str, str]:
+        if self.target.suffix.lower() not in {".mp4", ".mov"}:
+            return {}
+        # The index goes to the front of the file, so that a browser can play it while it loads;
+        # a late start is written as finely as the frames' times, not in milliseconds.
+        timescale = round(1 / self._tick)
+        return {"movflags": "+faststart", "movie_timescale": str(timescale)}
+
+    def _add_video(self) -> AvVideoStream:
         rate = self.video.rate if self.video.rate and self.video.rate < 1000 else ASSUMED_RATE
+        webm = self._container.format.name == "webm"
         stream = (
             self._container.add_stream("libvpx-vp9", rate=rate, options=VP9)
-            if container == "webm"
+            if webm
             else self._container.add_stream("libx264", rate=rate, options=H264)
         )
         context = stream.codec_context
-        # H.264 in 4:2:0, which every player takes, has even sizes only.
-        even = 1 if container == "webm" else 2
-        context.width = -(-self.video.width // even) * even
-        context.height = -(-self.video.height // even) * even
+        width, height, aspect = self.video.width, self.video.height, self.video.sample_aspect
+        if webm:  # VP9 itself has square pixels only
+            width, aspect = round(width * aspect), Fraction(1)
+        else:  # H.264 in 4:2:0, which every player takes, has even sizes only
+            width, height = width + width % 2, height + height % 2
+        context.width, context.height, context.sample_aspect_ratio = width, height, aspect
         context.pix_fmt = "yuv420p"
         context.time_base = self._tick
-        context.sample_aspect_ratio = self.video.sample_aspect
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         context.thread_type = ThreadType.AUTO
@@ -154,14 +166,16 @@ class OverlayVideo:
         return sound
 
     def _encodable(self, rgb: UInt8Array) -> VideoFrame:
-        """A picture as the encoder takes it: padded to its size, BT.709 in limited range."""
+        """A picture as the encoder takes it: at its size, BT.709 in limited range."""
         context = self._encoder.codec_context
         bottom, right = context.height - rgb.shape[0], context.width - rgb.shape[1]
-        if bottom or right:
+        if 1 in {bottom, right}:  # an odd size: repeat the last row or column
             padded = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
             rgb = np.asarray(padded, np.uint8)
         return self._reformatter.reformat(
             VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), "rgb24"),
+            width=context.width,
+            height=context.height,
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,

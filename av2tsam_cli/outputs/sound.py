@@ -48,6 +48,10 @@ class SoundTrack:
             raise TypeError(f"stream {audio.index} holds no sound")
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
         self.copied = can_hold(output.format.name, self.stream)
+        # What lies before the start only prepares the decoder. MP4 marks it as not to be played
+        # and Matroska does so for Opus; elsewhere it would push everything else back.
+        primed = output.format.name in {"mp4", "mov"} or audio.codec == "opus"
+        self.earliest_s = float("-inf") if start_s <= 0 and primed else start_s
         if self.copied:
             self.track = output.add_stream_from_template(self.stream)
         else:
@@ -70,11 +74,6 @@ class SoundTrack:
         self._next = None
         return self._packets if held is None else chain((held,), self._packets)
 
-    def _within(self, time_s: float) -> bool:
-        """Whether something at a presentation time is wanted; untrimmed, priming is too."""
-        early = self.start_s > 0 and time_s < self.start_s
-        return not early
-
     def _copied(self) -> TimedPackets:
         """The source's packets, shifted to the output's clock."""
         last_dts = None
@@ -84,7 +83,7 @@ class SoundTrack:
             time_s = float(packet.pts * packet.time_base) - self.zero_s
             if self.stop_s is not None and time_s >= self.stop_s:
                 return
-            if not self._within(time_s):
+            if time_s < self.earliest_s:
                 continue
             shift = round((self.zero_s + self.start_s) / packet.time_base)
             # Muxers refuse a time that does not grow; a damaged file may hold one.
