@@ -13,7 +13,9 @@ BACKDROP_MARGIN = 0.06
 _FIRST_CELLS = 3
 
 
-def draw_backdrop(background: Background, width_px: int, height_px: int, width: float) -> UInt8Array:
+def draw_backdrop(
+    background: Background, width_px: int, height_px: int, width: float
+) -> UInt8Array:
     """Draws a backdrop (height_px, width_px, 3) uint8 for a view `width` units wide and 1 high."""
     rng = np.random.default_rng(background.seed)
     field = _field(rng, background.octaves, width_px, height_px, width)
@@ -45,7 +47,10 @@ def _paint(field: npt.NDArray[np.float32], background: Background) -> UInt8Array
     """Maps values in [0, 1] to the background's colours."""
     stops = np.linspace(0, 255, len(background.colours))
     table = np.stack(
-        [np.interp(np.arange(256), stops, channel) for channel in zip(*background.colours, strict=True)],
+        [
+            np.interp(np.arange(256), stops, channel)
+            for channel in zip(*background.colours, strict=True)
+        ],
         axis=-1,
     )
     levels = cv2.convertScaleAbs(field, alpha=255.0)
@@ -107,8 +112,16 @@ def _scatter(rgb: UInt8Array, rng: np.random.Generator, count: int, width: float
             centre, axes = np.rint(place * unit * 16), np.rint(radius * unit * (16, 12))
             filled = -1 if rng.random() < 0.6 else thickness
             cv2.ellipse(
-                rgb, _int_pair(centre), _int_pair(axes), rng.uniform(0, 180), 0, 360, colour,
-                filled, cv2.LINE_AA, 4,
+                rgb,
+                _int_pair(centre),
+                _int_pair(axes),
+                rng.uniform(0, 180),
+                0,
+                360,
+                colour,
+                filled,
+                cv2.LINE_AA,
+                4,
             )
         else:
             bends = place + rng.normal(0, 1.6, (3, 2)) * radius

@@ -57,7 +57,9 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
         dark=dark,
         ink=ink,
         outline=rng.uniform(0.03, 0.08),
-        texture=("plain", "gradient", "stripes", "dots")[int(rng.choice(4, p=(0.4, 0.3, 0.16, 0.14)))],
+        texture=("plain", "gradient", "stripes", "dots")[
+            int(rng.choice(4, p=(0.4, 0.3, 0.16, 0.14)))
+        ],
         texture_angle=rng.uniform(0, np.pi),
         texture_pitch=rng.uniform(3.0, 7.0),
         build=tuple(rng.uniform(-1, 1, 4).tolist()),
@@ -113,7 +115,7 @@ def sample_camera(rng: np.random.Generator) -> Camera:
         gain=tuple((brightness * rng.uniform(0.88, 1.12, 3)).tolist()),
         flicker=rng.uniform(0, 0.06),
         gamma=rng.uniform(0.8, 1.25),
-        noise=rng.uniform(0.0, 9.0),
+        noise=rng.uniform(0.0, 7.0),
         jpeg_quality=int(rng.integers(40, 96)) if rng.random() < 0.8 else None,
     )
 

@@ -121,7 +121,10 @@ def _texture(size_px: int, appearance: Appearance) -> UInt8Array | None:
     """Returns the body's texture (S, S, 4) uint8; None where the body is plain."""
     if appearance.texture == "plain":
         return None
-    c, s = np.float32(np.cos(appearance.texture_angle)), np.float32(np.sin(appearance.texture_angle))
+    c, s = (
+        np.float32(np.cos(appearance.texture_angle)),
+        np.float32(np.sin(appearance.texture_angle)),
+    )
     axis = np.linspace(-CANVAS_REACH, CANVAS_REACH, size_px, dtype=np.float32)
     u = axis[None, :] * c + axis[:, None] * s
     if appearance.texture == "gradient":

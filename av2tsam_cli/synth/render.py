@@ -146,8 +146,14 @@ def occluder_outline(occluder: Occluder, width: float) -> npt.NDArray[np.float64
         along = np.array([np.cos(occluder.angle), np.sin(occluder.angle)])
         across = np.array([-along[1], along[0]]) * occluder.half_width
         far = along * (width + 2)
-        return np.stack([centre - far - across, centre + far - across, centre + far + across,
-                         centre - far + across])
+        return np.stack(
+            [
+                centre - far - across,
+                centre + far - across,
+                centre + far + across,
+                centre - far + across,
+            ]
+        )
     rng = np.random.default_rng(occluder.seed)
     angles = np.linspace(0, 2 * np.pi, 9, endpoint=False)
     radii = occluder.half_width * rng.uniform(0.75, 1.25, 9)
@@ -200,6 +206,6 @@ def _noise_tile(height_px: int, width_px: int, seed: int) -> UInt8Array:
 
 
 def _compress(rgb: UInt8Array, quality: int) -> UInt8Array:
-    """Passes a frame through JPEG (the order of the channels does not matter to its damage)."""
+    """Passes a frame through JPEG (as if RGB were BGR: its damage is alike)."""
     _, data = cv2.imencode(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))

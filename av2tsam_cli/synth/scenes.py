@@ -20,13 +20,14 @@ from av2tsam_cli.synth.values import (
     Instance,
     Motion,
     Occluder,
+    Pool,
     Scene,
     Seconds,
     Subset,
     Voice,
 )
 
-__all__ = ["CATEGORIES", "Renderer", "Scene", "render", "sample_scene"]
+__all__ = ["CATEGORIES", "Renderer", "Scene", "render", "sample_scene", "scene_rng"]
 
 CATEGORIES: tuple[Category, ...] = tuple(
     Category(name, f"the {name}")
@@ -39,8 +40,9 @@ NAMES: tuple[str, ...] = tuple(category.name for category in CATEGORIES)
 
 SCENE_SECONDS = 5
 NEGATIVE_SHARE = 0.1
-DISTRACTOR_SHARE = 0.74
+DISTRACTOR_SHARE = 0.71
 LEVEL_DBFS = (-28.0, -10.0)
+_POOLS: dict[Pool, int] = {"train": 1, "val": 2, "test": 3, "samples": 4}
 _ASPECTS = ((16, 9), (4, 3), (1, 1))
 _LARGEST = (0.5, 0.5, 0.48, 0.45, 0.42)
 """Largest extent of an object by the number of objects in view."""
@@ -48,6 +50,15 @@ _MOVES = (0.5, 0.4, 0.25, 0.4, 0.3)
 """Shares of objects that drift, sway, bounce, rock and pulse."""
 _LEAST_VISIBLE = 0.7
 """Share of an object's disc that nothing may cover while a place is sought."""
+
+
+def scene_rng(pool: Pool, seed: int, index: int) -> np.random.Generator:
+    """Returns the generator of one scene of a pool.
+
+    The pools' entropies start with different words, so that no scene of one pool is ever a scene
+    of another, whatever the seeds: what is held out stays held out.
+    """
+    return np.random.default_rng(np.random.SeedSequence((_POOLS[pool], seed, index)))
 
 
 class _Cast(NamedTuple):
@@ -76,7 +87,11 @@ def sample_scene(rng: np.random.Generator, *, subset: Subset) -> Scene:
     occluders = _sample_occluders(rng, width)
     instances = _arrange(rng, cast, width, occluders)
     loud = cast.noise_only
-    noise = sample_noise(rng, (-42, -12) if loud else (-55, -38)) if loud or rng.random() < 0.8 else None
+    noise = (
+        sample_noise(rng, (-42, -12) if loud else (-55, -38))
+        if loud or rng.random() < 0.8
+        else None
+    )
     return Scene(
         duration_s=SCENE_SECONDS,
         aspect=aspect,
@@ -120,10 +135,10 @@ def sample_seconds(rng: np.random.Generator, subset: Subset, sources: int) -> li
             turn = np.searchsorted(cuts, np.arange(SCENE_SECONDS), side="right")
             seconds = turn[None, :] == rng.permutation(sources)[:, None]
         else:  # stretches that start and stop where they like
-            starts = rng.integers(0, SCENE_SECONDS - 1, sources)
-            stops = [int(rng.integers(start + 1, SCENE_SECONDS + 1)) for start in starts]
-            at = np.arange(SCENE_SECONDS)
-            seconds = (at >= starts[:, None]) & (at < np.array(stops)[:, None])
+            lengths = rng.integers(1, SCENE_SECONDS + 1, sources)
+            starts = [int(rng.integers(0, SCENE_SECONDS + 1 - length)) for length in lengths]
+            at = np.arange(SCENE_SECONDS) - np.array(starts)[:, None]
+            seconds = (at >= 0) & (at < lengths[:, None])
     return [tuple(row) for row in seconds.tolist()]
 
 

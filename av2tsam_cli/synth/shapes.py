@@ -113,10 +113,14 @@ def _siren(p: Painter, b: Build) -> None:
         across = np.array([-centre[1], centre[0]]) * 0.1
         base = np.array([0, 0.22])
         p.fill(
-            np.array([base + centre * near + across, base + centre * far, base + centre * near - across]),
+            np.array(
+                [base + centre * near + across, base + centre * far, base + centre * near - across]
+            ),
             "accent",
         )
-    dome = np.concatenate([arc(0, 0.2, 0.5, 0.66 + 0.05 * b[1], 180, 360), [(0.5, 0.5), (-0.5, 0.5)]])
+    dome = np.concatenate(
+        [arc(0, 0.2, 0.5, 0.66 + 0.05 * b[1], 180, 360), [(0.5, 0.5), (-0.5, 0.5)]]
+    )
     p.fill(dome, "body")
     p.fill(smooth([(-0.14, 0.45), (0.14, 0.45), (0.18, 0.0), (0, -0.16), (-0.18, 0.0)]), "pale")
     p.fill([(-0.72, 0.48), (0.72, 0.48), (0.86, 0.9), (-0.86, 0.9)], "dark")
@@ -243,7 +247,9 @@ def _maraca(p: Painter, b: Build) -> None:
         p.fill(ellipse(head[0], head[1], 0.4, 0.5 + 0.04 * b[1], degrees), "body")
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         for offset, reach in ((-0.14, 0.36), (0.16, 0.36)):
-            ends = np.array([[-reach, offset], [reach, offset]]) @ np.array([[c, s], [-s, c]]) + head
+            ends = (
+                np.array([[-reach, offset], [reach, offset]]) @ np.array([[c, s], [-s, c]]) + head
+            )
             p.line(ends, 0.11, "dark")
         middle = np.array([[-0.3, 0.01], [0.3, 0.01]]) @ np.array([[c, s], [-s, c]]) + head
         p.line(middle, 0.08, "pale")

@@ -7,6 +7,7 @@ Colour = tuple[int, int, int]
 """Red, green, blue in 0..255."""
 Texture = Literal["plain", "gradient", "stripes", "dots"]
 Subset = Literal["s4", "ms3"]
+Pool = Literal["train", "val", "test", "samples"]
 Seconds = tuple[bool, ...]
 """One flag per whole second of the scene: is it sounding there?"""
 
