@@ -1,0 +1,108 @@
+"""From words to a command, and from what goes wrong in it to one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from types import FrameType
+
+from av2tsam_cli import __version__
+from av2tsam_cli.cli.console import print_error, print_text
+from av2tsam_cli.cli.options import Parser
+from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
+
+COMMANDS = {
+    "segment": "highlight what is making the sound in a video, or write masks of it",
+    "data": "make data sets of audio-visual scenes",
+    "models": "show which models are installed, and what they are",
+    "doctor": "show versions, devices, codecs and models of this installation",
+}
+"""A module of this package each, with a function `run(argv) -> exit code`."""
+
+_HELP = """\
+usage: av2tsam COMMAND ...
+
+Find and cut out what in a video is making the sound.
+
+commands:
+{commands}
+
+options:
+  -h, --help     show this text, or after a command its own
+  --version      show the version
+
+example: av2tsam segment video.mp4 --out overlay.mp4
+
+exit codes: 0 done, 1 failed, 2 usage, 3 unreadable media or data, 4 weights missing or damaged,
+130 interrupted
+"""
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Run the command that the words name and return its exit code; nothing is raised."""
+    debug = "--debug" in argv
+    try:
+        with _signals_interrupt():
+            return _dispatch(list(argv))
+    except KeyboardInterrupt:
+        print_error(Interrupted("interrupted; unfinished outputs were removed"), debug=debug)
+        return Interrupted.exit_code
+    except BrokenPipeError:  # the reader has gone, as in `av2tsam ... | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Av2tsamError as error:
+        print_error(error, debug=debug)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
+        print_error(error, debug=debug)
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    name = argv[0] if argv else "--help"
+    if name in COMMANDS:
+        module = importlib.import_module(f"av2tsam_cli.cli.{name}")
+        return int(module.run(argv[1:]))
+    if name in {"-h", "--help", "help"}:
+        print_text(_help())
+        return 0
+    if name == "--version":
+        print_text(f"av2tsam {__version__}\n")
+        return 0
+    what = "option" if name.startswith("-") else "command"
+    raise UsageError(Parser.unknown(what, name, [*COMMANDS, "--help", "--version"], "av2tsam"))
+
+
+def _help() -> str:
+    rows = (f"  {name:<14} {summary}" for name, summary in COMMANDS.items())
+    return _HELP.format(commands="\n".join(rows))
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Generator[None, None, None]:
+    """Let SIGTERM and SIGHUP tidy up as Ctrl-C does, and let a second one not stop the tidying."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    caught = [getattr(signal, name) for name in names]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in caught}
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in caught:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

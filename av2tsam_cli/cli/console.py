@@ -1,0 +1,108 @@
+"""The only module that prints: results to stdout, everything for people to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Generator, Mapping
+
+from av2tsam_cli.errors import Av2tsamError
+
+
+def print_text(text: str) -> None:
+    """Write a command's result for people, such as its help, to stdout."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def print_json(record: Mapping[str, object]) -> None:
+    """Write one result for programs: one line of JSON on stdout."""
+    print_text(json.dumps(record, default=str) + "\n")
+
+
+def print_error(error: BaseException, *, debug: bool = False) -> None:
+    """Write one line that says what went wrong to stderr, under its traceback where asked."""
+    if debug:
+        traceback.print_exception(error)
+    _say(f"av2tsam: error: {explain(error)}")
+
+
+def explain(error: BaseException) -> str:
+    """One sentence of what went wrong, where, and what to do."""
+    if isinstance(error, Av2tsamError):
+        text = str(error)
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        text = f"{error.filename or 'output'}: no space left on the disk; free some, run again"
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        text = "out of memory; use a smaller --batch-size, or --device cpu"
+    else:
+        text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
+    return " ".join(text.split())
+
+
+class Console:
+    """What a running command says to people, on stderr."""
+
+    def __init__(self, *, quiet: bool, debug: bool) -> None:
+        self.quiet = quiet
+        self.debug = debug
+
+    def note(self, text: str) -> None:
+        """Say something worth knowing, in one line, unless told to be quiet."""
+        if not self.quiet:
+            _say(f"av2tsam: {text}")
+
+    def error(self, error: BaseException) -> None:
+        """Say what went wrong, in one line."""
+        print_error(error, debug=self.debug)
+
+    @contextlib.contextmanager
+    def logged(self) -> Generator[None, None, None]:
+        """Pass on as notes what the stages warn about while the block runs."""
+        log, handler = logging.getLogger("av2tsam_cli"), _Notes(self)
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+
+    @contextlib.contextmanager
+    def progress(
+        self, name: str, total: int | None
+    ) -> Generator[Callable[[int], None] | None, None, None]:
+        """Show a bar with frames, frames/s and time left while the block runs.
+
+        Yields:
+            What to call with the number of frames done; None where there is nobody to see a bar.
+        """
+        if self.quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from av2tsam_cli.cli.bar import frames_bar
+
+        with frames_bar(name, total) as update:
+            yield update
+
+
+class _Notes(logging.Handler):
+    """Turns warnings into notes."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it in one line."""
+        self.console.note(record.getMessage())
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

@@ -1,0 +1,364 @@
+"""The page that joins the stages: a video in, its sounding objects out.
+
+    video file ─┬─ frames ──┐
+                └─ windows ─┴─ moments ─ batches ─ inputs ║ logits ║ masks ─ writer
+
+Each `║` is a bounded queue between two threads: decoding and shrinking, the network, and drawing
+and encoding go on at once, and memory depends on the batch, never on the length of the video.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.media.audio import choose_audio, read_windows
+from av2tsam_cli.media.frames import read_frames
+from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.outputs.mp4 import CONTAINERS
+from av2tsam_cli.outputs.writers import Format, Writer, check_target, open_writer
+from av2tsam_cli.schedule import Moment, batches, hear, logits_over_time, mark_keys
+from av2tsam_cli.threads import run_ahead
+from av2tsam_cli.values import AudioStream, AudioWindow, Frame, MediaInfo, VideoStream
+
+if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with a path is said before that
+    import torch
+
+    from av2tsam_cli.inference import FrameInputs, LoadedModel, Segmenter
+    from av2tsam_cli.masks import BoolArray
+
+SILENCE_DBFS = -60.0
+"""Default level below which a second counts as silent."""
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What to make of a video and how. Checked when it is made."""
+
+    format: Format | None = None
+    """Overlay video, mask PNGs or overlay PNGs; None where the output's suffix says it."""
+    start_s: float = 0.0
+    """Seconds of the presentation at which to begin."""
+    stop_s: float | None = None
+    """Seconds of the presentation at which to end; None for the end of the video."""
+    fps: Fraction | None = None
+    """Masks made per second; the frames between them are interpolated. None: every frame."""
+    threshold: float = 0.5
+    """Probability above which a pixel belongs to the mask."""
+    silence_dbfs: float | None = SILENCE_DBFS
+    """Seconds of sound below this level get an empty mask; None switches the gate off."""
+    audio_stream: int | str | None = None
+    """Position among the audio streams, or a language; None for the default one."""
+    require_audio: bool = False
+    """Whether a video without sound is an error."""
+    batch_size: int | None = None
+    """Frames per run of the network; None for what suits device and model."""
+    overwrite: bool = False
+    """Whether outputs that exist are replaced."""
+
+    def __post_init__(self) -> None:
+        if self.start_s < 0:
+            raise UsageError(f"--start {self.start_s:g}: must be 0 or later")
+        if self.stop_s is not None and self.stop_s <= self.start_s:
+            raise UsageError(f"--end {self.stop_s:g} s is not after --start {self.start_s:g} s")
+        if self.fps is not None and self.fps <= 0:
+            raise UsageError(f"--fps {self.fps}: must be above 0")
+        if not 0.0 < self.threshold < 1.0:
+            raise UsageError(f"--threshold {self.threshold:g}: must lie between 0 and 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size}: must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One video with everything that can be known and checked before the work."""
+
+    info: MediaInfo
+    """What the file holds."""
+    video: VideoStream
+    """The stream that is looked at."""
+    audio: AudioStream | None
+    """The stream that is listened to; None where there is no sound: every mask is empty."""
+    zero_s: float
+    """Start of the presentation on the file's own clock, in seconds."""
+    format: Format
+    """What to write."""
+    target: Path
+    """The video file to write, or the folder in which a folder of PNGs is made."""
+    options: SegmentOptions
+    """What to make of it."""
+
+    @property
+    def end_s(self) -> float | None:
+        """Where the pictures end, in seconds of the presentation; None where nobody says."""
+        if self.video.duration_s is not None:
+            return self.video.start_s - self.zero_s + self.video.duration_s
+        return self.info.duration_s
+
+    @property
+    def frames(self) -> int | None:
+        """About how many frames there will be; None where the file does not say."""
+        if self.end_s is None or self.video.rate is None:
+            return self.video.frames or None
+        stop_s = self.end_s if self.options.stop_s is None else min(self.options.stop_s, self.end_s)
+        return max(1, round((stop_s - self.options.start_s) * self.video.rate))
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """What was made of one video."""
+
+    input: Path
+    """The video."""
+    outputs: tuple[Path, ...]
+    """The file or the folder that was written."""
+    frames: int
+    """Frames written."""
+    duration_s: float
+    """Seconds of video that they cover."""
+    model: str
+    """Name of the model."""
+    device: str
+    """`cpu`, `cuda` or `mps`."""
+    precision: str
+    """`fp32`, `bf16` or `fp16`."""
+    wall_s: float
+    """Seconds that it took, without loading the model."""
+    frames_with_mask: int
+    """Frames whose mask is not empty."""
+    mean_area: float
+    """Share of the picture that the mask covers, mean over all frames, 0 to 1."""
+
+
+def segment_video(
+    source: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path | LoadedModel | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> SegmentResult:
+    """Find what is making the sound in a video and write it out.
+
+    Args:
+        source: The video file.
+        out: A video file (.mp4, .mov, .mkv, .webm) for an overlay video with the original sound;
+            for PNGs, the folder in which a folder named like the input is made.
+        model: A name, a checkpoint's path, or a model from `load_model`; the best installed one
+            where None.
+        device: `auto`, `cpu`, `cuda` or `mps`; where `model` is not loaded yet.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; where `model` is not loaded yet.
+        progress: Called with the number of frames done, after each.
+        **options: What to make and how: the fields of `SegmentOptions`.
+
+    Raises:
+        UsageError: The options do not fit the video or the output.
+        MediaError: The video cannot be read.
+        WeightsError: The model cannot be loaded.
+    """
+    plan = plan_video(Path(source), Path(out), SegmentOptions(**options))
+    from av2tsam_cli.inference import LoadedModel, load_model
+
+    if not isinstance(model, LoadedModel):
+        model = load_model(model, device=device, precision=precision)
+    return segment_planned(plan, model, progress=progress)
+
+
+def plan_video(source: Path, out: Path, options: SegmentOptions) -> Plan:
+    """Find out everything about one video and its output that can be known before the work.
+
+    Raises:
+        UsageError: The options do not fit the video or the output.
+        MediaError: The video cannot be read, or has no sound though `require_audio` is set.
+    """
+    kind, target = place_output(source, out, options.format)
+    info = probe(source)
+    check_target(target, kind, source=source, overwrite=options.overwrite)
+    audio = choose_audio(info, options.audio_stream)
+    if audio is None and options.require_audio:
+        raise MediaError(f"{source}: has no sound; drop --require-audio to get empty masks")
+    video = info.video[0]
+    plan = Plan(
+        info=info,
+        video=video,
+        audio=audio,
+        zero_s=clock_zero(info, video, audio),
+        format=kind,
+        target=target,
+        options=options,
+    )
+    if plan.end_s is not None and options.start_s >= plan.end_s:
+        raise UsageError(
+            f"{source}: --start {options.start_s:g} s lies after its end ({plan.end_s:g} s)"
+        )
+    return plan
+
+
+def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format, Path]:
+    """What to write and where: a video file, or the folder in which a folder of PNGs is made.
+
+    Raises:
+        UsageError: The output's name does not fit what is to be written.
+    """
+    suffixes = ", ".join(CONTAINERS)
+    names_video = out.suffix.lower() in CONTAINERS and not out.is_dir()
+    if names_video:
+        if wanted in {"masks", "overlays"}:
+            raise UsageError(f"{out}: --format {wanted} needs a folder, not a video file")
+        return "video", out
+    if out.suffix and not out.is_dir() and wanted in {None, "video"}:
+        raise UsageError(f"{out}: {out.suffix} cannot hold the video; use one of {suffixes}")
+    if wanted is None:
+        raise UsageError(
+            f"{out}: names a folder; say what to write there with --format video, masks or "
+            f"overlays, or name a video file ({suffixes})"
+        )
+    return wanted, out / f"{source.stem}.mp4" if wanted == "video" else out
+
+
+def segment_planned(
+    plan: Plan, model: LoadedModel, *, progress: Callable[[int], None] | None = None
+) -> SegmentResult:
+    """Do the work of one plan; what goes wrong on the way leaves nothing behind."""
+    began_s = time.monotonic()
+    tally = _Tally()
+    with closing(masked_frames(plan, model)) as masked, _open_writer(plan) as writer:
+        for frame, mask in masked:
+            writer.write(frame, mask)
+            tally.add(frame, mask)
+            if progress is not None:
+                progress(tally.frames)
+        if not tally.frames:
+            raise MediaError(f"{plan.info.path}: has no frame between --start and --end")
+    return SegmentResult(
+        input=plan.info.path,
+        outputs=writer.outputs,
+        frames=tally.frames,
+        duration_s=tally.duration_s(plan.video.rate),
+        model=model.name,
+        device=model.device.type,
+        precision=model.precision,
+        wall_s=time.monotonic() - began_s,
+        frames_with_mask=tally.with_mask,
+        mean_area=tally.area / tally.frames,
+    )
+
+
+def masked_frames(plan: Plan, model: LoadedModel) -> Generator[tuple[Frame, BoolArray], None, None]:
+    """Every frame of a plan in order, with its mask (H, W) at the frame's own size."""
+    from av2tsam_cli.inference import Segmenter, own_threads
+    from av2tsam_cli.masks import native_masks
+
+    segmenter = Segmenter(model)
+    size = plan.options.batch_size or model.batch_size
+    prepared = run_ahead(_prepared(plan, segmenter, size), depth=1, name="decode")
+    decoded = run_ahead(_decoded(prepared, segmenter), depth=size, name="network")
+    with own_threads(1), closing(decoded):
+        for frame, logits in logits_over_time(decoded):
+            shape = frame.rgb.shape[:2]
+            if logits is None:
+                yield frame, np.zeros(shape, dtype=np.bool_)
+            else:
+                yield frame, native_masks(logits[None], [shape], plan.options.threshold)[0]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Consecutive frames and what the network needs of the keys among them."""
+
+    moments: list[Moment]
+    inputs: FrameInputs | None = field(repr=False)
+    """None where there is no key."""
+
+
+def _prepared(plan: Plan, segmenter: Segmenter, size: int) -> Generator[_Batch, None, None]:
+    """Decode, join with the sound, group, and shrink what the network will look at."""
+    from av2tsam_cli.inference import own_threads
+
+    with own_threads(1):
+        for group in batches(_moments(plan, segmenter.rate_hz), size):
+            keys = [moment.frame.rgb for moment in group if moment.key]
+            yield _Batch(group, segmenter.prepare(keys) if keys else None)
+
+
+def _moments(plan: Plan, rate_hz: int) -> Iterator[Moment]:
+    """Every frame of a plan with the sound that serves it."""
+    options = plan.options
+    span = _Span(zero_s=plan.zero_s, start_s=options.start_s, stop_s=options.stop_s)
+    frames = read_frames(plan.info, stream=plan.video, **span)
+    windows: Iterable[AudioWindow] = ()
+    if plan.audio is not None:
+        windows = read_windows(plan.info, rate_hz=rate_hz, stream=plan.audio, **span)
+    return mark_keys(hear(frames, windows, options.silence_dbfs), options.fps)
+
+
+def _decoded(
+    prepared: Generator[_Batch, None, None], segmenter: Segmenter
+) -> Generator[tuple[Moment, torch.Tensor | None], None, None]:
+    """Run the network: every frame in order, with logits (1, h, w) where it is a key."""
+    from av2tsam_cli.inference import own_threads
+
+    with own_threads(segmenter.model.cpu_threads), closing(prepared):
+        for batch in prepared:
+            heard = [moment.window for moment in batch.moments if moment.key and moment.window]
+            rows = iter(() if batch.inputs is None else segmenter.logits(batch.inputs, heard))
+            for moment in batch.moments:
+                yield moment, next(rows) if moment.key else None
+
+
+class _Span(TypedDict):
+    """The part of a file to read, as both readers take it."""
+
+    zero_s: float
+    start_s: float
+    stop_s: float | None
+
+
+def _open_writer(plan: Plan) -> Writer:
+    return open_writer(
+        plan.target,
+        plan.format,
+        info=plan.info,
+        video=plan.video,
+        audio=plan.audio,
+        zero_s=plan.zero_s,
+        start_s=plan.options.start_s,
+        stop_s=plan.options.stop_s,
+        overwrite=plan.options.overwrite,
+    )
+
+
+@dataclass
+class _Tally:
+    """Counts over the frames of one video."""
+
+    frames: int = 0
+    with_mask: int = 0
+    area: float = 0.0
+    first_s: float = 0.0
+    last_s: float = 0.0
+
+    def add(self, frame: Frame, mask: BoolArray) -> None:
+        """Count one frame."""
+        covered = int(np.count_nonzero(mask))
+        self.first_s = self.first_s if self.frames else frame.time_s
+        self.last_s = frame.time_s
+        self.frames += 1
+        self.with_mask += covered > 0
+        self.area += covered / mask.size
+
+    def duration_s(self, rate: Fraction | None) -> float:
+        """Seconds from the first frame to the end of the last."""
+        if self.frames > 1:  # the last frame lasts as long as the others do on average
+            return (self.last_s - self.first_s) * self.frames / (self.frames - 1)
+        return float(1 / rate) if rate else 0.0

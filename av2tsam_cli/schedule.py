@@ -1,0 +1,159 @@
+"""Which second of sound serves a frame, which frames get a mask of their own, and in what batches.
+
+Streams in, streams out: nothing here knows of networks or files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from av2tsam_cli.values import AudioWindow, Frame
+
+if TYPE_CHECKING:
+    import torch
+
+CLOCK_SLACK_S = 1e-6
+"""Seconds by which a float time may fall short of the tick that it stands for."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame with the sound that serves it."""
+
+    frame: Frame
+    """The frame."""
+    window: AudioWindow | None
+    """The second of sound around it; None where nothing is heard: the mask is empty."""
+    key: bool
+    """Whether the network makes this frame's mask. Always False without a window."""
+
+
+def hear(
+    frames: Iterable[Frame], windows: Iterable[AudioWindow], silence_dbfs: float | None
+) -> Generator[Moment, None, None]:
+    """Join each frame with the window k = floor(time) that it falls into.
+
+    Args:
+        frames: Frames in the order of their times.
+        windows: Windows in the order of their index; they may begin late or end early.
+        silence_dbfs: A window below this level counts as not heard; None hears everything.
+    """
+    upcoming = iter(windows)
+    window = next(upcoming, None)
+    for frame in frames:
+        wanted = math.floor(frame.time_s + CLOCK_SLACK_S)
+        while window is not None and window.index < wanted:
+            window = next(upcoming, None)
+        heard = window if window is not None and window.index == wanted else None
+        if heard is not None and _silent(heard, silence_dbfs):
+            heard = None
+        yield Moment(frame, heard, key=heard is not None)
+
+
+def mark_keys(moments: Iterable[Moment], rate: Fraction | None) -> Generator[Moment, None, None]:
+    """Leave only `rate` keys a second; the first frame of a window that is heard is always one.
+
+    Args:
+        moments: Every frame, in order.
+        rate: Masks per second; None makes one for every frame.
+    """
+    last: tuple[int, int] | None = None
+    for moment in moments:
+        if moment.window is None or rate is None:
+            last = None
+            yield moment
+            continue
+        tick = math.floor((moment.frame.time_s + CLOCK_SLACK_S) * rate)
+        slot = (moment.window.index, tick)
+        yield Moment(moment.frame, moment.window, key=slot != last)
+        last = slot
+
+
+def batches(moments: Iterable[Moment], size: int) -> Iterator[list[Moment]]:
+    """Group consecutive moments: at most `size` keys, at most twice as many frames in all.
+
+    Frames of one group have one size, and frames that are heard are not mixed with others: a
+    long silence flows on and never holds back frames whose masks could be made.
+    """
+    group: list[Moment] = []
+    for moment in moments:
+        if group and not _joins(group, moment, size):
+            yield group
+            group = []
+        group.append(moment)
+    if group:
+        yield group
+
+
+def logits_over_time(
+    decoded: Iterable[tuple[Moment, torch.Tensor | None]],
+) -> Generator[tuple[Frame, torch.Tensor | None], None, None]:
+    """Give every frame logits, though the network made them for key frames only.
+
+    Between two keys of one window the logits go linearly from the one to the other. After the last
+    key of a window they are held: another second has another sound, and where nothing is heard
+    the mask is empty. Frames wait here for the next key, for less than a second of video.
+
+    Args:
+        decoded: Every frame in order, with the logits (1, h, w) of the keys and None for others.
+
+    Yields:
+        Every frame in order with its logits (1, h, w), or None where nothing is heard.
+    """
+    key: tuple[Moment, torch.Tensor] | None = None
+    waiting: list[Moment] = []
+    for moment, logits in decoded:
+        if moment.window is not None and logits is None:
+            waiting.append(moment)
+            continue
+        yield from _between(key, waiting, (moment, logits))
+        waiting = []
+        key = None if logits is None else (moment, logits)
+        yield moment.frame, logits
+    yield from _between(key, waiting, None)
+
+
+def _silent(window: AudioWindow, silence_dbfs: float | None) -> bool:
+    return silence_dbfs is not None and window.level_dbfs < silence_dbfs
+
+
+def _joins(group: list[Moment], moment: Moment, size: int) -> bool:
+    first = group[0]
+    return (
+        (first.window is None) == (moment.window is None)
+        and first.frame.rgb.shape == moment.frame.rgb.shape
+        and len(group) < (2 * size if first.window is not None else size)
+        and sum(other.key for other in group) + moment.key <= size
+    )
+
+
+def _between(
+    key: tuple[Moment, torch.Tensor] | None,
+    waiting: Sequence[Moment],
+    upcoming: tuple[Moment, torch.Tensor | None] | None,
+) -> Generator[tuple[Frame, torch.Tensor | None], None, None]:
+    for moment in waiting:
+        if key is None:
+            raise ValueError("the first frame of a window that is heard must be a key")
+        yield moment.frame, _at(moment, key, upcoming)
+
+
+def _at(
+    moment: Moment,
+    key: tuple[Moment, torch.Tensor],
+    upcoming: tuple[Moment, torch.Tensor | None] | None,
+) -> torch.Tensor:
+    before, logits = key
+    if upcoming is None or upcoming[1] is None or _other_sound(before, upcoming[0]):
+        return logits
+    span_s = upcoming[0].frame.time_s - before.frame.time_s
+    share = (moment.frame.time_s - before.frame.time_s) / span_s if span_s > 0 else 0.0
+    return logits + share * (upcoming[1] - logits)
+
+
+def _other_sound(one: Moment, other: Moment) -> bool:
+    return one.window is None or other.window is None or one.window.index != other.window.index
