@@ -1,13 +1,11 @@
 """CLIP's image tower, built from open_clip's classes."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_quietly
+from av2tsam_cli.embeddings.quiet import import_without_init
 from av2tsam_cli.embeddings.resample import resize
 
 # OpenAI's CLIP: mean and standard deviation of its training images, in 0-1.
@@ -75,14 +73,9 @@ def _resize_and_crop(frames: Tensor, size: int) -> Tensor:
     return resize(frames, height, width, "bicubic")[..., top : top + size, left : left + size]
 
 
-@lru_cache(maxsize=1)
-def _open_clip() -> Any:
-    return import_quietly("open_clip")
-
-
 def _resnet(config: ClipConfig) -> nn.Module:
     # open_clip's rule: 32 times the first stage's width reaches the attention pool.
-    tower: nn.Module = import_quietly("open_clip.modified_resnet").ModifiedResNet(
+    tower: nn.Module = import_without_init("open_clip.modified_resnet").ModifiedResNet(
         layers=config.layers,
         output_dim=config.embed_dim,
         heads=config.width * 32 // config.head_width,
@@ -93,7 +86,7 @@ def _resnet(config: ClipConfig) -> nn.Module:
 
 
 def _vit(config: ClipConfig) -> nn.Module:
-    transformer = import_quietly("open_clip.transformer")
+    transformer = import_without_init("open_clip.transformer")
     tower: nn.Module = transformer.VisionTransformer(
         image_size=config.image_size,
         patch_size=config.patch_size,

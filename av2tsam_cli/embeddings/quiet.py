@@ -10,6 +10,9 @@ from types import ModuleType
 # What the packages say about themselves when they are imported; nobody who uses us can act on it.
 IMPORT_WARNINGS = (DeprecationWarning, FutureWarning, UserWarning, SyntaxWarning)
 
+# Both laion_clap and open_clip import one class of torchvision, whose `__init__` takes seconds.
+FROZEN_NORM = "torchvision.ops.misc"
+
 
 def import_quietly(name: str) -> ModuleType:
     """Import a module, silencing its import-time deprecations and notices, and only those."""
@@ -34,6 +37,8 @@ def import_without_init(name: str) -> ModuleType:
     """
     if name in sys.modules:
         return sys.modules[name]
+    if name != FROZEN_NORM:
+        import_without_init(FROZEN_NORM)
     parents = [name.rsplit(".", depth)[0] for depth in range(name.count("."), 0, -1)]
     bare = [parent for parent in parents if parent not in sys.modules]
     try:

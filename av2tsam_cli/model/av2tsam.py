@@ -8,10 +8,10 @@ from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.embeddings.clip import ClipEmbedder
 from av2tsam_cli.model.adapter import Adapter
 from av2tsam_cli.model.config import ModelConfig
-from av2tsam_cli.model.prediction import MaskPrediction
+from av2tsam_cli.model.prediction import MaskPrediction, select, single
 from av2tsam_cli.model.preprocess import beit_image, sam_image
 from av2tsam_cli.model.projector import Projector
-from av2tsam_cli.model.text_sam import TextSam
+from av2tsam_cli.model.text_sam import TextSam, build_text_sam
 
 # What the paper trains; the rest (CLIP, CLAP, SAM's image encoder, BEiT-3) stays as it was.
 TRAINED = (
@@ -85,6 +85,22 @@ class Av2tSam(nn.Module):
         prompt = self.text_sam.encode_prompt(beit_images, projection.tokens)
         return self.text_sam.decode(features, prompt)
 
+    def segment_text(self, sam_images: Tensor, beit_images: Tensor, ids: Tensor) -> Tensor:
+        """What a written phrase means in each image.
+
+        Args:
+            sam_images: (N, 3, S, S) from `prepare`.
+            beit_images: (N, 3, b, b) from `prepare`.
+            ids: Token ids (N, L) of `text.tokenizer_for`.
+
+        Returns:
+            Mask logits (N, 1, h, w), chosen as `config.text_mask` says.
+        """
+        embedded = self.text_sam.beit3.embed_text(ids)
+        prompt = self.text_sam.encode_prompt(beit_images, embedded)
+        prediction = self.text_sam.decode(self.text_sam.encode_image(sam_images), prompt)
+        return select(prediction) if self.config.text_mask == "best" else single(prediction)[0]
+
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters that the paper trains."""
         return ((n, p) for n, p in self.named_parameters() if n.startswith(TRAINED))
@@ -120,5 +136,5 @@ def build(config: ModelConfig) -> Av2tSam:
         )
         if config.adapter
         else None,
-        text_sam=TextSam(sam=config.sam, beit3=config.beit3),
+        text_sam=build_text_sam(config.sam, config.beit3),
     )

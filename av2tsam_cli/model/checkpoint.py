@@ -1,7 +1,7 @@
-"""A network and its configuration in one safetensors file."""
+"""A network, or some of its parts, and its configuration in one safetensors file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,10 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
+from av2tsam_cli.model import weights
 from av2tsam_cli.model.av2tsam import Av2tSam, build
 from av2tsam_cli.model.config import ModelConfig
 
 FORMAT = "av2tsam-1"
+
+PARTS = ("clip", "clap", "projector", "adapter", "text_sam")
+"""Parts of the network; each tensor's name begins with its part's."""
 
 # Always stored and run in float32: spectrogram filters and running statistics span too wide a range.
 FLOAT32_ONLY = (
@@ -29,38 +33,68 @@ def save_model(
     metadata: Mapping[str, object] | None = None,
     *,
     dtype: torch.dtype | None = None,
+    trained_only: bool = False,
 ) -> None:
-    """Write the whole network beside its place, then move it there.
+    """Write a network to one file.
 
     Args:
         model: The network.
         path: A `.safetensors` file; one that exists is replaced.
         metadata: What else to remember (training options, data, metrics), as JSON values.
         dtype: Floating tensors are stored in it; None keeps each as it is.
+        trained_only: Leave out what the paper keeps frozen; `load_model` finds that in the public
+            files, as `weights.companions` says.
     """
-    tensors = {
-        name: storage_tensor(name, tensor, dtype) for name, tensor in model.state_dict().items()
-    }
-    header = {"format": FORMAT, "config": model.config.to_json()}
+    state = model.state_dict()
+    if trained_only:
+        trained = {name for name, _ in model.trained_parameters()}
+        state = {name: tensor for name, tensor in state.items() if name in trained}
+    write_tensors(state, path, model.config, metadata, dtype=dtype)
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    config: ModelConfig,
+    metadata: Mapping[str, object] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write tensors under our names beside the file's place, then move them there.
+
+    Raises:
+        WeightsError: If the file cannot be written; nothing is left behind.
+    """
+    stored = {name: _stored(name, tensor, dtype) for name, tensor in tensors.items()}
+    header = {"format": FORMAT, "config": config.to_json()}
     header |= {key: json.dumps(value) for key, value in (metadata or {}).items()}
     partial = path.with_name(path.name + ".part")
     try:
-        save_file(tensors, partial, metadata=header)
+        save_file(stored, partial, metadata=header)
         partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be written ({error})") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def storage_tensor(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """The tensor as it is stored: contiguous, on the CPU, floating ones in `dtype`."""
     tensor = tensor.detach().cpu()
-    if dtype is not None and tensor.is_floating_point():
-        tensor = tensor.to(torch.float32 if name.startswith(FLOAT32_ONLY) else dtype)
+    if name.startswith(FLOAT32_ONLY) and tensor.is_floating_point():
+        tensor = tensor.float()
+    elif dtype is not None and tensor.is_floating_point():
+        tensor = tensor.to(dtype)
     return tensor.contiguous()
 
 
 def load_model(
-    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    *,
+    parts: Collection[str] = PARTS,
+    companions: Sequence[Path] | None = None,
 ) -> Av2tSam:
     """Rebuild a network from its file, in evaluation mode, without a second copy in memory.
 
@@ -68,15 +102,28 @@ def load_model(
         path: A file that `save_model` or the conversion wrote.
         device: Where the weights go.
         dtype: Floating weights become it; None keeps the file's.
+        parts: The parts that will be used; the others stay empty and cannot be called.
+        companions: Files with what this one leaves out; None looks for them by name.
 
     Raises:
         WeightsError: If the file is missing, damaged, of another kind, or does not fit its own
-            configuration.
+            configuration, or if a part of it is nowhere to be found.
     """
     config = ModelConfig.from_json(read_metadata(path)["config"])
     with torch.device("meta"):
         model = build(config)
-    _fill(model, path, torch.device(device), dtype)
+    everything = model.state_dict()
+    wanted = {name: t.shape for name, t in everything.items() if name.split(".")[0] in parts}
+    reader = _Reader(torch.device(device), dtype)
+    reader.read(path, wanted, known=everything.keys())
+    absent = _parts_of(wanted.keys() - reader.state.keys())
+    if absent:
+        found = weights.companions(config, absent, path) if companions is None else companions
+        for companion in found:
+            _check_companion(companion, config, absent)
+            reader.read(companion, wanted, known=everything.keys())
+    _require(path, wanted.keys() - reader.state.keys())
+    model.load_state_dict({**everything, **reader.state}, strict=True, assign=True)
     return model.eval()
 
 
@@ -90,7 +137,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be read as safetensors ({error})") from error
+        raise WeightsError(f"{path}: missing, damaged, or no safetensors file ({error})") from error
     if metadata.get("format") != FORMAT or "config" not in metadata:
         raise WeightsError(
             f"{path}: not a checkpoint of this tool; `av2tsam models convert` makes one from the "
@@ -99,43 +146,73 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
-def _fill(model: Av2tSam, path: Path, device: torch.device, dtype: torch.dtype | None) -> None:
-    """Give the network the file's tensors, one at a time; every name and shape must fit."""
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        names = set(file.keys())
-        check_keys(path, names, expected.keys())
-        state = {}
-        for name in sorted(names):
-            tensor = file.get_tensor(name)
-            if tensor.shape != expected[name]:
-                raise WeightsError(
-                    f"{path}: {name} is {list(tensor.shape)}, not {list(expected[name])}"
-                )
-            state[name] = _run_tensor(name, tensor, dtype)
-    model.load_state_dict(state, strict=True, assign=True)
+class _Reader:
+    """Collects tensors from files, the first file first, as the network runs them."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype | None) -> None:
+        self.device = device
+        self.dtype = dtype
+        self.state: dict[str, Tensor] = {}
+
+    def read(
+        self, path: Path, wanted: Mapping[str, torch.Size], *, known: Collection[str]
+    ) -> None:
+        """Take what is wanted and not there yet; a name that is not known is an error."""
+        try:
+            with safe_open(path, framework="pt", device=str(self.device)) as file:
+                names = list(file.keys())
+                _refuse_strangers(path, [name for name in names if name not in known])
+                for name in names:
+                    if name in wanted and name not in self.state:
+                        self.state[name] = self._fitting(path, name, file.get_tensor(name), wanted)
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"{path}: damaged ({error})") from error
+
+    def _fitting(
+        self, path: Path, name: str, tensor: Tensor, wanted: Mapping[str, torch.Size]
+    ) -> Tensor:
+        if tensor.shape != wanted[name]:
+            raise WeightsError(
+                f"{path}: {name} is {list(tensor.shape)}, not {list(wanted[name])}"
+            )
+        if not tensor.is_floating_point():
+            return tensor
+        if name.startswith(FLOAT32_ONLY):
+            return tensor.float()
+        return tensor if self.dtype is None else tensor.to(self.dtype)
 
 
-def _run_tensor(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """The tensor as the network runs it."""
-    if not tensor.is_floating_point():
-        return tensor
-    if name.startswith(FLOAT32_ONLY):
-        return tensor.float()
-    return tensor if dtype is None else tensor.to(dtype)
+def _refuse_strangers(path: Path, names: Sequence[str]) -> None:
+    if names:
+        raise WeightsError(
+            f"{path}: does not fit its configuration: {len(names)} tensors that are not part of "
+            f"the network ({', '.join(names[:3])})"
+        )
 
 
-def check_keys(path: Path, found: set[str], expected: "set[str] | object") -> None:
-    """Refuse a file whose tensors are not exactly the network's.
+def _require(path: Path, missing: Collection[str]) -> None:
+    if missing:
+        raise WeightsError(
+            f"{path}: {len(missing)} tensors of {', '.join(_parts_of(missing))} are missing "
+            f"({', '.join(sorted(missing)[:3])})"
+        )
 
-    Raises:
-        WeightsError: Naming up to three of the missing and of the superfluous ones.
-    """
-    wanted = set(expected)  # type: ignore[call-overload]
-    problems = [
-        f"{len(names)} tensors {what} ({', '.join(sorted(names)[:3])}{' …' if len(names) > 3 else ''})"
-        for what, names in (("missing", wanted - found), ("not expected", found - wanted))
-        if names
-    ]
-    if problems:
-        raise WeightsError(f"{path}: does not fit its configuration: {'; '.join(problems)}")
+
+def _check_companion(companion: Path, config: ModelConfig, parts: Sequence[str]) -> None:
+    """A part from another file must be of the same architecture as the one that is missed."""
+    other = ModelConfig.from_json(read_metadata(companion)["config"])
+    pairs = {
+        "clip": (other.clip, config.clip),
+        "clap": (other.clap, config.clap),
+        "text_sam": ((other.sam, other.beit3), (config.sam, config.beit3)),
+    }
+    for part in parts:
+        theirs, ours = pairs.get(part, (None, None))
+        if theirs != ours and weights.part_name(other, part) == weights.part_name(config, part):
+            raise WeightsError(f"{companion}: its {part} is of another size")
+
+
+def _parts_of(names: Iterable[str]) -> list[str]:
+    """Parts that tensors belong to, in the network's order."""
+    found = {name.split(".")[0] for name in names}
+    return [part for part in PARTS if part in found]

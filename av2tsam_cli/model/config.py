@@ -1,7 +1,7 @@
 """Sizes of every part, the named presets, and their JSON form."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from av2tsam_cli.embeddings.clap import ClapConfig
@@ -62,6 +62,61 @@ class SamConfig:
 
 
 @dataclass(frozen=True)
+class Sam2Config:
+    """SAM 2 for single images: a Hiera encoder with its FPN, and the mask decoder. Hiera-L."""
+
+    kind: Literal["sam2"] = "sam2"
+    """Tells the two SAMs apart in a checkpoint."""
+    image_size: int = 1024
+    """Side of the square input in pixels."""
+    dim: int = 144
+    """Width of the first stage; doubles at each of the others."""
+    heads: int = 2
+    """Attention heads of the first stage; double at each of the others."""
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    """Blocks per stage. Each stage but the first begins by halving the grid."""
+    global_blocks: tuple[int, ...] = (23, 33, 43)
+    """Blocks that attend to the whole image."""
+    windows: tuple[int, ...] = (8, 4, 16, 8)
+    """Side of a stage's attention windows in its patches."""
+    background: tuple[int, int] = (7, 7)
+    """Grid of the background positions, which are stretched over the image."""
+    decoder_dim: int = 256
+    """Width C of image features, prompts and decoder."""
+    decoder_depth: int = 2
+    """Two-way blocks of the decoder."""
+    decoder_heads: int = 8
+    """Attention heads of the decoder."""
+    decoder_mlp_dim: int = 2048
+    """Width of the decoder's hidden layers."""
+    iou_head_depth: int = 3
+    """Layers of the head that predicts each mask's IoU."""
+    iou_head_dim: int = 256
+    """Width of that head."""
+    mask_in_channels: int = 16
+    """Channels of the mask prompt's convolutions, which belong to the weights and are not used."""
+
+    @property
+    def grid(self) -> int:
+        """Cells along one side of the decoder's image embedding."""
+        return self.image_size // 16
+
+    @property
+    def stage_dims(self) -> tuple[int, ...]:
+        """Width of each stage."""
+        return tuple(self.dim * 2**stage for stage in range(len(self.stages)))
+
+    @property
+    def block_dims(self) -> tuple[int, ...]:
+        """Width of each block's input: a stage's first block still has the previous width."""
+        widths: list[int] = []
+        for stage, blocks in enumerate(self.stages):
+            before = self.stage_dims[max(stage - 1, 0)]
+            widths += [before] + [self.stage_dims[stage]] * (blocks - 1)
+        return tuple(widths)
+
+
+@dataclass(frozen=True)
 class Beit3Config:
     """The multiway encoder. The defaults are BEiT-3 large."""
 
@@ -94,7 +149,7 @@ class ModelConfig:
 
     name: str
     """Name of the preset, or of what it was made from."""
-    sam: SamConfig
+    sam: SamConfig | Sam2Config
     """Image encoder and mask decoder."""
     beit3: Beit3Config
     """Encoder of image and text that makes the prompt."""
@@ -110,8 +165,15 @@ class ModelConfig:
     """Width F of the feature."""
     tokens: int = 3
     """Text tokens made from one feature."""
-    vocabulary: tuple[str, ...] = field(default=(), repr=False)
-    """Words of a small model that knows only these; empty: the SentencePiece model of XLM-R."""
+    source_size: int | None = None
+    """Where set, frames are first squashed to a square of this side, by area averaging, and all
+    three images of the network are made from that, as AVSBench's frames were squashed before the
+    reference saw them. None: from the frame's own pixels."""
+    text_mask: Literal["single", "best"] = "best"
+    """Text prompts: mask 0 as for any single answer, or the best of masks 1 to 3."""
+    words: tuple[str, ...] = field(default=(), repr=False)
+    """Words of a small model that knows only these, by token id, the first four being <bos>,
+    <pad>, <eos> and <unk>; empty: the SentencePiece model of XLM-R."""
 
     def to_json(self) -> str:
         """The configuration as JSON, for a checkpoint's metadata."""
@@ -139,8 +201,9 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
-def _sam(values: dict[str, Any]) -> SamConfig:
-    return SamConfig(**_tuples(values))
+def _sam(values: dict[str, Any]) -> SamConfig | Sam2Config:
+    kinds = {"sam": SamConfig, "sam2": Sam2Config}
+    return kinds[values["kind"]](**_tuples(values))
 
 
 _PARTS: dict[str, Any] = {
@@ -150,6 +213,7 @@ _PARTS: dict[str, Any] = {
     "clap": lambda values: ClapConfig(**_tuples(values)),
 }
 
+LAION_CLAP = ClapConfig()
 MICROSOFT_CLAP = ClapConfig(
     kind="microsoft",
     embed_dim=1024,
@@ -166,10 +230,10 @@ NANO = ModelConfig(
         patch_size=8,
         stem="conv",
         dim=128,
-        depth=6,
+        depth=4,
         heads=4,
         window_size=8,
-        global_blocks=(2, 5),
+        global_blocks=(1, 3),
         decoder_dim=128,
         decoder_heads=4,
         decoder_mlp_dim=256,
@@ -179,7 +243,7 @@ NANO = ModelConfig(
         image_size=96, dim=128, heads=4, ffn_dim=256, depth=3, vocabulary_size=64, text_positions=32
     ),
     clip=ClipConfig(
-        embed_dim=128, image_size=128, layers=(1, 1, 1, 1), width=24, patch_size=None
+        embed_dim=128, image_size=128, layers=(1, 1, 1, 1), width=16, patch_size=None
     ),
     # 252 samples of 16 kHz between spectrogram windows: a second is exactly 64 of them.
     clap=ClapConfig(
@@ -198,10 +262,26 @@ NANO = ModelConfig(
         classes=1,
     ),
     feature_dim=128,
+    source_size=128,
 )
 
 EVF_SAM = ModelConfig(
-    name="evf-sam", sam=SamConfig(), beit3=Beit3Config(), clip=ClipConfig(), clap=MICROSOFT_CLAP
+    name="evf-sam",
+    sam=SamConfig(),
+    beit3=Beit3Config(),
+    clip=ClipConfig(),
+    clap=MICROSOFT_CLAP,
+    text_mask="single",
+)
+EVF_SAM2 = replace(EVF_SAM, name="evf-sam2", sam=Sam2Config(), text_mask="best")
+EVF_SAM2_TINY = replace(
+    EVF_SAM2,
+    name="evf-sam2-tiny",
+    sam=Sam2Config(
+        dim=96, heads=1, stages=(1, 2, 7, 2), global_blocks=(5, 7, 9), windows=(8, 4, 14, 7)
+    ),
 )
 
-PRESETS: dict[str, ModelConfig] = {config.name: config for config in (NANO, EVF_SAM)}
+PRESETS: dict[str, ModelConfig] = {
+    config.name: config for config in (NANO, EVF_SAM, EVF_SAM2, EVF_SAM2_TINY)
+}

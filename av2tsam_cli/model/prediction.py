@@ -37,3 +37,29 @@ def select(prediction: MaskPrediction) -> Tensor:
     best = prediction.iou[:, 1:].argmax(dim=1) + 1
     rows = torch.arange(best.shape[0], device=best.device)
     return prediction.logits[rows, best].unsqueeze(1)
+
+
+# SAM 2's rule: mask 0 counts as stable if moving the threshold by this much hardly changes it.
+STABILITY_MARGIN = 0.05
+STABLE = 0.98
+
+
+def single(prediction: MaskPrediction) -> tuple[Tensor, Tensor]:
+    """The mask for a single answer: mask 0; with SAM 2, where that is unstable, the best of 1-3.
+
+    Returns:
+        Logits (N, 1, h, w) and predicted IoU (N, 1).
+    """
+    number = torch.zeros(len(prediction.iou), dtype=torch.long, device=prediction.iou.device)
+    if prediction.object_score is not None:
+        unstable = stability(prediction.logits[:, 0]) < STABLE
+        number = torch.where(unstable, prediction.iou[:, 1:].argmax(dim=1) + 1, number)
+    rows = torch.arange(len(number), device=number.device)
+    return prediction.logits[rows, number].unsqueeze(1), prediction.iou[rows, number].unsqueeze(1)
+
+
+def stability(logits: Tensor) -> Tensor:
+    """IoU of the masks at a slightly higher and a slightly lower threshold: (N, h, w) to (N,)."""
+    inner = (logits > STABILITY_MARGIN).flatten(1).sum(dim=1)
+    outer = (logits > -STABILITY_MARGIN).flatten(1).sum(dim=1)
+    return torch.where(outer > 0, inner / outer, 1.0)

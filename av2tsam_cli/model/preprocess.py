@@ -1,14 +1,22 @@
 """Frames to the images that SAM and BEiT-3 were trained on: batched, on the frames' device."""
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from av2tsam_cli.embeddings.resample import resize
+from av2tsam_cli.values import UInt8Array
 
 # SAM's pixel statistics, on the scale 0-255; used for SAM 2 as well, as the reference does.
 SAM_MEAN = (123.675, 116.28, 103.53)
 SAM_STD = (58.395, 57.12, 57.375)
+
+
+def squash(rgb: UInt8Array, size: int) -> UInt8Array:
+    """Squash one frame (H, W, 3) to a square by area averaging, for `ModelConfig.source_size`."""
+    square: UInt8Array = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA)
+    return square
 
 
 def longest_side(height: int, width: int, size: int) -> tuple[int, int]:

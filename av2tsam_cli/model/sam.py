@@ -6,16 +6,22 @@ prompt n, and a vector may be added to the input of every encoder block.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
-from av2tsam_cli.model.config import SamConfig
+from av2tsam_cli.embeddings.quiet import import_without_init
+from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
+
+# The package's own __init__ imports its predictor, and with that all of torchvision.
+_modeling = import_without_init("segment_anything.modeling")
+ImageEncoderViT: Any = _modeling.ImageEncoderViT
+MaskDecoder: Any = _modeling.MaskDecoder
+PromptEncoder: Any = _modeling.PromptEncoder
 
 SAM_NORM_EPS = 1e-6
 
@@ -51,18 +57,21 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
         Returns:
             (N, C, g, g).
         """
-        tokens = self.embed(images)
+        tokens = self.patch_embed(images.to(self.pos_embed.dtype)) + self.pos_embed
+        for tokens in self.block_outputs(tokens, block_vectors):  # noqa: B020 - the last one counts
+            pass
+        features: Tensor = self.neck(tokens.permute(0, 3, 1, 2))
+        return features
+
+    def block_outputs(
+        self, tokens: Tensor, block_vectors: Sequence[Tensor] | None
+    ) -> Iterator[Tensor]:
+        """What leaves each block, (N, g, g, D), for patch embeddings with positions."""
         for number, block in enumerate(self.blocks):
             if block_vectors is not None:
                 tokens = tokens + block_vectors[number][:, None, None, :]
             tokens = run_block(block, tokens)
-        features: Tensor = self.neck(tokens.permute(0, 3, 1, 2))
-        return features
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Images to patch embeddings with positions, (N, g, g, D)."""
-        embedded: Tensor = self.patch_embed(images.to(self.pos_embed.dtype)) + self.pos_embed
-        return embedded
+            yield tokens
 
 
 class ConvStem(nn.Module):
@@ -118,15 +127,26 @@ def run_block(block: Any, tokens: Tensor) -> Tensor:
 
 
 def _attend_in_windows(attention: Any, tokens: Tensor, side: int) -> Tensor:
-    """Attention inside side x side windows; the border is padded with zeros after the norm."""
+    """Attention inside side x side windows; padded cells are keys too, made of qkv's bias."""
     batch, height, width, _ = tokens.shape
+    attended = _attend(attention, to_windows(tokens, side))
+    return from_windows(attended, batch, height, width)
+
+
+def to_windows(tokens: Tensor, side: int) -> Tensor:
+    """(N, h, w, D), padded with zeros on the right and below, to (N windows, side, side, D)."""
+    height, width = tokens.shape[1:3]
     padded = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
-    rows, columns = padded.shape[1] // side, padded.shape[2] // side
-    windows = padded.unflatten(2, (columns, side)).unflatten(1, (rows, side))
-    windows = windows.transpose(2, 3).flatten(0, 2)  # (N rows columns, side, side, D)
-    attended = _attend(attention, windows).unflatten(0, (batch, rows, columns))
-    attended = attended.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return attended[:, :height, :width]
+    windows = padded.unflatten(2, (-1, side)).unflatten(1, (-1, side))
+    return windows.transpose(2, 3).flatten(0, 2)
+
+
+def from_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """Undo `to_windows`: (N windows, side, side, D) to (N, height, width, D)."""
+    side = windows.shape[1]
+    rows, columns = -(-height // side), -(-width // side)
+    grid = windows.unflatten(0, (batch, rows, columns)).transpose(2, 3)
+    return grid.flatten(3, 4).flatten(1, 2)[:, :height, :width]
 
 
 def _attend(attention: Any, tokens: Tensor) -> Tensor:
@@ -169,7 +189,7 @@ def _by_distance(embeddings: Tensor, size: int) -> Tensor:
 class SamPromptEncoder(PromptEncoder):  # type: ignore[misc]
     """SAM's prompt encoder, of which only `no_mask_embed` and the positions are used here."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: SamConfig | Sam2Config) -> None:
         super().__init__(
             embed_dim=config.decoder_dim,
             image_embedding_size=(config.grid, config.grid),
@@ -210,12 +230,12 @@ def fourier_positions(frequencies: Tensor, height: int, width: int) -> Tensor:
 
 
 class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
-    """SAM's mask decoder for image n with prompt n. h = w = 4 g."""
+    """SAM's mask decoder for image n with prompt n. h = w = 4 g, M = own tokens."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: SamConfig | Sam2Config) -> None:
         super().__init__(
             transformer_dim=config.decoder_dim,
-            transformer=TwoWayTransformer(
+            transformer=_modeling.TwoWayTransformer(
                 depth=config.decoder_depth,
                 embedding_dim=config.decoder_dim,
                 num_heads=config.decoder_heads,
@@ -224,6 +244,10 @@ class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
             iou_head_depth=config.iou_head_depth,
             iou_head_hidden_dim=config.iou_head_dim,
         )
+
+    def image_features(self, encoded: Tensor) -> ImageFeatures:
+        """The image encoder's output (N, C, g, g) as this decoder takes it."""
+        return ImageFeatures(encoded)
 
     def forward(
         self, features: ImageFeatures, positions: Tensor, dense: Tensor, prompt: Tensor
@@ -239,20 +263,31 @@ class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
         Returns:
             Logits (N, 4, 4 g, 4 g) and predicted IoU (N, 4), float32.
         """
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        own = self.own_tokens()  # (M, C)
         tokens = torch.cat([own.expand(prompt.shape[0], -1, -1), prompt.to(own.dtype)], dim=1)
         image = features.embedding + dense
         tokens, image_tokens = self.transformer(image, positions.to(image.dtype), tokens)
-        return MaskPrediction(
-            self._masks(tokens[:, 1 : 1 + self.num_mask_tokens], image_tokens, image.shape),
-            self.iou_prediction_head(tokens[:, 0]).float(),
-        )
+        image = image_tokens.transpose(1, 2).reshape(image.shape)
+        return self.read_out(tokens, self.upscale(image, features))
 
-    def _masks(self, tokens: Tensor, image_tokens: Tensor, shape: torch.Size) -> Tensor:
-        """Each mask token's MLP weighs the channels of the enlarged image."""
-        upscaled = self.output_upscaling(image_tokens.transpose(1, 2).reshape(shape))
+    def own_tokens(self) -> Tensor:
+        """The decoder's own tokens: IoU, then the four masks."""
+        return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+
+    def upscale(self, image: Tensor, features: ImageFeatures) -> Tensor:  # noqa: ARG002 - SAM 2's
+        """Image (N, C, g, g) to (N, C / 8, 4 g, 4 g)."""
+        upscaled: Tensor = self.output_upscaling(image)
+        return upscaled
+
+    def read_out(self, tokens: Tensor, upscaled: Tensor) -> MaskPrediction:
+        """Tokens (N, M + 1, C) and the enlarged image to masks and IoU."""
+        masks = self.masks(tokens[:, 1 : 1 + self.num_mask_tokens], upscaled)
+        return MaskPrediction(masks, self.iou_prediction_head(tokens[:, 0]).float())
+
+    def masks(self, tokens: Tensor, upscaled: Tensor) -> Tensor:
+        """Each mask token (N, 4, C) weighs the channels of the enlarged image, through its MLP."""
         weights = torch.stack(
             [mlp(tokens[:, n]) for n, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )  # (N, 4, C / 8)
-        masks: Tensor = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
-        return masks.float()
+        logits: Tensor = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+        return logits.float()

@@ -9,9 +9,8 @@ from torch import Tensor
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.model.config import ModelConfig
 
-# The ids that XLM-R's vocabulary begins with; the small one keeps them.
-BEGIN, PAD, END = 0, 1, 2
-FIRST_WORD = 3
+# The ids that XLM-R's vocabulary begins with; a small one begins with the same four.
+BEGIN, PAD, END, UNKNOWN = range(4)
 
 
 class Tokenizer(Protocol):
@@ -23,11 +22,11 @@ class Tokenizer(Protocol):
 
 
 class WordTokenizer:
-    """A closed list of words, for small models: lower case, split at spaces."""
+    """A closed list of words by id, for small models: lower case, split at spaces."""
 
-    def __init__(self, vocabulary: Sequence[str]) -> None:
-        self.vocabulary = tuple(vocabulary)
-        self._ids = {word: FIRST_WORD + n for n, word in enumerate(self.vocabulary)}
+    def __init__(self, words: Sequence[str]) -> None:
+        self.known = tuple(words[UNKNOWN + 1 :])
+        self._ids = {word: UNKNOWN + 1 + n for n, word in enumerate(self.known)}
 
     def __call__(self, phrase: str) -> Tensor:
         """Token ids (1, L), int64.
@@ -40,7 +39,7 @@ class WordTokenizer:
         if unknown or not words:
             raise UsageError(
                 f"--text {phrase!r}: this model does not know {', '.join(unknown) or 'an empty text'}"
-                f"; its words are: {', '.join(self.vocabulary)}"
+                f"; its words are: {', '.join(self.known)}"
             )
         return torch.tensor([[BEGIN, *(self._ids[word] for word in words), END]])
 
@@ -72,8 +71,8 @@ def tokenizer_for(config: ModelConfig, folder: str | None = None) -> Tokenizer:
     Raises:
         WeightsError: If the SentencePiece model is needed and is not there.
     """
-    if config.vocabulary:
-        return WordTokenizer(config.vocabulary)
+    if config.words:
+        return WordTokenizer(config.words)
     if folder is None:
         raise WeightsError(
             f"{config.name}: text prompts need the tokenizer's file beit3.spm of "

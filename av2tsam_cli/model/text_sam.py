@@ -2,44 +2,51 @@
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.model.beit3 import Beit3
-from av2tsam_cli.model.config import Beit3Config, SamConfig
-from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction, select
+from av2tsam_cli.model.config import Beit3Config, Sam2Config, SamConfig
+from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction, select, single
 from av2tsam_cli.model.sam import SamImageEncoder, SamMaskDecoder, SamPromptEncoder
 
-__all__ = ["TextSam", "select"]
+__all__ = ["TextSam", "build_text_sam", "select", "single"]
 
 
 class TextSam(nn.Module):
     """EVF-SAM's network (Zhang et al. 2024). N = frames, C = decoder width, D = BEiT-3's width."""
 
-    def __init__(self, *, sam: SamConfig, beit3: Beit3Config) -> None:
+    def __init__(
+        self,
+        *,
+        image_encoder: nn.Module,
+        prompt_encoder: SamPromptEncoder,
+        mask_decoder: SamMaskDecoder,
+        beit3: Beit3,
+        prompt_head: nn.Module,
+        upscale_to: int | None,
+    ) -> None:
         super().__init__()
-        self.image_encoder = SamImageEncoder(sam)
-        self.prompt_encoder = SamPromptEncoder(sam)
-        self.mask_decoder = SamMaskDecoder(sam)
-        self.beit3 = Beit3(beit3)
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+        self.beit3 = beit3
         # A list of one: so it is called in the public checkpoints.
-        self.text_hidden_fcs = nn.ModuleList([_prompt_head(beit3.dim, sam.decoder_dim)])
+        self.text_hidden_fcs = nn.ModuleList([prompt_head])
+        self.upscale_to = upscale_to
 
     def encode_image(
         self, sam_images: Tensor, block_vectors: Sequence[Tensor] | None = None
     ) -> ImageFeatures:
         """Normalised images (N, 3, S, S) to features, each block told its vector (N, width)."""
-        return ImageFeatures(self.image_encoder(sam_images, block_vectors))
+        return self.mask_decoder.image_features(self.image_encoder(sam_images, block_vectors))
 
     def encode_prompt(
         self, beit_images: Tensor, text_embeddings: Tensor, text_padding: Tensor | None = None
     ) -> Tensor:
         """Images (N, 3, b, b) read with text (N, L, D) to one prompt each, (N, 1, C)."""
         encoded = self.beit3(beit_images, text_embeddings, text_padding)
-        return self.prompt_from_cls(encoded[:, :1])
-
-    def prompt_from_cls(self, cls: Tensor) -> Tensor:
-        """BEiT-3's class token (N, 1, D) to the prompt (N, 1, C)."""
-        prompt: Tensor = self.text_hidden_fcs[0](cls)
+        prompt: Tensor = self.text_hidden_fcs[0](encoded[:, :1])
         return prompt
 
     def decode(self, features: ImageFeatures, prompt: Tensor) -> MaskPrediction:
@@ -49,8 +56,52 @@ class TextSam(nn.Module):
         )
         return prediction
 
+    def resize(
+        self, logits: Tensor, size: tuple[int, int], *, resized: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Mask logits at another size, as the reference's postprocessing makes them.
 
-def _prompt_head(text_dim: int, prompt_dim: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(text_dim, text_dim), nn.ReLU(), nn.Linear(text_dim, prompt_dim)
+        Args:
+            logits: (N, M, h, w).
+            size: Height and width of the result.
+            resized: For images that were padded to the square: the part that holds the picture.
+
+        Returns:
+            (N, M, *size). SAM 1 goes through the size of its input image, SAM 2 directly.
+        """
+        if self.upscale_to is not None:
+            logits = _bilinear(logits, (self.upscale_to, self.upscale_to))
+            if resized is not None:
+                logits = logits[..., : resized[0], : resized[1]]
+        return _bilinear(logits, size)
+
+
+def _bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+def build_text_sam(sam: SamConfig | Sam2Config, beit3: Beit3Config) -> TextSam:
+    """Build the text-prompted SAM of one kind or the other with fresh random weights."""
+    head = nn.Sequential(
+        nn.Linear(beit3.dim, beit3.dim), nn.ReLU(), nn.Linear(beit3.dim, sam.decoder_dim)
+    )
+    if isinstance(sam, SamConfig):
+        return TextSam(
+            image_encoder=SamImageEncoder(sam),
+            prompt_encoder=SamPromptEncoder(sam),
+            mask_decoder=SamMaskDecoder(sam),
+            beit3=Beit3(beit3),
+            prompt_head=head,
+            upscale_to=sam.image_size,
+        )
+    # transformers takes a while to import, and SAM 1 does without.
+    from av2tsam_cli.model.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
+
+    return TextSam(
+        image_encoder=Sam2ImageEncoder(sam),
+        prompt_encoder=SamPromptEncoder(sam),
+        mask_decoder=Sam2MaskDecoder(sam),
+        beit3=Beit3(beit3),
+        prompt_head=head,
+        upscale_to=None,
     )

@@ -1,0 +1,179 @@
+"""SAM 2 for single images: transformers' Hiera with its FPN, and SAM's decoder with two additions.
+
+No memory is used. As in SAM 1, the attention is fused and a vector may be added to the input of
+every block.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from av2tsam_cli.embeddings.quiet import import_quietly, import_without_init
+from av2tsam_cli.model.config import Sam2Config
+from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
+from av2tsam_cli.model.sam import SamMaskDecoder, from_windows, to_windows
+
+MLP: Any = import_without_init("segment_anything.modeling.mask_decoder").MLP
+
+# Only these levels of the FPN receive the coarser one; the coarsest is dropped afterwards.
+TOP_DOWN_LEVELS = (2, 3)
+
+
+class Sam2ImageEncoder(nn.Module):
+    """Hiera and its FPN. N = images, C = decoder width, g = image side / 16."""
+
+    def __init__(self, config: Sam2Config) -> None:
+        super().__init__()
+        self.backbone = _hiera(config)
+        # Coarsest first, as in the public checkpoints.
+        self.neck = nn.ModuleList(
+            nn.Conv2d(dim, config.decoder_dim, 1) for dim in reversed(config.stage_dims)
+        )
+        self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, config.decoder_dim))
+
+    def forward(
+        self, images: Tensor, block_vectors: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """Encode images.
+
+        Args:
+            images: Normalised images, (N, 3, S, S).
+            block_vectors: One vector (N, width of its input) per block, added at every position.
+
+        Returns:
+            Finest first: (N, C, 4g, 4g), (N, C, 2g, 2g) and (N, C, g, g); the last with
+            `no_mem_embed`, which says that there is no memory.
+        """
+        levels = self.pyramid(self.stage_outputs(images, block_vectors))
+        return [*levels[:-1], levels[-1] + self.no_mem_embed.reshape(1, -1, 1, 1)]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images to patch embeddings with positions, (N, 4g, 4g, D)."""
+        patches: Tensor = self.backbone.patch_embed(images)
+        positions: Tensor = self.backbone._get_pos_embed(patches.shape[1:3])  # noqa: SLF001 - its name for it
+        return patches + positions
+
+    def stage_outputs(self, images: Tensor, block_vectors: Sequence[Tensor] | None) -> list[Tensor]:
+        """What leaves each stage, finest first, (N, h, w, width)."""
+        ends = self.backbone.stage_ends
+        outputs = self.block_outputs(self.embed(images), block_vectors)
+        return [tokens for number, tokens in enumerate(outputs) if number in ends]
+
+    def block_outputs(
+        self, tokens: Tensor, block_vectors: Sequence[Tensor] | None
+    ) -> Iterator[Tensor]:
+        """What leaves each block, for patch embeddings with positions."""
+        for number, block in enumerate(self.backbone.blocks):
+            if block_vectors is not None:
+                tokens = tokens + block_vectors[number][:, None, None, :]
+            tokens = run_block(block, tokens)
+            yield tokens
+
+    def pyramid(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """FPN: stages, finest first, to levels of width C without the coarsest."""
+        levels: list[Tensor] = []
+        for number, convolution in zip(reversed(range(len(stages))), self.neck, strict=True):
+            level = convolution(stages[number].permute(0, 3, 1, 2))
+            if levels and number in TOP_DOWN_LEVELS:
+                # In float32, as the original does whatever the precision.
+                coarser = F.interpolate(levels[0].float(), scale_factor=2.0, mode="nearest")
+                level = level + coarser.to(level.dtype)
+            levels.insert(0, level)
+        return levels[:-1]
+
+
+def _hiera(config: Sam2Config) -> Any:
+    """transformers' Hiera with our sizes."""
+    sam2 = import_quietly("transformers.models.sam2.modeling_sam2")
+    return sam2.Sam2HieraDetModel(
+        sam2.Sam2HieraDetConfig(
+            hidden_size=config.dim,
+            num_attention_heads=config.heads,
+            image_size=[config.image_size, config.image_size],
+            window_positional_embedding_background_size=list(config.background),
+            blocks_per_stage=list(config.stages),
+            embed_dim_per_stage=list(config.stage_dims),
+            num_attention_heads_per_stage=[
+                config.heads * 2**stage for stage in range(len(config.stages))
+            ],
+            window_size_per_stage=list(config.windows),
+            global_attention_blocks=list(config.global_blocks),
+        )
+    )
+
+
+def run_block(block: Any, tokens: Tensor) -> Tensor:
+    """One block of the package's Hiera with fused attention: (N, h, w, D) to (N, h', w', D')."""
+    normed = block.layer_norm1(tokens)
+    # At a stage change the shortcut is the projection of the normed tokens, pooled.
+    shortcut = _pool(block.proj(normed), block.query_stride) if block.dim != block.dim_out else tokens
+    batch, height, width = shortcut.shape[:3]
+    if block.window_size > 0:
+        windows = to_windows(normed, block.window_size)
+        attended = from_windows(_attend(block.attn, windows), batch, height, width)
+    else:
+        attended = _attend(block.attn, normed)
+    tokens = shortcut + attended
+    result: Tensor = tokens + block.mlp(block.layer_norm2(tokens))
+    return result
+
+
+def _attend(attention: Any, tokens: Tensor) -> Tensor:
+    """Attention over (B, h, w, D); the query may be pooled to a coarser grid."""
+    batch, height, width, _ = tokens.shape
+    q, k, v = attention.qkv(tokens).chunk(3, dim=-1)
+    q = _pool(q, attention.query_stride)
+    split = [
+        part.flatten(1, 2).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+        for part in (q, k, v)
+    ]  # (B, heads, h w, D / heads) each
+    attended = F.scaled_dot_product_attention(*split)
+    attended = attended.transpose(1, 2).flatten(2).unflatten(1, q.shape[1:3])
+    result: Tensor = attention.proj(attended)
+    return result
+
+
+def _pool(tokens: Tensor, stride: Sequence[int] | None) -> Tensor:
+    """Largest value of each stride x stride cells, channel by channel; None leaves all."""
+    if stride is None:
+        return tokens
+    pooled = F.max_pool2d(tokens.permute(0, 3, 1, 2), kernel_size=stride, stride=stride)
+    return pooled.permute(0, 2, 3, 1)
+
+
+class Sam2MaskDecoder(SamMaskDecoder):
+    """SAM's decoder that also sees finer image features and scores whether there is an object."""
+
+    def __init__(self, config: Sam2Config) -> None:
+        super().__init__(config)
+        dim = config.decoder_dim
+        self.conv_s0 = nn.Conv2d(dim, dim // 8, 1)
+        self.conv_s1 = nn.Conv2d(dim, dim // 4, 1)
+        self.obj_score_token = nn.Embedding(1, dim)
+        self.pred_obj_score_head = MLP(dim, dim, 1, 3)
+
+    def image_features(self, encoded: Sequence[Tensor]) -> ImageFeatures:  # type: ignore[override]
+        """The FPN's levels, finest first, as this decoder takes them."""
+        fine, middle, coarse = encoded
+        return ImageFeatures(coarse, (self.conv_s0(fine), self.conv_s1(middle)))
+
+    def own_tokens(self) -> Tensor:
+        """The decoder's own tokens: object score, IoU, then the four masks."""
+        return torch.cat([self.obj_score_token.weight, super().own_tokens()])
+
+    def upscale(self, image: Tensor, features: ImageFeatures) -> Tensor:
+        """Image (N, C, g, g), with the finer features added, to (N, C / 8, 4 g, 4 g)."""
+        fine, middle = features.high_res
+        first, norm, activation, second, last_activation = self.output_upscaling
+        image = activation(norm(first(image) + middle))
+        upscaled: Tensor = last_activation(second(image) + fine)
+        return upscaled
+
+    def read_out(self, tokens: Tensor, upscaled: Tensor) -> MaskPrediction:
+        """Tokens (N, M + 1, C) and the enlarged image to masks, IoU and object score."""
+        plain = super().read_out(tokens[:, 1:], upscaled)
+        score: Tensor = self.pred_obj_score_head(tokens[:, 0]).float()
+        return MaskPrediction(plain.logits, plain.iou.sigmoid(), score)
