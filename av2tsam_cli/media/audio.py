@@ -95,21 +95,20 @@ def _contiguous(frames: Iterator[AudioFrame], begin_s: float) -> Iterator[Chunk]
     Where a chunk belongs is counted in samples and corrected by its time only when the two are
     further apart than rounding explains, so that a track does not crackle.
     """
-    cursor_s = None
+    end_s: float | None = None  # where the last frame ended
+    filled_s = 0.0  # up to where chunks were delivered; a frame may end ahead of the begin
     for frame in frames:
-        mono, rate_hz = _mono(frame), frame.sample_rate
-        time_s = frame_time_s(frame)
-        if time_s is not None:
-            time_s -= begin_s
-        at_s = cursor_s
-        if at_s is None or (time_s is not None and abs(time_s - at_s) > GAP_S):
-            at_s = time_s if time_s is not None else 0.0
-        missing = round((at_s - (cursor_s or 0.0)) * rate_hz)
+        rate_hz = frame.sample_rate
+        file_s = frame_time_s(frame)
+        at_s = end_s if file_s is None else file_s - begin_s
+        if at_s is None or (end_s is not None and abs(at_s - end_s) <= GAP_S):
+            at_s = end_s or 0.0
+        end_s = at_s + frame.samples / rate_hz
+        missing = round((at_s - filled_s) * rate_hz)
         yield from _silence(missing, rate_hz)
-        mono = mono[max(0, -missing) :]
-        cursor_s = max(at_s + frame.samples / rate_hz, cursor_s or 0.0)
-        if len(mono):
+        if (mono := _mono(frame)[max(0, -missing) :]).size:
             yield mono, rate_hz
+        filled_s = max(filled_s, end_s)
 
 
 def _silence(samples: int, rate_hz: int) -> Iterator[Chunk]:

@@ -1,0 +1,179 @@
+"""Clips for the tests, made with PyAV: tiny, and odd in exactly the ways that are asked for."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+TICK = Fraction(1, 12_800)
+SOUND_CHUNK = 1024
+
+
+def grey_step(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Frame k is a flat grey of level 40 + 6 k, the top left quarter white: says which and how."""
+    picture = np.full((height, width, 3), 40 + 6 * (index % 30), np.uint8)
+    picture[: height // 2, : width // 2] = 255
+    return picture
+
+
+def tone(
+    seconds: float, rate_hz: int = 48_000, hz: float = 440.0, channels: int = 1
+) -> npt.NDArray[np.float32]:
+    """A sine at half scale, (channels, samples)."""
+    time_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    wave = 0.5 * np.sin(2 * np.pi * hz * time_s)
+    return np.tile(wave.astype(np.float32), (channels, 1))
+
+
+def write_clip(
+    path: Path,
+    *,
+    times_s: Sequence[float] | None = None,
+    seconds: float = 1.0,
+    rate: int = 25,
+    size: tuple[int, int] = (64, 48),
+    picture: Callable[[int, int, int], npt.NDArray[Any]] = grey_step,
+    picture_format: str = "rgb24",
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    rotation: int | None = None,
+    mirrored: bool = False,
+    sample_aspect: Fraction = Fraction(1),
+    tick: Fraction = TICK,
+    colours: dict[str, int] | None = None,
+    sounds: Sequence[dict[str, Any]] = (),
+    sound_first: bool = False,
+    extra_videos: Sequence[dict[str, Any]] = (),
+    subtitles: bool = False,
+) -> Path:
+    """Write one clip.
+
+    A sound is a dict: samples (channels, n); rate_hz; start_s; codec; language; default. An
+    extra video is a dict: size; disposition; level.
+    """
+    times_s = [k / rate for k in range(round(seconds * rate))] if times_s is None else times_s
+    with av.open(str(path), mode="w", options=container_options or {}) as container:
+        tracks = [_add_sound(container, sound) for sound in sounds] if sound_first else []
+        video: Any = container.add_stream(codec, rate=rate, options=options or {})
+        video.width, video.height = size
+        video.pix_fmt = pixel_format
+        video.codec_context.time_base = tick
+        video.codec_context.sample_aspect_ratio = sample_aspect
+        for name, value in (colours or {}).items():
+            setattr(video.codec_context, name, value)
+        if rotation is not None:
+            video.set_display_rotation(rotation, mirrored)
+        if not sound_first:
+            tracks = [_add_sound(container, sound) for sound in sounds]
+        extras = [_add_extra(container, extra) for extra in extra_videos]
+        titles = container.add_mux_stream("mov_text") if subtitles else None
+        for index, time_s in enumerate(times_s):
+            image = av.VideoFrame.from_ndarray(picture(index, *size), format=picture_format)
+            image = image.reformat(
+                format=pixel_format,
+                dst_colorspace=(colours or {}).get("colorspace"),
+                dst_color_range=(colours or {}).get("color_range"),
+            )
+            image.pts, image.time_base = round(time_s / tick), tick
+            container.mux(video.encode(image))
+        container.mux(video.encode(None))
+        if titles is not None:
+            _write_subtitle(container, titles)
+        for extra, spec in zip(extras, extra_videos, strict=True):
+            _write_extra(container, extra, spec)
+        for track, sound in zip(tracks, sounds, strict=True):
+            _write_sound(container, track, sound)
+    return path
+
+
+def _add_sound(container: Any, sound: dict[str, Any]) -> Any:
+    track = container.add_stream(sound.get("codec", "aac"), rate=sound.get("rate_hz", 48_000))
+    track.codec_context.layout = {1: "mono", 2: "stereo"}[sound["samples"].shape[0]]
+    if "language" in sound:
+        track.metadata["language"] = sound["language"]
+    if "disposition" in sound:
+        track.disposition = sound["disposition"]
+    return track
+
+
+def _write_sound(container: Any, track: Any, sound: dict[str, Any]) -> None:
+    rate_hz, samples = sound.get("rate_hz", 48_000), sound["samples"]
+    pcm = (samples * 32767).astype(np.int16)
+    skip = sound.get("gap", (0, 0))
+    for begin in range(0, pcm.shape[1], SOUND_CHUNK):
+        chunk = pcm[:, begin : begin + SOUND_CHUNK]
+        if skip[0] <= begin < skip[1]:
+            continue
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(chunk.T.reshape(1, -1)),
+            format="s16",
+            layout=track.codec_context.layout.name,
+        )
+        frame.sample_rate = rate_hz
+        frame.pts = begin + round(sound.get("start_s", 0.0) * rate_hz)
+        frame.time_base = Fraction(1, rate_hz)
+        container.mux(track.encode(frame))
+    container.mux(track.encode(None))
+
+
+def _write_subtitle(container: Any, titles: Any) -> None:
+    packet = av.Packet(b"\x00\x05Hello")
+    packet.pts = packet.dts = 0
+    packet.duration, packet.time_base, packet.stream = 900, Fraction(1, 1000), titles
+    container.mux(packet)
+
+
+def _add_extra(container: Any, extra: dict[str, Any]) -> Any:
+    stream = container.add_stream(extra.get("codec", "libx264"), rate=25)
+    stream.width, stream.height = extra["size"]
+    stream.pix_fmt = extra.get("pixel_format", "yuv420p")
+    stream.disposition = extra.get("disposition", 0)
+    return stream
+
+
+def _write_extra(container: Any, stream: Any, extra: dict[str, Any]) -> None:
+    for index in range(extra.get("frames", 1)):
+        image = np.full((stream.height, stream.width, 3), 200, np.uint8)
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts, frame.time_base = index, Fraction(1, 25)
+        container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+    container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[..., Path]:
+    """Write a clip into the test's folder: `make_clip("a.mp4", seconds=1, sounds=[...])`."""
+
+    def make(name: str = "clip.mp4", **what: Any) -> Path:
+        return write_clip(tmp_path / name, **what)
+
+    return make
+
+
+@pytest.fixture(name="tone")
+def tone_fixture() -> Callable[..., npt.NDArray[np.float32]]:
+    """A sine at half scale, (channels, samples)."""
+    return tone
+
+
+@pytest.fixture
+def damage() -> Callable[[Path, range], None]:
+    """Overwrite the bytes of some packets of a file's first video stream."""
+
+    def overwrite(path: Path, packets: range) -> None:
+        with av.open(str(path)) as container:
+            spans = [(p.pos or 0, p.size) for p in container.demux(video=0) if p.size]
+        data = bytearray(path.read_bytes())
+        for index in packets:
+            begin, size = spans[index]
+            data[begin : begin + size] = b"\xaa" * size
+        path.write_bytes(data)
+
+    return overwrite

@@ -1,0 +1,255 @@
+"""Frames: which, when, which way up, in which colours, from files of many kinds."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from av2tsam_cli.errors import MediaError
+from av2tsam_cli.media.frames import read_frames
+from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.values import Frame
+
+MakeClip = Callable[..., Path]
+Tone = Callable[..., npt.NDArray[np.float32]]
+
+
+def frames_of(path: Path, **options: Any) -> list[Frame]:
+    return list(read_frames(probe(path), **options))
+
+
+def step_of(frame: Frame) -> int:
+    """Which frame of the clip this is, by its grey."""
+    grey = float(np.median(frame.rgb[-8:, -8:]))
+    return round((grey - 40) / 6)
+
+
+def test_every_frame_once_in_order(make_clip: MakeClip) -> None:
+    frames = frames_of(make_clip())
+    assert [step_of(frame) for frame in frames] == list(range(25))
+    assert [frame.index for frame in frames] == list(range(25))
+    assert [frame.time_s for frame in frames] == pytest.approx([k / 25 for k in range(25)])
+    assert frames[0].rgb.shape == (48, 64, 3)
+    assert frames[0].rgb.flags.c_contiguous
+
+
+def test_frames_stay_what_they_are_while_later_ones_are_read(make_clip: MakeClip) -> None:
+    reader = read_frames(probe(make_clip()))
+    first = next(reader)
+    kept = first.rgb.copy()
+    rest = list(reader)
+    assert len(rest) == 24
+    np.testing.assert_array_equal(first.rgb, kept)
+
+
+def test_variable_frame_rate_keeps_each_time(make_clip: MakeClip) -> None:
+    times_s = [0.0, 0.04, 0.5, 0.51, 1.75, 2.0]
+    frames = frames_of(make_clip(times_s=times_s))
+    assert [frame.time_s for frame in frames] == pytest.approx(times_s, abs=1e-4)
+
+
+def test_times_count_from_the_start_of_the_presentation(make_clip: MakeClip, tone: Tone) -> None:
+    sound = {"samples": tone(1), "codec": "pcm_s16le"}
+    info = probe(make_clip("late.mov", times_s=[0.5, 0.75, 1.0], sounds=[sound]))
+    zero_s = clock_zero(info, info.video[0], info.audio[0])
+    times_s = [frame.time_s for frame in read_frames(info, zero_s=zero_s)]
+    assert times_s == pytest.approx([0.5, 0.75, 1.0], abs=1e-4)
+
+
+def test_transport_stream_starts_at_zero(make_clip: MakeClip) -> None:
+    clip = make_clip("clip.ts", times_s=[1.4 + k / 25 for k in range(50)])
+    info = probe(clip)
+    assert info.video[0].start_s > 1  # such files start somewhere
+    assert next(read_frames(info)).time_s == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "mirrored", "white"),
+    [
+        (0, False, (0, 0)),
+        (90, False, (1, 0)),
+        (180, False, (1, 1)),
+        (270, False, (0, 1)),
+        (0, True, (0, 1)),
+        (90, True, (1, 1)),
+    ],
+)
+def test_frames_are_turned_as_displayed(
+    make_clip: MakeClip, rotation: int, mirrored: bool, white: tuple[int, int]
+) -> None:
+    clip = make_clip(rotation=rotation, mirrored=mirrored, seconds=0.2)
+    frame = frames_of(clip)[0]
+    turned = rotation in {90, 270}
+    assert frame.rgb.shape == ((64, 48, 3) if turned else (48, 64, 3))
+    height, width = frame.rgb.shape[:2]
+    corners = {
+        (row, column): frame.rgb[4 + row * (height - 8), 4 + column * (width - 8)].mean()
+        for row in (0, 1)
+        for column in (0, 1)
+    }
+    assert [corner for corner, level in corners.items() if level > 200] == [white]
+
+
+@pytest.mark.parametrize("size", [(63, 47), (64, 47), (1, 1)])
+def test_odd_sizes(make_clip: MakeClip, size: tuple[int, int]) -> None:
+    clip = make_clip("odd.mkv", size=size, codec="ffv1", pixel_format="yuv444p", seconds=0.2)
+    frames = frames_of(clip)
+    assert len(frames) == 5
+    assert frames[0].rgb.shape == (size[1], size[0], 3)
+
+
+def test_start_and_stop_are_a_half_open_range(make_clip: MakeClip) -> None:
+    frames = frames_of(make_clip(), start_s=0.2, stop_s=0.4)
+    assert [step_of(frame) for frame in frames] == [5, 6, 7, 8, 9]
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+    assert frames[0].time_s == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("name", ["long.mp4", "long.mkv", "long.ts", "long.avi"])
+@pytest.mark.parametrize("key_frames_every", [7, 1000])
+def test_seeking_finds_the_same_frames_as_reading_all(
+    make_clip: MakeClip, name: str, key_frames_every: int
+) -> None:
+    codec = "mpeg4" if name.endswith(".avi") else "libx264"
+    tick = Fraction(1, 25) if name.endswith(".avi") else Fraction(1, 12_800)
+    clip = make_clip(name, seconds=4, codec=codec, tick=tick, options={"g": str(key_frames_every)})
+    everything = frames_of(clip)
+    wanted = [frame for frame in everything if 2.98 <= frame.time_s < 3.5]
+    found = frames_of(clip, start_s=2.98, stop_s=3.5)
+    assert [frame.time_s for frame in found] == [frame.time_s for frame in wanted]
+    assert len(found) >= 12
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+
+
+def test_file_that_cannot_be_sought_is_read_from_its_beginning(make_clip: MakeClip) -> None:
+    # A bare H.264 stream has no index and no times: the decoder counts frames.
+    clip = make_clip("bare.h264", seconds=4)
+    frames = frames_of(clip, start_s=3.0)
+    assert len(frames) == 25
+
+
+def test_start_after_the_end_gives_nothing(make_clip: MakeClip) -> None:
+    assert frames_of(make_clip(), start_s=30) == []
+
+
+def test_other_video_stream_on_request(make_clip: MakeClip) -> None:
+    info = probe(make_clip("two.mkv", extra_videos=[{"size": (32, 24), "frames": 5}]))
+    small = next(stream for stream in info.video if stream.width == 32)
+    frames = list(read_frames(info, stream=small))
+    assert len(frames) == 5
+    assert frames[0].rgb.shape == (24, 32, 3)
+    assert frames[0].rgb.mean() == pytest.approx(200, abs=4)
+
+
+def patches(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Red, green, blue and white columns."""
+    colours = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)], np.uint8)
+    return np.repeat(np.repeat(colours, width // 4, axis=0)[None], height, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "colour_range", "pixel_format", "codec"),
+    [
+        (1, 1, "yuv420p", "libx264"),
+        (5, 1, "yuv420p", "libx264"),
+        (1, 2, "yuv420p", "libx264"),
+        (1, 1, "yuv420p10le", "libx264"),
+        (9, 1, "yuv420p10le", "libx265"),
+        (5, 1, "yuv422p10le", "prores_ks"),
+    ],
+    ids=["bt709", "bt601", "full-range", "10-bit", "bt2020-10-bit", "prores"],
+)
+def test_colours_survive_whatever_the_matrix_and_depth(
+    make_clip: MakeClip, matrix: int, colour_range: int, pixel_format: str, codec: str
+) -> None:
+    # Coded with a matrix and tagged with it (BT.601 is 5 to swscale, 6 in the file).
+    clip = make_clip(
+        "colour.mov",
+        picture=patches,
+        pixel_format=pixel_format,
+        codec=codec,
+        seconds=0.2,
+        options={"x265-params": "log-level=none"} if codec == "libx265" else {},
+        colours={"colorspace": 6 if matrix == 5 else matrix, "color_range": colour_range},
+    )
+    rgb = frames_of(clip)[0].rgb
+    middle = rgb[24, [8, 24, 40, 56]].astype(int)
+    assert np.abs(middle - patches(0, 64, 48)[24, [8, 24, 40, 56]]).max() <= 8
+
+
+def test_transparent_pixels_lie_over_black(make_clip: MakeClip) -> None:
+    def half_there(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        picture = np.full((height, width, 4), 200, np.uint8)
+        picture[:, : width // 2, 3] = 0
+        picture[:, width // 2 :, 3] = 255
+        return picture
+
+    clip = make_clip(
+        "alpha.mov", codec="png", pixel_format="rgba", picture_format="rgba", picture=half_there
+    )
+    rgb = frames_of(clip)[0].rgb
+    assert rgb[:, :32].max() == 0
+    assert (rgb[:, 32:] == 200).all()
+
+
+def test_damaged_packets_are_skipped_and_counted(
+    make_clip: MakeClip, damage: Callable[[Path, range], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = make_clip("clip.mov", codec="png", pixel_format="rgb24")
+    damage(clip, range(10, 13))
+    frames = frames_of(clip)
+    assert [step_of(frame) for frame in frames] == [*range(10), *range(13, 25)]
+    assert frames[10].time_s == pytest.approx(13 / 25)
+    assert "3 damaged packets" in caplog.text
+
+
+def test_a_long_damaged_stretch_is_an_error(
+    make_clip: MakeClip, damage: Callable[[Path, range], None]
+) -> None:
+    clip = make_clip("clip.mov", codec="png", pixel_format="rgb24", size=(16, 16), seconds=12)
+    damage(clip, range(20, 290))
+    with pytest.raises(MediaError, match="damaged packets in a row"):
+        frames_of(clip)
+
+
+def test_damaged_h264_still_delivers_the_rest(
+    make_clip: MakeClip, damage: Callable[[Path, range], None]
+) -> None:
+    clip = make_clip(seconds=2, options={"g": "10"})
+    damage(clip, range(12, 15))
+    frames = frames_of(clip)
+    assert len(frames) >= 40
+    assert step_of(frames[-1]) == 49 % 30
+    assert all(one.time_s < other.time_s for one, other in pairwise(frames))
+
+
+def noisy_step(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Frame k has grey 40 + 6 k at its bottom right and noise, which takes bytes, elsewhere."""
+    picture = np.random.default_rng(index).integers(0, 255, (height, width, 3), np.uint8)
+    picture[-16:, -16:] = 40 + 6 * (index % 30)
+    return picture
+
+
+def test_file_with_its_end_missing_delivers_what_is_there(make_clip: MakeClip) -> None:
+    clip = make_clip(
+        picture=noisy_step, container_options={"movflags": "+faststart"}, options={"g": "5"}
+    )
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
+    frames = frames_of(clip)
+    assert 10 <= len(frames) < 25
+    assert [step_of(frame) for frame in frames[:10]] == list(range(10))
+
+
+def test_abandoned_reader_lets_go_of_the_file(make_clip: MakeClip) -> None:
+    clip = make_clip(seconds=2)
+    reader = read_frames(probe(clip))
+    next(reader)
+    reader.close()  # type: ignore[attr-defined]
+    clip.unlink()
+    assert list(reader) == []

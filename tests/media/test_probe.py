@@ -1,0 +1,166 @@
+"""What a file holds, in all the ways in which files are odd, and what is said of a bad one."""
+
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+from av2tsam_cli.errors import MediaError
+from av2tsam_cli.media.probe import clock_zero, probe
+
+MakeClip = Callable[..., Path]
+Tone = Callable[..., np.ndarray]
+
+
+def test_size_rate_duration_and_streams(make_clip: MakeClip, tone: Tone) -> None:
+    info = probe(make_clip(seconds=2, sounds=[{"samples": tone(2, channels=2)}]))
+    video, audio = info.video[0], info.audio[0]
+    assert (video.codec, video.width, video.height, video.frames) == ("h264", 64, 48, 50)
+    assert video.rate == 25
+    assert video.sample_aspect == 1
+    assert (audio.codec, audio.rate_hz, audio.channels) == ("aac", 48_000, 2)
+    assert info.duration_s == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_size_is_as_displayed(make_clip: MakeClip, rotation: int) -> None:
+    clip = make_clip(rotation=rotation, sample_aspect=Fraction(2, 3))
+    video = probe(clip).video[0]
+    turned = rotation in {90, 270}
+    assert video.rotation == rotation
+    assert (video.width, video.height) == ((48, 64) if turned else (64, 48))
+    assert video.sample_aspect == (Fraction(3, 2) if turned else Fraction(2, 3))
+
+
+def test_odd_sizes(make_clip: MakeClip) -> None:
+    video = probe(make_clip(size=(63, 47), pixel_format="yuv444p")).video[0]
+    assert (video.width, video.height) == (63, 47)
+
+
+def test_cover_picture_is_no_video_stream(make_clip: MakeClip) -> None:
+    cover = {
+        "size": (320, 240),
+        "codec": "mjpeg",
+        "pixel_format": "yuvj420p",
+        "disposition": Disposition.attached_pic,
+    }
+    info = probe(make_clip(extra_videos=[cover]))
+    assert [(stream.index, stream.width) for stream in info.video] == [(0, 64)]
+
+
+def test_the_marked_video_stream_comes_first(make_clip: MakeClip) -> None:
+    small = {"size": (32, 24), "frames": 25}
+    info = probe(make_clip("clip.mkv", extra_videos=[small]))
+    assert [stream.width for stream in info.video] == [64, 32]
+
+
+def test_subtitles_are_left_out(make_clip: MakeClip, tone: Tone) -> None:
+    info = probe(make_clip(subtitles=True, sounds=[{"samples": tone(1)}]))
+    assert len(info.video) == len(info.audio) == 1
+
+
+def test_audio_stream_before_the_video_stream(make_clip: MakeClip, tone: Tone) -> None:
+    info = probe(make_clip(sounds=[{"samples": tone(1)}], sound_first=True))
+    assert info.audio[0].index == 0
+    assert info.video[0].index == 1
+
+
+def test_no_duration_in_the_header(make_clip: MakeClip) -> None:
+    info = probe(make_clip("clip.mkv", container_options={"live": "1"}))
+    assert info.duration_s is None
+    assert info.video[0].duration_s is None
+
+
+def test_clock_starts_with_the_earlier_of_the_chosen_streams(
+    make_clip: MakeClip, tone: Tone
+) -> None:
+    sound = {"samples": tone(1), "start_s": 0.5, "codec": "pcm_s16le"}
+    info = probe(make_clip("clip.mov", times_s=[0.25, 0.5, 0.75], sounds=[sound]))
+    assert clock_zero(info, info.video[0], info.audio[0]) == pytest.approx(0.25)
+    assert clock_zero(info, None, info.audio[0]) == pytest.approx(0.5)
+    assert clock_zero(info, info.video[0], None) == pytest.approx(0.25)
+
+
+def test_names_outside_ascii_and_with_a_colon(make_clip: MakeClip) -> None:
+    for name in ("视频 ñ Müller 🎬.mp4", "a:b.mp4", "100%d.mp4"):
+        assert probe(make_clip(name)).video[0].width == 64
+
+
+def test_relative_path(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip("a:b.mp4")
+    monkeypatch.chdir(clip.parent)
+    assert probe(Path("a:b.mp4")).video[0].width == 64
+
+
+def refusal(path: Path) -> str:
+    """The one line with which a file is refused."""
+    with pytest.raises(MediaError) as refused:
+        probe(path)
+    line = str(refused.value)
+    assert line.startswith(f"{path}: ")
+    assert "\n" not in line
+    assert refused.value.exit_code == 3
+    return line
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert "no such file" in refusal(tmp_path / "none.mp4")
+
+
+def test_folder(tmp_path: Path) -> None:
+    assert "folder" in refusal(tmp_path)
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    assert "empty" in refusal(tmp_path / "empty.mp4")
+
+
+@pytest.mark.parametrize("name", ["text.mp4", "text.txt", "text.mkv"])
+def test_text_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("This is not a video.\n" * 50)
+    assert "media file" in refusal(path) or "text file" in refusal(path)
+
+
+def test_mp4_cut_before_its_index(make_clip: MakeClip) -> None:
+    clip = make_clip(seconds=2)
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert "cut short" in refusal(clip)
+
+
+def test_apple_double(tmp_path: Path) -> None:
+    path = tmp_path / "._clip.mp4"
+    path.write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(200))
+    assert "AppleDouble" in refusal(path)
+    assert "clip.mp4" in refusal(path).split("use the file named")[1]
+
+
+def test_only_sound(tmp_path: Path, make_clip: MakeClip, tone: Tone) -> None:
+    clip = make_clip(sounds=[{"samples": tone(1)}])
+    only_sound = tmp_path / "sound.m4a"
+    with av.open(str(clip)) as source, av.open(str(only_sound), "w", format="mp4") as target:
+        track = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = track
+                target.mux(packet)
+    assert "only sound" in refusal(only_sound)
+
+
+def test_no_frame_can_be_decoded(
+    make_clip: MakeClip, damage: Callable[[Path, range], None]
+) -> None:
+    clip = make_clip("clip.mov", codec="png", pixel_format="rgb24", seconds=0.4)
+    damage(clip, range(10))
+    assert "not one frame" in refusal(clip)
+
+
+def test_file_of_another_kind(tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "pack"), "zip", tmp_path)
+    assert "media file" in refusal(Path(archive))
