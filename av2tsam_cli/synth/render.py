@@ -37,7 +37,7 @@ class Renderer:
         self._scene = scene
         self._size = (width_px, height_px)
         self._scale = np.array([width_px / scene.width, height_px], np.float64)  # pixels per unit
-        margin = np.ceil(BACKDROP_MARGIN * self._scale).astype(int)
+        margin = np.ceil(BACKDROP_MARGIN * self._scale).astype(int) + 1
         self._margin = margin
         wide, high = self._size + 2 * margin
         self._backdrop = draw_backdrop(scene.background, int(wide), int(high), scene.width)
@@ -62,10 +62,14 @@ class Renderer:
         return self._expose(rgb, time_s), ids
 
     def _crop_backdrop(self, offset: npt.NDArray[np.float64]) -> UInt8Array:
-        shift = self._margin - offset * self._scale
-        matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return np.asarray(cv2.warpAffine(self._backdrop, matrix, self._size, flags=flags))
+        """Cuts the frame's part out of the backdrop, interpolating between whole pixels."""
+        (width, height), corner = self._size, self._margin - offset * self._scale
+        x, y = (int(c) for c in corner)
+        part_x, part_y = corner - (x, y)
+        wide = self._backdrop[y : y + height + 1]
+        rows = cv2.addWeighted(wide[:-1], 1 - part_y, wide[1:], part_y, 0)
+        left, right = rows[:, x : x + width], rows[:, x + 1 : x + width + 1]
+        return np.asarray(cv2.addWeighted(left, 1 - part_x, right, part_x, 0))
 
     def _place(
         self,
@@ -180,7 +184,7 @@ def _blend(below: UInt8Array, above: UInt8Array) -> None:
     """Lays premultiplied RGBA over RGB, in place."""
     through = cv2.cvtColor(255 - above[..., 3], cv2.COLOR_GRAY2RGB)
     kept = cv2.multiply(below, through, scale=1 / 255)
-    cv2.add(kept, np.ascontiguousarray(above[..., :3]), dst=below)
+    cv2.add(kept, cv2.cvtColor(above, cv2.COLOR_RGBA2RGB), dst=below)
 
 
 def _tone_curves(camera: Camera) -> UInt8Array:

@@ -1,0 +1,262 @@
+"""Data sets of scenes in AVSBench's layout: frames, masks, sound, raw videos and the CSV.
+
+The layout is that of AVSBench's S4 and MS3 subsets, read by its data loaders
+(OpenNLPLab/AVSBench, `avs_scripts/avs_s4/dataloader.py`, `avs_scripts/avs_ms3/dataloader.py` and
+`preprocess_scripts/`): frames of 224 x 224 pixels taken 15/16 of the way through each second.
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+import wave
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from av2tsam_cli import __version__
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.outputs.staging import (
+    discard,
+    make_folders,
+    publish,
+    remove_if_empty,
+    staging_path,
+    writing,
+)
+from av2tsam_cli.synth.clips import SMALL_H264, encode_png, sounding_mask, write_clip
+from av2tsam_cli.synth.render import Renderer
+from av2tsam_cli.synth.scenes import sample_scene, scene_rng
+from av2tsam_cli.synth.sounds import soundtrack
+from av2tsam_cli.synth.values import Pool, Scene, Subset
+from av2tsam_cli.values import Float32Array
+
+GENERATOR_VERSION = 1
+"""Raised whenever the same seed makes other scenes."""
+FRAME_PX = 224
+FRAME_SHARE = 15 / 16
+"""How far through its second a frame is taken."""
+RATE_HZ = 16_000
+VIDEO_HEIGHT_PX = 144
+VIDEO_RATE = 8
+SPLIT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
+_SPLITS: tuple[Pool, ...] = ("train", "val", "test")
+
+Progress = Callable[[int, int], None]
+"""Is told how many videos are done, and how many there are."""
+
+
+class Entry(NamedTuple):
+    """One line of the CSV."""
+
+    split: Pool
+    index: int
+    """Position in its split, and in its pool of seeds."""
+    name: str
+    category: str
+    """What is heard; `noise` where nothing but noise is."""
+
+
+def write_dataset(
+    out: Path,
+    *,
+    subset: Subset,
+    videos: int,
+    seed: int,
+    split_sizes: tuple[int, int, int] | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Makes one subset; it appears in `out` when it is complete.
+
+    Args:
+        out: Folder for `Single-source` or `Multi-sources`; may hold the other one already.
+        subset: `s4` or `ms3`.
+        videos: How many videos in all.
+        seed: Same seed, same options, same data set, whatever the number of workers.
+        split_sizes: Videos in train, val and test; by default 70, 15 and 15 %.
+        overwrite: Replace this subset where it exists.
+        workers: Processes; by default one per core.
+        progress: Is called after each video.
+
+    Raises:
+        UsageError: `out` cannot be used, or the sizes do not add up.
+        Av2tsamError: `out` cannot be written.
+    """
+    sizes = _split_sizes(videos, split_sizes)
+    target = out / FOLDERS[subset]
+    _check(out, target, overwrite=overwrite)
+    with writing(target):
+        made = make_folders(out)
+    part = staging_path(target)
+    try:
+        with writing(target):
+            entries = _write_videos(part, subset, sizes, seed, workers, progress)
+            _write_csv(part / f"{subset}_meta_data.csv", subset, entries)
+            _write_manifest(part / "manifest.json", subset, seed, sizes)
+            publish(part, target, overwrite=overwrite)
+    finally:
+        discard(part)
+        remove_if_empty(made)
+
+
+def _split_sizes(videos: int, wanted: tuple[int, int, int] | None) -> dict[Pool, int]:
+    if wanted is None:
+        val, test = (round(videos * SPLIT_SHARES[split]) for split in ("val", "test"))
+        wanted = (videos - val - test, val, test)
+    if min(wanted) < 0 or sum(wanted) != videos or videos < 1:
+        sizes = ",".join(map(str, wanted))
+        raise UsageError(
+            f"--split-sizes {sizes} makes {sum(wanted)} videos and --videos {videos}: "
+            "give sizes that add up to --videos"
+        )
+    return dict(zip(_SPLITS, wanted, strict=True))
+
+
+def _check(out: Path, target: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; name a folder to make the data set in")
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if target.name in held and any(target.iterdir()) and not overwrite:
+        raise UsageError(f"{target}: exists; pass --overwrite to replace it, or name another folder")
+    if (strange := held - set(FOLDERS.values())) and not overwrite:
+        raise UsageError(f"{out}: holds other things ({min(strange)}); name an empty or new folder")
+
+
+def _write_videos(
+    root: Path,
+    subset: Subset,
+    sizes: dict[Pool, int],
+    seed: int,
+    workers: int | None,
+    progress: Progress | None,
+) -> list[Entry]:
+    jobs = [(split, index) for split in _SPLITS for index in range(sizes[split])]
+    entries = []
+    with _mapper(min(workers or os.cpu_count() or 1, len(jobs))) as each:
+        for entry in each(partial(_write_video, root, subset, seed), jobs):
+            entries.append(entry)
+            if progress:
+                progress(len(entries), len(jobs))
+    return entries
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Entry]]]:
+    """Gives a `map` in order, over processes where there is more than one worker."""
+    if workers == 1:
+        yield map
+        return
+    # Not forked: a fork of a process with threads (a progress bar's, PyTorch's) can hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,))
+    try:
+        yield partial(pool.map, chunksize=4)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_video(root: Path, subset: Subset, seed: int, job: tuple[Pool, int]) -> Entry:
+    """Makes one scene and everything that AVSBench has of a video."""
+    split, index = job
+    scene = sample_scene(scene_rng(split, seed, index), subset=subset)
+    category = scene.voices[0].category if scene.voices else "noise"
+    entry = Entry(split, index, f"{subset}_{split}_{index:06d}", category)
+    paths = _Paths.of(root / f"{subset}_data", subset, entry)
+    for folder in (paths.frames, paths.masks, paths.sound.parent, paths.video.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    _write_stills(scene, subset, entry, paths)
+    sound = soundtrack(scene, RATE_HZ)
+    _write_wav(paths.sound, sound)
+    view = _without_jpeg(scene)
+    renderer = Renderer(view, round(VIDEO_HEIGHT_PX * scene.width), VIDEO_HEIGHT_PX)
+    times = (k / VIDEO_RATE for k in range(scene.duration_s * VIDEO_RATE))
+    frames = (renderer.frame(time_s)[0] for time_s in times)
+    write_clip(paths.video, frames, VIDEO_RATE, sound, RATE_HZ, SMALL_H264)
+    return entry
+
+
+def _without_jpeg(scene: Scene) -> Scene:
+    """Returns the scene as a video encoder should get it, which does its own damage."""
+    return replace(scene, camera=replace(scene.camera, jpeg_quality=None))
+
+
+class _Paths(NamedTuple):
+    """Where the parts of one video belong."""
+
+    frames: Path
+    masks: Path
+    sound: Path
+    video: Path
+
+    @classmethod
+    def of(cls, data: Path, subset: Subset, entry: Entry) -> "_Paths":
+        name = entry.name
+        group = Path(entry.split) / entry.category if subset == "s4" else Path(entry.split)
+        loose = group if subset == "s4" else Path()  # MS3's frames and videos know no split
+        return cls(
+            frames=data / "visual_frames" / loose / name,
+            masks=data / "gt_masks" / group / name,
+            sound=data / "audio_wav" / group / f"{name}.wav",
+            video=data / "raw_videos" / loose / f"{name}.mp4",
+        )
+
+
+def _write_stills(scene: Scene, subset: Subset, entry: Entry, paths: _Paths) -> None:
+    """Writes a frame per second, and its mask where AVSBench has one."""
+    renderer = Renderer(scene, FRAME_PX, FRAME_PX)
+    frame_name = entry.name if subset == "s4" else f"{entry.name}.mp4"
+    for second in range(scene.duration_s):
+        rgb, ids = renderer.frame(second + FRAME_SHARE)
+        still = paths.frames / f"{frame_name}_{second + 1}.png"
+        still.write_bytes(encode_png(rgb))
+        if subset == "s4" and entry.split == "train" and second > 0:
+            continue  # only the first second of S4's training videos is labelled
+        mask = sounding_mask(scene, ids, second).astype(np.uint8) * 255
+        options = (cv2.IMWRITE_PNG_BILEVEL, 1) if subset == "s4" else ()
+        label = paths.masks / f"{entry.name}_{second + 1}.png"
+        label.write_bytes(encode_png(mask, *options))
+
+
+def _write_wav(path: Path, sound: Float32Array) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, RATE_HZ, len(sound), "NONE", ""))
+        file.writeframes(np.rint(sound * 32767).astype("<i2").tobytes())
+
+
+def _write_csv(path: Path, subset: Subset, entries: list[Entry]) -> None:
+    """Writes the columns in AVSBench's order, which its loaders read by position."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        if subset == "s4":
+            table.writerow(("name", "start", "category", "split"))
+            table.writerows((e.name, 0, e.category, e.split) for e in entries)
+        else:
+            table.writerow(("name", "split"))
+            table.writerows((e.name, e.split) for e in entries)
+
+
+def _write_manifest(path: Path, subset: Subset, seed: int, sizes: dict[Pool, int]) -> None:
+    manifest = {
+        "generator": "av2tsam data synth",
+        "generator_version": GENERATOR_VERSION,
+        "av2tsam_version": __version__,
+        "subset": subset,
+        "seed": seed,
+        "videos": sum(sizes.values()),
+        "split_sizes": sizes,
+        "frame_px": FRAME_PX,
+        "frame_share_of_second": FRAME_SHARE,
+        "sound_rate_hz": RATE_HZ,
+        "video_rate": VIDEO_RATE,
+    }
+    path.write_text(json.dumps(manifest, indent=2) + "\n")

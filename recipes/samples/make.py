@@ -1,0 +1,176 @@
+"""Makes sample_media/: four short videos with exact masks, from seeds that nothing is trained on.
+
+Run from the repository: `python recipes/samples/make.py [FOLDER]`.
+"""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from av2tsam_cli.synth.clips import write_sample
+from av2tsam_cli.synth.looks import sample_appearance, sample_background, sample_camera, sample_seed
+from av2tsam_cli.synth.scenes import scene_rng
+from av2tsam_cli.synth.values import (
+    BackgroundNoise,
+    Camera,
+    Colour,
+    Instance,
+    Motion,
+    Scene,
+    Seconds,
+    Voice,
+)
+
+SIZE = (640, 360)
+FPS = 25
+LARGEST_BYTES = 500_000
+NOISE_DBFS = -52.0
+
+
+class Part(NamedTuple):
+    """One object of a sample."""
+
+    category: str
+    x: float
+    """Middle of its path across the frame, 0 to 1."""
+    y: float
+    """Middle of its path down the frame, 0 to 1."""
+    size: float
+    """Largest extent in frame heights."""
+    on: str
+    """One character per second: `#` where it sounds."""
+    colour: Colour
+
+
+class Sample(NamedTuple):
+    """One video."""
+
+    index: int
+    """Position in the pool of seeds for samples."""
+    seconds: int
+    colours: tuple[Colour, ...]
+    """The backdrop's."""
+    parts: tuple[Part, ...]
+    heard: str | None = None
+    """Category that sounds and is not in the picture."""
+
+
+SAMPLES = {
+    "duet": Sample(
+        0, 8, ((38, 70, 83), (42, 110, 115), (70, 130, 125)),
+        (
+            Part("dog", 0.27, 0.52, 0.50, "##..##..", (222, 166, 96)),
+            Part("trumpet", 0.73, 0.48, 0.50, "..####..", (240, 200, 70)),
+        ),
+    ),
+    "solo": Sample(
+        1, 5, ((188, 214, 186), (226, 224, 190), (150, 190, 170)),
+        (Part("frog", 0.5, 0.5, 0.48, "#####", (94, 168, 74)),),
+    ),
+    "crowd": Sample(
+        2, 6, ((230, 216, 200), (214, 186, 170), (180, 170, 186)),
+        (
+            Part("car", 0.22, 0.75, 0.42, "......", (196, 66, 60)),
+            Part("bell", 0.24, 0.27, 0.38, "##....", (226, 178, 60)),
+            Part("siren", 0.5, 0.47, 0.38, "....##", (60, 110, 200)),
+            Part("drum", 0.78, 0.28, 0.38, "......", (70, 150, 120)),
+            Part("bird", 0.76, 0.75, 0.40, "..##..", (110, 160, 214)),
+        ),
+    ),
+    "offscreen": Sample(
+        3, 5, ((54, 48, 74), (92, 74, 110), (70, 90, 130)),
+        (
+            Part("guitar", 0.3, 0.5, 0.50, ".....", (206, 138, 70)),
+            Part("clock", 0.7, 0.5, 0.44, ".....", (120, 180, 190)),
+        ),
+        heard="helicopter",
+    ),
+}  # fmt: skip
+
+
+def compose(sample: Sample) -> Scene:
+    """Sets up the scene of a sample; what it does not say is drawn from its seed."""
+    rng = scene_rng("samples", 0, sample.index)
+    aspect = (16, 9)
+    heard = None
+    if sample.heard:
+        heard = Voice(sample.heard, sample_seed(rng), -16.0, (True,) * sample.seconds)
+    backdrop = sample_background(rng)
+    return Scene(
+        duration_s=sample.seconds,
+        aspect=aspect,
+        background=replace(
+            backdrop, colours=sample.colours, octaves=4, clutter=6, pattern="none"
+        ),
+        instances=tuple(_place(rng, part, aspect[0] / aspect[1]) for part in sample.parts),
+        occluders=(),
+        camera=_calm(sample_camera(rng)),
+        heard=heard,
+        noise=BackgroundNoise(sample_seed(rng), "pink", NOISE_DBFS),
+    )
+
+
+def _place(rng: np.random.Generator, part: Part, width: float) -> Instance:
+    voice = None
+    if "#" in part.on:
+        on: Seconds = tuple(mark == "#" for mark in part.on)
+        voice = Voice(part.category, sample_seed(rng), -16.0, on)
+    look = sample_appearance(rng)
+    darker: Colour = tuple(round(0.72 * c) for c in part.colour)
+    return Instance(
+        category=part.category,
+        appearance=replace(
+            look,
+            body=part.colour,
+            body_variant=darker,
+            accent=tuple(round(0.45 * c) for c in part.colour),
+            pale=(248, 246, 238),
+            dark=(34, 30, 38),
+            ink=(30, 26, 34),
+            outline=0.045,
+            texture="gradient",
+            texture_angle=1.2,
+        ),
+        motion=Motion(
+            centre=(part.x * width, part.y),
+            drift=(0.0, 0.0),
+            sway=(rng.uniform(0.02, 0.04), rng.uniform(0.0, 0.02)),
+            bounce=0.0,
+            angle=np.radians(rng.uniform(-10, 10)),
+            rock=np.radians(rng.uniform(3, 7)),
+            pulse=0.02,
+            rate_hz=rng.uniform(0.3, 0.6),
+            phase=rng.uniform(0, 2 * np.pi),
+        ),
+        size=part.size,
+        stretch=1.0,
+        shear=0.0,
+        flip=False,
+        voice=voice,
+    )
+
+
+def _calm(camera: Camera) -> Camera:
+    """Keeps the drift; a little noise, true colours, no compression before the encoder's."""
+    return replace(
+        camera, gain=(1.0, 1.0, 1.0), gamma=1.0, flicker=0.01, noise=1.2, jpeg_quality=None
+    )
+
+
+def main(folder: Path) -> None:
+    """Writes every sample into a folder, over what is there of the same name."""
+    for name, sample in SAMPLES.items():
+        video, masks = folder / f"{name}.mp4", folder / f"{name}_masks"
+        shutil.rmtree(masks, ignore_errors=True)
+        write_sample(compose(sample), video, masks, SIZE, FPS)
+        size = video.stat().st_size
+        assert size <= LARGEST_BYTES, f"{video} has {size} bytes, more than {LARGEST_BYTES}"
+        print(f"{video}: {size} bytes, {sample.seconds * FPS} masks")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "sample_media"))
