@@ -35,7 +35,7 @@ def write_clip(
     *,
     times_s: Sequence[float] | None = None,
     seconds: float = 1.0,
-    rate: int = 25,
+    rate: int | Fraction = 25,
     size: tuple[int, int] = (64, 48),
     picture: Callable[[int, int, int], npt.NDArray[Any]] = grey_step,
     picture_format: str = "rgb24",
@@ -58,7 +58,9 @@ def write_clip(
     A sound is a dict: samples (channels, n); rate_hz; start_s; codec; language; default. An
     extra video is a dict: size; disposition; level.
     """
-    times_s = [k / rate for k in range(round(seconds * rate))] if times_s is None else times_s
+    times_s = (
+        [float(k / rate) for k in range(round(seconds * rate))] if times_s is None else times_s
+    )
     with av.open(str(path), mode="w", options=container_options or {}) as container:
         tracks = [_add_sound(container, sound) for sound in sounds] if sound_first else []
         video: Any = container.add_stream(codec, rate=rate, options=options or {})
@@ -96,6 +98,7 @@ def write_clip(
 def _add_sound(container: Any, sound: dict[str, Any]) -> Any:
     track = container.add_stream(sound.get("codec", "aac"), rate=sound.get("rate_hz", 48_000))
     track.codec_context.layout = {1: "mono", 2: "stereo"}[sound["samples"].shape[0]]
+    track.codec_context.bit_rate = sound.get("bit_rate", 128_000)
     if "language" in sound:
         track.metadata["language"] = sound["language"]
     if "disposition" in sound:
@@ -177,3 +180,68 @@ def damage() -> Callable[[Path, range], None]:
         path.write_bytes(data)
 
     return overwrite
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a whole network with fixed random weights, so small that a frame takes 5 ms.
+
+    It hears at 8 kHz, sees 64 pixels, and marks about half of whatever it is shown.
+    """
+    import torch
+
+    from av2tsam_cli.embeddings.clap import ClapConfig
+    from av2tsam_cli.embeddings.clip import ClipConfig
+    from av2tsam_cli.model.av2tsam import build
+    from av2tsam_cli.model.checkpoint import save_model
+    from av2tsam_cli.model.config import Beit3Config, ModelConfig, SamConfig
+
+    config = ModelConfig(
+        name="tiny",
+        sam=SamConfig(
+            image_size=64,
+            patch_size=8,
+            dim=32,
+            depth=2,
+            heads=2,
+            window_size=4,
+            global_blocks=(1,),
+            decoder_dim=32,
+            decoder_heads=2,
+            decoder_mlp_dim=32,
+            iou_head_dim=16,
+        ),
+        beit3=Beit3Config(
+            image_size=32,
+            dim=32,
+            heads=2,
+            ffn_dim=32,
+            depth=1,
+            vocabulary_size=8,
+            text_positions=8,
+        ),
+        clip=ClipConfig(
+            embed_dim=16, image_size=32, layers=1, width=32, head_width=16, patch_size=16
+        ),
+        clap=ClapConfig(
+            embed_dim=16,
+            rate_hz=8_000,
+            mel_rate_hz=8_000,
+            n_fft=256,
+            hop=127,
+            fmax_hz=4_000,
+            clip_samples=8_000,
+            spec_size=64,
+            dim=16,
+            depths=(1, 1),
+            heads=(2, 2),
+            window_size=4,
+            classes=1,
+        ),
+        feature_dim=16,
+    )
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_model(build(config).eval(), path)
+    return path

@@ -1,0 +1,83 @@
+"""What the writers' tests share: a job from clip to result, and something like a full disk."""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from av2tsam_cli.media.audio import choose_audio
+from av2tsam_cli.media.frames import read_frames
+from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.outputs.writers import Format, open_writer
+from av2tsam_cli.values import Frame
+
+Job = Callable[..., list[float]]
+
+
+def middle(frame: Frame) -> npt.NDArray[np.bool_]:
+    """A mask of the middle of a frame."""
+    height, width = frame.rgb.shape[:2]
+    mask = np.zeros((height, width), bool)
+    mask[height // 4 : -(height // 4), width // 4 : -(width // 4)] = True
+    return mask
+
+
+@pytest.fixture
+def job() -> Job:
+    """Run a clip through a writer; returns the times that the frames should have."""
+
+    def run(
+        clip: Path,
+        target: Path,
+        kind: Format = "video",
+        *,
+        masked: Callable[[Frame], npt.NDArray[np.bool_]] = middle,
+        start_s: float = 0.0,
+        stop_s: float | None = None,
+        overwrite: bool = False,
+        fail_after: int | None = None,
+        error: BaseException | None = None,
+    ) -> list[float]:
+        info = probe(clip)
+        video, audio = info.video[0], choose_audio(info, None)
+        zero_s = clock_zero(info, video, audio)
+        trim: dict[str, Any] = {"zero_s": zero_s, "start_s": start_s, "stop_s": stop_s}
+        times_s = []
+        with open_writer(
+            target,
+            kind,
+            info=info,
+            video=video,
+            audio=audio,
+            overwrite=overwrite,
+            **trim,
+        ) as writer:
+            for frame in read_frames(info, stream=video, **trim):
+                if error is not None and frame.index == fail_after:
+                    raise error
+                writer.write(frame, masked(frame))
+                times_s.append(frame.time_s - start_s)
+        return times_s
+
+    return run
+
+
+@pytest.fixture
+def files_up_to() -> Callable[[int], Any]:
+    """Within this, no file of this process can grow beyond some bytes, as on a full disk."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

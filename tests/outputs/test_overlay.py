@@ -1,0 +1,82 @@
+"""Overlays: what is highlighted, what is dimmed, and what stays."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from av2tsam_cli.outputs.overlay import OverlayStyle, draw_overlay
+
+GREY = np.full((120, 200, 3), 100, np.uint8)
+
+
+def disc(height: int = 120, width: int = 200) -> npt.NDArray[np.bool_]:
+    rows, columns = np.mgrid[:height, :width]
+    return np.asarray(np.hypot(rows - height / 2, columns - width / 2) < height / 4)
+
+
+def test_an_empty_mask_leaves_the_frame_alone() -> None:
+    picture = draw_overlay(GREY, np.zeros((120, 200), bool))
+    np.testing.assert_array_equal(picture, GREY)
+
+
+def test_inside_is_coloured_and_outside_dimmed() -> None:
+    style = OverlayStyle(colour=(200, 0, 100), opacity=0.5, dim=0.4)
+    picture = draw_overlay(GREY, disc(), style)
+    np.testing.assert_allclose(picture[60, 100], (150, 50, 100), atol=1)
+    np.testing.assert_allclose(picture[2, 2], 60, atol=1)
+
+
+def test_the_contour_lies_on_the_edge_and_nowhere_else() -> None:
+    with_contour = draw_overlay(GREY, disc(), OverlayStyle(contour_share=1 / 60))
+    without = draw_overlay(GREY, disc(), OverlayStyle(contour_share=0))
+    rows, columns = np.nonzero((with_contour != without).any(axis=2))
+    distance = np.hypot(rows - 60, columns - 100)
+    assert distance.min() > 30 - 4
+    assert distance.max() < 30 + 4
+    assert len(rows) > 2 * np.pi * 28
+
+
+@pytest.mark.parametrize(("side", "width_px"), [(60, 1), (360, 2), (1080, 5), (2160, 11)])
+def test_the_contour_grows_with_the_frame(side: int, width_px: int) -> None:
+    assert OverlayStyle().contour_px(side, side * 16 // 9) == width_px
+
+
+def test_the_frame_given_is_not_changed() -> None:
+    frame = GREY.copy()
+    draw_overlay(frame, disc())
+    np.testing.assert_array_equal(frame, GREY)
+
+
+@pytest.mark.parametrize(
+    "where", [np.s_[:], np.s_[:1, :1], np.s_[-1:, -1:], np.s_[:, 50:51], np.s_[59:61]]
+)
+def test_masks_at_the_border_thin_and_full(where: Any) -> None:
+    mask = np.zeros((120, 200), bool)
+    mask[where] = True
+    picture = draw_overlay(GREY, mask)
+    assert picture.shape == GREY.shape
+    assert (picture != GREY).any()
+
+
+@pytest.mark.parametrize("size", [(3, 5), (1, 1), (4, 4)])
+def test_tiny_frames(size: tuple[int, int]) -> None:
+    frame = np.full((*size, 3), 100, np.uint8)
+    picture = draw_overlay(frame, np.ones(size, bool), OverlayStyle(contour_share=0, opacity=1))
+    assert (picture == OverlayStyle().colour).all()
+
+
+def test_every_separate_part_and_hole_has_its_contour() -> None:
+    mask = np.zeros((120, 200), bool)
+    mask[20:100, 20:80] = mask[20:100, 120:180] = True
+    mask[50:70, 40:60] = False
+    style = OverlayStyle(contour_colour=(255, 255, 255))
+    bright = draw_overlay(GREY, mask, style).min(axis=2) > 200
+    row = np.flatnonzero(np.diff(bright[60].astype(int)) == 1)
+    assert len(row) == 6
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        draw_overlay(GREY, disc(60, 100))

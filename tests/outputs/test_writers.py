@@ -1,0 +1,86 @@
+"""What is found out before any work, and which writer a format gets."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.outputs.writers import Format, check_target, output_path
+
+MakeClip = Callable[..., Path]
+SOURCE = Path("somewhere/duet.mp4")
+
+
+def refusal(target: Path, kind: Format = "video", source: Path = SOURCE) -> str:
+    with pytest.raises(UsageError) as refused:
+        check_target(target, kind, source=source)
+    line = str(refused.value)
+    assert line.startswith(str(target))
+    assert "\n" not in line
+    assert refused.value.exit_code == 2
+    return line
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.MOV", "a.mkv", "a.webm", "où 夏.mp4"])
+def test_good_targets_leave_no_trace(tmp_path: Path, name: str) -> None:
+    check_target(tmp_path / name, "video", source=SOURCE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.txt", "a", "mp4", "a.mp4.part"])
+def test_suffix_that_holds_no_video(tmp_path: Path, name: str) -> None:
+    assert ".mp4, .mov, .mkv, .webm" in refusal(tmp_path / name)
+
+
+def test_existing_video(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    assert "--overwrite" in refusal(tmp_path / "a.mp4")
+    check_target(tmp_path / "a.mp4", "video", source=SOURCE, overwrite=True)
+
+
+def test_the_input_itself(make_clip: MakeClip) -> None:
+    clip = make_clip()
+    with pytest.raises(UsageError, match="the input itself"):
+        check_target(clip, "video", source=clip, overwrite=True)
+
+
+def test_folder_in_place_of_a_video(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").mkdir()
+    assert "is a folder" in refusal(tmp_path / "a.mp4")
+
+
+def test_folder_that_does_not_exist(tmp_path: Path) -> None:
+    assert "make the folder first" in refusal(tmp_path / "none" / "a.mp4")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place nobody can write to")
+@pytest.mark.parametrize("kind", ["video", "masks"])
+def test_unwritable_place(kind: Format) -> None:
+    line = refusal(Path("/proc/a.mp4") if kind == "video" else Path("/proc/a"), kind)
+    assert "cannot be written" in line
+
+
+def test_pictures_go_to_a_folder_named_after_the_input(tmp_path: Path) -> None:
+    check_target(tmp_path / "x" / "y", "masks", source=SOURCE)
+    assert output_path(tmp_path / "x", "masks", SOURCE) == tmp_path / "x" / "duet"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    assert "is a file" in refusal(tmp_path / "out", "masks")
+
+
+def test_existing_pictures(tmp_path: Path) -> None:
+    (tmp_path / "duet").mkdir()
+    (tmp_path / "duet" / "000000.png").touch()
+    assert "--overwrite" in refusal(tmp_path, "masks")
+    check_target(tmp_path, "masks", source=SOURCE, overwrite=True)
+
+
+def test_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "duet").mkdir()
+    (tmp_path / "duet" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"other files \(thesis.tex\)"):
+        check_target(tmp_path, "masks", source=SOURCE, overwrite=True)
