@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import islice
+from math import ceil
 from pathlib import Path
 
 import av
@@ -12,6 +14,7 @@ from av.audio.frame import AudioFrame
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.stream import VideoStream
 
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.sounds import soundtrack
@@ -21,6 +24,7 @@ from av2tsam_cli.values import Float32Array, UInt8Array
 SMALL_H264 = {"preset": "ultrafast", "crf": "26", "threads": "1"}
 """Quick; one thread, so that the bytes do not depend on the machine."""
 SAMPLE_H264 = {"preset": "slow", "crf": "25", "threads": "1"}
+SAMPLE_RATE_HZ = 48_000
 _AAC = {"aac_coder": "fast"}
 """A third of the time of the encoder's usual search."""
 _AAC_BITS_PER_S = 64_000
@@ -50,8 +54,10 @@ def encode_png(pixels: UInt8Array, *options: int) -> bytes:
 def write_clip(
     path: Path,
     frames: Iterable[UInt8Array],
-    rate: int,
     sound: Float32Array,
+    *,
+    size: tuple[int, int],
+    rate: int,
     rate_hz: int,
     h264: dict[str, str],
 ) -> None:
@@ -59,18 +65,26 @@ def write_clip(
 
     Args:
         path: The file.
-        frames: RGB, uint8, (H, W, 3), even in both directions.
-        rate: Frames per second.
+        frames: RGB, uint8, (H, W, 3).
         sound: Samples, float32, (n,).
+        size: Width and height, both even.
+        rate: Frames per second.
         rate_hz: Samples per second.
         h264: Options of libx264.
     """
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        pictures = iter(frames)
-        first = next(pictures)
-        _add_streams(container, first.shape[1], first.shape[0], rate, rate_hz, h264)
-        for packets in _interleaved(container, _chain(first, pictures), rate, sound, rate_hz):
-            container.mux(packets)
+        video = _add_video(container, size, rate, h264)
+        audio = container.add_stream("aac", rate=rate_hz, layout="mono", options=_AAC)
+        audio.codec_context.bit_rate = _AAC_BITS_PER_S
+        chunks = _sound_frames(sound, rate_hz)
+        for picture in _pictures(frames, rate):
+            container.mux(video.encode(picture))
+            for chunk in islice(chunks, ceil(rate_hz / rate / _AAC_FRAME)):
+                container.mux(audio.encode(chunk))
+        for chunk in chunks:
+            container.mux(audio.encode(chunk))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
 
 
 def write_sample(
@@ -94,38 +108,23 @@ def write_sample(
         data = encode_png(mask, cv2.IMWRITE_PNG_COMPRESSION, 9)
         (masks_dir / f"{index:06d}.png").write_bytes(data)
         pixels.append(rgb)
-    write_clip(path, pixels, rate, soundtrack(scene, 48_000), 48_000, SAMPLE_H264)
+    sound = soundtrack(scene, SAMPLE_RATE_HZ)
+    write_clip(path, pixels, sound, size=size, rate=rate, rate_hz=SAMPLE_RATE_HZ, h264=SAMPLE_H264)
 
 
-def _chain(first: UInt8Array, rest: Iterator[UInt8Array]) -> Iterator[UInt8Array]:
-    yield first
-    yield from rest
-
-
-def _add_streams(
-    container: OutputContainer, width: int, height: int, rate: int, rate_hz: int, h264: dict[str, str]
-) -> None:
-    video = container.add_stream("libx264", rate=rate, options=h264)
-    context = video.codec_context
-    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+def _add_video(
+    container: OutputContainer, size: tuple[int, int], rate: int, h264: dict[str, str]
+) -> VideoStream:
+    stream = container.add_stream("libx264", rate=rate, options=h264)
+    context = stream.codec_context
+    (context.width, context.height), context.pix_fmt = size, "yuv420p"
     context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
     context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-    audio = container.add_stream("aac", rate=rate_hz, layout="mono", options=_AAC)
-    audio.codec_context.bit_rate = _AAC_BITS_PER_S
+    return stream
 
 
-def _interleaved(
-    container: OutputContainer,
-    frames: Iterator[UInt8Array],
-    rate: int,
-    sound: Float32Array,
-    rate_hz: int,
-) -> Iterator[list[av.Packet]]:
-    """Yields packets of both streams in the order of their times."""
-    video, audio = container.streams.video[0], container.streams.audio[0]
+def _pictures(frames: Iterable[UInt8Array], rate: int) -> Iterator[VideoFrame]:
     reformatter = VideoReformatter()
-    chunks = _sound_frames(sound, rate_hz)
-    heard_s = 0.0
     for index, rgb in enumerate(frames):
         picture = reformatter.reformat(
             VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), "rgb24"),
@@ -135,14 +134,7 @@ def _interleaved(
             dst_color_range=ColorRange.MPEG,
         )
         picture.pts, picture.time_base = index, Fraction(1, rate)
-        yield video.encode(picture)
-        while heard_s <= (index + 1) / rate and (chunk := next(chunks, None)):
-            heard_s += _AAC_FRAME / rate_hz
-            yield audio.encode(chunk)
-    for chunk in chunks:
-        yield audio.encode(chunk)
-    yield video.encode(None)
-    yield audio.encode(None)
+        yield picture
 
 
 def _sound_frames(sound: Float32Array, rate_hz: int) -> Iterator[AudioFrame]:

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from av2tsam_cli import __version__
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.outputs.staging import (
     discard,
@@ -50,6 +49,8 @@ SPLIT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
 _SPLITS: tuple[Pool, ...] = ("train", "val", "test")
 
+Job = tuple[Pool, int]
+"""A split and a position in it."""
 Progress = Callable[[int, int], None]
 """Is told how many videos are done, and how many there are."""
 
@@ -58,8 +59,6 @@ class Entry(NamedTuple):
     """One line of the CSV."""
 
     split: Pool
-    index: int
-    """Position in its split, and in its pool of seeds."""
     name: str
     category: str
     """What is heard; `noise` where nothing but noise is."""
@@ -100,7 +99,8 @@ def write_dataset(
     part = staging_path(target)
     try:
         with writing(target):
-            entries = _write_videos(part, subset, sizes, seed, workers, progress)
+            write = partial(_write_video, part, subset, seed)
+            entries = _write_videos(write, sizes, workers or os.cpu_count() or 1, progress)
             _write_csv(part / f"{subset}_meta_data.csv", subset, entries)
             _write_manifest(part / "manifest.json", subset, seed, sizes)
             publish(part, target, overwrite=overwrite)
@@ -127,23 +127,20 @@ def _check(out: Path, target: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{out}: is a file; name a folder to make the data set in")
     held = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if target.name in held and any(target.iterdir()) and not overwrite:
-        raise UsageError(f"{target}: exists; pass --overwrite to replace it, or name another folder")
+        raise UsageError(
+            f"{target}: exists; pass --overwrite to replace it, or name another folder"
+        )
     if (strange := held - set(FOLDERS.values())) and not overwrite:
         raise UsageError(f"{out}: holds other things ({min(strange)}); name an empty or new folder")
 
 
 def _write_videos(
-    root: Path,
-    subset: Subset,
-    sizes: dict[Pool, int],
-    seed: int,
-    workers: int | None,
-    progress: Progress | None,
+    write: Callable[[Job], Entry], sizes: dict[Pool, int], workers: int, progress: Progress | None
 ) -> list[Entry]:
     jobs = [(split, index) for split in _SPLITS for index in range(sizes[split])]
     entries = []
-    with _mapper(min(workers or os.cpu_count() or 1, len(jobs))) as each:
-        for entry in each(partial(_write_video, root, subset, seed), jobs):
+    with _mapper(min(workers, len(jobs))) as each:
+        for entry in each(write, jobs):
             entries.append(entry)
             if progress:
                 progress(len(entries), len(jobs))
@@ -165,12 +162,12 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Entry]]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _write_video(root: Path, subset: Subset, seed: int, job: tuple[Pool, int]) -> Entry:
+def _write_video(root: Path, subset: Subset, seed: int, job: Job) -> Entry:
     """Makes one scene and everything that AVSBench has of a video."""
     split, index = job
     scene = sample_scene(scene_rng(split, seed, index), subset=subset)
     category = scene.voices[0].category if scene.voices else "noise"
-    entry = Entry(split, index, f"{subset}_{split}_{index:06d}", category)
+    entry = Entry(split, f"{subset}_{split}_{index:06d}", category)
     paths = _Paths.of(root / f"{subset}_data", subset, entry)
     for folder in (paths.frames, paths.masks, paths.sound.parent, paths.video.parent):
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,10 +175,13 @@ def _write_video(root: Path, subset: Subset, seed: int, job: tuple[Pool, int]) -
     sound = soundtrack(scene, RATE_HZ)
     _write_wav(paths.sound, sound)
     view = _without_jpeg(scene)
-    renderer = Renderer(view, round(VIDEO_HEIGHT_PX * scene.width), VIDEO_HEIGHT_PX)
+    size = round(VIDEO_HEIGHT_PX * scene.width), VIDEO_HEIGHT_PX
+    renderer = Renderer(view, *size)
     times = (k / VIDEO_RATE for k in range(scene.duration_s * VIDEO_RATE))
     frames = (renderer.frame(time_s)[0] for time_s in times)
-    write_clip(paths.video, frames, VIDEO_RATE, sound, RATE_HZ, SMALL_H264)
+    write_clip(
+        paths.video, frames, sound, size=size, rate=VIDEO_RATE, rate_hz=RATE_HZ, h264=SMALL_H264
+    )
     return entry
 
 
@@ -249,7 +249,6 @@ def _write_manifest(path: Path, subset: Subset, seed: int, sizes: dict[Pool, int
     manifest = {
         "generator": "av2tsam data synth",
         "generator_version": GENERATOR_VERSION,
-        "av2tsam_version": __version__,
         "subset": subset,
         "seed": seed,
         "videos": sum(sizes.values()),

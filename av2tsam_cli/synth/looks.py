@@ -11,6 +11,7 @@ from av2tsam_cli.synth.values import (
     Camera,
     Colour,
     Occluder,
+    Pattern,
 )
 
 _SEED_LIMIT = 2**31
@@ -78,7 +79,7 @@ def sample_background(rng: np.random.Generator) -> Background:
         )
         for _ in range(int(rng.integers(2, 5)))
     )
-    patterns = ("none", "stripes", "checks", "blotches", "grid")
+    patterns: tuple[Pattern, ...] = ("none", "stripes", "checks", "blotches", "grid")
     return Background(
         seed=sample_seed(rng),
         colours=colours,

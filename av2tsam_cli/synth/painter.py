@@ -27,12 +27,12 @@ def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> P
     if degrees:
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         points = points @ np.array([[c, s], [-s, c]])
-    return points + (x, y)
+    return np.asarray(points + np.array((x, y)))
 
 
-def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float) -> Points:
-    """Returns 16 points of an elliptic arc between two angles in degrees (clockwise, 0 = right)."""
-    angles = np.radians(np.linspace(start, stop, 16))
+def arc(x: float, y: float, rx: float, ry: float, degrees: tuple[float, float]) -> Points:
+    """Returns 16 points of an elliptic arc between two angles (clockwise, 0 is right)."""
+    angles = np.radians(np.linspace(*degrees, 16))
     return np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], 1)
 
 
@@ -42,7 +42,7 @@ def box(x: float, y: float, half_x: float, half_y: float, corner: float = 0.0) -
     if not corner:
         return corners * (half_x, half_y) + (x, y)
     inner = corners * (half_x - corner, half_y - corner) + (x, y)
-    turns = [arc(0, 0, corner, corner, start, start + 90)[::5] for start in (0, 90, 180, 270)]
+    turns = [arc(0, 0, corner, corner, (start, start + 90))[::5] for start in (0, 90, 180, 270)]
     return np.concatenate([at + turn for at, turn in zip(inner, turns, strict=True)])
 
 
@@ -57,7 +57,7 @@ def smooth(points: PointsLike, rounds: int = 2) -> Points:
 
 
 def mirrored(points: PointsLike) -> Points:
-    """Returns the outline closed by its mirror image about x = 0 (points run from top to bottom)."""
+    """Returns an outline (from top to bottom) closed by its mirror image about x = 0."""
     right = np.asarray(points, dtype=np.float64)
     return np.concatenate([right, right[::-1] * (-1.0, 1.0)])
 

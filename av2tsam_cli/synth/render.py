@@ -53,10 +53,8 @@ class Renderer:
         offset = camera_offset(scene.camera, time_s)
         rgb = self._crop_backdrop(offset)
         ids = np.zeros(rgb.shape[:2], np.uint8)
-        for position, (instance, sprite) in enumerate(
-            zip(scene.instances, self._sprites, strict=True)
-        ):
-            self._place(rgb, ids, position + 1, instance, sprite, time_s, offset)
+        for position in range(len(scene.instances)):
+            self._place(rgb, ids, position, time_s, offset)
         for occluder in scene.occluders:
             self._occlude(rgb, ids, occluder, offset)
         return self._expose(rgb, time_s), ids
@@ -75,14 +73,13 @@ class Renderer:
         self,
         rgb: UInt8Array,
         ids: UInt8Array,
-        label: int,
-        instance: Instance,
-        sprite: _Sprite,
+        position: int,
         time_s: float,
         offset: npt.NDArray[np.float64],
     ) -> None:
         """Warps one object onto its bounding box in the frame."""
-        centre, angle, scale = pose(instance.motion, time_s)
+        sprite = self._sprites[position]
+        centre, angle, scale = pose(self._scene.instances[position].motion, time_s)
         centre_px = (centre + offset) * self._scale
         reach_px = sprite.radius * scale * self._scale + 1
         low = np.maximum(np.floor(centre_px - reach_px), 0).astype(int)
@@ -96,7 +93,7 @@ class Renderer:
         warped = cv2.warpAffine(sprite.pixels, matrix, tuple((high - low).tolist()))
         box = (slice(low[1], high[1]), slice(low[0], high[0]))
         _blend(rgb[box], warped)
-        ids[box][warped[..., 3] >= _OPAQUE] = label
+        ids[box][warped[..., 3] >= _OPAQUE] = position + 1
 
     def _occlude(
         self, rgb: UInt8Array, ids: UInt8Array, occluder: Occluder, offset: npt.NDArray[np.float64]

@@ -174,7 +174,9 @@ def _arrange(
     """
     spots: list[_Spot] = []
     for name in cast.names:
-        found = _find_spot(rng, name, len(cast.names), width, spots, occluders)
+        found = _find_spot(
+            rng, name, spots, crowd=len(cast.names), width=width, occluders=occluders
+        )
         if found is None and name in cast.voices:
             return _arrange(rng, cast, width, ())
         spots = found or spots
@@ -187,9 +189,10 @@ def _arrange(
 def _find_spot(
     rng: np.random.Generator,
     name: str,
+    spots: list[_Spot],
+    *,
     crowd: int,
     width: float,
-    spots: list[_Spot],
     occluders: tuple[Occluder, ...],
 ) -> list[_Spot] | None:
     """Returns the spots from back to front with one more; None where no place was found."""

@@ -46,7 +46,7 @@ def _bird(p: Painter, b: Build) -> None:
 
 
 def _bell(p: Painter, b: Build) -> None:
-    p.line(arc(0, -0.78, 0.17, 0.2, 0, 360), 0.09, "accent", outline=True)
+    p.line(arc(0, -0.78, 0.17, 0.2, (0, 360)), 0.09, "accent", outline=True)
     p.fill(ellipse(0, 0.76, 0.2, 0.2), "dark")
     waist = 0.48 + 0.06 * b[0]
     side = [(0.12, -0.72), (0.42, -0.55), (waist, -0.1), (waist + 0.08, 0.3), (0.9, 0.66)]
@@ -59,13 +59,13 @@ def _bell(p: Painter, b: Build) -> None:
 
 def _drum(p: Painter, b: Build) -> None:
     top, low = -0.3 + 0.06 * b[0], 0.6 + 0.08 * b[1]
-    shell = np.concatenate([arc(0, top, 0.9, 0.3, 180, 0), arc(0, low, 0.9, 0.3, 0, 180)])
+    shell = np.concatenate([arc(0, top, 0.9, 0.3, (180, 0)), arc(0, low, 0.9, 0.3, (0, 180))])
     p.fill(shell, "body")
     for x in (-0.9, -0.45, 0.0, 0.45):
         drop = [0.3 * np.sqrt(max(0.0, 1 - (u / 0.9) ** 2)) for u in (x, x + 0.225, x + 0.45)]
         zigzag = [(x, top + drop[0]), (x + 0.225, low + drop[1]), (x + 0.45, top + drop[2])]
         p.line(zigzag, 0.09, "accent")
-    p.line(arc(0, low, 0.9, 0.3, 0, 180), 0.13, "accent", outline=True)
+    p.line(arc(0, low, 0.9, 0.3, (0, 180)), 0.13, "accent", outline=True)
     p.fill(ellipse(0, top, 0.92, 0.34), "accent")
     p.fill(ellipse(0, top, 0.76, 0.24), "pale")
     tilt = 0.12 * b[2]
@@ -119,7 +119,7 @@ def _siren(p: Painter, b: Build) -> None:
             "accent",
         )
     dome = np.concatenate(
-        [arc(0, 0.2, 0.5, 0.66 + 0.05 * b[1], 180, 360), [(0.5, 0.5), (-0.5, 0.5)]]
+        [arc(0, 0.2, 0.5, 0.66 + 0.05 * b[1], (180, 360)), [(0.5, 0.5), (-0.5, 0.5)]]
     )
     p.fill(dome, "body")
     p.fill(smooth([(-0.14, 0.45), (0.14, 0.45), (0.18, 0.0), (0, -0.16), (-0.18, 0.0)]), "pale")
@@ -133,7 +133,9 @@ def _singer(p: Painter, b: Build) -> None:
     p.fill(smooth(mirrored(shoulders), 1), "accent")
     p.fill([(-0.2, 0.2), (0.2, 0.2), (0.24, 0.6), (0, 0.76), (-0.24, 0.6)], "body")
     p.fill(ellipse(0, -0.12, 0.52 + 0.03 * b[1], 0.62), "body")
-    fringe = np.concatenate([arc(0, -0.3, 0.56, 0.6, 185, 355), arc(0, -0.52, 0.46, 0.12, 0, 180)])
+    fringe = np.concatenate(
+        [arc(0, -0.3, 0.56, 0.6, (185, 355)), arc(0, -0.52, 0.46, 0.12, (0, 180))]
+    )
     p.fill(fringe, "dark", outline=False)
     for x in (-0.23, 0.23):
         p.fill(ellipse(x, -0.2, 0.11, 0.1), "pale", outline=False)
@@ -160,12 +162,12 @@ def _clock(p: Painter, b: Build) -> None:
 
 
 def _kettle(p: Painter, b: Build) -> None:
-    p.line(arc(-0.02, -0.28, 0.56, 0.62 + 0.05 * b[0], 180, 360), 0.14, "dark", outline=True)
+    p.line(arc(-0.02, -0.28, 0.56, 0.62 + 0.05 * b[0], (180, 360)), 0.14, "dark", outline=True)
     spout = [(0.4, 0.1), (0.72, -0.1), (0.82, -0.4), (1.1, -0.46), (1.04, -0.18), (0.72, 0.52)]
     p.fill(spout, "accent")
     side = [(0.34, -0.3), (0.56, -0.12), (0.76 + 0.04 * b[1], 0.4), (0.7, 0.82), (0.02, 0.84)]
     p.fill(smooth(mirrored(side), 1), "body")
-    p.fill(arc(0, -0.22, 0.42, 0.24, 180, 360), "accent")
+    p.fill(arc(0, -0.22, 0.42, 0.24, (180, 360)), "accent")
     p.fill(ellipse(0, -0.5, 0.1, 0.1), "dark")
     p.line([(-0.64, 0.66), (0.64, 0.66)], 0.12, "accent")
     p.fill(ellipse(-0.36, 0.2, 0.07, 0.2, 12), "pale", outline=False)
@@ -184,7 +186,7 @@ def _phone(p: Painter, b: Build) -> None:
 
 
 def _trumpet(p: Painter, b: Build) -> None:
-    p.line(arc(-0.12, 0.2, 0.42, 0.2 + 0.03 * b[0], 0, 360), 0.13, "body", outline=True)
+    p.line(arc(-0.12, 0.2, 0.42, 0.2 + 0.03 * b[0], (0, 360)), 0.13, "body", outline=True)
     for x in (-0.34, -0.12, 0.1):
         p.line([(x, 0.34), (x, -0.34)], 0.15, "accent", outline=True)
         p.line([(x - 0.06, -0.38), (x + 0.06, -0.38)], 0.1, "dark", outline=True)
@@ -207,7 +209,7 @@ def _frog(p: Painter, b: Build) -> None:
         p.fill(ellipse(side * 0.42, -0.46, 0.18, 0.18), "pale", outline=False)
         p.fill(ellipse(side * 0.42, -0.44, 0.1, 0.12), "dark", outline=False)
         p.fill(ellipse(side * 0.26, 0.72, 0.16, 0.11), "accent")
-    p.line(arc(0, -0.08, 0.6, 0.26 + 0.04 * b[1], 12, 168), 0.09, "dark")
+    p.line(arc(0, -0.08, 0.6, 0.26 + 0.04 * b[1], (12, 168)), 0.09, "dark")
 
 
 def _bee(p: Painter, b: Build) -> None:
@@ -217,7 +219,7 @@ def _bee(p: Painter, b: Build) -> None:
     p.fill(ellipse(-0.1, 0.26, 0.76, 0.46 + 0.04 * b[1]), "body")
     for x in (-0.56, -0.24, 0.08):
         h = (0.44 + 0.04 * b[1]) * np.sqrt(1 - ((x + 0.1) / 0.76) ** 2)
-        p.line(arc(x - 0.06, 0.26, 0.12, h, -82, 82), 0.17, "dark")
+        p.line(arc(x - 0.06, 0.26, 0.12, h, (-82, 82)), 0.17, "dark")
     p.fill(ellipse(0.66, 0.2, 0.34, 0.34), "accent")
     p.fill(ellipse(0.76, 0.14, 0.1, 0.13), "dark", outline=False)
     for lean in (0.0, 0.22):
@@ -233,7 +235,7 @@ def _helicopter(p: Painter, b: Build) -> None:
         p.line([(x, 0.3), (x, 0.74)], 0.08, "dark")
     p.line([(-0.25, 0.74), (0.86, 0.74)], 0.1, "dark", outline=True)
     p.fill(ellipse(0.3, 0.06, 0.58 + 0.03 * b[1], 0.4), "body")
-    window = np.concatenate([arc(0.34, 0.04, 0.46, 0.28, -80, 20), [(0.4, 0.14)]])
+    window = np.concatenate([arc(0.34, 0.04, 0.46, 0.28, (-80, 20)), [(0.4, 0.14)]])
     p.fill(window, "pale")
     p.line([(-0.12, 0.24), (0.6, 0.24)], 0.07, "accent")
 

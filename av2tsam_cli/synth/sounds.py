@@ -124,7 +124,7 @@ def _tone(phase: npt.NDArray[np.float64], weights: Sequence[float] | Samples) ->
     used = np.asarray(weights, np.float32)[: _TABLE // 2]
     spectrum[1 : len(used) + 1] = used * np.exp(2.4j * np.arange(len(used)) ** 1.5)
     table = np.fft.irfft(spectrum).astype(np.float32) * _TABLE / 2
-    return table[(phase * _TABLE).astype(np.int64) & (_TABLE - 1)]
+    return np.asarray(table[(phase * _TABLE).astype(np.int64) & (_TABLE - 1)], np.float32)
 
 
 def _harmonics(hz: float, tilt: float, top_hz: float = TOP_HZ) -> Samples:
@@ -152,6 +152,7 @@ def _noise(
     rate_hz: int,
     low_hz: float,
     high_hz: float,
+    *,
     slope: float = 0.0,
     formants: Formants = (),
 ) -> Samples:
@@ -170,7 +171,7 @@ def _noise(
 
 
 def _slow(rng: np.random.Generator, count: int, rate_hz: int, change_hz: float) -> Samples:
-    """Returns a smooth random curve in [-1, 1] that turns about `change_hz` times a second."""
+    """Returns a wandering curve in [-1, 1] that turns about `change_hz` times a second."""
     knots = rng.uniform(-1, 1, max(4, int(count / rate_hz * change_hz) + 4))
     at = np.linspace(0, len(knots) - 1, count)
     return np.interp(at, np.arange(len(knots)), knots).astype(np.float32)
@@ -197,18 +198,18 @@ def _swell(count: int, rate_hz: int, attack_s: float, release_s: float) -> Sampl
     """Returns an envelope that rises, holds and falls."""
     t = _time(count, rate_hz)
     end = count / rate_hz
-    return np.clip(np.minimum(t / attack_s, (end - t) / release_s), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(np.minimum(t / attack_s, (end - t) / release_s), 0, 1), np.float32)
 
 
 def _arch(u: Samples) -> Samples:
     """Returns half a sine over [0, 1], never below zero (rounding would make roots fail)."""
-    return np.clip(np.sin(np.pi * u), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(np.sin(np.pi * u), 0, 1), np.float32)
 
 
 def _decay(count: int, rate_hz: int, decay_s: float, attack_s: float = 0.002) -> Samples:
     """Returns an envelope with a short attack that falls to 1/e in `decay_s`."""
     t = _time(count, rate_hz)
-    return (np.exp(-t / decay_s) * np.minimum(t / attack_s, 1)).astype(np.float32)
+    return np.asarray(np.exp(-t / decay_s) * np.minimum(t / attack_s, 1), np.float32)
 
 
 def _repeat(
@@ -217,6 +218,7 @@ def _repeat(
     rate_hz: int,
     period_s: float,
     events: Sequence[Samples],
+    *,
     jitter: float = 0.08,
     order: Sequence[int] = (),
 ) -> Samples:
@@ -260,7 +262,7 @@ def _bird(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
             centre * rng.uniform(0.85, 1.15) * (1 + sweep * (2 * u - 1) + wobble), 1500, 7200
         )
         chirps.append(_tone(_phase(hz, rate_hz), [1.0]) * _arch(u))
-    return _repeat(rng, count, rate_hz, period_s, chirps, 0.15)
+    return _repeat(rng, count, rate_hz, period_s, chirps, jitter=0.15)
 
 
 def _bell(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
@@ -279,7 +281,7 @@ def _bell(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
                 np.float32(weight) * partial * np.exp(-t * np.float32((0.6 + 0.4 * ratio) / ring_s))
             )
     strike *= np.minimum(t / 0.002, 1)
-    return _repeat(rng, count, rate_hz, period_s, [strike], 0.04)
+    return _repeat(rng, count, rate_hz, period_s, [strike], jitter=0.04)
 
 
 def _drum(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
@@ -299,7 +301,7 @@ def _drum(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
         )
         slap = _noise(rng, length, rate_hz, 150, 2200, slope=-0.3) * _decay(length, rate_hz, 0.018)
         thumps.append(np.float32(accent) * (body + np.float32(rng.uniform(0.25, 0.5)) * slap))
-    return _repeat(rng, count, rate_hz, period_s, thumps, 0.03)
+    return _repeat(rng, count, rate_hz, period_s, thumps, jitter=0.03)
 
 
 def _guitar(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
@@ -308,7 +310,7 @@ def _guitar(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
     steps = np.array([0, 3, 5, 7, 10, 12, 15])
     notes = [root * 2 ** (s / 12) for s in rng.choice(steps, 4, replace=False)]
     plucks = [_pluck(rng, hz, 0.9, rate_hz) for hz in notes]
-    return _repeat(rng, count, rate_hz, period_s, plucks, 0.04)
+    return _repeat(rng, count, rate_hz, period_s, plucks, jitter=0.04)
 
 
 def _pluck(rng: np.random.Generator, hz: float, seconds: float, rate_hz: int) -> Samples:
@@ -396,7 +398,7 @@ def _clock(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
             hz = min(pitch * ratio * partial, TOP_HZ)
             click += np.sin(np.float32(2 * np.pi * hz) * t) * np.exp(-t / np.float32(decay_s))
         clicks.append(click)
-    return _repeat(rng, count, rate_hz, period_s, clicks, 0.0, order=(0, 1))
+    return _repeat(rng, count, rate_hz, period_s, clicks, jitter=0.0, order=(0, 1))
 
 
 def _kettle(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
@@ -422,7 +424,7 @@ def _phone(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
     hz = np.where(np.sin(2 * np.pi * trill_hz * t) > 0, low, high)
     ring = _tone(_phase(hz, rate_hz), [1.0, 0.2, 0.35, 0.0, 0.12])
     ring *= _swell(len(ring), rate_hz, 0.004, 0.01)
-    return _repeat(rng, count, rate_hz, ring_s + pause_s, [ring], 0.0)
+    return _repeat(rng, count, rate_hz, ring_s + pause_s, [ring], jitter=0.0)
 
 
 def _trumpet(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
@@ -470,7 +472,7 @@ def _bee(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
     )
     flutter_hz = rng.uniform(5, 11)
     flutter = 1 + rng.uniform(0.2, 0.5) * np.sin(2 * np.pi * flutter_hz * _time(count, rate_hz))
-    return (buzz * flutter * (1 + 0.25 * _slow(rng, count, rate_hz, 4))).astype(np.float32)
+    return np.asarray(buzz * flutter * (1 + 0.25 * _slow(rng, count, rate_hz, 4)), np.float32)
 
 
 def _helicopter(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
@@ -480,7 +482,7 @@ def _helicopter(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
     chop = np.exp(-cycle / np.float32(rng.uniform(0.18, 0.3))) * np.minimum(cycle / 0.04, 1)
     noise = _noise(rng, count, rate_hz, 60, 3500, slope=rng.uniform(-0.6, -0.3))
     thud = np.sin(2 * np.pi * rng.uniform(70, 110) / chops_hz * cycle) * np.exp(-cycle / 0.15)
-    return ((chop + 0.06) * noise + np.float32(0.5) * thud).astype(np.float32)
+    return np.asarray((chop + 0.06) * noise + np.float32(0.5) * thud, np.float32)
 
 
 def _maraca(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
@@ -495,7 +497,7 @@ def _maraca(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
         )
         shakes.append(np.float32(accent) * burst)
     order = ((0, 1), (0, 1, 2, 1), (0, 1, 1))[int(rng.integers(3))]
-    return _repeat(rng, count, rate_hz, period_s, shakes, 0.05, order)
+    return _repeat(rng, count, rate_hz, period_s, shakes, jitter=0.05, order=order)
 
 
 VOICES: dict[str, Callable[[np.random.Generator, int, int], Samples]] = {

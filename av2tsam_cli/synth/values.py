@@ -6,6 +6,7 @@ from typing import Literal
 Colour = tuple[int, int, int]
 """Red, green, blue in 0..255."""
 Texture = Literal["plain", "gradient", "stripes", "dots"]
+Pattern = Literal["none", "stripes", "checks", "blotches", "grid"]
 Subset = Literal["s4", "ms3"]
 Pool = Literal["train", "val", "test", "samples"]
 Seconds = tuple[bool, ...]
@@ -143,7 +144,7 @@ class Background:
     """Seed of everything that is not listed here."""
     colours: tuple[Colour, ...]
     """Two to four colours between which the noise moves."""
-    pattern: Literal["none", "stripes", "checks", "blotches", "grid"]
+    pattern: Pattern
     """Pattern laid over the noise."""
     pattern_colour: Colour
     """Colour of the pattern."""

@@ -44,12 +44,13 @@ class Part(NamedTuple):
     on: str
     """One character per second: `#` where it sounds."""
     colour: Colour
+    accent: Colour
 
 
 class Sample(NamedTuple):
     """One video."""
 
-    index: int
+    number: int
     """Position in the pool of seeds for samples."""
     seconds: int
     colours: tuple[Colour, ...]
@@ -63,29 +64,29 @@ SAMPLES = {
     "duet": Sample(
         0, 8, ((38, 70, 83), (42, 110, 115), (70, 130, 125)),
         (
-            Part("dog", 0.27, 0.52, 0.50, "##..##..", (222, 166, 96)),
-            Part("trumpet", 0.73, 0.48, 0.50, "..####..", (240, 200, 70)),
+            Part("dog", 0.27, 0.52, 0.50, "##..##..", (222, 166, 96), (128, 78, 44)),
+            Part("trumpet", 0.73, 0.48, 0.50, "..####..", (240, 200, 70), (186, 104, 44)),
         ),
     ),
     "solo": Sample(
         1, 5, ((188, 214, 186), (226, 224, 190), (150, 190, 170)),
-        (Part("frog", 0.5, 0.5, 0.48, "#####", (94, 168, 74)),),
+        (Part("frog", 0.5, 0.5, 0.48, "#####", (94, 168, 74), (58, 112, 52)),),
     ),
     "crowd": Sample(
         2, 6, ((230, 216, 200), (214, 186, 170), (180, 170, 186)),
         (
-            Part("car", 0.22, 0.75, 0.42, "......", (196, 66, 60)),
-            Part("bell", 0.24, 0.27, 0.38, "##....", (226, 178, 60)),
-            Part("siren", 0.5, 0.47, 0.38, "....##", (60, 110, 200)),
-            Part("drum", 0.78, 0.28, 0.38, "......", (70, 150, 120)),
-            Part("bird", 0.76, 0.75, 0.40, "..##..", (110, 160, 214)),
+            Part("car", 0.22, 0.75, 0.42, "......", (196, 66, 60), (120, 36, 40)),
+            Part("bell", 0.24, 0.27, 0.38, "##....", (226, 178, 60), (150, 96, 36)),
+            Part("siren", 0.5, 0.47, 0.38, "....##", (60, 110, 200), (250, 206, 70)),
+            Part("drum", 0.78, 0.28, 0.38, "......", (70, 150, 120), (226, 196, 130)),
+            Part("bird", 0.76, 0.75, 0.40, "..##..", (110, 160, 214), (232, 150, 60)),
         ),
     ),
     "offscreen": Sample(
         3, 5, ((54, 48, 74), (92, 74, 110), (70, 90, 130)),
         (
-            Part("guitar", 0.3, 0.5, 0.50, ".....", (206, 138, 70)),
-            Part("clock", 0.7, 0.5, 0.44, ".....", (120, 180, 190)),
+            Part("guitar", 0.3, 0.5, 0.50, ".....", (206, 138, 70), (110, 64, 36)),
+            Part("clock", 0.7, 0.5, 0.44, ".....", (120, 180, 190), (226, 112, 84)),
         ),
         heard="helicopter",
     ),
@@ -94,7 +95,7 @@ SAMPLES = {
 
 def compose(sample: Sample) -> Scene:
     """Sets up the scene of a sample; what it does not say is drawn from its seed."""
-    rng = scene_rng("samples", 0, sample.index)
+    rng = scene_rng("samples", 0, sample.number)
     aspect = (16, 9)
     heard = None
     if sample.heard:
@@ -103,9 +104,7 @@ def compose(sample: Sample) -> Scene:
     return Scene(
         duration_s=sample.seconds,
         aspect=aspect,
-        background=replace(
-            backdrop, colours=sample.colours, octaves=4, clutter=6, pattern="none"
-        ),
+        background=replace(backdrop, colours=sample.colours, octaves=4, clutter=4, pattern="none"),
         instances=tuple(_place(rng, part, aspect[0] / aspect[1]) for part in sample.parts),
         occluders=(),
         camera=_calm(sample_camera(rng)),
@@ -120,14 +119,14 @@ def _place(rng: np.random.Generator, part: Part, width: float) -> Instance:
         on: Seconds = tuple(mark == "#" for mark in part.on)
         voice = Voice(part.category, sample_seed(rng), -16.0, on)
     look = sample_appearance(rng)
-    darker: Colour = tuple(round(0.72 * c) for c in part.colour)
+    red, green, blue = (round(0.72 * c) for c in part.colour)
     return Instance(
         category=part.category,
         appearance=replace(
             look,
             body=part.colour,
-            body_variant=darker,
-            accent=tuple(round(0.45 * c) for c in part.colour),
+            body_variant=(red, green, blue),
+            accent=part.accent,
             pale=(248, 246, 238),
             dark=(34, 30, 38),
             ink=(30, 26, 34),
@@ -138,7 +137,7 @@ def _place(rng: np.random.Generator, part: Part, width: float) -> Instance:
         motion=Motion(
             centre=(part.x * width, part.y),
             drift=(0.0, 0.0),
-            sway=(rng.uniform(0.02, 0.04), rng.uniform(0.0, 0.02)),
+            sway=(rng.uniform(0.04, 0.07), rng.uniform(0.0, 0.02)),
             bounce=0.0,
             angle=np.radians(rng.uniform(-10, 10)),
             rock=np.radians(rng.uniform(3, 7)),

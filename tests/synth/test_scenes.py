@@ -1,0 +1,94 @@
+"""What is drawn for a scene: who is in view, who sounds, and what is held out."""
+
+import numpy as np
+import pytest
+
+from av2tsam_cli.synth.scenes import CATEGORIES, sample_scene, scene_rng
+from av2tsam_cli.synth.shapes import DRAWINGS
+from av2tsam_cli.synth.sounds import VOICES
+from av2tsam_cli.synth.values import Scene, Subset
+
+
+def scenes(subset: Subset, count: int = 300) -> list[Scene]:
+    return [sample_scene(scene_rng("test", 7, k), subset=subset) for k in range(count)]
+
+
+def silent(scene: Scene) -> int:
+    return sum(instance.voice is None for instance in scene.instances)
+
+
+def negative(scene: Scene) -> bool:
+    return all(instance.voice is None for instance in scene.instances)
+
+
+def test_every_category_has_a_look_a_sound_and_a_caption() -> None:
+    names = [category.name for category in CATEGORIES]
+    assert len(set(names)) == len(names) >= 16
+    assert set(names) == set(DRAWINGS) == set(VOICES)
+    assert all(category.noun == f"the {category.name}" for category in CATEGORIES)
+
+
+@pytest.mark.parametrize("subset", ["s4", "ms3"])
+def test_the_same_seed_gives_the_same_scene(subset: Subset) -> None:
+    assert sample_scene(scene_rng("train", 1, 2), subset=subset) == sample_scene(
+        scene_rng("train", 1, 2), subset=subset
+    )
+
+
+def test_no_pool_of_seeds_repeats_a_scene_of_another() -> None:
+    drawn = [
+        sample_scene(scene_rng(pool, seed, index), subset="s4")
+        for pool in ("train", "val", "test", "samples")
+        for seed in (0, 1, 2)
+        for index in (0, 1, 2)
+    ]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_s4_has_one_source_that_sounds_all_the_time() -> None:
+    for scene in scenes("s4"):
+        if not negative(scene):
+            (source,) = [i for i in scene.instances if i.voice]
+            assert source.seconds == (True,) * 5
+            assert scene.voices == (source.voice,)
+
+
+def test_ms3_sources_take_turns_overlap_start_and_stop() -> None:
+    drawn = [scene for scene in scenes("ms3") if not negative(scene)]
+    sounding = [[len(scene.sounding(second)) for second in range(5)] for scene in drawn]
+    assert {sum(i.voice is not None for i in scene.instances) for scene in drawn} == {2, 3}
+    assert all(any(i.voice.seconds) for scene in drawn for i in scene.instances if i.voice)
+    assert any(max(counts) >= 2 for counts in sounding)
+    turns = [
+        scene
+        for scene, counts in zip(drawn, sounding, strict=True)
+        if counts == [1] * 5 and len({scene.sounding(second) for second in range(5)}) > 1
+    ]
+    assert len(turns) > 0.1 * len(drawn)
+    assert any(0 in counts for counts in sounding)
+
+
+@pytest.mark.parametrize("subset", ["s4", "ms3"])
+def test_most_scenes_hold_silent_objects_and_some_hold_nothing_that_sounds(subset: Subset) -> None:
+    drawn = scenes(subset)
+    assert np.mean([silent(scene) > 0 for scene in drawn]) >= 0.65
+    assert 0.05 <= np.mean([negative(scene) for scene in drawn]) <= 0.16
+    kinds = {scene.heard is not None for scene in drawn if negative(scene)}
+    assert kinds == {True, False}  # a source elsewhere, or only noise
+    assert all(scene.voices or scene.noise for scene in drawn)
+
+
+@pytest.mark.parametrize("subset", ["s4", "ms3"])
+def test_no_category_occurs_twice_and_what_is_heard_elsewhere_is_not_in_view(
+    subset: Subset,
+) -> None:
+    for scene in scenes(subset):
+        names = [instance.category for instance in scene.instances]
+        names += [scene.heard.category] if scene.heard else []
+        assert len(set(names)) == len(names)
+
+
+def test_all_aspects_and_categories_occur() -> None:
+    drawn = scenes("ms3")
+    assert {scene.aspect for scene in drawn} == {(16, 9), (4, 3), (1, 1)}
+    assert {i.category for scene in drawn for i in scene.instances} == set(DRAWINGS)
