@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_without_init
+from av2tsam_cli.embeddings.quiet import import_without_init, off_meta
+from av2tsam_cli.embeddings.spectrogram import LogMel, PowerSpectrogram
 
 INT16_PEAK = 32767.0
 
@@ -67,7 +68,7 @@ class ClapEmbedder(nn.Module):
         self.config = config
         # laion_clap's constructor reads values back from tensors: it cannot run on meta. It also
         # calls meshgrid in a way that torch warns about.
-        with torch.device("cpu"), warnings.catch_warnings():
+        with off_meta(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
             self.htsat = _htsat(config)
         self.projection = (
@@ -168,11 +169,12 @@ def _laion_projection(config: ClapConfig) -> nn.Module:
 
 
 def _htsat(config: ClapConfig) -> Any:
-    """laion_clap's HTSAT without augmentation: no dropout, no stochastic depth.
+    """laion_clap's HTSAT without augmentation: no dropout, no stochastic depth; our front end.
 
     Its `head` is left out, which no forward pass reads.
     """
-    module = import_without_init("laion_clap.clap_module.htsat")
+    module: Any = import_without_init("laion_clap.clap_module.htsat")
+    module.Spectrogram, module.LogmelFilterBank = PowerSpectrogram, LogMel
     tower = module.HTSAT_Swin_Transformer(
         spec_size=config.spec_size,
         patch_size=config.patch_size,

@@ -5,13 +5,31 @@ import importlib.machinery
 import importlib.util
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+
+import torch
 
 # What the packages say about themselves when they are imported; nobody who uses us can act on it.
 IMPORT_WARNINGS = (DeprecationWarning, FutureWarning, UserWarning, SyntaxWarning)
 
 # Both laion_clap and open_clip import one class of torchvision, whose `__init__` takes seconds.
 FROZEN_NORM = "torchvision.ops.misc"
+
+
+@contextmanager
+def off_meta() -> Iterator[None]:
+    """Build on the CPU what cannot be built on the meta device, or only slowly.
+
+    Arithmetic there imports torch's compiler, which takes seconds: small modules whose constructor
+    calculates are built for real.
+    """
+    if torch.get_default_device().type != "meta":
+        yield
+        return
+    with torch.device("cpu"):
+        yield
 
 
 def import_quietly(name: str) -> ModuleType:

@@ -1,8 +1,11 @@
 """AV2T-SAM: what is heard and seen becomes text tokens, and these prompt a SAM."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.embeddings.clip import ClipEmbedder
@@ -113,10 +116,7 @@ class Av2tSam(nn.Module):
 
 
 def build(config: ModelConfig) -> Av2tSam:
-    """Build the network that `config` describes, with fresh random weights.
-
-    Under `torch.device("meta")` it takes no memory and waits for `checkpoint.load_model`.
-    """
+    """Build the network that `config` describes, with fresh random weights."""
     return Av2tSam(
         config=config,
         clip=ClipEmbedder(config.clip),
@@ -138,3 +138,28 @@ def build(config: ModelConfig) -> Av2tSam:
         else None,
         text_sam=build_text_sam(config.sam, config.beit3),
     )
+
+
+def build_empty(config: ModelConfig) -> Av2tSam:
+    """Build the network on the meta device: names and shapes without memory (but for HTSAT)."""
+    with torch.device("meta"), _NothingRandom():
+        return build(config)
+
+
+class _NothingRandom(TorchFunctionMode):
+    """Skips drawing initial weights: on the meta device that would import torch's compiler."""
+
+    DRAWN = frozenset({"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_"})
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ARG002 - part of the protocol
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensor = args[0] if args else kwargs.get("tensor")
+        if getattr(func, "__name__", "") in self.DRAWN and tensor.is_meta:
+            return tensor
+        return func(*args, **kwargs)

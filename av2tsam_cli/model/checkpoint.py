@@ -11,7 +11,7 @@ from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.model import weights
-from av2tsam_cli.model.av2tsam import Av2tSam, build
+from av2tsam_cli.model.av2tsam import Av2tSam, build_empty
 from av2tsam_cli.model.config import ModelConfig
 
 FORMAT = "av2tsam-1"
@@ -110,8 +110,7 @@ def load_model(
             configuration, or if a part of it is nowhere to be found.
     """
     config = ModelConfig.from_json(read_metadata(path)["config"])
-    with torch.device("meta"):
-        model = build(config)
+    model = build_empty(config)
     everything = model.state_dict()
     wanted = {name: t.shape for name, t in everything.items() if name.split(".")[0] in parts}
     reader = _Reader(torch.device(device), dtype)

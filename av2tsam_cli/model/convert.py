@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
-from av2tsam_cli.model.av2tsam import build
+from av2tsam_cli.model.av2tsam import build_empty
 from av2tsam_cli.model.checkpoint import write_tensors
 from av2tsam_cli.model.config import (
     EVF_SAM,
@@ -139,8 +139,7 @@ def check_fit(
 
 def expected_shapes(config: ModelConfig, parts: tuple[str, ...]) -> dict[str, torch.Size]:
     """Names and shapes of the tensors of some parts of a network; nothing is allocated."""
-    with torch.device("meta"):
-        state = build(config).state_dict()
+    state = build_empty(config).state_dict()
     return {name: t.shape for name, t in state.items() if name.split(".")[0] in parts}
 
 

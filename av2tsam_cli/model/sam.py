@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_without_init
+from av2tsam_cli.embeddings.quiet import import_without_init, off_meta
 from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
 
@@ -190,12 +190,13 @@ class SamPromptEncoder(PromptEncoder):  # type: ignore[misc]
     """SAM's prompt encoder, of which only `no_mask_embed` and the positions are used here."""
 
     def __init__(self, config: SamConfig | Sam2Config) -> None:
-        super().__init__(
-            embed_dim=config.decoder_dim,
-            image_embedding_size=(config.grid, config.grid),
-            input_image_size=(config.image_size, config.image_size),
-            mask_in_chans=config.mask_in_channels,
-        )
+        with off_meta():
+            super().__init__(
+                embed_dim=config.decoder_dim,
+                image_embedding_size=(config.grid, config.grid),
+                input_image_size=(config.image_size, config.image_size),
+                mask_in_chans=config.mask_in_channels,
+            )
 
     def dense(self) -> Tensor:
         """What stands for "no mask was given", (1, C, 1, 1)."""
