@@ -1,0 +1,161 @@
+"""Stages 4 and 5: projector, adapters and decoder learn to follow sound.
+
+Stage 4 decodes several prompts, heard and written, from each encoded frame, with the adapters
+still silent. Stage 5 switches the adapters on: then every sound needs its own pass of the encoder.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from batches import CATEGORY_COUNT, Batch, draw, sam_images, truth
+from data import Mixer, Pool
+from loop import Log, fit, groups, trainable
+from segmenter import CategoryMap, prediction_losses, text_prediction
+
+Sounds = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HeardBank:
+    """Windows that CLAP has embedded, found by what sounds in them."""
+
+    embeddings: Tensor
+    """(M, A)."""
+    rows: dict[Sounds, list[int]]
+    """Which rows hold each set of categories, in ascending order; () is noise alone."""
+
+    def draw(self, sounds: list[Sounds], rng: np.random.Generator) -> Tensor:
+        """One random window of each set: (len(sounds), A)."""
+        picked = [self.rows[tuple(sorted(s))] for s in sounds]
+        return self.embeddings[[rows[rng.integers(len(rows))] for rows in picked]]
+
+
+@torch.no_grad()
+def hear(clap: nn.Module, mixer: Mixer, *, alone: int, together: int) -> HeardBank:
+    """Embed `alone` windows of every category and `together` of every pair, and noise."""
+    categories = range(CATEGORY_COUNT)
+    sets: list[Sounds] = [(c,) for c in categories for _ in range(alone)]
+    sets += [pair for pair in combinations(categories, 2) for _ in range(together)]
+    sets += [()] * (4 * alone)
+    rows: dict[Sounds, list[int]] = {}
+    embedded = []
+    for start in range(0, len(sets), 64):
+        chunk = sets[start : start + 64]
+        windows = torch.from_numpy(np.stack([mixer.window(s) for s in chunk]))
+        embedded.append(clap(windows))
+        for offset, sounds in enumerate(chunk):
+            rows.setdefault(sounds, []).append(start + offset)
+    return HeardBank(torch.cat(embedded), rows)
+
+
+def heard_in(batch: Batch, owners: np.ndarray, rng: np.random.Generator) -> list[Sounds]:
+    """What to play to each frame: sources in view, out of view, both, or only noise."""
+    return [_sounds(batch.present[owner], rng) for owner in owners]
+
+
+def _sounds(present: np.ndarray, rng: np.random.Generator) -> Sounds:
+    seen, unseen = np.flatnonzero(present), np.flatnonzero(~present)
+    kind = rng.choice(5, p=(0.50, 0.20, 0.07, 0.18, 0.05))
+    if kind == 4:
+        return ()
+    if kind == 3 or not len(seen):
+        return (int(rng.choice(unseen)),)
+    if kind == 2:
+        return (int(rng.choice(seen)), int(rng.choice(unseen)))
+    count = 2 if kind == 1 and len(seen) > 1 else 1
+    return tuple(int(c) for c in rng.choice(seen, count, replace=False))
+
+
+def train_shared(
+    network: nn.Module,
+    category_map: CategoryMap,
+    pool: Pool,
+    heard: HeardBank,
+    rng: np.random.Generator,
+    *,
+    steps: int,
+    size: int,
+    rate: float,
+    log: Log,
+    encoder_rate: float,
+) -> None:
+    """Stage 4: four sounds and two phrases asked of each encoded frame, adapters silent."""
+    network.text_sam.train()
+    network.projector.train()
+
+    def losses(_: int) -> dict[str, Tensor]:
+        batch = draw(pool, rng, size)
+        features = network.text_sam.encode_image(sam_images(batch.frames))
+        beit_images = network.prepare(batch.frames)[1]
+        words = text_prediction(network.text_sam, features, batch, rng, beit_images, per_frame=2)
+        owners = np.repeat(np.arange(size), 4)
+        sounds = heard_in(batch, owners, rng)
+        rows = torch.from_numpy(owners)
+        with torch.no_grad():
+            seen = network.embed_frames(batch.frames)
+        tokens = network.projector(seen[rows], heard.draw(sounds, rng)).tokens
+        prompts = network.text_sam.encode_prompt(beit_images[rows], tokens)
+        prediction = network.text_sam.decode(features.select(rows), prompts)
+        values = prediction_losses(prediction.logits, prediction.iou, truth(batch, owners, sounds))
+        category_loss, accuracy = category_map(features.embedding, batch)
+        return {
+            **values,
+            "loss": values["loss"] + 0.5 * words["loss"] + 0.3 * category_loss,
+            "iou_words": words["iou_positive"],
+            "object_accuracy": accuracy,
+        }
+
+    segmenter = trainable(*_prompted(network))
+    fresh = trainable(network.projector)
+    encoder = trainable(network.text_sam.image_encoder, category_map)
+    pairs = ((segmenter, rate), (fresh, 2 * rate), (encoder, encoder_rate))
+    fit(groups(*pairs), losses, steps=steps, log=log)
+
+
+def train_joint(
+    network: nn.Module,
+    pool: Pool,
+    heard: HeardBank,
+    rng: np.random.Generator,
+    *,
+    steps: int,
+    size: int,
+    rate: float,
+    log: Log,
+) -> None:
+    """Stage 5: one sound a frame through the adapters; one step in four keeps the words alive."""
+    network.text_sam.train()
+    nothing = torch.zeros(())
+
+    def words(batch: Batch) -> dict[str, Tensor]:
+        features = network.text_sam.encode_image(sam_images(batch.frames))
+        beit_images = network.prepare(batch.frames)[1]
+        return text_prediction(network.text_sam, features, batch, rng, beit_images, per_frame=3)
+
+    def sound(batch: Batch) -> dict[str, Tensor]:
+        sounds = heard_in(batch, np.arange(size), rng)
+        with torch.no_grad():
+            seen = network.embed_frames(batch.frames)
+        prediction = network(*network.prepare(batch.frames), seen, heard.draw(sounds, rng))
+        target = truth(batch, np.arange(size), sounds)
+        return prediction_losses(prediction.logits, prediction.iou, target)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        batch = draw(pool, rng, size)
+        if step % 4 == 3:
+            return {"loss": words(batch)["loss"], "iou_positive": nothing, "area_when_absent": nothing}
+        return sound(batch)
+
+    learning = trainable(network.projector, network.text_sam.image_encoder, *_prompted(network))
+    adapters = trainable(network.adapter)
+    fit(groups((learning, rate), (adapters, 3 * rate)), losses, steps=steps, log=log)
+
+
+def _prompted(network: nn.Module) -> tuple[nn.Module, ...]:
+    """The parts of the text-prompted SAM behind the image encoder."""
+    sam = network.text_sam
+    return (sam.beit3, sam.text_hidden_fcs, sam.mask_decoder, sam.prompt_encoder.no_mask_embed)

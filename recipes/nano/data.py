@@ -1,0 +1,144 @@
+"""What nano learns from: a pool of rendered frames and a bank of sounds, both made from seeds.
+
+Frames keep every visible object's exact region, and sounds are kept apart by category, so that
+training can pair any frame with any sound and knows the true mask of each pairing.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av2tsam_cli.synth.looks import sample_noise
+from av2tsam_cli.synth.scenes import NAMES, Renderer, sample_scene, scene_rng
+from av2tsam_cli.synth.sounds import background_noise, synthesise
+from numpy.lib.format import open_memmap
+
+SIDE = 128
+"""Side of nano's SAM image in pixels."""
+SLOTS = 8
+"""Most objects that one scene can hold."""
+FRAMES_PER_SCENE = 3
+RATE_HZ = 16_000
+BANK_SECONDS = 4
+SOUND_SEED = 1
+"""Sounds of the bank come from another seed of the training pool than the frames' scenes."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Frames with their objects. N frames, S pixels a side, K object slots."""
+
+    rgb: npt.NDArray[np.uint8]
+    """(N, S, S, 3), RGB, squashed to a square."""
+    ids: npt.NDArray[np.uint8]
+    """(N, S, S): 0 background, i + 1 the visible pixels of the object in slot i."""
+    labels: npt.NDArray[np.int8]
+    """(N, K): category of the object in each slot, -1 where there is none."""
+
+
+def open_pool(folder: Path) -> Pool:
+    """Map a pool that `make_pool` wrote."""
+    return Pool(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _POOL_PARTS))
+
+
+_POOL_PARTS = ("rgb", "ids", "labels")
+
+
+def make_pool(folder: Path, frames: int, seed: int, workers: int = 2) -> Pool:
+    """Render `frames` frames of training scenes into `folder`, a few from each scene."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rgb = open_memmap(folder / "rgb.npy", "w+", np.uint8, (frames, SIDE, SIDE, 3))
+    ids = open_memmap(folder / "ids.npy", "w+", np.uint8, (frames, SIDE, SIDE))
+    labels = open_memmap(folder / "labels.npy", "w+", np.int8, (frames, SLOTS))
+    with ProcessPoolExecutor(workers) as pool:
+        scenes = range(frames // FRAMES_PER_SCENE)
+        drawn = pool.map(_draw_frames, repeat(seed), scenes, chunksize=32)
+        for row, (picture, objects, present) in enumerate(frame for some in drawn for frame in some):
+            rgb[row], ids[row], labels[row] = picture, objects, present
+    for array in (rgb, ids, labels):
+        array.flush()
+    return open_pool(folder)
+
+
+def _draw_frames(seed: int, index: int) -> list[tuple[npt.NDArray[np.generic], ...]]:
+    """Frames of scene `index`, drawn at the size of some video and squashed to S x S."""
+    cv2.setNumThreads(1)
+    rng = scene_rng("train", seed, index)
+    scene = sample_scene(rng, subset="ms3" if index % 2 else "s4")
+    labels = np.full(SLOTS, -1, np.int8)
+    for slot, instance in enumerate(scene.instances):
+        labels[slot] = NAMES.index(instance.category)
+    height = int(rng.integers(80, 181)) * 2
+    width = round(height * scene.width / 2) * 2
+    if rng.random() < 0.4:  # as in AVSBench's folders, whose frames are squares already
+        height = width = 224
+    renderer = Renderer(scene, width, height)
+    times = rng.uniform(0, scene.duration_s, FRAMES_PER_SCENE)
+    return [(*_squash(*renderer.frame(float(time_s))), labels) for time_s in times]
+
+
+def _squash(
+    rgb: npt.NDArray[np.uint8], ids: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    square = (SIDE, SIDE)
+    return (
+        cv2.resize(rgb, square, interpolation=cv2.INTER_AREA),
+        cv2.resize(ids, square, interpolation=cv2.INTER_NEAREST),
+    )
+
+
+def open_bank(path: Path) -> npt.NDArray[np.int16]:
+    """Map a bank that `make_bank` wrote: (C, M, samples), int16, one row per category."""
+    return np.load(path, mmap_mode="r")
+
+
+def make_bank(path: Path, per_category: int, workers: int = 2) -> None:
+    """Synthesise `per_category` sounds of each category, peak-normalised."""
+    shape = (len(NAMES), per_category, BANK_SECONDS * RATE_HZ)
+    bank = open_memmap(path, "w+", np.int16, shape)
+    with ProcessPoolExecutor(workers) as pool:
+        for row, name in enumerate(NAMES):
+            seeds = range(row * per_category, (row + 1) * per_category)
+            for column, sound in enumerate(pool.map(_sound, repeat(name), seeds, chunksize=16)):
+                bank[row, column] = sound
+    bank.flush()
+
+
+def _sound(category: str, index: int) -> npt.NDArray[np.int16]:
+    sound = synthesise(category, scene_rng("train", SOUND_SEED, index), BANK_SECONDS, RATE_HZ)
+    return np.round(sound / max(1e-6, float(np.abs(sound).max())) * 32767).astype(np.int16)
+
+
+class Mixer:
+    """Draws one-second windows in which a given set of categories sounds."""
+
+    def __init__(self, bank: npt.NDArray[np.int16], rng: np.random.Generator) -> None:
+        self.bank = bank
+        self.rng = rng
+
+    def window(self, categories: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """One window (RATE_HZ,) float32 with these categories over some background noise."""
+        mix = self._noise(alone=not categories)
+        loudness = self.rng.uniform(-28, -10)
+        for category in categories:
+            mix += self._source(category, float(np.clip(loudness + self.rng.uniform(-5, 5), -32, -7)))
+        peak = np.abs(mix).max()
+        return mix / peak * np.float32(0.99) if peak > 1 else mix
+
+    def _source(self, category: int, level_dbfs: float) -> npt.NDArray[np.float32]:
+        sounds = self.bank[category]
+        sound = sounds[self.rng.integers(len(sounds))].astype(np.float32) / 32768
+        # The level belongs to the whole sound: a window between two barks is quieter.
+        gain = 10 ** (level_dbfs / 20) / max(1e-4, float(np.sqrt(np.mean(sound * sound))))
+        start = self.rng.integers(len(sound) - RATE_HZ + 1)
+        return sound[start : start + RATE_HZ] * np.float32(gain)
+
+    def _noise(self, *, alone: bool) -> npt.NDArray[np.float32]:
+        if not alone and self.rng.random() < 0.2:
+            return np.zeros(RATE_HZ, np.float32)
+        level = (-56, -10) if alone else (-58, -36)
+        return background_noise(sample_noise(self.rng, level), 1, RATE_HZ)

@@ -1,0 +1,113 @@
+"""The one training loop that every stage of the recipe runs."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from math import cos, pi
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass
+class Log:
+    """Running means of what a stage reports, printed now and then and kept as JSON lines."""
+
+    path: Path
+    stage: str
+    loud: bool = True
+    every: int = 50
+    sums: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, step: int, values: dict[str, Tensor]) -> None:
+        """Add one step's values; after `every` steps print and write their means."""
+        if not self.loud:
+            return
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+        if (step + 1) % self.every == 0:
+            self._write(step + 1)
+
+    def _write(self, step: int) -> None:
+        means = {name: round(total / self.every, 4) for name, total in self.sums.items()}
+        seconds = round(time.perf_counter() - self.started, 1)
+        line = json.dumps({"stage": self.stage, "step": step, "seconds": seconds, **means})
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+        self.sums.clear()
+
+
+def trainable(*parts: nn.Module) -> list[nn.Parameter]:
+    """The parameters of these parts, set to learn."""
+    parameters = [p for part in parts for p in part.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return parameters
+
+
+def groups(*pairs: tuple[Iterable[nn.Parameter], float]) -> list[dict[str, object]]:
+    """Optimiser groups from (parameters, rate); vectors and scalars are not decayed."""
+    out: list[dict[str, object]] = []
+    for parameters, rate in pairs:
+        listed = list(parameters)
+        out.append({"params": [p for p in listed if p.ndim > 1], "lr": rate, "weight_decay": 0.05})
+        out.append({"params": [p for p in listed if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
+    return out
+
+
+def fit(
+    parameter_groups: list[dict[str, object]],
+    losses: Callable[[int], dict[str, Tensor]],
+    *,
+    steps: int,
+    log: Log,
+    warmup: int = 200,
+    end: float = 0.01,
+) -> None:
+    """Minimise `losses(step)["loss"]` with AdamW on a cosine from full rate to `end` of it."""
+    optimiser = torch.optim.AdamW(parameter_groups, betas=(0.9, 0.98), foreach=True)
+    full = [group["lr"] for group in optimiser.param_groups]
+    for step in range(steps):
+        share = _rate(step, steps, warmup, end)
+        for group, rate in zip(optimiser.param_groups, full, strict=True):
+            group["lr"] = rate * share
+        values = losses(step)
+        optimiser.zero_grad(set_to_none=True)
+        values["loss"].backward()
+        _average(optimiser.param_groups)
+        _clip(optimiser.param_groups)
+        optimiser.step()
+        log.add(step, values)
+
+
+def _average(param_groups: Iterable[dict[str, list[nn.Parameter]]]) -> None:
+    """Share gradients between processes, in one message."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in _all(param_groups) if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    parts = flat.split([g.numel() for g in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _rate(step: int, steps: int, warmup: int, end: float) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return end + (1 - end) * 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _clip(param_groups: Iterable[dict[str, list[nn.Parameter]]]) -> None:
+    nn.utils.clip_grad_norm_(_all(param_groups), 1.0, error_if_nonfinite=True)
+
+
+def _all(param_groups: Iterable[dict[str, list[nn.Parameter]]]) -> Iterator[nn.Parameter]:
+    for group in param_groups:
+        yield from group["params"]

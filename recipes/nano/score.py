@@ -1,0 +1,137 @@
+"""Score a nano checkpoint: `python recipes/nano/score.py av2tsam_cli/assets/nano.safetensors`.
+
+The scenes are the test split of `av2tsam data synth --seed 0`, which no training scene shares a
+seed with, as AVSBench stores them: five 224 x 224 frames and a 16 kHz sound track each. Beside
+mIoU and F it measures what happens when the sound is not that of the picture: every second is
+replaced by the sound of a category that is not in view, by noise, or by silence (that is, the
+faint hiss of an empty room at -50 dBFS, which the silence gate lets through).
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from av2tsam_cli.inference import LoadedModel, Segmenter, load_model
+from av2tsam_cli.metrics import video_f_score, video_iou
+from av2tsam_cli.pipeline import SILENCE_DBFS, segment_video
+from av2tsam_cli.synth.dataset import FRAME_PX, FRAME_SHARE, RATE_HZ
+from av2tsam_cli.synth.render import Renderer
+from av2tsam_cli.synth.scenes import NAMES, sample_scene, scene_rng
+from av2tsam_cli.synth.sounds import background_noise, soundtrack, synthesise
+from av2tsam_cli.synth.clips import sounding_mask
+from av2tsam_cli.synth.values import BackgroundNoise, Scene
+from av2tsam_cli.values import AudioWindow
+
+SOUNDS = ("true", "other", "noise", "hiss")
+
+
+def main() -> None:
+    """Print one JSON object: scores per subset and kind of sound, and IoU per sample."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--videos", type=int, default=200)
+    parser.add_argument("--pool", default="test", choices=("val", "test"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=Path, help="folder of the sample videos and masks")
+    args = parser.parse_args()
+    model = load_model(args.model)
+    scores: dict[str, object] = {"videos": args.videos, "pool": args.pool, "seed": args.seed}
+    for subset in ("s4", "ms3"):
+        scenes = [
+            sample_scene(scene_rng(args.pool, args.seed, i), subset=subset)
+            for i in range(args.videos)
+        ]
+        scores[subset] = score(model, scenes, args.seed)
+    if args.samples:
+        scores["samples"] = {
+            video.stem: sample_iou(model, video) for video in sorted(args.samples.glob("*.mp4"))
+        }
+    print(json.dumps(scores, indent=2))
+
+
+def score(model: LoadedModel, scenes: list[Scene], seed: int) -> dict[str, float]:
+    """mIoU and F with the true sound, and the area found with each other sound relative to it."""
+    segmenter = Segmenter(model)
+    iou, f_score, positive, areas = [], [], [], {sound: 0.0 for sound in SOUNDS}
+    for index, scene in enumerate(scenes):
+        frames, masks = stills(scene)
+        heard = (masks.any(2).any(1)).tolist()
+        for kind in SOUNDS:
+            rng = np.random.default_rng((seed, index))
+            logits = run(segmenter, frames, track(scene, kind, rng))
+            found = (logits > 0).float().mean((1, 2))
+            areas[kind] += float(found[heard].sum())
+            if kind == "true":
+                iou.append(video_iou(logits, masks))
+                f_score.append(video_f_score(logits, masks))
+                if any(heard):
+                    positive.append(video_iou(logits[heard], masks[heard]))
+    ratios = {f"area_{kind}_sound": areas[kind] / areas["true"] for kind in SOUNDS[1:]}
+    values = {"miou": np.mean(iou), "f_score": np.mean(f_score), "miou_sounding": np.mean(positive)}
+    return {name: round(float(value), 4) for name, value in (values | ratios).items()}
+
+
+def stills(scene: Scene) -> tuple[list[npt.NDArray[np.uint8]], torch.Tensor]:
+    """The five frames of a scene, (H, W, 3) uint8, and their true masks, bool, (5, H, W)."""
+    renderer = Renderer(scene, FRAME_PX, FRAME_PX)
+    drawn = [renderer.frame(second + FRAME_SHARE) for second in range(scene.duration_s)]
+    masks = [sounding_mask(scene, ids, second) for second, (_, ids) in enumerate(drawn)]
+    return [rgb for rgb, _ in drawn], torch.from_numpy(np.stack(masks))
+
+
+def track(scene: Scene, kind: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """The sound track of a scene, or what is put in its place."""
+    if kind == "true":
+        return soundtrack(scene, RATE_HZ)
+    if kind == "other":
+        known = {instance.category for instance in scene.instances}
+        known |= {voice.category for voice in scene.voices}
+        other = str(rng.choice([name for name in NAMES if name not in known]))
+        return synthesise(other, rng, scene.duration_s, RATE_HZ)
+    level = rng.uniform(-40, -12) if kind == "noise" else -50.0
+    colour = ("white", "pink", "brown")[int(rng.integers(3))]
+    noise = BackgroundNoise(int(rng.integers(2**31)), colour, level)
+    return background_noise(noise, scene.duration_s, RATE_HZ)
+
+
+def run(
+    segmenter: Segmenter, frames: list[npt.NDArray[np.uint8]], sound: npt.NDArray[np.float32]
+) -> torch.Tensor:
+    """Logits (T, H, W) of one frame per second; a silent second is sure to be empty."""
+    windows = [AudioWindow(second, k, RATE_HZ) for k, second in enumerate(sound.reshape(-1, RATE_HZ))]
+    logits = segmenter.logits(segmenter.prepare(frames), windows)
+    logits = segmenter.model.network.text_sam.resize(logits, frames[0].shape[:2])[:, 0].float()
+    silent = [window.level_dbfs < SILENCE_DBFS for window in windows]
+    logits[silent] = -100.0
+    return logits
+
+
+def sample_iou(model: LoadedModel, video: Path) -> dict[str, float]:
+    """The command's own masks of a sample against the true ones; frames without any score apart."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        segment_video(video, folder, model=model, format="masks")
+        pairs = list(_pairs(Path(folder) / video.stem, video.with_name(f"{video.stem}_masks")))
+    sounding = [(found & true).sum() / (found | true).sum() for found, true in pairs if true.any()]
+    empty = [found.mean() for found, true in pairs if not true.any()]
+    out = {"frames": len(pairs)}
+    if sounding:
+        out["iou_sounding"] = round(float(np.mean(sounding)), 4)
+    if empty:
+        out["area_when_nothing_sounds"] = round(float(np.mean(empty)), 5)
+    return out
+
+
+def _pairs(found: Path, true: Path) -> Iterator[tuple[npt.NDArray[np.bool_], ...]]:
+    for path in sorted(true.glob("*.png")):
+        yield tuple(cv2.imread(str(p / path.name), cv2.IMREAD_GRAYSCALE) > 0 for p in (found, true))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Stages 2 and 3: the image encoder learns what is where, then SAM learns to follow words."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from av2tsam_cli.model.prediction import ImageFeatures
+from torch import Tensor, nn
+
+from batches import CATEGORY_COUNT, Batch, draw, sam_images, truth
+from data import NAMES, Pool
+from loop import Log, fit, groups, trainable
+from phrases import padded, phrase
+
+BACKGROUND_WEIGHT = 0.25
+"""Most of a frame is background; without a lower weight the encoder is slow to see objects."""
+
+
+class CategoryMap(nn.Module):
+    """A linear reading of the image features: which category covers each cell."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.read = nn.Conv2d(width, CATEGORY_COUNT + 1, 1)
+
+    def forward(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy against the share of each cell, and the accuracy on object cells.
+
+        Args:
+            features: (N, width, g, g).
+            batch: The frames that the features were made from.
+        """
+        cell = batch.regions.shape[-1] // features.shape[-1]
+        shares = F.avg_pool2d(batch.regions.float(), cell)
+        shares = torch.cat([shares, 1 - shares.sum(1, keepdim=True)], 1)
+        weights = 1 - (1 - BACKGROUND_WEIGHT) * shares[:, -1]
+        logits = self.read(features)
+        entropy = F.cross_entropy(logits, shares, reduction="none")
+        objects = shares[:, :-1].amax(1) > 0.5
+        right = logits.argmax(1) == shares.argmax(1)
+        accuracy = (right & objects).sum() / objects.sum().clamp(min=1)
+        return (entropy * weights).sum() / weights.sum(), accuracy
+
+
+def train_encoder(
+    encoder: nn.Module,
+    category_map: CategoryMap,
+    pool: Pool,
+    rng: np.random.Generator,
+    *,
+    steps: int,
+    size: int,
+    log: Log,
+) -> None:
+    """SAM's image encoder, alone, from random weights."""
+    encoder.train()
+
+    def losses(_: int) -> dict[str, Tensor]:
+        batch = draw(pool, rng, size)
+        loss, accuracy = category_map(encoder(sam_images(batch.frames)), batch)
+        return {"loss": loss, "object_accuracy": accuracy}
+
+    rate = groups((trainable(encoder, category_map), 1.5e-3))
+    fit(rate, losses, steps=steps, log=log, end=0.1)
+
+
+def asked_in_words(
+    batch: Batch, rng: np.random.Generator, per_frame: int
+) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+    """Prompts for each frame: visible objects, pairs of them, and objects that are not there."""
+    owners, wanted = [], []
+    for frame, present in enumerate(batch.present):
+        seen, unseen = np.flatnonzero(present), np.flatnonzero(~present)
+        for _ in range(per_frame):
+            owners.append(frame)
+            wanted.append(_wish(seen, unseen, rng))
+    return np.array(owners), wanted
+
+
+def _wish(seen: np.ndarray, unseen: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
+    kind = rng.choice(4, p=(0.60, 0.15, 0.18, 0.07))
+    if kind == 0 and len(seen):
+        return (int(rng.choice(seen)),)
+    if kind == 1 and len(seen) > 1:
+        return tuple(int(c) for c in rng.choice(seen, 2, replace=False))
+    if kind == 2 or not len(seen):
+        return (int(rng.choice(unseen)),)
+    return (int(rng.choice(seen)), int(rng.choice(unseen)))
+
+
+def prediction_losses(logits: Tensor, iou: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Losses of all four masks, and of the IoU that is predicted for each.
+
+    Args:
+        logits: (P, 4, h, w).
+        iou: Predicted, (P, 4).
+        target: (P, 1, h, w) in [0, 1].
+    """
+    target = target.expand_as(logits)
+    probability = torch.sigmoid(logits)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+    overlap = (probability * target).sum((2, 3))
+    total = (probability + target).sum((2, 3))
+    # One pixel is added to both sides, so that an empty mask is worth predicting as empty.
+    dice = 1 - (2 * overlap + 8) / (total + 8)
+    soft_iou = 1 - (overlap + 8) / (total - overlap + 8)
+    with torch.no_grad():
+        hard, real = logits > 0, target > 0.5
+        inter, union = (hard & real).sum((2, 3)), (hard | real).sum((2, 3))
+        measured = torch.where(union > 0, inter / union.clamp(min=1), 1.0)
+    iou_error = F.mse_loss(iou.float(), measured)
+    loss = 5 * cross_entropy + 0.5 * dice.mean() + 0.5 * soft_iou.mean() + 0.2 * iou_error
+    positive = real.any(3).any(2)[:, 0]
+    best = measured[:, 1:].gather(1, iou[:, 1:].argmax(1, keepdim=True))[:, 0]
+    seen = (best * positive).sum() / positive.sum().clamp(min=1)
+    false = (hard[:, 1].flatten(1).float().mean(1) * ~positive).sum() / (~positive).sum().clamp(
+        min=1
+    )
+    return {"loss": loss, "iou_positive": seen, "area_when_absent": false}
+
+
+def text_prediction(
+    text_sam: nn.Module,
+    features: ImageFeatures,
+    batch: Batch,
+    rng: np.random.Generator,
+    beit_images: Tensor,
+    per_frame: int,
+) -> dict[str, Tensor]:
+    """Ask every frame for things in words and compare the masks."""
+    owners, wanted = asked_in_words(batch, rng, per_frame)
+    ids, padding = padded([phrase([NAMES[c] for c in w], rng) for w in wanted])
+    tokens = text_sam.beit3.embed_text(ids)
+    rows = torch.from_numpy(owners)
+    prompts = text_sam.encode_prompt(beit_images[rows], tokens, padding)
+    prediction = text_sam.decode(features.select(rows), prompts)
+    return prediction_losses(prediction.logits, prediction.iou, truth(batch, owners, wanted))
+
+
+def train_text(
+    text_sam: nn.Module,
+    category_map: CategoryMap,
+    beit_image,  # noqa: ANN001
+    pool: Pool,
+    rng: np.random.Generator,
+    *,
+    steps: int,
+    size: int,
+    log: Log,
+) -> None:
+    """The whole text-prompted SAM; the encoder goes on at a lower rate with its own loss."""
+    text_sam.train()
+
+    def losses(_: int) -> dict[str, Tensor]:
+        batch = draw(pool, rng, size)
+        features = text_sam.encode_image(sam_images(batch.frames))
+        category_loss, accuracy = category_map(features.embedding, batch)
+        values = text_prediction(
+            text_sam, features, batch, rng, beit_image(batch.frames), per_frame=4
+        )
+        values["loss"] = values["loss"] + 0.5 * category_loss
+        return {**values, "object_accuracy": accuracy}
+
+    encoder = trainable(text_sam.image_encoder, category_map)
+    rest = trainable(text_sam.beit3, text_sam.text_hidden_fcs, text_sam.mask_decoder)
+    rest += trainable(text_sam.prompt_encoder.no_mask_embed)
+    fit(groups((encoder, 5e-4), (rest, 1e-3)), losses, steps=steps, log=log)
