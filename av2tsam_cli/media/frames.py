@@ -44,13 +44,14 @@ def read_frames(
     """
     stream = stream or info.video[0]
     zero_s = stream.start_s if zero_s is None else zero_s
-    convert = _Converter(stream)
+    convert = None
     index = 0
     for frame, time_s in _timed(info, stream, zero_s, start_s):
         if time_s < start_s - TIME_TOLERANCE_S:
             continue
         if stop_s is not None and time_s >= stop_s - TIME_TOLERANCE_S:
             return
+        convert = convert or _Converter(stream, frame)
         yield Frame(rgb=convert(frame), time_s=time_s, index=index)
         index += 1
 
@@ -73,29 +74,30 @@ def _timed(
 class _Converter:
     """Turns decoded frames into (H, W, 3) uint8 RGB at one size, as displayed."""
 
-    def __init__(self, stream: VideoStream) -> None:
-        self.stream = stream
+    def __init__(self, stream: VideoStream, first: VideoFrame) -> None:
+        # Read once: a frame whose side data was looked at is freed only by the garbage collector,
+        # and looking at every frame's would let hundreds of them pile up.
+        self.matrix = display_matrix(first)
+        self.width, self.height = stream.width, stream.height
+        if is_transposed(self.matrix):
+            self.width, self.height = stream.height, stream.width
         self.reformatter = VideoReformatter()  # kept: setting one up costs more than using it
 
     def __call__(self, frame: VideoFrame) -> UInt8Array:
-        matrix = display_matrix(frame)
         alpha = any(component.is_alpha for component in frame.format.components)
-        rgb = self._to_array(frame, "rgba" if alpha else "rgb24", matrix)
+        rgb = self._to_array(frame, "rgba" if alpha else "rgb24")
         if alpha:
             rgb = _over_black(rgb)
-        return rgb if matrix is None else np.ascontiguousarray(_as_displayed(rgb, matrix))
+        if self.matrix is None:
+            return rgb
+        return np.ascontiguousarray(_as_displayed(rgb, self.matrix))
 
-    def _to_array(
-        self, frame: VideoFrame, pixel_format: str, matrix: npt.NDArray[np.int32] | None
-    ) -> UInt8Array:
-        width, height = self.stream.width, self.stream.height
-        if is_transposed(matrix):
-            width, height = height, width
+    def _to_array(self, frame: VideoFrame, pixel_format: str) -> UInt8Array:
         untagged_hd = frame.colorspace == UNSPECIFIED and frame.height >= HD_HEIGHT
         converted = self.reformatter.reformat(
             frame,
-            width=width,
-            height=height,
+            width=self.width,
+            height=self.height,
             format=pixel_format,
             src_colorspace=Colorspace.ITU709 if untagged_hd else None,
             src_color_range=frame.color_range,
