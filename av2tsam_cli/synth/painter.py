@@ -14,7 +14,7 @@ Role = Literal["body", "accent", "pale", "dark", "ink"]
 Points = npt.NDArray[np.float64]
 PointsLike = Points | Sequence[tuple[float, float]]
 
-CANVAS_REACH = 1.3
+CANVAS_REACH = 1.36
 """The canvas spans [-CANVAS_REACH, CANVAS_REACH] in both unit coordinates."""
 _SHIFT = 4
 """OpenCV takes points in 1/16 pixels."""

@@ -23,11 +23,11 @@ _NOISE_TILE_STD = 24.0
 @dataclass(frozen=True)
 class _Sprite:
     pixels: UInt8Array
-    """Premultiplied RGBA, (S, S, 4)."""
+    """Premultiplied RGBA, (h, w, 4), with nothing but the object in it."""
     to_scene: npt.NDArray[np.float64]
-    """(2, 3): canvas pixels to scene units about the object's centre, without its motion."""
-    radius: float
-    """No pixel is farther than this from the centre, in scene units, at pulse 0."""
+    """(2, 3): its pixels to scene units about the object's centre, without its motion."""
+    corners: npt.NDArray[np.float64]
+    """(4, 3): its corners in pixels, homogeneous."""
 
 
 class Renderer:
@@ -80,16 +80,15 @@ class Renderer:
         """Warps one object onto its bounding box in the frame."""
         sprite = self._sprites[position]
         centre, angle, scale = pose(self._scene.instances[position].motion, time_s)
-        centre_px = (centre + offset) * self._scale
-        reach_px = sprite.radius * scale * self._scale + 1
-        low = np.maximum(np.floor(centre_px - reach_px), 0).astype(int)
-        high = np.minimum(np.ceil(centre_px + reach_px) + 1, self._size).astype(int)
+        c, s = math.cos(angle) * scale, math.sin(angle) * scale
+        matrix = self._scale[:, None] * (np.array([[c, -s], [s, c]]) @ sprite.to_scene)
+        matrix[:, 2] += (centre + offset) * self._scale - 0.5
+        reach = sprite.corners @ matrix.T
+        low = np.maximum(np.floor(reach.min(axis=0)), 0).astype(int)
+        high = np.minimum(np.ceil(reach.max(axis=0)) + 1, self._size).astype(int)
         if (high <= low).any():
             return
-        c, s = np.cos(angle) * scale, np.sin(angle) * scale
-        turn = np.diag(self._scale) @ np.array([[c, -s], [s, c]])
-        matrix = turn @ sprite.to_scene
-        matrix[:, 2] += centre_px - low - 0.5
+        matrix[:, 2] -= low
         warped = cv2.warpAffine(sprite.pixels, matrix, tuple((high - low).tolist()))
         box = (slice(low[1], high[1]), slice(low[0], high[0]))
         _blend(rgb[box], warped)
@@ -171,10 +170,14 @@ def _draw_sprite(instance: Instance, unit_px: float) -> _Sprite:
     flip = -1.0 if instance.flip else 1.0
     shape = np.array([[flip * across, instance.shear], [0.0, 1 / across]]) * grow
     per_px = 2 * CANVAS_REACH / size_px
+    left, top, width, height = cv2.boundingRect(pixels[..., 3])
+    origin = np.array([left, top]) + 0.5  # of the first pixel that is kept
     to_scene = np.zeros((2, 3))
     to_scene[:, :2] = shape * per_px
-    to_scene[:, 2] = shape @ (np.array([-CANVAS_REACH - x, -CANVAS_REACH - y]) + 0.5 * per_px)
-    return _Sprite(pixels, to_scene, 0.75 * instance.size)
+    to_scene[:, 2] = shape @ (origin * per_px - CANVAS_REACH - np.array([x, y]))
+    ends = [(u, v, 1.0) for u in (-1, width) for v in (-1, height)]
+    kept = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    return _Sprite(kept, to_scene, np.array(ends))
 
 
 def _blend(below: UInt8Array, above: UInt8Array) -> None:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from av2tsam_cli.synth.painter import CANVAS_REACH
 from av2tsam_cli.synth.render import Renderer, render
 from av2tsam_cli.synth.scenes import CATEGORIES, sample_scene, scene_rng
 from av2tsam_cli.synth.shapes import bounds, draw
@@ -126,7 +127,7 @@ def test_categories_have_silhouettes_of_their_own() -> None:
     shapes = []
     for category in CATEGORIES:
         x, y, half = bounds(category.name)
-        unit = 128 / 2.6
+        unit = 128 / (2 * CANVAS_REACH)
         matrix = np.array([[16 / half / unit, 0, 16], [0, 16 / half / unit, 16]])
         matrix[:, 2] -= matrix[0, 0] * (64 + unit * np.array([x, y]))
         alpha = draw(category.name, look, 128)[..., 3]
