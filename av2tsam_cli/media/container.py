@@ -11,6 +11,7 @@ from av.audio.stream import AudioStream as AvAudioStream
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream as AvVideoStream
 
@@ -112,6 +113,9 @@ def _decode_after_seek(
 
 def _prepared(container: InputContainer, index: int, *, threads: bool) -> AvStream:
     stream = stream_at(container, index)
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all  # not even read from the disk, where the format allows
     if threads:
         stream.codec_context.thread_type = ThreadType.AUTO
     return stream

@@ -1,13 +1,14 @@
 """Video frames, decoded as a stream, turned as displayed, in RGB, on the presentation clock."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from av2tsam_cli.media.container import TIME_TOLERANCE_S, decode_from, frame_time_s
 from av2tsam_cli.media.probe import display_matrix, is_transposed
@@ -17,6 +18,9 @@ ASSUMED_RATE = 25
 """Frames per second where a file gives neither times nor a rate."""
 UNSPECIFIED = 2
 """Value of a frame's colour space when nothing is said (libavutil/pixfmt.h)."""
+REFERENCE_WHITE = 203
+"""Light of a white page in HDR video, cd/m2."""
+SCREEN_GAMMA = 2.4
 HD_HEIGHT = 720
 """From this height on, untagged video is taken to be BT.709, below BT.601, as players do."""
 
@@ -59,14 +63,15 @@ def read_frames(
 def _timed(
     info: MediaInfo, stream: VideoStream, zero_s: float, start_s: float
 ) -> Iterator[tuple[VideoFrame, float]]:
-    """Frames with times that never go back: a frame without one follows the last at the rate."""
+    """Frames with times that grow, whatever the file says."""
     step_s = float(1 / (stream.rate or ASSUMED_RATE))
-    last_s = None
+    last_s = float("-inf")
     for frame in decode_from(info.path, stream.index, start_s + zero_s):
         file_s = frame_time_s(frame)
-        time_s = None if file_s is None else file_s - zero_s
-        if time_s is None or (last_s is not None and time_s <= last_s):
-            time_s = 0.0 if last_s is None else last_s + step_s
+        time_s = max(last_s, -step_s) + step_s if file_s is None else file_s - zero_s
+        if time_s <= last_s:
+            # A repeated time, just after the last frame; a clock that jumped back, a step on.
+            time_s = last_s + (step_s / 100 if last_s - time_s < step_s else step_s)
         last_s = time_s
         yield cast("VideoFrame", frame), time_s
 
@@ -88,6 +93,8 @@ class _Converter:
         rgb = self._to_array(frame, "rgba" if alpha else "rgb24")
         if alpha:
             rgb = _over_black(rgb)
+        if frame.color_trc == ColorTrc.SMPTE2084:
+            rgb = cast("UInt8Array", cv2.LUT(rgb, _pq_to_sdr()))
         if self.matrix is None:
             return rgb
         return np.ascontiguousarray(_as_displayed(rgb, self.matrix))
@@ -102,8 +109,23 @@ class _Converter:
             src_colorspace=Colorspace.ITU709 if untagged_hd else None,
             src_color_range=frame.color_range,
             dst_color_range=ColorRange.JPEG,
+            threads=1,  # threads pay in the decoder, not here
         )
         return cast("UInt8Array", converted.to_ndarray())
+
+
+@cache
+def _pq_to_sdr() -> UInt8Array:
+    """For each 8-bit PQ code of HDR10 the code a standard screen shows that light with.
+
+    Light by SMPTE ST 2084; reference white (ITU-R BT.2408) becomes white, brighter is clipped.
+    Without this, HDR10 looks flat and grey. HLG is made to be shown as it is.
+    """
+    m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
+    power = (np.arange(256) / 255) ** (1 / m2)
+    light = 10_000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
+    shown = np.clip(light / REFERENCE_WHITE, 0, 1) ** (1 / SCREEN_GAMMA)
+    return np.rint(255 * shown).astype(np.uint8)
 
 
 def _over_black(rgba: UInt8Array) -> UInt8Array:

@@ -180,6 +180,7 @@ class OverlayVideo:
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
+            threads=1,  # threads pay in the encoder, not here
         )
 
     def _mux_sound(self, until_s: float) -> None:

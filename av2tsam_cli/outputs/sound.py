@@ -11,6 +11,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream as AvAudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.stream import Discard
 
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.values import AudioStream
@@ -46,6 +47,9 @@ class SoundTrack:
         self.source, self.stream = source, source.streams[audio.index]
         if not isinstance(self.stream, AvAudioStream):
             raise TypeError(f"stream {audio.index} holds no sound")
+        for other in source.streams:
+            if other is not self.stream:
+                other.discard = Discard.all  # not even read from the disk, where that is possible
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
         self.copied = can_hold(output.format.name, self.stream)
         # What lies before the start only prepares the decoder. MP4 marks it as not to be played

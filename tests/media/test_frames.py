@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -51,6 +52,27 @@ def test_variable_frame_rate_keeps_each_time(make_clip: MakeClip) -> None:
     times_s = [0.0, 0.04, 0.5, 0.51, 1.75, 2.0]
     frames = frames_of(make_clip(times_s=times_s))
     assert [frame.time_s for frame in frames] == pytest.approx(times_s, abs=1e-4)
+
+
+def test_times_that_the_file_repeats_or_turns_back_still_grow(tmp_path: Path) -> None:
+    clip = tmp_path / "clock.ts"  # a format that writes what it is given
+    with av.open(str(clip), "w") as container:
+        video = container.add_stream("mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.gop_size, video.codec_context.max_b_frames = 1, 0
+        packets = []
+        for index in range(50):
+            image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), format="rgb24")
+            image.pts, image.time_base = index, Fraction(1, 25)
+            packets += video.encode(image)
+        for packet in [*packets, *video.encode(None)]:
+            container.mux(packet)
+    # Concatenated recordings: the clock starts again in the middle.
+    clip.write_bytes(clip.read_bytes() * 2)
+    times_s = [frame.time_s for frame in frames_of(clip)]
+    assert len(times_s) == 100
+    assert all(one < other for one, other in pairwise(times_s))
+    assert times_s[-1] == pytest.approx(99 / 25, abs=0.1)
 
 
 def test_times_count_from_the_start_of_the_presentation(make_clip: MakeClip, tone: Tone) -> None:
@@ -181,6 +203,26 @@ def test_colours_survive_whatever_the_matrix_and_depth(
     rgb = frames_of(clip)[0].rgb
     middle = rgb[24, [8, 24, 40, 56]].astype(int)
     assert np.abs(middle - patches(0, 64, 48)[24, [8, 24, 40, 56]]).max() <= 8
+
+
+def test_hdr10_white_is_white_and_black_is_black(make_clip: MakeClip) -> None:
+    def greys(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        """PQ codes for 0, 26 (an eighth of white), 203 (white) and 1000 cd/m2."""
+        codes = np.repeat(np.array([0, 97, 148, 192], np.uint8), width // 4)
+        return np.repeat(np.repeat(codes[None, :, None], height, axis=0), 3, axis=2)
+
+    clip = make_clip(
+        "hdr.mp4",
+        picture=greys,
+        pixel_format="yuv420p10le",
+        codec="libx265",
+        seconds=0.2,
+        options={"x265-params": "log-level=none"},
+        colours={"colorspace": 9, "color_range": 1, "color_trc": 16, "color_primaries": 9},
+    )
+    rgb = frames_of(clip)[0].rgb
+    expected = [0, 255 * (1 / 8) ** (1 / 2.4), 255, 255]
+    assert rgb[24, [8, 24, 40, 56]].mean(axis=1) == pytest.approx(expected, abs=8)
 
 
 def test_transparent_pixels_lie_over_black(make_clip: MakeClip) -> None:
