@@ -190,8 +190,8 @@ def run_av2t(case: Case) -> Outputs:
         case.io["inputs.clip_embeddings"].float().flatten(0, 1),
         case.io["inputs.clap_embeddings"].float().flatten(0, 1),
     )
-    size = tuple(case.io["outputs.pred_masks"].shape[-2:])
-    return out | av2t_masks(model, prediction, size)
+    height, width = case.io["outputs.pred_masks"].shape[-2:]
+    return out | av2t_masks(model, prediction, (height, width))
 
 
 def av2t_masks(model: Av2tSam, prediction: MaskPrediction, size: tuple[int, int]) -> Outputs:
@@ -388,7 +388,8 @@ def run_preprocess(case: Case) -> Outputs:
     out: Outputs = {}
     for name, recorded in case.values["values"].items():
         frames = case.io[f"{name}.rgb_uint8"].permute(2, 0, 1)[None]
-        height, width = longest_side(*frames.shape[-2:], max(recorded["sam"]["shape"][1:]))
+        side = max(recorded["sam"]["shape"][1:])
+        height, width = longest_side(frames.shape[-2], frames.shape[-1], side)
         resized = resize(frames, height, width, "bilinear")[0]
         sam = sam_image(frames, (height, width))[0]
         beit = beit_image(frames, recorded["beit"]["shape"][-1])[0]
@@ -417,7 +418,7 @@ def clip_image(frames: Tensor, size: int) -> Tensor:
 
 
 def run_metrics(case: Case) -> Outputs:
-    """mIoU and F of both code bases, per set and per frame."""
+    """Mean IoU and F of both code bases, per set and per frame."""
     out: Outputs = {}
     for name, recorded in case.values["values"].items():
         if f"{name}.logits" not in case.io:
@@ -430,14 +431,33 @@ def run_metrics(case: Case) -> Outputs:
         for key in scores:
             if f"per_frame_{key}" in recorded:
                 out[f"{name}.per_frame_{key}"] = torch.tensor([frame[key] for frame in frames])
-    return out
+    return out | dataset_scores(case, out)
+
+
+def dataset_scores(case: Case, scores: Outputs) -> Outputs:
+    """The mean over the sets, each of which counts as one video."""
+    recorded = case.values["values"].get("__dataset_level__", {})
+    names = {
+        "av2t_miou": "av2t_mask_iou",
+        "av2t_F": "av2t_fmeasure",
+        "avsbench_miou": "avsbench_mask_iou",
+        "avsbench_F": "avsbench_fmeasure",
+    }
+    return {
+        f"__dataset_level__.{key}": torch.stack(
+            [scores[f"{video}.{name}"] for video in recorded["order"]]
+        ).mean()
+        for key, name in names.items()
+        if key in recorded
+    }
 
 
 def score(logits: Tensor, masks: Tensor) -> dict[str, float]:
     """All recorded scores of one video, under the fixtures' names."""
     iou = video_iou(logits, masks)
     ours, theirs = (
-        video_f_score(logits, masks, protocol) for protocol in (Protocol.AVSBENCH, Protocol.REFERENCE)
+        video_f_score(logits, masks, protocol)
+        for protocol in (Protocol.AVSBENCH, Protocol.REFERENCE)
     )
     return {
         "av2t_mask_iou": iou,
@@ -479,7 +499,7 @@ def stored_outputs(case: Case) -> Outputs:
         if not any(part in name for part in inputs)
     }
     for name, recorded in case.values.get("values", {}).items():
-        if f"{name}.logits" in case.io:
+        if f"{name}.logits" in case.io or name == "__dataset_level__":
             stored |= {f"{name}.{key}": torch.tensor(v) for key, v in _numbers(recorded)}
         if "sam_resized_uint8_sha256" in recorded:
             stored[f"{name}.sam_resized_uint8_sha256"] = torch.tensor(0.0)
@@ -492,7 +512,7 @@ def _numbers(recorded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return (
         (key, value)
         for key, value in recorded.items()
-        if isinstance(value, float | list) and key not in described
+        if isinstance(value, float | list) and key not in described and key != "order"
     )
 
 
@@ -516,11 +536,9 @@ def compare(case: Case, found: Outputs) -> dict[str, dict[str, float | None]]:
 
 
 def spread(stored: Tensor) -> float:
-    """Standard deviation; of a single number, its size."""
+    """Standard deviation; where there is none (one number, or all alike), a tenth of the size."""
     values = stored.double()
-    if values.numel() == 1:
-        return abs(float(values)) / 10
-    return float(values.std(correction=0))
+    return float(values.std(correction=0)) or float(values.abs().max()) / 10
 
 
 def kind_of(case: Case) -> Callable[[Case], Outputs] | None:

@@ -57,7 +57,7 @@ class ClapConfig:
     @property
     def latent_dim(self) -> int:
         """Width of the last stage."""
-        return self.dim * 2 ** (len(self.depths) - 1)
+        return self.dim << (len(self.depths) - 1)
 
 
 class ClapEmbedder(nn.Module):

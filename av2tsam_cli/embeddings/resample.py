@@ -54,7 +54,7 @@ def _weights(source: int, target: int, name: str) -> Tensor:
 
 def _round(sums: Tensor) -> Tensor:
     """Fixed point back to whole pixel values, as Pillow's clip8."""
-    return ((sums + 2 ** (WEIGHT_BITS - 1)) / 2**WEIGHT_BITS).floor_().clamp_(0, 255)
+    return torch.floor(sums / (1 << WEIGHT_BITS) + 0.5).clamp_(0, 255)
 
 
 def resize(frames: Tensor, height: int, width: int, filter_name: str) -> Tensor:

@@ -29,7 +29,7 @@ def reference_segments(samples: Tensor, rate_hz: int, *, to_hz: int, seconds: in
     """
     resampled = sinc_resample(samples, rate_hz, to_hz)[:, : seconds * to_hz]
     padded = F.pad(resampled, (0, seconds * to_hz - resampled.shape[1]))
-    return padded.unflatten(1, (seconds, to_hz)).transpose(0, 1).flatten(1)
+    return padded.reshape(-1, seconds, to_hz).transpose(0, 1).flatten(1)
 
 
 def sinc_resample(samples: Tensor, rate_hz: int, to_hz: int) -> Tensor:

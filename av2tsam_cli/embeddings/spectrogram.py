@@ -50,19 +50,23 @@ class PowerSpectrogram(nn.Module):
     def forward(self, samples: Tensor) -> Tensor:
         """Samples (B, n) to power (B, 1, T, bins)."""
         real, imaginary = self.stft(samples)
-        return (real.square() + imaginary.square()).transpose(1, 2).unsqueeze(1)
+        power: Tensor = real.square() + imaginary.square()
+        return power.transpose(1, 2).unsqueeze(1)
 
 
 class LogMel(nn.Module):
     """Power (..., bins) to decibels (..., mel bins). The arguments are torchlibrosa's."""
 
-    def __init__(self, sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, **_: Any) -> None:
+    def __init__(
+        self, sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, **_: Any
+    ) -> None:
         super().__init__()
         self.melW = nn.Parameter(mel_filters(sr, n_fft, n_mels, fmin, fmax), requires_grad=False)
 
     def forward(self, power: Tensor) -> Tensor:
         """Power (..., bins) to decibels (..., mel bins)."""
-        return 10.0 * torch.log10((power @ self.melW).clamp(min=FLOOR))
+        mel: Tensor = power @ self.melW
+        return 10.0 * torch.log10(mel.clamp(min=FLOOR))
 
 
 def fourier_kernels(n_fft: int) -> tuple[Tensor, Tensor]:

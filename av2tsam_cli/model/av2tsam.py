@@ -110,9 +110,9 @@ class Av2tSam(nn.Module):
 
     def freeze_encoders(self) -> None:
         """Leave gradients only to what the paper trains."""
-        self.requires_grad_(requires_grad=False)
+        self.requires_grad_(False)
         for _, parameter in self.trained_parameters():
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad_(True)
 
 
 def build(config: ModelConfig) -> Av2tSam:
@@ -154,12 +154,13 @@ class _NothingRandom(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ARG002 - part of the protocol
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         tensor = args[0] if args else kwargs.get("tensor")
-        if getattr(func, "__name__", "") in self.DRAWN and tensor.is_meta:
+        drawn = getattr(func, "__name__", "") in self.DRAWN
+        if drawn and isinstance(tensor, Tensor) and tensor.is_meta:
             return tensor
         return func(*args, **kwargs)

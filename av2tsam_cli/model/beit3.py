@@ -144,7 +144,11 @@ class Beit3(nn.Module):
         self.text_embed = nn.Embedding(config.vocabulary_size, config.dim)
         self.vision_embed = VisionEmbedding(config)
         self.encoder = Encoder(config)
-        for table in (self.text_embed, self.encoder.embed_positions.A, self.encoder.embed_positions.B):
+        for table in (
+            self.text_embed,
+            self.encoder.embed_positions.A,
+            self.encoder.embed_positions.B,
+        ):
             nn.init.normal_(table.weight, std=0.02)
 
     def embed_text(self, ids: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ FORMAT = "av2tsam-1"
 PARTS = ("clip", "clap", "projector", "adapter", "text_sam")
 """Parts of the network; each tensor's name begins with its part's."""
 
-# Always stored and run in float32: spectrogram filters and running statistics span too wide a range.
+# Always stored and run in float32: these span too wide a range for 16 bits.
 FLOAT32_ONLY = (
     "clap.htsat.spectrogram_extractor.",
     "clap.htsat.logmel_extractor.",
@@ -153,9 +153,7 @@ class _Reader:
         self.dtype = dtype
         self.state: dict[str, Tensor] = {}
 
-    def read(
-        self, path: Path, wanted: Mapping[str, torch.Size], *, known: Collection[str]
-    ) -> None:
+    def read(self, path: Path, wanted: Mapping[str, torch.Size], *, known: Collection[str]) -> None:
         """Take what is wanted and not there yet; a name that is not known is an error."""
         try:
             with safe_open(path, framework="pt", device=str(self.device)) as file:
@@ -171,9 +169,7 @@ class _Reader:
         self, path: Path, name: str, tensor: Tensor, wanted: Mapping[str, torch.Size]
     ) -> Tensor:
         if tensor.shape != wanted[name]:
-            raise WeightsError(
-                f"{path}: {name} is {list(tensor.shape)}, not {list(wanted[name])}"
-            )
+            raise WeightsError(f"{path}: {name} is {list(tensor.shape)}, not {list(wanted[name])}")
         if not tensor.is_floating_point():
             return tensor
         if name.startswith(FLOAT32_ONLY):

@@ -22,7 +22,7 @@ class SamConfig:
     patch_size: int = 16
     """Side of a patch in pixels."""
     stem: Literal["patch", "conv"] = "patch"
-    """`patch`: SAM's one strided convolution. `conv`: a residual stem, for training from scratch."""
+    """`patch`: SAM's one strided convolution. `conv`: a residual stem, to train from scratch."""
     dim: int = 1280
     """Width of the encoder."""
     depth: int = 32
@@ -202,8 +202,8 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sam(values: dict[str, Any]) -> SamConfig | Sam2Config:
-    kinds = {"sam": SamConfig, "sam2": Sam2Config}
-    return kinds[values["kind"]](**_tuples(values))
+    kind = Sam2Config if values["kind"] == "sam2" else SamConfig
+    return kind(**_tuples(values))
 
 
 _PARTS: dict[str, Any] = {
@@ -242,9 +242,7 @@ NANO = ModelConfig(
     beit3=Beit3Config(
         image_size=96, dim=128, heads=4, ffn_dim=256, depth=3, vocabulary_size=64, text_positions=32
     ),
-    clip=ClipConfig(
-        embed_dim=128, image_size=128, layers=(1, 1, 1, 1), width=16, patch_size=None
-    ),
+    clip=ClipConfig(embed_dim=128, image_size=128, layers=(1, 1, 1, 1), width=16, patch_size=None),
     # 252 samples of 16 kHz between spectrogram windows: a second is exactly 64 of them.
     clap=ClapConfig(
         embed_dim=128,

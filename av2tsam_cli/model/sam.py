@@ -7,6 +7,7 @@ prompt n, and a vector may be added to the input of every encoder block.
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -58,8 +59,7 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
             (N, C, g, g).
         """
         tokens = self.patch_embed(images.to(self.pos_embed.dtype)) + self.pos_embed
-        for tokens in self.block_outputs(tokens, block_vectors):  # noqa: B020 - the last one counts
-            pass
+        *_, tokens = self.block_outputs(tokens, block_vectors)
         features: Tensor = self.neck(tokens.permute(0, 3, 1, 2))
         return features
 
@@ -87,7 +87,7 @@ class ConvStem(nn.Module):
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(_conv(before, width, stride=2), nn.ReLU(), ResidualBlock(width))
-                for before, width in zip(widths, widths[1:], strict=False)
+                for before, width in pairwise(widths)
             )
         )
 
@@ -135,9 +135,10 @@ def _attend_in_windows(attention: Any, tokens: Tensor, side: int) -> Tensor:
 
 def to_windows(tokens: Tensor, side: int) -> Tensor:
     """(N, h, w, D), padded with zeros on the right and below, to (N windows, side, side, D)."""
-    height, width = tokens.shape[1:3]
+    batch, height, width, dim = tokens.shape
     padded = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
-    windows = padded.unflatten(2, (-1, side)).unflatten(1, (-1, side))
+    rows, columns = padded.shape[1] // side, padded.shape[2] // side
+    windows = padded.reshape(batch, rows, side, columns, side, dim)
     return windows.transpose(2, 3).flatten(0, 2)
 
 
@@ -145,8 +146,8 @@ def from_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor
     """Undo `to_windows`: (N windows, side, side, D) to (N, height, width, D)."""
     side = windows.shape[1]
     rows, columns = -(-height // side), -(-width // side)
-    grid = windows.unflatten(0, (batch, rows, columns)).transpose(2, 3)
-    return grid.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+    grid = windows.reshape(batch, rows, columns, side, side, -1).transpose(2, 3)
+    return grid.reshape(batch, rows * side, columns * side, -1)[:, :height, :width]
 
 
 def _attend(attention: Any, tokens: Tensor) -> Tensor:
@@ -173,7 +174,7 @@ def relative_bias(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: 
     Returns:
         What is added to the attention logits, (B, heads, h w, h w).
     """
-    q = q.unflatten(2, (height, width))
+    q = q.reshape(*q.shape[:2], height, width, -1)
     vertical = torch.einsum("bnhwc,hkc->bnhwk", q, _by_distance(rows, height))
     horizontal = torch.einsum("bnhwc,wkc->bnhwk", q, _by_distance(columns, width))
     bias = vertical[..., :, None] + horizontal[..., None, :]  # (B, heads, h, w, h, w)
@@ -290,5 +291,6 @@ class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
         weights = torch.stack(
             [mlp(tokens[:, n]) for n, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )  # (N, 4, C / 8)
-        logits: Tensor = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
-        return logits.float()
+        batch, _, height, width = upscaled.shape
+        logits = weights @ upscaled.flatten(2)
+        return logits.float().reshape(batch, -1, height, width)

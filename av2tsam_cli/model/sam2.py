@@ -53,7 +53,7 @@ class Sam2ImageEncoder(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Images to patch embeddings with positions, (N, 4g, 4g, D)."""
         patches: Tensor = self.backbone.patch_embed(images)
-        positions: Tensor = self.backbone._get_pos_embed(patches.shape[1:3])  # noqa: SLF001 - its name for it
+        positions: Tensor = self.backbone._get_pos_embed(patches.shape[1:3])
         return patches + positions
 
     def stage_outputs(self, images: Tensor, block_vectors: Sequence[Tensor] | None) -> list[Tensor]:
@@ -86,7 +86,7 @@ class Sam2ImageEncoder(nn.Module):
 
 
 def _hiera(config: Sam2Config) -> Any:
-    """transformers' Hiera with our sizes."""
+    """The Hiera of transformers with our sizes."""
     sam2 = import_quietly("transformers.models.sam2.modeling_sam2")
     return sam2.Sam2HieraDetModel(
         sam2.Sam2HieraDetConfig(
@@ -109,7 +109,9 @@ def run_block(block: Any, tokens: Tensor) -> Tensor:
     """One block of the package's Hiera with fused attention: (N, h, w, D) to (N, h', w', D')."""
     normed = block.layer_norm1(tokens)
     # At a stage change the shortcut is the projection of the normed tokens, pooled.
-    shortcut = _pool(block.proj(normed), block.query_stride) if block.dim != block.dim_out else tokens
+    shortcut = (
+        _pool(block.proj(normed), block.query_stride) if block.dim != block.dim_out else tokens
+    )
     batch, height, width = shortcut.shape[:3]
     if block.window_size > 0:
         windows = to_windows(normed, block.window_size)
@@ -123,24 +125,26 @@ def run_block(block: Any, tokens: Tensor) -> Tensor:
 
 def _attend(attention: Any, tokens: Tensor) -> Tensor:
     """Attention over (B, h, w, D); the query may be pooled to a coarser grid."""
-    batch, height, width, _ = tokens.shape
     q, k, v = attention.qkv(tokens).chunk(3, dim=-1)
     q = _pool(q, attention.query_stride)
-    split = [
-        part.flatten(1, 2).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
-        for part in (q, k, v)
-    ]  # (B, heads, h w, D / heads) each
-    attended = F.scaled_dot_product_attention(*split)
-    attended = attended.transpose(1, 2).flatten(2).unflatten(1, q.shape[1:3])
-    result: Tensor = attention.proj(attended)
+    pooled = q.shape  # (B, h', w', D)
+    q, k, v = (_split_heads(part, attention.num_attention_heads) for part in (q, k, v))
+    attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, h' w', D / heads)
+    result: Tensor = attention.proj(attended.transpose(1, 2).reshape(pooled))
     return result
 
 
-def _pool(tokens: Tensor, stride: Sequence[int] | None) -> Tensor:
+def _split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, h, w, D) to (B, heads, h w, D / heads)."""
+    batch, height, width, _ = tokens.shape
+    return tokens.reshape(batch, height * width, heads, -1).transpose(1, 2)
+
+
+def _pool(tokens: Tensor, stride: list[int] | None) -> Tensor:
     """Largest value of each stride x stride cells, channel by channel; None leaves all."""
     if stride is None:
         return tokens
-    pooled = F.max_pool2d(tokens.permute(0, 3, 1, 2), kernel_size=stride, stride=stride)
+    pooled: Tensor = F.max_pool2d(tokens.permute(0, 3, 1, 2), kernel_size=stride, stride=stride)
     return pooled.permute(0, 2, 3, 1)
 
 

@@ -1,5 +1,6 @@
 """Reading other people's checkpoint files: safetensors or pickles, whole or in shards."""
 
+import codecs
 import json
 import pickle
 import re
@@ -25,14 +26,15 @@ HUB_FILES = (
 
 # LAION saved an epoch number and a score as numpy values beside the weights. These build numbers
 # and do nothing else; whatever else a pickle asks for is refused.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
 ALLOWED: tuple[Any, ...] = (
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # noqa: SLF001 - its only address
-    np._core.multiarray.scalar,  # noqa: SLF001 - the same, as numpy 2 writes it
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
     np.dtype,
     np.dtypes.Float64DType,
     np.dtypes.Float32DType,
     np.dtypes.Int64DType,
-    (__import__("_codecs").encode, "_codecs.encode"),
+    (codecs.encode, "_codecs.encode"),
 )
 
 # Names under which training scripts put the weights among other things.

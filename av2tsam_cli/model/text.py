@@ -37,9 +37,10 @@ class WordTokenizer:
         words = phrase.lower().split()
         unknown = [word for word in words if word not in self._ids]
         if unknown or not words:
+            what = ", ".join(unknown) or "an empty text"
             raise UsageError(
-                f"--text {phrase!r}: this model does not know {', '.join(unknown) or 'an empty text'}"
-                f"; its words are: {', '.join(self.known)}"
+                f"--text {phrase!r}: this model does not know {what}; its words are: "
+                f"{', '.join(self.known)}"
             )
         return torch.tensor([[BEGIN, *(self._ids[word] for word in words), END]])
 
