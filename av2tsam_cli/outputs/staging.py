@@ -68,7 +68,11 @@ def publish(part: Path, target: Path, *, overwrite: bool) -> None:
     # A folder cannot be renamed onto a full one: move the old one aside first.
     old = staging_path(target)
     target.rename(old)
-    part.rename(target)
+    try:
+        part.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
     shutil.rmtree(old)
 
 
