@@ -132,6 +132,7 @@ def _pictures(frames: Iterable[UInt8Array], rate: int) -> Iterator[VideoFrame]:
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
+            threads=1,  # on small frames more threads only wait for each other
         )
         picture.pts, picture.time_base = index, Fraction(1, rate)
         yield picture
