@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.quiet import import_without_init, off_meta
 from av2tsam_cli.embeddings.spectrogram import LogMel, PowerSpectrogram
+from av2tsam_cli.embeddings.stem import ConvStem
 
 INT16_PEAK = 32767.0
 
@@ -43,6 +44,8 @@ class ClapConfig:
     """Side of the square image that the spectrogram is folded to."""
     patch_size: int = 4
     """Side of a patch of that image."""
+    stem: Literal["patch", "conv"] = "patch"
+    """`patch`: one strided convolution. `conv`: a residual stem, for training from scratch."""
     dim: int = 96
     """Width of the first stage; doubles at each of the others."""
     depths: tuple[int, ...] = (2, 2, 6, 2)
@@ -118,7 +121,8 @@ class ClapEmbedder(nn.Module):
 
     def encode(self, image: Tensor) -> Tensor:
         """Image (B, 1, s, s) to tokens (B, tokens, latent_dim) after the last norm."""
-        tokens: Tensor = self.htsat.patch_embed(image.to(self.htsat.patch_embed.proj.weight.dtype))
+        weight = next(self.htsat.patch_embed.parameters())
+        tokens: Tensor = self.htsat.patch_embed(image.to(weight.dtype))
         for stage in self.htsat.layers:
             tokens = run_stage(stage, tokens)
         normalised: Tensor = self.htsat.norm(tokens)
@@ -195,7 +199,23 @@ def _htsat(config: ClapConfig) -> Any:
         ),
     )
     del tower.head
+    if config.stem == "conv":
+        tower.patch_embed = SpectrogramStem(config)
     return tower
+
+
+class SpectrogramStem(nn.Module):
+    """The residual stem as HTSAT takes its patches. s = `spec_size`."""
+
+    def __init__(self, config: ClapConfig) -> None:
+        super().__init__()
+        self.convs = ConvStem(channels=1, dim=config.dim, patch_size=config.patch_size)
+        self.norm = nn.LayerNorm(config.dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Spectrogram image (B, 1, s, s) to tokens (B, (s / patch)^2, dim)."""
+        tokens: Tensor = self.norm(self.convs(image).flatten(1, 2))
+        return tokens
 
 
 def _quantise(windows: Tensor) -> Tensor:

@@ -253,6 +253,7 @@ NANO = ModelConfig(
         fmax_hz=8_000,
         clip_samples=16_000,
         spec_size=64,
+        stem="conv",
         dim=48,
         depths=(2, 2, 4),
         heads=(2, 4, 8),

@@ -7,7 +7,6 @@ prompt n, and a vector may be added to the input of every encoder block.
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.quiet import import_without_init, off_meta
+from av2tsam_cli.embeddings.stem import ConvStem
 from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
 
@@ -45,7 +45,7 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
             global_attn_indexes=config.global_blocks,
         )
         if config.stem == "conv":
-            self.patch_embed = ConvStem(config.dim, config.patch_size)
+            self.patch_embed = ConvStem(channels=3, dim=config.dim, patch_size=config.patch_size)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, images: Tensor, block_vectors: Sequence[Tensor] | None = None) -> Tensor:
@@ -72,46 +72,6 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
                 tokens = tokens + block_vectors[number][:, None, None, :]
             tokens = run_block(block, tokens)
             yield tokens
-
-
-class ConvStem(nn.Module):
-    """Residual convolutions in place of the patch embedding: easier to train from scratch.
-
-    One 3x3 convolution of stride 2 and one residual block per halving; widths double up to `dim`.
-    """
-
-    def __init__(self, dim: int, patch_size: int) -> None:
-        super().__init__()
-        halvings = int(math.log2(patch_size))
-        widths = [3, *(dim >> (halvings - 1 - n) for n in range(halvings))]
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(_conv(before, width, stride=2), nn.ReLU(), ResidualBlock(width))
-                for before, width in pairwise(widths)
-            )
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) to (N, g, g, D)."""
-        maps: Tensor = self.stages(images)
-        return maps.permute(0, 2, 3, 1)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm around a shortcut. (N, W, h, w) to the same."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.convs = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(N, W, h, w) to the same."""
-        return F.relu(maps + self.convs(maps))
-
-
-def _conv(before: int, width: int, stride: int = 1) -> nn.Module:
-    convolution = nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(width))
 
 
 def run_block(block: Any, tokens: Tensor) -> Tensor:
