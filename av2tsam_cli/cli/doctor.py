@@ -1,16 +1,13 @@
 """`av2tsam doctor`: what this installation is and can do."""
 
-from __future__ import annotations
-
 import os
 import platform
-from collections.abc import Sequence
 from importlib import metadata
 
 from av2tsam_cli import __version__
 from av2tsam_cli.cli.console import print_json, print_text
 from av2tsam_cli.cli.models import installed
-from av2tsam_cli.cli.options import Parser
+from av2tsam_cli.cli.options import Debug, Json, new_app
 
 PACKAGES = (
     "torch",
@@ -28,15 +25,12 @@ DECODERS = ("h264", "hevc", "vp9", "av1", "prores", "aac", "mp3", "opus", "flac"
 ENCODERS = ("libx264", "libvpx-vp9", "aac", "libopus")
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run the command; 1 where something that `segment` needs is missing."""
-    parser = Parser(
-        "av2tsam doctor",
-        description="Show versions, devices, codecs and models of this installation.",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse(argv)
+app = new_app()
+
+
+@app.command()
+def doctor(*, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
+    """Show versions, devices, codecs and models; exit code 1 where `segment` misses something."""
     report: dict[str, object] = {
         "av2tsam": __version__,
         "python": platform.python_version(),
@@ -47,11 +41,11 @@ def run(argv: Sequence[str]) -> int:
         "models": [name for name, path in installed().items() if path is not None],
     }
     wanting = _wanting(report)
-    if arguments.json:
+    if json:
         print_json({**report, "missing": wanting})
     else:
-        print_text("".join(f"{key:<18} {_shown(value)}\n" for key, value in report.items()))
-        print_text(f"{'missing':<18} {_shown(wanting) or 'nothing'}\n")
+        rows = {**report, "missing": wanting}
+        print_text("".join(f"{key:<18} {_shown(value)}\n" for key, value in rows.items()))
     return 1 if wanting else 0
 
 
@@ -103,5 +97,7 @@ def _wanting(report: dict[str, object]) -> list[str]:
 
 def _shown(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(value)
-    return {True: "yes", False: "no", None: "missing"}.get(value, str(value))  # type: ignore[call-overload, no-any-return]
+        return ", ".join(value) or "nothing"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "missing" if value is None else str(value)

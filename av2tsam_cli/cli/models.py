@@ -1,33 +1,62 @@
 """`av2tsam models`: which models are installed, and what they are."""
 
-from __future__ import annotations
+from json import JSONDecodeError, dumps, loads
+from typing import Annotated
 
-import json
-from collections.abc import Sequence
+import typer
 
 from av2tsam_cli.cli.console import print_json, print_text
-from av2tsam_cli.cli.options import Parser
+from av2tsam_cli.cli.options import Debug, Json, new_app
 from av2tsam_cli.errors import WeightsError
 
-DESCRIPTION = """\
-  list             the models by name, and where their files are
-  info [MODEL]     what a model is: its configuration and what is known of its training
-  path [MODEL]     where its file is
+app = new_app("Show which models are installed, and what they are.")
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A name, or a checkpoint's path.",
+        show_default="the best that is installed",
+    ),
+]
 
-MODEL is a name or a checkpoint's path (default: the best that is installed).
-"""
+
+@app.command("list")
+def list_models(*, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
+    """Show the models by name, and where their files are."""
+    for name, path in installed().items():
+        if json:
+            print_json({"model": name, "installed": path is not None, "path": path})
+        else:
+            print_text(f"{name:<16} {path or 'not installed'}\n")
+    return 0
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run the command and return its exit code."""
-    parser = Parser("av2tsam models", description=DESCRIPTION)
-    parser.add_argument("action", choices=("list", "info", "path"))
-    parser.add_argument("model", nargs="?", metavar="MODEL")
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout, a line each")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse(argv)
-    actions = {"list": _list, "info": _info, "path": _path}
-    actions[arguments.action](arguments.model, as_json=arguments.json)
+@app.command()
+def info(model: Name = None, *, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
+    """Show what a model is: its configuration and what is known of its training."""
+    from av2tsam_cli.model.checkpoint import read_metadata
+    from av2tsam_cli.model.weights import resolve
+
+    path = resolve(model)
+    values = {key: _value(text) for key, text in sorted(read_metadata(path).items())}
+    record = {"path": str(path), "bytes": path.stat().st_size, **values}
+    if json:
+        print_json(record)
+    else:
+        print_text("".join(f"{key}: {_shown(value)}\n" for key, value in record.items()))
+    return 0
+
+
+@app.command()
+def path(model: Name = None, *, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
+    """Show where a model's file is."""
+    from av2tsam_cli.model.weights import resolve
+
+    found = str(resolve(model))
+    if json:
+        print_json({"model": model, "path": found})
+    else:
+        print_text(found + "\n")
     return 0
 
 
@@ -44,44 +73,13 @@ def installed() -> dict[str, str | None]:
     return found
 
 
-def _list(_model: str | None, *, as_json: bool) -> None:
-    for name, path in installed().items():
-        if as_json:
-            print_json({"model": name, "installed": path is not None, "path": path})
-        else:
-            print_text(f"{name:<12} {path or 'not installed'}\n")
-
-
-def _info(model: str | None, *, as_json: bool) -> None:
-    from av2tsam_cli.model.checkpoint import read_metadata
-    from av2tsam_cli.model.weights import resolve
-
-    path = resolve(model)
-    values = {key: _value(text) for key, text in sorted(read_metadata(path).items())}
-    record = {"path": str(path), "bytes": path.stat().st_size, **values}
-    if as_json:
-        print_json(record)
-    else:
-        print_text("".join(f"{key}: {_shown(value)}\n" for key, value in record.items()))
-
-
-def _path(model: str | None, *, as_json: bool) -> None:
-    from av2tsam_cli.model.weights import resolve
-
-    path = str(resolve(model))
-    if as_json:
-        print_json({"model": model, "path": path})
-    else:
-        print_text(path + "\n")
-
-
 def _value(text: str) -> object:
     """Metadata is text; most of it is JSON."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return loads(text)
+    except JSONDecodeError:
         return text
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else dumps(value)

@@ -1,111 +1,95 @@
 """How words become values, and the options that several commands share."""
 
-from __future__ import annotations
-
-import argparse
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from fractions import Fraction
+from glob import glob
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Literal
 
-from av2tsam_cli.errors import UsageError
+import typer
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+NETWORK = "Network"
+TALK = "What it says"
+EXPERT = "Expert options"
 
-
-class Parser(argparse.ArgumentParser):
-    """A parser that raises `UsageError` with one line and takes INPUTs on both sides of options."""
-
-    def __init__(self, prog: str, **settings: str) -> None:
-        super().__init__(
-            prog=prog,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            **settings,  # type: ignore[arg-type]
-        )
-
-    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse the words of one command.
-
-        Raises:
-            UsageError: In one line, with where to look things up.
-        """
-        arguments, unknown = self.parse_known_intermixed_args(argv)
-        if unknown:
-            raise UsageError(
-                self.unknown("option", unknown[0], self._option_string_actions, self.prog)
-            )
-        return arguments
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print before it leaves the process."""
-        raise UsageError(f"{message}; see: {self.prog} --help")
-
-    @staticmethod
-    def unknown(what: str, word: str, known: Iterable[str], prog: str) -> str:
-        """Say that nothing has this name, and what does that looks like it."""
-        from difflib import get_close_matches
-
-        near = get_close_matches(word.partition("=")[0], list(known), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"see: {prog} --help"
-        return f"unknown {what} {word}; {hint}"
-
-
-def add_talk_options(parser: Parser) -> None:
-    """What a command says, and how: --json, --quiet, --debug."""
-    group = parser.add_argument_group("what it says")
-    group.add_argument(
-        "--json", action="store_true", help="print one JSON object per result on stdout"
-    )
-    group.add_argument(
-        "--quiet", action="store_true", help="print nothing but errors: no notes, no progress bar"
-    )
-    group.add_argument(
-        "--debug", action="store_true", help="show the traceback where something goes wrong"
-    )
-
-
-def add_model_options(parser: Parser) -> None:
-    """Which network runs, and where: --model, --device."""
-    group = parser.add_argument_group("network")
-    group.add_argument(
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    typer.Option("--device", help="Where the network runs.", rich_help_panel=NETWORK),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
         "--model",
         metavar="NAME|FILE",
-        help="a model that 'av2tsam models list' shows, or a checkpoint "
-        "(default: the best that is installed)",
-    )
-    group.add_argument(
-        "--device", choices=DEVICES, default="auto", help="where it runs (default: auto)"
-    )
-
-
-def add_expert_model_options(group: argparse._ArgumentGroup) -> None:
-    """How the network runs: --precision, --batch-size."""
-    group.add_argument(
+        help="A model that 'av2tsam models list' shows, or a checkpoint.",
+        show_default="the best that is installed",
+        rich_help_panel=NETWORK,
+    ),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(
         "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="numbers that the network runs in (default: auto, which is bf16 on GPUs that have "
-        "it and fp32 elsewhere)",
-    )
-    group.add_argument(
+        help="Numbers that the network runs in; auto is bf16 on GPUs that have it, fp32 elsewhere.",
+        rich_help_panel=EXPERT,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
         "--batch-size",
-        type=whole_number,
+        min=1,
         metavar="N",
-        help="frames per run of the network; memory grows with it (default: what suits the "
-        "device and the model)",
+        help="Frames per run of the network; memory grows with it.",
+        show_default="what suits the device and the model",
+        rich_help_panel=EXPERT,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object per result on stdout.", rich_help_panel=TALK
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        help="Print nothing but errors: no notes, no progress bar.",
+        rich_help_panel=TALK,
+    ),
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="Show the traceback where something goes wrong.", rich_help_panel=TALK
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what exists.", rich_help_panel="Output")
+]
+
+
+def new_app(help_text: str | None = None) -> typer.Typer:
+    """An app whose errors are ours to show."""
+    return typer.Typer(
+        help=help_text,
+        add_completion=False,
+        rich_markup_mode="markdown",  # joins the lines of a paragraph
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
 
 
 def seconds(text: str) -> float:
     """Seconds, or [HH:]MM:SS, with decimals."""
     try:
-        parts = [float(part) for part in text.split(":")]
+        parts = [float(part) for part in str(text).split(":")]  # Typer parses defaults as well
     except ValueError:
         parts = []
     if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text}: give seconds or [HH:]MM:SS, such as 90 or 1:30")
+        raise typer.BadParameter(f"{text}: give seconds or [HH:]MM:SS, such as 90 or 1:30")
     total_s = 0.0
     for part in parts:
         total_s = total_s * 60 + part
@@ -119,18 +103,18 @@ def rate(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         value = Fraction(0)
     if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text}: give a number above 0, such as 5 or 30000/1001")
+        raise typer.BadParameter(f"{text}: give a number above 0, such as 5 or 30000/1001")
     return value
 
 
-def decibels(text: str) -> float | None:
-    """A level in dBFS; `off` for None."""
+def decibels(text: str) -> float:
+    """A level in dBFS; `off` is the level that nothing is below."""
     if text == "off":
-        return None
+        return -math.inf
     try:
         return float(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text}: give a level such as -60, or off") from error
+        raise typer.BadParameter(f"{text}: give a level such as -60, or off") from error
 
 
 def probability(text: str) -> float:
@@ -140,22 +124,8 @@ def probability(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0.0 < value < 1.0:
-        raise argparse.ArgumentTypeError(f"{text}: give a number between 0 and 1, such as 0.5")
+        raise typer.BadParameter(f"{text}: give a number between 0 and 1, such as 0.5")
     return value
-
-
-def whole_number(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 1")
-    return int(text)
-
-
-def natural_number(text: str) -> int:
-    """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 0")
-    return int(text)
 
 
 def expand(words: Sequence[str]) -> tuple[Path, ...]:
@@ -163,8 +133,6 @@ def expand(words: Sequence[str]) -> tuple[Path, ...]:
 
     A word that matches nothing stays as it is, so that opening it can say what is wrong.
     """
-    from glob import glob
-
     paths: dict[Path, Path] = {}
     for word in words:
         matches = [] if Path(word).exists() else sorted(glob(word, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns

@@ -1,22 +1,28 @@
 """`av2tsam segment`: videos in, the sounding objects highlighted or as masks out."""
 
-from __future__ import annotations
-
-import argparse
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from av2tsam_cli.cli.console import Console, explain, print_json
 from av2tsam_cli.cli.options import (
-    Parser,
-    add_expert_model_options,
-    add_model_options,
-    add_talk_options,
+    EXPERT,
+    BatchSize,
+    Debug,
+    Device,
+    Json,
+    Model,
+    Overwrite,
+    Precision,
+    Quiet,
     decibels,
     expand,
+    new_app,
     probability,
     rate,
     seconds,
@@ -27,34 +33,158 @@ if TYPE_CHECKING:
     from av2tsam_cli.inference import LoadedModel
     from av2tsam_cli.pipeline import Plan, SegmentOptions, SegmentResult
 
-DESCRIPTION = """\
-Find what is making the sound in each video and write
-
-  --out x.mp4 (.mov .mkv .webm)     the same video with the sounding objects highlighted
-  --out DIR --format video          that for each input: DIR/<input name>.mp4
-  --out DIR --format masks          DIR/<input name>/000000.png ...: one 0/255 mask per frame
-  --out DIR --format overlays       DIR/<input name>/000000.png ...: one highlighted image per frame
-"""
-EPILOG = """\
-Inputs of one name from several folders would overwrite each other: that is found before the work
-and refused. Nothing is replaced without --overwrite, and nothing half-written is left behind.
-Where several inputs fail for different reasons the exit code is 1.
-"""
-
-
-def run(argv: Sequence[str]) -> int:
-    """Run the command and return its exit code."""
-    arguments = _parser().parse(argv)
-    request = _request(arguments)
-    console = Console(quiet=arguments.quiet, debug=arguments.debug)
-    with console.logged():
-        return _Batch(request, console, json=arguments.json).run()
-
-
+OUTPUT = "Output"
+PART = "Part of the video"
 NANO_NOTE = (
     "using nano, the small built-in model: it knows the drawn objects of its synthetic training "
     "scenes, and is for trying things out; see: av2tsam models info nano"
 )
+
+app = new_app()
+
+
+@app.command()
+def segment(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT", help="Videos, or quoted patterns.")
+    ],
+    *,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="A video (.mp4, .mov, .mkv, .webm), or a folder.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    kind: Annotated[
+        Literal["video", "masks", "overlays"] | None,
+        typer.Option(
+            "--format",
+            help="What to write into the folder --out: NAME.mp4, or NAME/000000.png ... with a "
+            "0/255 mask or a highlighted picture per frame.",
+            show_default="video where --out names one",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Leave inputs out whose output exists.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    start: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="TIME",
+            help="Begin here: seconds, or [HH:]MM:SS.",
+            rich_help_panel=PART,
+        ),
+    ] = 0.0,
+    end: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds,
+            metavar="TIME",
+            help="End here: seconds, or [HH:]MM:SS.",
+            show_default="the end of the video",
+            rich_help_panel=PART,
+        ),
+    ] = None,
+    audio_stream: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|LANG",
+            help="Which sound: 0 is the first audio stream; or a language, such as eng.",
+            show_default="the one that players take",
+            rich_help_panel=PART,
+        ),
+    ] = None,
+    require_audio: Annotated[
+        bool,
+        typer.Option(
+            "--require-audio",
+            help="Fail with exit code 3 where there is no audio stream; otherwise all masks are "
+            "empty then.",
+            rich_help_panel=PART,
+        ),
+    ] = False,
+    model: Model = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    fps: Annotated[
+        Fraction | None,
+        typer.Option(
+            parser=rate,
+            metavar="RATE",
+            help="Masks per second that the network makes. In between, logits are interpolated "
+            "linearly; at the end of a second of sound they are held.",
+            show_default="every frame",
+            rich_help_panel=EXPERT,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            parser=probability,
+            metavar="P",
+            help="Probability from which a pixel belongs to the mask, between 0 and 1.",
+            rich_help_panel=EXPERT,
+        ),
+    ] = 0.5,
+    silence_dbfs: Annotated[
+        float,
+        typer.Option(
+            parser=decibels,
+            metavar="LEVEL",
+            help="Seconds of sound below this RMS level, in dB relative to full scale, get an "
+            "empty mask; off: none do.",
+            rich_help_panel=EXPERT,
+        ),
+    ] = -60.0,
+    precision: Precision = "auto",
+    batch_size: BatchSize = None,
+) -> int:
+    """Find what is making the sound in each video, and highlight it or write masks of it.
+
+    Inputs of one name from several folders would overwrite each other: that is refused before the
+    work. Nothing is replaced unasked, and nothing half-written is left behind. Where several
+    inputs fail for different reasons the exit code is 1.
+    """
+    from av2tsam_cli.pipeline import SegmentOptions
+
+    if overwrite and skip_existing:
+        raise UsageError("--overwrite and --skip-existing do not go together; pass one of them")
+    request = Request(
+        inputs=expand(inputs),
+        out=out,
+        options=SegmentOptions(
+            format=kind,
+            start_s=start,
+            stop_s=end,
+            fps=fps,
+            threshold=threshold,
+            silence_dbfs=silence_dbfs,
+            audio_stream=audio_stream,
+            require_audio=require_audio,
+            batch_size=batch_size,
+            overwrite=overwrite,
+        ),
+        model=model,
+        device=device,
+        precision=precision,
+        skip_existing=skip_existing,
+    )
+    _check_collisions(request)
+    console = Console(quiet=quiet, debug=debug)
+    with console.logged():
+        return _Batch(request, console, json=json).run()
 
 
 @dataclass(frozen=True)
@@ -65,7 +195,7 @@ class Request:
     """The videos, each once."""
     out: Path
     """A video file, or a folder."""
-    options: SegmentOptions
+    options: "SegmentOptions"
     """What to make of each."""
     model: str | None
     """Name or path; None for the best installed one."""
@@ -83,115 +213,6 @@ class Request:
 
         kind, target = place_output(source, self.out, self.options.format)
         return output_path(target, kind, source)
-
-
-def _parser() -> Parser:
-    parser = Parser("av2tsam segment", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a video, or a quoted pattern")
-    output = parser.add_argument_group("output")
-    output.add_argument("--out", required=True, type=Path, metavar="PATH", help="where it goes")
-    output.add_argument(
-        "--format",
-        choices=("video", "masks", "overlays"),
-        help="what to write (default: video where --out names one)",
-    )
-    existing = output.add_mutually_exclusive_group()
-    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    existing.add_argument(
-        "--skip-existing", action="store_true", help="leave inputs out whose output exists"
-    )
-    _add_part_options(parser)
-    add_model_options(parser)
-    add_talk_options(parser)
-    _add_expert_options(parser)
-    return parser
-
-
-def _add_part_options(parser: Parser) -> None:
-    part = parser.add_argument_group("part of the video")
-    part.add_argument(
-        "--start",
-        type=seconds,
-        default=0.0,
-        metavar="TIME",
-        help="seconds or [HH:]MM:SS at which to begin (default: 0)",
-    )
-    part.add_argument(
-        "--end",
-        type=seconds,
-        metavar="TIME",
-        help="seconds or [HH:]MM:SS at which to end (default: the end of the video)",
-    )
-    part.add_argument(
-        "--audio-stream",
-        metavar="N|LANG",
-        help="which sound: 0 is the first audio stream; or a language such as eng "
-        "(default: the one that players take)",
-    )
-    part.add_argument(
-        "--require-audio",
-        action="store_true",
-        help="fail with exit code 3 where there is no audio stream (default: all masks are empty)",
-    )
-
-
-def _add_expert_options(parser: Parser) -> None:
-    expert = parser.add_argument_group("expert options")
-    expert.add_argument(
-        "--fps",
-        type=rate,
-        metavar="RATE",
-        help="masks per second made by the network; in between, logits are interpolated linearly, "
-        "and held where the second of sound ends (default: every frame)",
-    )
-    expert.add_argument(
-        "--threshold",
-        type=probability,
-        default=0.5,
-        metavar="P",
-        help="probability from which a pixel belongs to the mask, 0 to 1 (default: 0.5)",
-    )
-    expert.add_argument(
-        "--silence-dbfs",
-        type=decibels,
-        default=-60.0,
-        metavar="LEVEL",
-        help="seconds of sound below this RMS level, in dB relative to full scale, get an empty "
-        "mask; off: none do (default: -60)",
-    )
-    add_expert_model_options(expert)
-
-
-def _request(arguments: argparse.Namespace) -> Request:
-    """Check what was asked for.
-
-    Raises:
-        UsageError: It does not fit together.
-    """
-    from av2tsam_cli.pipeline import SegmentOptions
-
-    request = Request(
-        inputs=expand(arguments.inputs),
-        out=arguments.out,
-        options=SegmentOptions(
-            format=arguments.format,
-            start_s=arguments.start,
-            stop_s=arguments.end,
-            fps=arguments.fps,
-            threshold=arguments.threshold,
-            silence_dbfs=arguments.silence_dbfs,
-            audio_stream=arguments.audio_stream,
-            require_audio=arguments.require_audio,
-            batch_size=arguments.batch_size,
-            overwrite=arguments.overwrite,
-        ),
-        model=arguments.model,
-        device=arguments.device,
-        precision=arguments.precision,
-        skip_existing=arguments.skip_existing,
-    )
-    _check_collisions(request)
-    return request
 
 
 def _check_collisions(request: Request) -> None:
@@ -229,7 +250,7 @@ class _Batch:
     def run(self) -> int:
         """Check every input, then load the model, then work; one that fails stops no other."""
         try:
-            plans = [plan for source in self.request.inputs if (plan := self._plan(source))]
+            plans = [plan for source in self.request.inputs for plan in self._plans(source)]
             if plans and (model := self._load(plans)):
                 for plan in plans:
                     self._segment(plan, model)
@@ -239,20 +260,21 @@ class _Batch:
             raise
         return self.codes.pop() if len(self.codes) == 1 else min(1, len(self.codes))
 
-    def _plan(self, source: Path) -> Plan | None:
+    def _plans(self, source: Path) -> "list[Plan]":
+        """What is to be done with one input; nothing where it is skipped or cannot be done."""
         from av2tsam_cli.pipeline import plan_video
 
         place = self.request.place(source)
         if self.request.skip_existing and place.exists():
             self.console.note(f"{source}: skipped, {place} exists")
             self._done(source, {"outputs": [place], "skipped": True})
-            return None
-        plan = None
+            return []
+        plans: list[Plan] = []
         with self._reporting(source):
-            plan = plan_video(source, self.request.out, self.request.options)
-        return plan
+            plans.append(plan_video(source, self.request.out, self.request.options))
+        return plans
 
-    def _load(self, plans: Sequence[Plan]) -> LoadedModel | None:
+    def _load(self, plans: "Sequence[Plan]") -> "LoadedModel | None":
         from av2tsam_cli.inference import load_model
 
         request = self.request
@@ -267,7 +289,7 @@ class _Batch:
             self.console.note(NANO_NOTE)
         return model
 
-    def _segment(self, plan: Plan, model: LoadedModel) -> None:
+    def _segment(self, plan: "Plan", model: "LoadedModel") -> None:
         from av2tsam_cli.pipeline import segment_planned
 
         source = plan.info.path
@@ -299,7 +321,7 @@ class _Batch:
             print_json({"input": source, **record})
 
 
-def _summary(result: SegmentResult) -> str:
+def _summary(result: "SegmentResult") -> str:
     speed = result.frames / result.wall_s
     return (
         f"{result.outputs[0]}: {result.frames} frames in {result.wall_s:.1f} s "

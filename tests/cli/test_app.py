@@ -1,0 +1,96 @@
+import subprocess
+import sys
+
+import pytest
+
+from av2tsam_cli import __version__
+from av2tsam_cli.__main__ import main
+
+HEAVY = ("torch", "av", "cv2", "librosa", "transformers", "scipy", "numpy")
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(  # noqa: S603 - our own interpreter and code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], [], ["segment", "--help"], ["data", "synth", "-h"]])
+def test_help_needs_none_of_the_heavy_packages(words: list[str]) -> None:
+    out = run_python(
+        "import sys\n"
+        "from av2tsam_cli.__main__ import main\n"
+        "try:\n"
+        f"    code = main({words!r})\n"
+        "except SystemExit as end:\n"
+        "    code = end.code\n"
+        f"print('CODE', code, [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    assert "usage: av2tsam" in out.lower()
+    assert out.splitlines()[-1] == "CODE 0 []"
+
+
+def test_importing_the_package_imports_no_torch_but_offers_its_names() -> None:
+    out = run_python(
+        "import sys, av2tsam_cli\n"
+        "print('torch' in sys.modules, sorted(dir(av2tsam_cli)))\n"
+        "print(callable(av2tsam_cli.segment_video), 'torch' in sys.modules)\n"
+    )
+    assert out.splitlines() == [
+        "False ['__version__', 'load_model', 'segment_video']",
+        "True False",
+    ]
+
+
+def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    for word in ("segment", "data", "models", "doctor", "exit codes", "130"):
+        assert word in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"av2tsam {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["segmnt"], "unknown command segmnt; did you mean segment?"),
+        (["--verison"], "unknown option --verison; did you mean --version?"),
+        (
+            ["segment", "a.mp4", "--out", "o.mp4", "--thresold", "1"],
+            "Possible options: --help, --threshold",
+        ),
+        (["segment", "a.mp4", "--out", "o.mp4", "--wild"], "see: av2tsam segment --help"),
+        (["segment", "--out", "o.mp4"], "INPUT"),
+        (["segment", "a.mp4"], "--out"),
+        (["segment", "a.mp4", "--out", "o.mp4", "--device", "tpu"], "--device"),
+        (["segment", "a.mp4", "--out", "o.mp4", "--fps", "often"], "often"),
+        (
+            ["segment", "a.mp4", "--out", "o.mp4", "--overwrite", "--skip-existing"],
+            "do not go together",
+        ),
+        (["data", "paint", "x"], "paint"),
+        (["models", "sell"], "sell"),
+    ],
+)
+def test_words_that_make_no_sense_are_one_line_and_exit_code_2(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 1
+    assert err.startswith("av2tsam: error: ")
+    assert complaint in err
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", "a.mp4", "--out", "o.avi", "--debug"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("av2tsam: error: ")

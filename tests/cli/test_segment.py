@@ -1,0 +1,368 @@
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from av2tsam_cli.__main__ import main
+
+MakeClip = Callable[..., Path]
+Tone = Callable[..., npt.NDArray[np.float32]]
+Records = list[dict[str, Any]]
+KEYS = {
+    "input",
+    "outputs",
+    "frames",
+    "duration_s",
+    "model",
+    "device",
+    "precision",
+    "wall_s",
+    "frames_with_mask",
+    "mean_area",
+}
+
+
+class Segment:
+    """Runs `av2tsam segment` with the tiny model and keeps what it said."""
+
+    def __init__(self, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.model = model
+        self.capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *words: object, model: object = None) -> int:
+        code = main(
+            ["segment", *map(str, words), "--device", "cpu", "--model", str(model or self.model)]
+        )
+        self.out, self.err = self.capsys.readouterr()
+        return code
+
+    @property
+    def records(self) -> Records:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def only_line(self) -> str:
+        (line,) = self.err.splitlines()
+        return line
+
+
+@pytest.fixture
+def segment(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> Segment:
+    return Segment(tiny_model, capsys)
+
+
+@pytest.fixture
+def clip(make_clip: MakeClip, tone: Tone) -> Path:
+    return make_clip(rate=8, sounds=[{"samples": tone(1.0)}])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_an_overlay_video_has_every_frame_and_the_sound(
+    segment: Segment, clip: Path, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    assert segment(clip, "--out", out) == 0
+    with av.open(str(out)) as video:
+        assert len(video.streams.audio) == 1
+        pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    assert len(pictures) == 8
+    assert pictures[0].shape == (48, 64, 3)
+    assert not segment.out
+    # A grey clip has no colour: what is coloured is the highlight.
+    assert any(np.ptp(picture.astype(int), axis=2).max() > 40 for picture in pictures)
+
+
+@pytest.mark.parametrize("kind", ["masks", "overlays"])
+def test_a_folder_gets_a_picture_per_frame(
+    segment: Segment, clip: Path, tmp_path: Path, kind: str
+) -> None:
+    assert segment(clip, "--out", tmp_path / "out", "--format", kind) == 0
+    assert names(tmp_path / "out") == ["clip", *(f"clip/{k:06d}.png" for k in range(8))]
+    picture = cv2.imread(str(tmp_path / "out/clip/000003.png"), cv2.IMREAD_UNCHANGED)
+    if kind == "masks":
+        assert picture.shape == (48, 64)
+        assert set(np.unique(picture)) == {0, 255}
+    else:
+        assert picture.shape == (48, 64, 3)
+
+
+def test_json_is_one_object_on_stdout_and_people_are_told_on_stderr(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    assert segment(clip, "--json", "--out", tmp_path / "o.mp4") == 0
+    (record,) = segment.records
+    assert set(record) == KEYS
+    assert record["input"] == str(clip)
+    assert record["outputs"] == [str(tmp_path / "o.mp4")]
+    assert record["frames"] == 8
+    assert record["duration_s"] == pytest.approx(1.0)
+    assert record["frames_with_mask"] == 8
+    assert 0 < record["mean_area"] < 1
+    assert "8 frames" in segment.only_line
+
+
+def test_quiet_says_nothing(segment: Segment, make_clip: MakeClip, tmp_path: Path) -> None:
+    assert segment(make_clip(rate=4), "--out", tmp_path / "o.mp4", "--quiet") == 0
+    assert (segment.out, segment.err) == ("", "")
+
+
+def test_no_sound_is_said_in_one_line_and_all_masks_are_empty(
+    segment: Segment, make_clip: MakeClip, tmp_path: Path
+) -> None:
+    clip = make_clip(rate=4)
+    assert segment(clip, "--out", tmp_path / "o.mp4", "--json") == 0
+    assert segment.err.splitlines()[0] == f"av2tsam: {clip}: has no sound, so all masks are empty"
+    assert segment.records[0]["frames_with_mask"] == 0
+    assert segment.records[0]["mean_area"] == 0
+
+
+def test_no_sound_fails_where_it_is_required(
+    segment: Segment, make_clip: MakeClip, tmp_path: Path
+) -> None:
+    assert segment(make_clip(rate=4), "--out", tmp_path / "o.mp4", "--require-audio") == 3
+    assert "has no sound" in segment.only_line
+    assert names(tmp_path) == ["clip.mp4"]
+
+
+def test_options_reach_the_work(
+    segment: Segment, make_clip: MakeClip, tone: Tone, tmp_path: Path
+) -> None:
+    sounds = [
+        {"samples": tone(3.0) * 0, "language": "deu"},
+        {"samples": tone(3.0), "language": "eng"},
+    ]
+    clip = make_clip(seconds=3, rate=10, sounds=sounds)
+    common = ("--out", tmp_path / "o.mp4", "--json", "--overwrite")
+    assert segment(clip, *common, "--start", "0:01", "--end", "2.5") == 0
+    assert segment.records[0]["frames"] == 15
+    assert segment.records[0]["frames_with_mask"] == 0  # the first track is silent
+    assert segment(clip, *common, "--audio-stream", "eng", "--fps", "2") == 0
+    assert segment.records[0]["frames_with_mask"] == 30
+    assert segment(clip, *common, "--audio-stream", "1", "--threshold", "0.999") == 0
+    assert segment.records[0]["frames_with_mask"] == 0
+    assert segment(clip, *common, "--silence-dbfs", "off", "--batch-size", "2") == 0
+    assert segment.records[0]["frames_with_mask"] == 30
+    assert segment(clip, *common, "--audio-stream", "eng", "--precision", "bf16") == 0
+    assert segment.records[0]["precision"] == "bf16"
+
+
+def test_inputs_may_stand_on_both_sides_of_options(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    other = shutil.copy(clip, tmp_path / "other.mp4")
+    out = tmp_path / "out"
+    assert segment(clip, "--out", out, "--format", "masks", other, "--quiet") == 0
+    assert names(out)[0::9] == ["clip", "other"]
+
+
+def test_several_inputs_make_a_video_each_and_one_that_fails_stops_no_other(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    shutil.copy(clip, tmp_path / "other.mp4")
+    (tmp_path / "broken.mp4").write_text("not a video")
+    pattern = tmp_path / "*.mp4"
+    out = tmp_path / "out"
+    out.mkdir()
+    assert segment(pattern, "--out", out, "--format", "video", "--json") == 3
+    assert names(out) == ["clip.mp4", "other.mp4"]
+    failed = [record for record in segment.records if "error" in record]
+    assert len(segment.records) == 3
+    assert [record["input"] for record in failed] == [str(tmp_path / "broken.mp4")]
+    assert failed[0]["exit_code"] == 3
+
+
+def test_inputs_that_fail_for_different_reasons_give_exit_code_1(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.mp4").write_text("not a video")
+    (tmp_path / "out" / "clip").mkdir(parents=True)
+    (tmp_path / "out" / "clip" / "000000.png").touch()
+    words = (clip, tmp_path / "broken.mp4", "--out", tmp_path / "out", "--format", "masks")
+    assert segment(*words) == 1
+    assert len(segment.err.splitlines()) == 2
+
+
+def test_what_exists_can_be_skipped_or_replaced(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "o.mp4"
+    out.write_bytes(b"precious")
+    assert segment(clip, "--out", out, "--json") == 2
+    assert "--overwrite" in segment.only_line
+    assert "--overwrite" in segment.records[0]["error"]
+    assert segment(clip, "--out", out, "--skip-existing", "--json") == 0
+    assert segment.records == [{"input": str(clip), "outputs": [str(out)], "skipped": True}]
+    assert out.read_bytes() == b"precious"
+    assert segment(clip, "--out", out, "--overwrite") == 0
+    assert out.read_bytes() != b"precious"
+
+
+def test_inputs_of_one_name_are_refused_before_any_work(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    other = shutil.copy(clip, tmp_path / "a" / "CLIP.mp4")
+    out = tmp_path / "out"
+    assert segment(clip, other, "--out", out, "--format", "masks") == 2
+    assert str(clip) in segment.only_line
+    assert str(other) in segment.only_line
+    assert not out.exists()
+
+
+def test_several_inputs_do_not_go_into_one_video(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    other = shutil.copy(clip, tmp_path / "other.mp4")
+    assert segment(clip, other, "--out", tmp_path / "o.mp4") == 2
+    assert "--out DIR" in segment.only_line
+
+
+def test_one_file_named_twice_is_done_once(segment: Segment, clip: Path, tmp_path: Path) -> None:
+    assert segment(clip, tmp_path / "." / "clip.mp4", "--out", tmp_path / "o.mp4", "--json") == 0
+    assert len(segment.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("out", "words", "complaint"),
+    [
+        ("o.avi", (), ".mp4, .mov, .mkv, .webm"),
+        ("o.avi", ("--format", "video"), ".mp4, .mov, .mkv, .webm"),
+        ("folder", (), "--format"),
+        ("o.mp4", ("--format", "masks"), "needs a folder"),
+        ("clip.mp4", ("--overwrite",), "is the input itself"),
+        ("o.mp4", ("--start", "5"), "lies after its end"),
+        ("o.mp4", ("--start", "3", "--end", "2"), "--end 2 s is not after --start 3 s"),
+        ("o.mp4", ("--audio-stream", "7"), "no audio stream 7"),
+        ("o.mp4", ("--precision", "fp16"), "--precision fp16"),
+        ("clip.mp4/o.mp4", (), "clip.mp4"),
+    ],
+)
+def test_outputs_and_options_that_do_not_fit_are_one_line_and_exit_code_2(
+    segment: Segment, clip: Path, tmp_path: Path, out: str, words: tuple[str, ...], complaint: str
+) -> None:
+    assert segment(clip, "--out", tmp_path / out, *words) == 2
+    assert complaint in segment.only_line
+    assert names(tmp_path) == ["clip.mp4"]
+
+
+def write_text(path: Path) -> None:
+    path.write_text("once upon a time\n" * 50)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, make_folder, write_text, cut_short])
+def test_inputs_that_cannot_be_read_are_one_line_and_exit_code_3(
+    segment: Segment, clip: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(clip)
+    before = names(tmp_path)
+    assert segment(clip, "--out", tmp_path / "o.mp4") == 3
+    assert str(clip) in segment.only_line
+    assert segment(clip, "--out", tmp_path / "out", "--format", "masks") == 3
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"junk" * 100])
+def test_weights_that_cannot_be_loaded_are_exit_code_4(
+    segment: Segment, clip: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    if content is not None:
+        weights.write_bytes(content)
+    other = shutil.copy(clip, tmp_path / "other.mp4")
+    words = (clip, other, "--out", tmp_path / "out", "--format", "masks", "--json")
+    assert segment(*words, model=weights) == 4
+    assert str(weights) in segment.only_line
+    assert [record["exit_code"] for record in segment.records] == [4, 4]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_is_not_here_is_a_usage_error(
+    clip: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    if torch.backends.mps.is_available():
+        pytest.skip("mps is here")
+    out = str(tmp_path / "o.mp4")
+    words = ["segment", str(clip), "--out", out, "--model", str(tiny_model), "--device", "mps"]
+    assert main(words) == 2
+    assert "--device mps" in capsys.readouterr().err
+
+
+def test_odd_names_and_sizes_work(
+    segment: Segment, make_clip: MakeClip, tone: Tone, tmp_path: Path
+) -> None:
+    clip = make_clip(
+        "мой клип [1] 🎬.mkv",
+        rate=4,
+        size=(51, 37),
+        pixel_format="yuv444p",
+        sounds=[{"samples": tone(1.0)}],
+    )
+    assert segment(clip, "--out", tmp_path / "out", "--format", "masks") == 0
+    picture = (tmp_path / "out" / clip.stem / "000000.png").read_bytes()
+    decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert decoded.shape == (37, 51)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["video", "masks"])
+def test_an_interruption_tidies_up_and_exits_with_130(
+    segment: Segment,
+    make_clip: MakeClip,
+    tone: Tone,
+    tmp_path: Path,
+    number: signal.Signals,
+    kind: str,
+) -> None:
+    clip = make_clip(seconds=40, sounds=[{"samples": tone(40.0)}])
+    out = tmp_path / ("o.mp4" if kind == "video" else "out")
+    arrived: list[int] = []
+    before = signal.signal(number, lambda found, _: arrived.append(found))
+
+    over = threading.Event()
+
+    def interrupt_when_it_writes() -> None:
+        while not over.wait(0.05):
+            if list(tmp_path.rglob("*.part")):
+                os.kill(os.getpid(), number)
+                return
+
+    thread = threading.Thread(target=interrupt_when_it_writes, daemon=True)
+    thread.start()
+    try:
+        code = segment(clip, "--out", out, "--format", kind, "--json")
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(number, before)
+    assert code == 130
+    assert not arrived
+    assert "interrupted" in segment.only_line
+    assert segment.records[0]["exit_code"] == 130
+    assert names(tmp_path) == ["clip.mp4"]

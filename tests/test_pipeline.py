@@ -1,0 +1,244 @@
+import gc
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+import av2tsam_cli
+from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
+from av2tsam_cli.inference import LoadedModel, load_model
+from av2tsam_cli.masks import native_masks
+from av2tsam_cli.media.audio import read_windows
+from av2tsam_cli.media.frames import read_frames
+from av2tsam_cli.media.probe import probe
+from av2tsam_cli.model.prediction import select
+from av2tsam_cli.pipeline import SegmentOptions, masked_frames, plan_video, segment_video
+from av2tsam_cli.values import Frame
+
+MakeClip = Callable[..., Path]
+Tone = Callable[..., npt.NDArray[np.float32]]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> LoadedModel:
+    return load_model(tiny_model, device="cpu", precision="fp32")
+
+
+def masks_of(clip: Path, model: LoadedModel, **options: Any) -> list[BoolArray]:
+    plan = plan_video(clip, clip.parent, SegmentOptions(format="masks", **options))
+    return [mask for _, mask in masked_frames(plan, model)]
+
+
+def one_by_one(clip: Path, model: LoadedModel) -> list[BoolArray]:
+    """The masks as the paper makes them: frame by frame, each with its second of sound."""
+    network, info = model.network, probe(clip)
+    windows = {w.index: w for w in read_windows(info, rate_hz=network.clap.config.rate_hz)}
+    return [_one(network, frame, windows[int(frame.time_s)].samples) for frame in read_frames(info)]
+
+
+def _one(network: Any, frame: Frame, samples: npt.NDArray[np.float32]) -> BoolArray:
+    pixels = torch.from_numpy(frame.rgb.copy()).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        heard = network.embed_windows(torch.from_numpy(samples)[None])
+        prediction = network(*network.prepare(pixels), network.embed_frames(pixels), heard)
+    return native_masks(select(prediction), [frame.rgb.shape[:2]])[0]
+
+
+def test_masks_are_those_of_the_network_run_frame_by_frame(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    clip = make_clip(seconds=1.4, rate=10, sounds=[{"samples": tone(1.4)}])
+    expected = one_by_one(clip, model)
+    assert 0.05 < np.mean(expected) < 0.95
+    for batch_size in (1, 3, 64):
+        found = masks_of(clip, model, batch_size=batch_size)
+        differing = [np.mean(a != b) for a, b in zip(found, expected, strict=True)]
+        assert max(differing) < 0.01  # batching changes the last bits of a float
+
+
+def test_only_the_seconds_that_sound_have_masks(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    second = {"samples": tone(1.0), "start_s": 1.0, "codec": "pcm_s16le"}
+    clip = make_clip("clip.mkv", seconds=3, rate=8, sounds=[second])
+    areas = [mask.mean() for mask in masks_of(clip, model)]
+    assert len(areas) == 24
+    assert all(areas[8:16])
+    assert not any(areas[:8] + areas[16:])
+
+
+def test_silence_is_gated_by_its_level(make_clip: MakeClip, tone: Tone, model: LoadedModel) -> None:
+    faint = {"samples": tone(1.0) * 0.002, "codec": "pcm_s16le"}  # -63 dBFS
+    clip = make_clip("clip.mkv", rate=5, sounds=[faint])
+    assert not np.any(masks_of(clip, model))
+    assert np.all([mask.any() for mask in masks_of(clip, model, silence_dbfs=-70.0)])
+    assert np.all([mask.any() for mask in masks_of(clip, model, silence_dbfs=None)])
+
+
+def test_a_video_without_sound_has_empty_masks(make_clip: MakeClip, model: LoadedModel) -> None:
+    masks = masks_of(make_clip(rate=5), model)
+    assert len(masks) == 5
+    assert not np.any(masks)
+
+
+def test_masks_at_a_lower_rate_agree_on_its_frames_and_reach_all_others(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    clip = make_clip(seconds=2, rate=10, sounds=[{"samples": tone(2.0)}])
+    every, thinned = masks_of(clip, model), masks_of(clip, model, fps=Fraction(5))
+    assert len(thinned) == len(every)
+    assert max(np.mean(thinned[k] != every[k]) for k in range(0, 20, 2)) < 0.01
+    assert all(mask.any() for mask in thinned)
+    # Of the last key of a second only itself is known: it is held.
+    assert np.array_equal(thinned[9], thinned[8])
+
+
+def test_a_threshold_that_nothing_reaches_leaves_masks_empty(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    clip = make_clip(rate=5, sounds=[{"samples": tone(1.0)}])
+    assert not np.any(masks_of(clip, model, threshold=0.999))
+    assert np.all(masks_of(clip, model, threshold=0.001))
+
+
+def test_a_part_of_a_video_has_the_masks_of_that_part(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    clip = make_clip(seconds=3, rate=10, sounds=[{"samples": tone(3.0)}])
+    whole = masks_of(clip, model)
+    part = masks_of(clip, model, start_s=1.5, stop_s=2.5)
+    assert len(part) == 10
+    assert max(np.mean(a != b) for a, b in zip(part, whole[15:25], strict=True)) < 0.01
+
+
+def test_a_result_says_what_was_made(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path
+) -> None:
+    sound = {"samples": tone(1.0)}
+    clip = make_clip(seconds=2, rate=10, sounds=[sound])
+    seen: list[int] = []
+    result = av2tsam_cli.segment_video(
+        clip, tmp_path / "o.mp4", model=model, progress=seen.append, fps=Fraction(2)
+    )
+    assert result.outputs == (tmp_path / "o.mp4",)
+    assert result.frames == 20
+    assert result.frames_with_mask in {10, 11}  # AAC rings on into the next second
+    assert result.duration_s == pytest.approx(2.0)
+    assert result.model == str(model.name)
+    assert (result.device, result.precision) == ("cpu", "fp32")
+    assert 0.0 < result.mean_area < 1.0
+    assert seen == list(range(1, 21))
+    with av.open(str(tmp_path / "o.mp4")) as video:
+        assert len(list(video.decode(video=0))) == 20
+
+
+def test_masks_on_disk_are_the_masks(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path
+) -> None:
+    clip = make_clip(rate=6, size=(50, 38), sounds=[{"samples": tone(1.0)}])
+    segment_video(clip, tmp_path / "out", model=model, format="masks")
+    files = sorted((tmp_path / "out" / "clip").iterdir())
+    assert [file.name for file in files] == [f"{k:06d}.png" for k in range(6)]
+    for file, mask in zip(files, masks_of(clip, model), strict=True):
+        assert np.array_equal(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), mask * np.uint8(255))
+
+
+def test_frames_in_memory_depend_on_the_batch_and_not_on_the_length(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path
+) -> None:
+    clip = make_clip(seconds=8, rate=25, sounds=[{"samples": tone(8.0)}])
+    alive: list[int] = []
+
+    def count(done: int) -> None:
+        if done % 50 == 0:
+            alive.append(sum(type(thing) is Frame for thing in gc.get_objects()))
+
+    segment_video(clip, tmp_path / "o.mp4", model=model, batch_size=2, progress=count)
+    assert len(alive) == 4
+    assert max(alive) <= 16  # decode: 2 + 2, network: 2 + 2, and what is in somebody's hands
+
+
+@pytest.mark.parametrize("out", ["o.mp4", "o"])
+def test_what_goes_wrong_on_the_way_leaves_nothing_behind(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path, out: str
+) -> None:
+    clip = make_clip("clip.mp4", seconds=2, sounds=[{"samples": tone(2.0)}])
+    kind = "video" if out.endswith("mp4") else "masks"
+
+    def fail(done: int) -> None:
+        if done == 20:
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        segment_video(clip, tmp_path / out, model=model, format=kind, progress=fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_an_error_of_the_network_reaches_the_caller_and_leaves_nothing(
+    make_clip: MakeClip, tone: Tone, tiny_model: Path, tmp_path: Path
+) -> None:
+    clip = make_clip("clip.mp4", sounds=[{"samples": tone(1.0)}])
+    broken = load_model(tiny_model, device="cpu")
+    del broken.network.text_sam.mask_decoder
+    with pytest.raises(AttributeError, match="mask_decoder"):
+        segment_video(clip, tmp_path / "o.mp4", model=broken)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_span_without_frames_is_an_error(
+    make_clip: MakeClip, model: LoadedModel, tmp_path: Path
+) -> None:
+    clip = make_clip(rate=2)
+    with pytest.raises(Av2tsamError, match="no frame between"):
+        segment_video(clip, tmp_path / "o", model=model, format="masks", start_s=0.1, stop_s=0.2)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_start_after_the_end_of_the_video_is_found_before_the_work(make_clip: MakeClip) -> None:
+    clip = make_clip(seconds=1)
+    with pytest.raises(UsageError, match=r"--start 5 s lies after its end \(1 s\)"):
+        plan_video(clip, clip.parent / "o.mp4", SegmentOptions(start_s=5.0))
+
+
+def test_sound_can_be_required(make_clip: MakeClip) -> None:
+    clip = make_clip()
+    with pytest.raises(MediaError, match="has no sound"):
+        plan_video(clip, clip.parent / "o.mp4", SegmentOptions(require_audio=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"start_s": -1.0}, "--start"),
+        ({"start_s": 3.0, "stop_s": 3.0}, "--end 3 s is not after"),
+        ({"fps": Fraction(0)}, "--fps"),
+        ({"threshold": 1.0}, "--threshold"),
+        ({"batch_size": 0}, "--batch-size"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        SegmentOptions(**options)
+
+
+def test_the_expected_number_of_frames_is_known_where_the_file_says(make_clip: MakeClip) -> None:
+    clip = make_clip(seconds=4, rate=25)
+    options = SegmentOptions(start_s=1.0, stop_s=2.0)
+    assert plan_video(clip, clip.parent / "o.mp4", SegmentOptions()).frames == 100
+    assert plan_video(clip, clip.parent / "o.mp4", options).frames == 25
+
+
+def test_torch_keeps_the_threads_that_its_user_chose(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    before = torch.get_num_threads()
+    masks_of(make_clip(rate=5, sounds=[{"samples": tone(1.0)}]), model)
+    assert torch.get_num_threads() == before

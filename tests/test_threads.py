@@ -1,0 +1,56 @@
+import threading
+from collections.abc import Generator
+from contextlib import closing
+
+import pytest
+
+from av2tsam_cli.threads import run_ahead, still_running
+
+
+def counting(stop: int, closed: list[str], made: list[int]) -> Generator[int, None, None]:
+    try:
+        for number in range(stop):
+            made.append(number)
+            yield number
+    finally:
+        closed.append(threading.current_thread().name)
+
+
+def test_values_arrive_in_order_from_another_thread() -> None:
+    closed: list[str] = []
+    assert list(run_ahead(counting(50, closed, []), depth=2, name="count")) == list(range(50))
+    assert closed == ["av2tsam-count"]
+
+
+def test_the_producer_is_never_more_than_the_depth_ahead() -> None:
+    made: list[int] = []
+    for taken in run_ahead(counting(200, [], made), depth=3, name="count"):
+        assert len(made) <= taken + 1 + 3 + 2  # waiting, one in its hands, one being made
+
+
+def test_an_error_comes_after_the_values_before_it() -> None:
+    def failing() -> Generator[int, None, None]:
+        yield 1
+        yield 2
+        raise OSError("the disk is gone")
+
+    got: list[int] = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        got.extend(run_ahead(failing(), depth=5, name="fail"))
+    assert not still_running()
+
+
+def test_closing_the_last_of_chained_stages_closes_the_first_on_its_own_thread() -> None:
+    closed: list[str] = []
+
+    def doubled(numbers: Generator[int, None, None]) -> Generator[int, None, None]:
+        with closing(numbers):
+            for number in numbers:
+                yield 2 * number
+
+    first = run_ahead(counting(1_000_000, closed, []), depth=2, name="first")
+    last = run_ahead(doubled(first), depth=2, name="last")
+    assert [next(last) for _ in range(3)] == [0, 2, 4]
+    last.close()
+    assert closed == ["av2tsam-first"]
+    assert not still_running()
