@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from batches import CATEGORY_COUNT, Batch, draw, sam_images, truth
 from data import Mixer, Pool
 from loop import Log, fit, groups, trainable
-from segmenter import CategoryMap, prediction_losses, text_prediction
+from segmenter import CategoryMap, prediction_losses, prompted, text_prediction
 
 Sounds = tuple[int, ...]
 
@@ -79,9 +79,7 @@ def train_shared(
     *,
     steps: int,
     size: int,
-    rate: float,
     log: Log,
-    encoder_rate: float,
 ) -> None:
     """Stage 4: four sounds and two phrases asked of each encoded frame, adapters silent."""
     network.text_sam.train()
@@ -91,7 +89,7 @@ def train_shared(
         batch = draw(pool, rng, size)
         features = network.text_sam.encode_image(sam_images(batch.frames))
         beit_images = network.prepare(batch.frames)[1]
-        words = text_prediction(network.text_sam, features, batch, rng, beit_images, per_frame=2)
+        words = text_prediction(network.text_sam, features, beit_images, batch, rng, per_frame=2)
         owners = np.repeat(np.arange(size), 4)
         sounds = heard_in(batch, owners, rng)
         rows = torch.from_numpy(owners)
@@ -109,10 +107,10 @@ def train_shared(
             "object_accuracy": accuracy,
         }
 
-    segmenter = trainable(*_prompted(network))
+    segmenter = trainable(*prompted(network.text_sam))
     fresh = trainable(network.projector)
     encoder = trainable(network.text_sam.image_encoder, category_map)
-    pairs = ((segmenter, rate), (fresh, 2 * rate), (encoder, encoder_rate))
+    pairs = ((segmenter, 6e-4), (fresh, 12e-4), (encoder, 4e-4))
     fit(groups(*pairs), losses, steps=steps, log=log)
 
 
@@ -124,7 +122,6 @@ def train_joint(
     *,
     steps: int,
     size: int,
-    rate: float,
     log: Log,
 ) -> None:
     """Stage 5: one sound a frame through the adapters; one step in four keeps the words alive."""
@@ -134,7 +131,7 @@ def train_joint(
     def words(batch: Batch) -> dict[str, Tensor]:
         features = network.text_sam.encode_image(sam_images(batch.frames))
         beit_images = network.prepare(batch.frames)[1]
-        return text_prediction(network.text_sam, features, batch, rng, beit_images, per_frame=3)
+        return text_prediction(network.text_sam, features, beit_images, batch, rng, per_frame=3)
 
     def sound(batch: Batch) -> dict[str, Tensor]:
         sounds = heard_in(batch, np.arange(size), rng)
@@ -147,15 +144,15 @@ def train_joint(
     def losses(step: int) -> dict[str, Tensor]:
         batch = draw(pool, rng, size)
         if step % 4 == 3:
-            return {"loss": words(batch)["loss"], "iou_positive": nothing, "area_when_absent": nothing}
+            return {
+                "loss": words(batch)["loss"],
+                "iou_positive": nothing,
+                "area_when_absent": nothing,
+            }
         return sound(batch)
 
-    learning = trainable(network.projector, network.text_sam.image_encoder, *_prompted(network))
+    learning = trainable(
+        network.projector, network.text_sam.image_encoder, *prompted(network.text_sam)
+    )
     adapters = trainable(network.adapter)
-    fit(groups((learning, rate), (adapters, 3 * rate)), losses, steps=steps, log=log)
-
-
-def _prompted(network: nn.Module) -> tuple[nn.Module, ...]:
-    """The parts of the text-prompted SAM behind the image encoder."""
-    sam = network.text_sam
-    return (sam.beit3, sam.text_hidden_fcs, sam.mask_decoder, sam.prompt_encoder.no_mask_embed)
+    fit(groups((learning, 4e-4), (adapters, 12e-4)), losses, steps=steps, log=log)

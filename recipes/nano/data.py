@@ -12,10 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import open_memmap
+
 from av2tsam_cli.synth.looks import sample_noise
 from av2tsam_cli.synth.scenes import NAMES, Renderer, sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import background_noise, synthesise
-from numpy.lib.format import open_memmap
 
 SIDE = 128
 """Side of nano's SAM image in pixels."""
@@ -57,7 +58,9 @@ def make_pool(folder: Path, frames: int, seed: int, workers: int = 2) -> Pool:
     with ProcessPoolExecutor(workers) as pool:
         scenes = range(frames // FRAMES_PER_SCENE)
         drawn = pool.map(_draw_frames, repeat(seed), scenes, chunksize=32)
-        for row, (picture, objects, present) in enumerate(frame for some in drawn for frame in some):
+        for row, (picture, objects, present) in enumerate(
+            frame for some in drawn for frame in some
+        ):
             rgb[row], ids[row], labels[row] = picture, objects, present
     for array in (rgb, ids, labels):
         array.flush()
@@ -125,7 +128,9 @@ class Mixer:
         mix = self._noise(alone=not categories)
         loudness = self.rng.uniform(-28, -10)
         for category in categories:
-            mix += self._source(category, float(np.clip(loudness + self.rng.uniform(-5, 5), -32, -7)))
+            mix += self._source(
+                category, float(np.clip(loudness + self.rng.uniform(-5, 5), -32, -7))
+            )
         peak = np.abs(mix).max()
         return mix / peak * np.float32(0.99) if peak > 1 else mix
 

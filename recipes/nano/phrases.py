@@ -5,8 +5,9 @@ A phrase is "the dog" or "the dog and the bell". Every category answers to a few
 
 import numpy as np
 import torch
-from av2tsam_cli.model.text import BEGIN, END, PAD
 from torch import Tensor
+
+from av2tsam_cli.model.text import BEGIN, END, PAD
 
 NOUNS = {
     "dog": ("dog", "puppy"),

@@ -16,14 +16,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+
 from av2tsam_cli.inference import LoadedModel, Segmenter, load_model
 from av2tsam_cli.metrics import video_f_score, video_iou
 from av2tsam_cli.pipeline import SILENCE_DBFS, segment_video
+from av2tsam_cli.synth.clips import sounding_mask
 from av2tsam_cli.synth.dataset import FRAME_PX, FRAME_SHARE, RATE_HZ
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import NAMES, sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import background_noise, soundtrack, synthesise
-from av2tsam_cli.synth.clips import sounding_mask
 from av2tsam_cli.synth.values import BackgroundNoise, Scene
 from av2tsam_cli.values import AudioWindow
 
@@ -55,9 +56,9 @@ def main() -> None:
 
 
 def score(model: LoadedModel, scenes: list[Scene], seed: int) -> dict[str, float]:
-    """mIoU and F with the true sound, and the area found with each other sound relative to it."""
+    """MIoU and F with the true sound, and the area found with each other sound relative to it."""
     segmenter = Segmenter(model)
-    iou, f_score, positive, areas = [], [], [], {sound: 0.0 for sound in SOUNDS}
+    iou, f_score, positive, areas = [], [], [], dict.fromkeys(SOUNDS, 0.0)
     for index, scene in enumerate(scenes):
         frames, masks = stills(scene)
         heard = (masks.any(2).any(1)).tolist()
@@ -103,7 +104,9 @@ def run(
     segmenter: Segmenter, frames: list[npt.NDArray[np.uint8]], sound: npt.NDArray[np.float32]
 ) -> torch.Tensor:
     """Logits (T, H, W) of one frame per second; a silent second is sure to be empty."""
-    windows = [AudioWindow(second, k, RATE_HZ) for k, second in enumerate(sound.reshape(-1, RATE_HZ))]
+    windows = [
+        AudioWindow(second, k, RATE_HZ) for k, second in enumerate(sound.reshape(-1, RATE_HZ))
+    ]
     logits = segmenter.logits(segmenter.prepare(frames), windows)
     logits = segmenter.model.network.text_sam.resize(logits, frames[0].shape[:2])[:, 0].float()
     silent = [window.level_dbfs < SILENCE_DBFS for window in windows]

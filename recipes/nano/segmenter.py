@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from av2tsam_cli.model.prediction import ImageFeatures
 from torch import Tensor, nn
 
+from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.model.prediction import ImageFeatures
 from batches import CATEGORY_COUNT, Batch, draw, sam_images, truth
 from data import NAMES, Pool
 from loop import Log, fit, groups, trainable
@@ -121,9 +122,10 @@ def prediction_losses(logits: Tensor, iou: Tensor, target: Tensor) -> dict[str, 
 def text_prediction(
     text_sam: nn.Module,
     features: ImageFeatures,
+    beit_images: Tensor,
     batch: Batch,
     rng: np.random.Generator,
-    beit_images: Tensor,
+    *,
     per_frame: int,
 ) -> dict[str, Tensor]:
     """Ask every frame for things in words and compare the masks."""
@@ -137,9 +139,8 @@ def text_prediction(
 
 
 def train_text(
-    text_sam: nn.Module,
+    network: Av2tSam,
     category_map: CategoryMap,
-    beit_image,  # noqa: ANN001
     pool: Pool,
     rng: np.random.Generator,
     *,
@@ -148,19 +149,24 @@ def train_text(
     log: Log,
 ) -> None:
     """The whole text-prompted SAM; the encoder goes on at a lower rate with its own loss."""
+    text_sam = network.text_sam
     text_sam.train()
 
     def losses(_: int) -> dict[str, Tensor]:
         batch = draw(pool, rng, size)
         features = text_sam.encode_image(sam_images(batch.frames))
         category_loss, accuracy = category_map(features.embedding, batch)
-        values = text_prediction(
-            text_sam, features, batch, rng, beit_image(batch.frames), per_frame=4
-        )
+        beit_images = network.prepare(batch.frames)[1]
+        values = text_prediction(text_sam, features, beit_images, batch, rng, per_frame=4)
         values["loss"] = values["loss"] + 0.5 * category_loss
         return {**values, "object_accuracy": accuracy}
 
     encoder = trainable(text_sam.image_encoder, category_map)
-    rest = trainable(text_sam.beit3, text_sam.text_hidden_fcs, text_sam.mask_decoder)
-    rest += trainable(text_sam.prompt_encoder.no_mask_embed)
+    rest = trainable(*prompted(text_sam))
     fit(groups((encoder, 5e-4), (rest, 1e-3)), losses, steps=steps, log=log)
+
+
+def prompted(text_sam: nn.Module) -> tuple[nn.Module, ...]:
+    """The parts of the text-prompted SAM behind the image encoder."""
+    no_mask = text_sam.prompt_encoder.no_mask_embed
+    return (text_sam.beit3, text_sam.text_hidden_fcs, text_sam.mask_decoder, no_mask)
