@@ -19,6 +19,9 @@ FORMAT = "av2tsam-1"
 PARTS = ("clip", "clap", "projector", "adapter", "text_sam")
 """Parts of the network; each tensor's name begins with its part's."""
 
+# Tensors that are read before the file is mapped into memory anew.
+AT_A_TIME = 32
+
 # Always stored and run in float32: these span too wide a range for 16 bits.
 FLOAT32_ONLY = (
     "clap.htsat.spectrogram_extractor.",
@@ -156,11 +159,14 @@ class _Reader:
     def read(self, path: Path, wanted: Mapping[str, torch.Size], *, known: Collection[str]) -> None:
         """Take what is wanted and not there yet; a name that is not known is an error."""
         try:
-            with safe_open(path, framework="pt", device=str(self.device)) as file:
+            with safe_open(path, framework="pt") as file:
                 names = list(file.keys())
-                _refuse_strangers(path, [name for name in names if name not in known])
-                for name in names:
-                    if name in wanted and name not in self.state:
+            _refuse_strangers(path, [name for name in names if name not in known])
+            needed = [name for name in names if name in wanted and name not in self.state]
+            for start in range(0, len(needed), AT_A_TIME):
+                # Opened anew each time: what is read and converted leaves the memory again.
+                with safe_open(path, framework="pt", device=str(self.device)) as file:
+                    for name in needed[start : start + AT_A_TIME]:
                         self.state[name] = self._fitting(path, name, file.get_tensor(name), wanted)
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{path}: damaged ({error})") from error

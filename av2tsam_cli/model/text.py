@@ -1,16 +1,23 @@
 """Written phrases to token ids."""
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from av2tsam_cli.errors import UsageError, WeightsError
+from av2tsam_cli.model import weights
 from av2tsam_cli.model.config import ModelConfig
 
 # The ids that XLM-R's vocabulary begins with; a small one begins with the same four.
 BEGIN, PAD, END, UNKNOWN = range(4)
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+
+# SentencePiece's own files begin with three specials of theirs, in another order.
+THEIR_SPECIALS = 3
 
 
 class Tokenizer(Protocol):
@@ -46,10 +53,32 @@ class WordTokenizer:
 
 
 class SentencePieceTokenizer:
-    """EVF-SAM's tokenizer: XLM-R's, with BEiT-3's `beit3.spm` as its model."""
+    """EVF-SAM's tokenizer: BEiT-3's SentencePiece model with the ids of XLM-R."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @classmethod
+    def read(cls, path: Path) -> "SentencePieceTokenizer":
+        """Read a unigram model as SentencePiece writes it.
+
+        Raises:
+            WeightsError: If it is missing, damaged or of another kind.
+        """
+        from tokenizers import Tokenizer as Model
+        from tokenizers import models, normalizers, pre_tokenizers
+
+        try:
+            pieces, charsmap = read_sentencepiece(path.read_bytes())
+        except (OSError, ValueError, IndexError, struct.error) as error:
+            raise WeightsError(f"{path}: no SentencePiece model ({error})") from error
+        vocabulary = [(special, 0.0) for special in SPECIAL] + pieces[THEIR_SPECIALS:]
+        model = Model(models.Unigram(vocabulary, UNKNOWN, False))
+        spaces: list[Any] = [normalizers.Replace(_repeated_spaces(), " ")]
+        known = [normalizers.Precompiled(charsmap)] if charsmap else []
+        model.normalizer = normalizers.Sequence([*known, *spaces])
+        model.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        return cls(model)
 
     def __call__(self, phrase: str) -> Tensor:
         """Token ids (1, L), int64.
@@ -59,29 +88,83 @@ class SentencePieceTokenizer:
         """
         if not phrase.strip():
             raise UsageError("--text is empty; write what to look for, such as 'the dog'")
-        return torch.tensor([self._tokenizer(phrase)["input_ids"]])
+        return torch.tensor([[BEGIN, *self._model.encode(phrase.strip()).ids, END]])
 
 
-def tokenizer_for(config: ModelConfig, folder: str | None = None) -> Tokenizer:
+def _repeated_spaces() -> Any:
+    from tokenizers import Regex
+
+    return Regex(" {2,}")
+
+
+def tokenizer_for(config: ModelConfig, checkpoint: Path) -> Tokenizer:
     """The tokenizer that a network's text embeddings belong to.
 
     Args:
         config: Of the network. A closed vocabulary comes from there.
-        folder: Where the SentencePiece model of the large networks lies.
+        checkpoint: The network's file; the SentencePiece model is looked for beside it and among
+            the installed models.
 
     Raises:
         WeightsError: If the SentencePiece model is needed and is not there.
     """
     if config.words:
         return WordTokenizer(config.words)
-    if folder is None:
-        raise WeightsError(
-            f"{config.name}: text prompts need the tokenizer's file beit3.spm of "
-            "YxZhang/evf-sam-multitask on huggingface.co"
-        )
-    from transformers import XLMRobertaTokenizer
+    return SentencePieceTokenizer.read(weights.tokenizer_file(checkpoint))
 
-    try:
-        return SentencePieceTokenizer(XLMRobertaTokenizer.from_pretrained(folder))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder}: no tokenizer can be loaded from there ({error})") from error
+
+def read_sentencepiece(data: bytes) -> tuple[list[tuple[str, float]], bytes]:
+    """Pieces with their scores, and the normalisation table, of a SentencePiece model.
+
+    The file is one protocol buffer (sentencepiece_model.proto): field 1 is a piece (1: text, 2:
+    score), field 3 the normaliser (2: its table).
+
+    Raises:
+        ValueError: If it is none.
+    """
+    pieces: list[tuple[str, float]] = []
+    charsmap = b""
+    for field, value in _fields(data):
+        if field == 1 and isinstance(value, bytes):
+            piece = dict(_fields(value))
+            (score,) = struct.unpack("<f", _bytes(piece.get(2, bytes(4))))
+            pieces.append((_bytes(piece.get(1)).decode(), score))
+        elif field == 3 and isinstance(value, bytes):
+            charsmap = _bytes(dict(_fields(value)).get(2, b""))
+    if len(pieces) <= THEIR_SPECIALS:
+        raise ValueError("it holds no pieces")
+    return pieces, charsmap
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """Field numbers and values of a protocol buffer's message."""
+    place = 0
+    while place < len(data):
+        key, place = _varint(data, place)
+        kind = key & 7
+        if kind == 0:
+            number, place = _varint(data, place)
+            yield key >> 3, number
+            continue
+        size, place = _varint(data, place) if kind == 2 else ({1: 8, 5: 4}.get(kind, -1), place)
+        if size < 0 or place + size > len(data):
+            raise ValueError("it is no protocol buffer")
+        yield key >> 3, data[place : place + size]
+        place += size
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number in groups of seven bits, lowest first, and the place after it."""
+    value = shift = 0
+    while True:
+        byte = data[place]
+        value |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 0x80:
+            return value, place
+
+
+def _bytes(value: bytes | int | None) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("it is no SentencePiece model")  # noqa: TRY004 - about data, not code
+    return value

@@ -82,6 +82,26 @@ def _companion(name: str, part: str, checkpoint: Path) -> Path:
     )
 
 
+# The tokenizer of the large networks, as it is called in the places where it is found.
+TOKENIZER_FILES = ("beit3.spm", "sentencepiece.bpe.model")
+
+
+def tokenizer_file(checkpoint: Path) -> Path:
+    """The SentencePiece model that the large networks' text prompts need.
+
+    Raises:
+        WeightsError: If it is neither beside the checkpoint nor among the installed models.
+    """
+    places = [folder / name for folder in (checkpoint.parent, home()) for name in TOKENIZER_FILES]
+    for path in places:
+        if path.is_file():
+            return path
+    raise WeightsError(
+        f"text prompts with {checkpoint} need {' or '.join(TOKENIZER_FILES)} beside it or in "
+        f"{home()}; it is a file of YxZhang/evf-sam-multitask on huggingface.co"
+    )
+
+
 def _fetch(name: str) -> str:
     source = SOURCES.get(name)
     if source is None:

@@ -1,0 +1,36 @@
+"""One vector per encoder block."""
+
+import torch
+
+from av2tsam_cli.model.adapter import Adapter
+from av2tsam_cli.model.config import PRESETS
+
+from .conftest import shake
+
+
+def test_each_block_gets_a_vector_of_its_width() -> None:
+    adapter = Adapter(feature_dim=5, block_dims=(4, 4, 8), shared=False)
+    vectors = adapter(torch.randn(2, 5))
+    assert [tuple(vector.shape) for vector in vectors] == [(2, 4), (2, 4), (2, 8)]
+
+
+def test_training_begins_at_the_encoder_as_it_was() -> None:
+    for shared in (True, False):
+        adapter = Adapter(feature_dim=5, block_dims=(4, 4), shared=shared)
+        assert not any(vector.any() for vector in adapter(torch.randn(2, 5)))
+
+
+def test_a_shared_last_layer_still_tells_blocks_different_things() -> None:
+    adapter = Adapter(feature_dim=5, block_dims=(4, 4), shared=True)
+    shake(adapter)
+    first, second = adapter(torch.randn(2, 5))
+    assert not torch.allclose(first, second)
+
+
+def test_the_published_sizes() -> None:
+    for name, millions, shared in (("evf-sam", 9.06, True), ("evf-sam2", 26.13, False)):
+        with torch.device("meta"):
+            adapter = Adapter(
+                feature_dim=512, block_dims=PRESETS[name].sam.block_dims, shared=shared
+            )
+        assert round(sum(p.numel() for p in adapter.parameters()) / 1e6, 2) == millions

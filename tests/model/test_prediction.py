@@ -1,0 +1,47 @@
+"""Which of the four masks is the answer."""
+
+import torch
+
+from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction, select, single, stability
+
+
+def prediction(iou: list[list[float]], *, sam2: bool = False) -> MaskPrediction:
+    """Mask k of image n is 10 n + k everywhere."""
+    rows = len(iou)
+    logits = torch.arange(4.0).expand(rows, 4) + 10 * torch.arange(float(rows))[:, None]
+    score = torch.zeros(rows, 1) if sam2 else None
+    return MaskPrediction(logits[..., None, None].repeat(1, 1, 2, 2), torch.tensor(iou), score)
+
+
+def test_the_best_of_masks_one_to_three() -> None:
+    chosen = select(prediction([[0.9, 0.1, 0.3, 0.2], [0.0, 0.5, 0.1, 0.4]]))
+    assert chosen.shape == (2, 1, 2, 2)
+    assert chosen[:, 0, 0, 0].tolist() == [2.0, 11.0]
+
+
+def test_of_equals_the_first() -> None:
+    assert select(prediction([[0.0, 0.7, 0.7, 0.7]])).unique().item() == 1.0
+
+
+def test_sams_single_answer_is_mask_zero() -> None:
+    logits, iou = single(prediction([[0.2, 0.9, 0.1, 0.1]]))
+    assert (logits.unique().item(), iou.item()) == (0.0, torch.tensor(0.2).item())
+
+
+def test_sam2_falls_back_where_mask_zero_is_unstable() -> None:
+    # All logits of mask 0 of the first image are 0: between the two thresholds, hence unstable.
+    logits, iou = single(prediction([[0.2, 0.9, 0.1, 0.1], [0.3, 0.9, 0.1, 0.1]], sam2=True))
+    assert logits[:, 0, 0, 0].tolist() == [1.0, 10.0]
+    torch.testing.assert_close(iou[:, 0], torch.tensor([0.9, 0.3]))
+
+
+def test_stability_of_an_empty_mask_is_whole() -> None:
+    masks = torch.stack([torch.full((2, 2), -9.0), torch.tensor([[1.0, 0.0], [-1.0, -1.0]])])
+    assert stability(masks).tolist() == [1.0, 0.5]
+
+
+def test_features_of_one_image_serve_several_prompts() -> None:
+    features = ImageFeatures(torch.arange(2.0).reshape(2, 1, 1, 1), (torch.arange(2.0),))
+    several = features.select(torch.tensor([1, 1, 0]))
+    assert several.embedding.flatten().tolist() == [1.0, 1.0, 0.0]
+    assert several.high_res[0].tolist() == [1.0, 1.0, 0.0]

@@ -1,0 +1,100 @@
+"""SAM 1 as it runs here against segment-anything's own forward pass."""
+
+import dataclasses
+import importlib
+
+import pytest
+import torch
+
+from av2tsam_cli.model.config import SamConfig
+from av2tsam_cli.model.prediction import ImageFeatures
+from av2tsam_cli.model.sam import (
+    SamImageEncoder,
+    SamMaskDecoder,
+    SamPromptEncoder,
+    fourier_positions,
+    from_windows,
+    to_windows,
+)
+
+from .conftest import TINY_SAM, shake
+
+
+def encoder(config: SamConfig) -> SamImageEncoder:
+    torch.manual_seed(0)
+    network = SamImageEncoder(config).eval()
+    shake(network)
+    return network
+
+
+def images(count: int, config: SamConfig) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(count, 3, config.image_size, config.image_size, generator=generator)
+
+
+@pytest.mark.parametrize("window_size", [2, 3, 5, 8])
+def test_the_encoder_is_the_packages(window_size: int) -> None:
+    # A grid of 8: windows of 3 and 5 need padding, one of 8 is the whole image.
+    config = dataclasses.replace(TINY_SAM, window_size=window_size)
+    ours = encoder(config)
+    theirs = super(SamImageEncoder, ours).forward
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images(2, config)), theirs(images(2, config)))
+
+
+def test_a_vector_is_added_to_every_position_of_its_blocks_input() -> None:
+    ours = encoder(TINY_SAM)
+    vectors = [torch.zeros(1, TINY_SAM.dim) for _ in range(TINY_SAM.depth)]
+    vectors[0] = torch.randn(1, TINY_SAM.dim, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        told = ours(images(1, TINY_SAM), vectors)
+        assert ours.pos_embed is not None
+        ours.pos_embed += vectors[0]
+        torch.testing.assert_close(told, ours(images(1, TINY_SAM)))
+
+
+def test_windows_come_back_where_they_were() -> None:
+    tokens = torch.randn(2, 7, 10, 3)
+    windows = to_windows(tokens, 4)
+    assert windows.shape == (2 * 2 * 3, 4, 4, 3)
+    assert not windows[-1, 3:].any()  # padded below
+    assert torch.equal(from_windows(windows, 2, 7, 10), tokens)
+
+
+def test_the_conv_stem_gives_the_same_grid() -> None:
+    network = encoder(dataclasses.replace(TINY_SAM, stem="conv"))
+    with torch.inference_mode():
+        features = network(images(2, TINY_SAM))
+    assert features.shape == (2, TINY_SAM.decoder_dim, TINY_SAM.grid, TINY_SAM.grid)
+
+
+def test_image_n_is_decoded_with_prompt_n_as_the_package_decodes_it_alone() -> None:
+    torch.manual_seed(0)
+    decoder, prompts = SamMaskDecoder(TINY_SAM).eval(), SamPromptEncoder(TINY_SAM)
+    shake(decoder)
+    shake(prompts)
+    generator = torch.Generator().manual_seed(2)
+    embedding = torch.randn(3, TINY_SAM.decoder_dim, 8, 8, generator=generator)
+    prompt = torch.randn(3, 1, TINY_SAM.decoder_dim, generator=generator)
+    with torch.inference_mode():
+        together = decoder(ImageFeatures(embedding), prompts.positions(), prompts.dense(), prompt)
+        _, dense = prompts(points=None, boxes=None, masks=None)
+        for n in range(3):
+            logits, iou = decoder.predict_masks(
+                image_embeddings=embedding[n : n + 1],
+                image_pe=prompts.get_dense_pe(),
+                sparse_prompt_embeddings=prompt[n : n + 1],
+                dense_prompt_embeddings=dense,
+            )
+            torch.testing.assert_close(together.logits[n : n + 1], logits)
+            torch.testing.assert_close(together.iou[n : n + 1], iou)
+
+
+def test_the_positions_are_the_packages_also_for_oblong_grids() -> None:
+    module = importlib.import_module("segment_anything.modeling.prompt_encoder")
+    layer = module.PositionEmbeddingRandom(6)
+    expected = layer((5, 9))[None]
+    matrix = layer.positional_encoding_gaussian_matrix
+    torch.testing.assert_close(fourier_positions(matrix, 5, 9), expected)
+    half = fourier_positions(matrix.to(torch.bfloat16), 5, 9)
+    assert half.dtype == torch.float32

@@ -1,0 +1,80 @@
+"""Phrases to ids."""
+
+import dataclasses
+import struct
+from pathlib import Path
+
+import pytest
+
+from av2tsam_cli.errors import UsageError, WeightsError
+from av2tsam_cli.model.text import SentencePieceTokenizer, tokenizer_for
+
+from .conftest import TINY
+
+LARGE = dataclasses.replace(TINY, words=())
+PIECES = ["<unk>", "<s>", "</s>", "▁the", "▁dog", "▁", "d", "o", "g"]
+
+
+def message(field: int, data: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer, shorter than 128 bytes."""
+    return bytes([field << 3 | 2, len(data)]) + data
+
+
+def sentencepiece_model() -> bytes:
+    """A unigram model of a few pieces, the earlier the likelier, as SentencePiece writes one."""
+    model = b""
+    for place, piece in enumerate(PIECES):
+        score = bytes([2 << 3 | 5]) + struct.pack("<f", -float(place))
+        model += message(1, message(1, piece.encode()) + score)
+    return model + message(2, bytes([3 << 3, 1]))  # the trainer's options, which do not matter
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a checkpoint would lie; no models are installed."""
+    monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path / "home"))
+    return tmp_path / "evf-sam.safetensors"
+
+
+def test_words_by_their_place_with_begin_and_end(checkpoint: Path) -> None:
+    assert tokenizer_for(TINY, checkpoint)("The dog").tolist() == [[0, 4, 5, 2]]
+
+
+@pytest.mark.parametrize("phrase", ["the cat", "", "  ", "<pad>"])
+def test_an_unknown_word_is_named_with_those_that_are_known(phrase: str, checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="the, dog, bell"):
+        tokenizer_for(TINY, checkpoint)(phrase)
+
+
+@pytest.mark.parametrize("name", ["beit3.spm", "sentencepiece.bpe.model"])
+def test_pieces_have_xlm_rs_ids(checkpoint: Path, name: str) -> None:
+    checkpoint.with_name(name).write_bytes(sentencepiece_model())
+    tokenizer = tokenizer_for(LARGE, checkpoint)
+    # One more than in the file, whose first three pieces are specials in another order.
+    assert tokenizer("the dog").tolist() == [[0, 4, 5, 2]]
+    assert tokenizer("  the   dog ").tolist() == [[0, 4, 5, 2]]
+    assert tokenizer("god").tolist() == [[0, 6, 9, 8, 7, 2]]
+    assert tokenizer("the cat")[0, 2:-1].tolist() == [6, 3]
+
+
+def test_it_is_also_found_among_the_installed_models(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "beit3.spm").write_bytes(sentencepiece_model())
+    assert tokenizer_for(LARGE, checkpoint)("dog").tolist() == [[0, 5, 2]]
+
+
+def test_without_it_the_line_says_what_is_needed(checkpoint: Path) -> None:
+    with pytest.raises(WeightsError, match=r"beit3\.spm"):
+        tokenizer_for(LARGE, checkpoint)
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"\x0a\xff", sentencepiece_model()[:40]])
+def test_a_damaged_one_is_refused(checkpoint: Path, data: bytes) -> None:
+    checkpoint.with_name("beit3.spm").write_bytes(data)
+    with pytest.raises(WeightsError, match="SentencePiece"):
+        tokenizer_for(LARGE, checkpoint)
+
+
+def test_an_empty_phrase_is_refused_before_the_tokenizer_runs() -> None:
+    with pytest.raises(UsageError, match="empty"):
+        SentencePieceTokenizer(None)("  ")
