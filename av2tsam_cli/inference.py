@@ -15,6 +15,7 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.model import checkpoint, weights
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.prediction import select
+from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -142,6 +143,9 @@ class Segmenter:
             frames: Pixels, uint8, (H, W, 3), RGB, all of one size.
         """
         network = self.model.network
+        source_size = network.config.source_size
+        if source_size is not None:
+            frames = [squash(frame, source_size) for frame in frames]
         pixels = torch.from_numpy(np.stack(frames)).to(self.model.device)
         pixels = pixels.permute(0, 3, 1, 2)  # (B, 3, H, W)
         sam, beit = network.prepare(pixels)

@@ -166,7 +166,7 @@ def test_frames_in_memory_depend_on_the_batch_and_not_on_the_length(
     assert max(alive) <= 16  # decode: 2 + 2, network: 2 + 2, and what is in somebody's hands
 
 
-@pytest.mark.parametrize("out", ["o.mp4", "o"])
+@pytest.mark.parametrize("out", ["new/o.mp4", "new/o"])
 def test_what_goes_wrong_on_the_way_leaves_nothing_behind(
     make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path, out: str
 ) -> None:

@@ -20,7 +20,14 @@ from av.video.stream import VideoStream as AvVideoStream
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.outputs.overlay import DEFAULT_STYLE, OverlayStyle, draw_overlay
 from av2tsam_cli.outputs.sound import SoundTrack, open_source
-from av2tsam_cli.outputs.staging import discard, publish, staging_path, writing
+from av2tsam_cli.outputs.staging import (
+    discard,
+    make_folders,
+    publish,
+    remove_if_empty,
+    staging_path,
+    writing,
+)
 from av2tsam_cli.values import AudioStream, Frame, MediaInfo, UInt8Array, VideoStream
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -58,6 +65,7 @@ class OverlayVideo:
         self.overwrite, self.style = overwrite, style
         self.outputs: tuple[Path, ...] = (target,)
         self._part = staging_path(target)
+        self._made: list[Path] = []
         self._open = ExitStack()
         self._sound: SoundTrack | None = None
         self._last_pts = -1
@@ -104,6 +112,7 @@ class OverlayVideo:
 
     def _begin(self) -> None:
         source = self._open.enter_context(open_source(self.info.path))
+        self._made = make_folders(self.target.parent)
         self._tick = _tick(source, self.video)
         self._container: OutputContainer = self._open.enter_context(
             av.open(
@@ -207,6 +216,7 @@ class OverlayVideo:
             log.debug("%s: could not be closed", self._part, exc_info=True)
         finally:
             discard(self._part)
+            remove_if_empty(self._made)
 
 
 def _tick(source: InputContainer, video: VideoStream) -> Fraction:

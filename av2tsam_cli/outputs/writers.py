@@ -104,7 +104,7 @@ def check_target(
         _check_folder(target, path)
     if os.path.lexists(path) and not overwrite:
         raise UsageError(f"{path}: exists; pass --overwrite to replace it, or choose another --out")
-    _check_writable(path, make=format != "video")
+    _check_writable(path)
 
 
 def _check_video(path: Path, source: Path) -> None:
@@ -132,17 +132,17 @@ def _check_folder(target: Path, path: Path) -> None:
         raise UsageError(f"{path}: holds other files ({other.name}); choose another --out")
 
 
-def _check_writable(path: Path, *, make: bool) -> None:
-    """Make and remove an empty file where the result will be made."""
+def _check_writable(path: Path) -> None:
+    """Make and remove an empty file where the result will be made, missing folders included."""
     made: list[Path] = []
     try:
-        if make:
-            made = make_folders(path.parent)
+        made = make_folders(path.parent)
         trial = staging_path(path)
         trial.touch(exist_ok=False)
         trial.unlink()
     except OSError as error:
-        mend = "make the folder first" if not path.parent.exists() else "choose another --out"
-        raise UsageError(f"{path}: cannot be written ({error.strerror}); {mend}") from error
+        raise UsageError(
+            f"{path}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
     finally:
         remove_if_empty(made)

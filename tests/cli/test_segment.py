@@ -176,8 +176,7 @@ def test_several_inputs_make_a_video_each_and_one_that_fails_stops_no_other(
     shutil.copy(clip, tmp_path / "other.mp4")
     (tmp_path / "broken.mp4").write_text("not a video")
     pattern = tmp_path / "*.mp4"
-    out = tmp_path / "out"
-    out.mkdir()
+    out = tmp_path / "new" / "out"
     assert segment(pattern, "--out", out, "--format", "video", "--json") == 3
     assert names(out) == ["clip.mp4", "other.mp4"]
     failed = [record for record in segment.records if "error" in record]

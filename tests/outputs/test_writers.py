@@ -50,8 +50,9 @@ def test_folder_in_place_of_a_video(tmp_path: Path) -> None:
     assert "is a folder" in refusal(tmp_path / "a.mp4")
 
 
-def test_folder_that_does_not_exist(tmp_path: Path) -> None:
-    assert "make the folder first" in refusal(tmp_path / "none" / "a.mp4")
+def test_a_folder_that_does_not_exist_will_be_made_but_not_yet(tmp_path: Path) -> None:
+    check_target(tmp_path / "new" / "a.mp4", "video", source=SOURCE)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place nobody can write to")

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.inference import (
+    LoadedModel,
+    Segmenter,
+    choose_device,
+    choose_precision,
+    load_model,
+    own_threads,
+)
+from av2tsam_cli.values import AudioWindow
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: object) -> LoadedModel:
+    return load_model(str(tiny_model), device="cpu")
+
+
+def window(index: int, level: float, rate_hz: int) -> AudioWindow:
+    rng = np.random.default_rng(index)
+    noise = rng.normal(0.0, level, rate_hz).astype(np.float32)
+    return AudioWindow(noise, index=index, rate_hz=rate_hz)
+
+
+def test_auto_takes_what_is_here() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type in {"cpu", "cuda", "mps"}
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_what_is_not_here_is_named_with_what_is() -> None:
+    with pytest.raises(UsageError, match="--device tpu: not available here; use auto or one of"):
+        choose_device("tpu")
+    with pytest.raises(UsageError, match="--precision fp16"):
+        choose_precision("fp16", torch.device("cpu"))
+    with pytest.raises(UsageError, match="--precision int8"):
+        choose_precision("int8", torch.device("cpu"))
+
+
+def test_a_model_knows_its_name_device_and_precision(model: LoadedModel) -> None:
+    assert model.name.endswith("tiny.safetensors")
+    assert (model.device.type, model.precision) == ("cpu", "fp32")
+    assert not model.network.training
+    assert model.light
+    assert model.batch_size >= 1
+    assert model.cpu_threads >= 1
+
+
+def test_each_window_is_heard_once_however_many_frames_it_serves(model: LoadedModel) -> None:
+    segmenter = Segmenter(model)
+    heard: list[int] = []
+    hook = model.network.clap.register_forward_pre_hook(
+        lambda _, inputs: heard.append(inputs[0].shape[0])
+    )
+    frames = [np.full((48, 64, 3), 60 * k, np.uint8) for k in range(4)]
+    first, second = (window(k, 0.1, segmenter.rate_hz) for k in range(2))
+    try:
+        inputs = segmenter.prepare(frames)
+        mixed = segmenter.logits(inputs, [first, first, second, second])
+        again = segmenter.logits(inputs, [second] * 4)
+    finally:
+        hook.remove()
+    assert heard == [2]
+    assert mixed.shape[:2] == (4, 1)
+    assert torch.allclose(mixed[2:], again[2:], atol=1e-4)
+
+
+def test_the_sound_decides(model: LoadedModel) -> None:
+    segmenter = Segmenter(model)
+    inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
+    one, other = (window(k, 0.1 * 3**k, segmenter.rate_hz) for k in range(2))
+    assert not torch.equal(segmenter.logits(inputs, [one]), segmenter.logits(inputs, [other]))
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with own_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
