@@ -263,13 +263,15 @@ def masked_frames(plan: Plan, model: LoadedModel) -> Generator[tuple[Frame, Bool
     size = plan.options.batch_size or model.batch_size
     prepared = run_ahead(_prepared(plan, segmenter, size), depth=1, name="decode")
     decoded = run_ahead(_decoded(prepared, segmenter), depth=size, name="network")
+    threshold, resize = plan.options.threshold, model.network.text_sam.resize
     with own_threads(1), closing(decoded):
         for frame, logits in logits_over_time(decoded):
-            shape = frame.rgb.shape[:2]
+            height, width = frame.rgb.shape[:2]
             if logits is None:
-                yield frame, np.zeros(shape, dtype=np.bool_)
+                mask = np.zeros((height, width), dtype=np.bool_)
             else:
-                yield frame, native_masks(logits[None], [shape], plan.options.threshold)[0]
+                (mask,) = native_masks(logits[None], [(height, width)], threshold, resize=resize)
+            yield frame, mask
 
 
 @dataclass(frozen=True)

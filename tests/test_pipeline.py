@@ -14,7 +14,6 @@ import torch
 import av2tsam_cli
 from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
 from av2tsam_cli.inference import LoadedModel, load_model
-from av2tsam_cli.masks import native_masks
 from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
@@ -49,7 +48,9 @@ def _one(network: Any, frame: Frame, samples: npt.NDArray[np.float32]) -> BoolAr
     with torch.inference_mode():
         heard = network.embed_windows(torch.from_numpy(samples)[None])
         prediction = network(*network.prepare(pixels), network.embed_frames(pixels), heard)
-    return native_masks(select(prediction), [frame.rgb.shape[:2]])[0]
+    enlarged = network.text_sam.resize(select(prediction), frame.rgb.shape[:2])
+    mask: BoolArray = (torch.sigmoid(enlarged) > 0.5)[0, 0].numpy()
+    return mask
 
 
 def test_masks_are_those_of_the_network_run_frame_by_frame(
