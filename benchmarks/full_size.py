@@ -72,7 +72,7 @@ def main() -> None:
     finite = all(bool(p.detach().sum().isfinite()) for p in model.parameters())
     loaded = time.perf_counter() - began
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    measured = {
+    measured: dict[str, object] = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "finite": finite,
         "load_s": loaded,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_without_init, off_meta
+from av2tsam_cli.embeddings.quiet import import_without_init
 from av2tsam_cli.embeddings.resample import resize
 
 # OpenAI's CLIP: mean and standard deviation of its training images, in 0-1.
@@ -74,16 +74,14 @@ def _resize_and_crop(frames: Tensor, size: int) -> Tensor:
 
 
 def _resnet(config: ClipConfig) -> nn.Module:
-    module = import_without_init("open_clip.modified_resnet")
-    with off_meta():
-        tower: nn.Module = module.ModifiedResNet(
-            layers=config.layers,
-            output_dim=config.embed_dim,
-            # open_clip's rule: 32 times the first stage's width reaches the attention pool.
-            heads=config.width * 32 // config.head_width,
-            image_size=config.image_size,
-            width=config.width,
-        )
+    tower: nn.Module = import_without_init("open_clip.modified_resnet").ModifiedResNet(
+        layers=config.layers,
+        output_dim=config.embed_dim,
+        # open_clip's rule: 32 times the first stage's width reaches the attention pool.
+        heads=config.width * 32 // config.head_width,
+        image_size=config.image_size,
+        width=config.width,
+    )
     return tower
 
 

@@ -20,11 +20,7 @@ FROZEN_NORM = "torchvision.ops.misc"
 
 @contextmanager
 def off_meta() -> Iterator[None]:
-    """Build on the CPU what cannot be built on the meta device, or only slowly.
-
-    Arithmetic there imports torch's compiler, which takes seconds: small modules whose constructor
-    calculates are built for real.
-    """
+    """Build on the CPU what cannot be built on the meta device."""
     if torch.get_default_device().type != "meta":
         yield
         return

@@ -147,7 +147,10 @@ def build_empty(config: ModelConfig) -> Av2tSam:
 
 
 class _NothingRandom(TorchFunctionMode):
-    """Skips drawing initial weights: on the meta device that would import torch's compiler."""
+    """Skips drawing initial weights: on the meta device that would import torch's compiler.
+
+    A few small tensors that a constructor calculates with are drawn on the CPU.
+    """
 
     DRAWN = frozenset({"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_"})
 
@@ -159,6 +162,8 @@ class _NothingRandom(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func is torch.randn:
+            kwargs = {**kwargs, "device": "cpu"}
         tensor = args[0] if args else kwargs.get("tensor")
         drawn = getattr(func, "__name__", "") in self.DRAWN
         if drawn and isinstance(tensor, Tensor) and tensor.is_meta:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_without_init, off_meta
+from av2tsam_cli.embeddings.quiet import import_without_init
 from av2tsam_cli.embeddings.stem import ConvStem
 from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
@@ -25,6 +25,9 @@ MaskDecoder: Any = _modeling.MaskDecoder
 PromptEncoder: Any = _modeling.PromptEncoder
 
 SAM_NORM_EPS = 1e-6
+
+# Attention biases of a gigabyte in 16 bits: two images of 64 x 64 patches in SAM's ViT-H.
+LARGEST_BIAS = 1 << 29
 
 
 class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
@@ -80,7 +83,7 @@ def run_block(block: Any, tokens: Tensor) -> Tensor:
     if block.window_size > 0:
         attended = _attend_in_windows(block.attn, normed, block.window_size)
     else:
-        attended = _attend(block.attn, normed)
+        attended = attend(block.attn, normed)
     tokens = tokens + attended
     result: Tensor = tokens + block.mlp(block.norm2(tokens))
     return result
@@ -89,7 +92,7 @@ def run_block(block: Any, tokens: Tensor) -> Tensor:
 def _attend_in_windows(attention: Any, tokens: Tensor, side: int) -> Tensor:
     """Attention inside side x side windows; padded cells are keys too, made of qkv's bias."""
     batch, height, width, _ = tokens.shape
-    attended = _attend(attention, to_windows(tokens, side))
+    attended = attend(attention, to_windows(tokens, side))
     return from_windows(attended, batch, height, width)
 
 
@@ -110,15 +113,30 @@ def from_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor
     return grid.reshape(batch, rows * side, columns * side, -1)[:, :height, :width]
 
 
-def _attend(attention: Any, tokens: Tensor) -> Tensor:
-    """Attention over (B, h, w, D) with decomposed relative positions as the bias."""
+def attend(attention: Any, tokens: Tensor, *, largest_bias: int = LARGEST_BIAS) -> Tensor:
+    """Attention over (B, h, w, D) with decomposed relative positions as the bias.
+
+    Args:
+        attention: The package's attention layer.
+        tokens: (B, h, w, D).
+        largest_bias: Images are taken together as long as their bias has at most so many values.
+    """
+    batch, height, width, _ = tokens.shape
+    at_once = max(1, largest_bias // (attention.num_heads * (height * width) ** 2))
+    attended = [_attend_together(attention, part) for part in torch.split(tokens, at_once)]
+    mixed = attended[0] if len(attended) == 1 else torch.cat(attended)
+    result: Tensor = attention.proj(mixed.reshape(batch, height, width, -1))
+    return result
+
+
+def _attend_together(attention: Any, tokens: Tensor) -> Tensor:
+    """The heads' answers, (B, h w, D), before the projection."""
     batch, height, width, _ = tokens.shape
     qkv = attention.qkv(tokens).view(batch, height * width, 3, attention.num_heads, -1)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, h w, D / heads) each
     bias = relative_bias(q, attention.rel_pos_h, attention.rel_pos_w, height, width)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    result: Tensor = attention.proj(attended.transpose(1, 2).reshape(tokens.shape))
-    return result
+    return attended.transpose(1, 2).flatten(2)
 
 
 def relative_bias(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
@@ -151,13 +169,12 @@ class SamPromptEncoder(PromptEncoder):  # type: ignore[misc]
     """SAM's prompt encoder, of which only `no_mask_embed` and the positions are used here."""
 
     def __init__(self, config: SamConfig | Sam2Config) -> None:
-        with off_meta():
-            super().__init__(
-                embed_dim=config.decoder_dim,
-                image_embedding_size=(config.grid, config.grid),
-                input_image_size=(config.image_size, config.image_size),
-                mask_in_chans=config.mask_in_channels,
-            )
+        super().__init__(
+            embed_dim=config.decoder_dim,
+            image_embedding_size=(config.grid, config.grid),
+            input_image_size=(config.image_size, config.image_size),
+            mask_in_chans=config.mask_in_channels,
+        )
 
     def dense(self) -> Tensor:
         """What stands for "no mask was given", (1, C, 1, 1)."""

@@ -36,7 +36,7 @@ def slow_layer(layer: EncoderLayer, tokens: list[Tensor], keys: list[int]) -> li
     width = SIZES.dim // SIZES.heads
     normed = [side(layer.self_attn_layer_norm, t, n) for n, t in enumerate(tokens)]
     q, k, v = (
-        [side(p, t, n).split(width) for n, t in enumerate(normed)]
+        [torch.split(side(p, t, n), width) for n, t in enumerate(normed)]
         for p in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     result = []

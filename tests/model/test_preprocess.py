@@ -25,7 +25,7 @@ def test_sams_image_is_pillows_bilinear_with_sams_statistics() -> None:
     batch = frames(45, 80)
     picture = Image.fromarray(batch[1].permute(1, 2, 0).numpy())
     pixels = np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR), np.float32)
-    expected = (pixels - np.float32(SAM_MEAN)) / np.float32(SAM_STD)
+    expected = (pixels - np.array(SAM_MEAN, np.float32)) / np.array(SAM_STD, np.float32)
     result = sam_image(batch, 64)[1].permute(1, 2, 0)
     torch.testing.assert_close(result, torch.from_numpy(expected))
 

@@ -101,7 +101,7 @@ def test_no_memory_is_said_at_the_coarsest_level_only() -> None:
     encoder = Sam2ImageEncoder(TINY_SAM2).eval()
     with torch.inference_mode():
         before = encoder(images())
-        encoder.no_mem_embed += 1.0
+        encoder.no_mem_embed.add_(1.0)
         after = encoder(images())
     assert torch.equal(before[0], after[0])
     assert torch.equal(before[1], after[1])

@@ -1,0 +1,43 @@
+"""From a name to a file."""
+
+from pathlib import Path
+
+import pytest
+
+from av2tsam_cli.errors import WeightsError
+from av2tsam_cli.model import weights
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def test_a_path_is_itself(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"")
+    assert weights.resolve(path) == path
+    assert weights.resolve(str(path)) == path
+
+
+def test_an_installed_model_by_its_name(home: Path) -> None:
+    path = home / "evf-sam2.safetensors"
+    path.write_bytes(b"")
+    assert weights.resolve("evf-sam2") == path
+
+
+def test_a_model_that_is_not_installed_says_where_it_is_from(home: Path) -> None:
+    with pytest.raises(WeightsError, match=r"not installed.*YxZhang/evf-sam2-multitask"):
+        weights.resolve("evf-sam2")
+
+
+def test_an_unknown_name_lists_the_known_ones(home: Path) -> None:
+    with pytest.raises(WeightsError, match="neither a file nor the name of a model"):
+        weights.resolve("no-such-model")
+
+
+def test_the_platforms_cache_folder_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AV2TSAM_HOME", raising=False)
+    assert weights.home().name == "av2tsam"
