@@ -365,3 +365,18 @@ def test_an_interruption_tidies_up_and_exits_with_130(
     assert "interrupted" in segment.only_line
     assert segment.records[0]["exit_code"] == 130
     assert names(tmp_path) == ["clip.mp4"]
+
+
+def test_the_model_that_nobody_chose_is_said(
+    make_clip: MakeClip, tone: Tone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = make_clip(rate=2, sounds=[{"samples": tone(1.0)}])
+    words = ["segment", str(clip), "--out", str(tmp_path / "o.mp4"), "--overwrite", "--json"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["model"] == "nano"
+    assert err.startswith("av2tsam: using nano, the small built-in model")
+    assert main([*words, "--model", "nano"]) == 0
+    assert "using nano" not in capsys.readouterr().err
+    assert main([*words, "--quiet"]) == 0
+    assert not capsys.readouterr().err
