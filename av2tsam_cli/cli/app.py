@@ -106,22 +106,22 @@ def _help() -> str:
 @contextlib.contextmanager
 def _signals_interrupt() -> Generator[None, None, None]:
     """Let SIGTERM and SIGHUP tidy up as Ctrl-C does, and let a second one not stop the tidying."""
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    caught = [getattr(signal, name) for name in names]
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in caught}
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
+    # Ignored ones stay so, as under nohup; None is a handler that is not Python's.
+    before = {n: h for n, h in handlers.items() if h not in {None, signal.SIG_IGN}}
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in caught:
+        for number in before:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, interrupt)
+        for number in before:
+            signal.signal(number, interrupt)
         yield
     finally:
         for number, handler in before.items():
