@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from batches import CATEGORY_COUNT, Batch, draw, sam_images, truth
 from data import Mixer, Pool
 from loop import Log, fit, groups, trainable
-from segmenter import CategoryMap, prediction_losses, prompted, text_prediction
+from segmenter import (
+    Alignment,
+    CategoryMap,
+    prediction_losses,
+    prompt_losses,
+    prompted,
+    text_prediction,
+)
 
 Sounds = tuple[int, ...]
 
@@ -84,12 +91,15 @@ def train_shared(
     """Stage 4: four sounds and two phrases asked of each encoded frame, adapters silent."""
     network.text_sam.train()
     network.projector.train()
+    alignment = Alignment(category_map.read.in_channels)
 
     def losses(_: int) -> dict[str, Tensor]:
         batch = draw(pool, rng, size)
         features = network.text_sam.encode_image(sam_images(batch.frames))
         beit_images = network.prepare(batch.frames)[1]
-        words = text_prediction(network.text_sam, features, beit_images, batch, rng, per_frame=2)
+        words = text_prediction(
+            network.text_sam, features, beit_images, batch, rng, per_frame=2, alignment=alignment
+        )
         owners = np.repeat(np.arange(size), 4)
         sounds = heard_in(batch, owners, rng)
         rows = torch.from_numpy(owners)
@@ -97,8 +107,8 @@ def train_shared(
             seen = network.embed_frames(batch.frames)
         tokens = network.projector(seen[rows], heard.draw(sounds, rng)).tokens
         prompts = network.text_sam.encode_prompt(beit_images[rows], tokens)
-        prediction = network.text_sam.decode(features.select(rows), prompts)
-        values = prediction_losses(prediction.logits, prediction.iou, truth(batch, owners, sounds))
+        target = truth(batch, owners, sounds)
+        values = prompt_losses(network.text_sam, features.select(rows), prompts, target, alignment)
         category_loss, accuracy = category_map(features.embedding, batch)
         return {
             **values,
@@ -107,10 +117,10 @@ def train_shared(
             "object_accuracy": accuracy,
         }
 
-    segmenter = trainable(*prompted(network.text_sam))
+    segmenter = trainable(*prompted(network.text_sam), alignment)
     fresh = trainable(network.projector)
     encoder = trainable(network.text_sam.image_encoder, category_map)
-    pairs = ((segmenter, 6e-4), (fresh, 12e-4), (encoder, 4e-4))
+    pairs = ((segmenter, 1e-3), (fresh, 1e-3), (encoder, 4e-4))
     fit(groups(*pairs), losses, steps=steps, log=log)
 
 

@@ -31,8 +31,24 @@ from phrases import WORDS
 SEED = 2026
 FRAMES = 90_000
 SOUNDS_PER_CATEGORY = 250
-STEPS = {"encoder": 1500, "text": 450, "clip": 250, "clap": 900, "shared": 600, "joint": 450}
-BATCH = {"encoder": 48, "text": 32, "clip": 64, "clap": 64, "shared": 24, "joint": 32}
+STEPS = {
+    "encoder": 1500,
+    "text": 450,
+    "clip": 250,
+    "clap": 700,
+    "clap-again": 500,
+    "shared": 700,
+    "joint": 450,
+}
+BATCH = {
+    "encoder": 48,
+    "text": 32,
+    "clip": 64,
+    "clap": 64,
+    "clap-again": 64,
+    "shared": 24,
+    "joint": 32,
+}
 """Frames (or windows) of a step, over all processes."""
 HEARD = {"alone": 300, "together": 80}
 """Windows that CLAP embeds for each category alone and for each pair of them."""
@@ -62,7 +78,9 @@ class Recipe:
         self.stage("encoder", seeing, segmenter.train_encoder, *seeing, pool, self.rng(3))
         self.stage("text", told, segmenter.train_text, net, self.category_map, pool, self.rng(4))
         self.stage("clip", net.clip, towers.train_clip, net.clip, pool, self.rng(2))
-        self.stage("clap", net.clap, towers.train_clap, net.clap, Mixer(bank, self.rng(1)))
+        for cycle, name in enumerate(("clap", "clap-again")):
+            mixer = Mixer(bank, self.rng(1 + 10 * cycle))
+            self.stage(name, net.clap, towers.train_clap, net.clap, mixer)
         mixer = Mixer(bank, np.random.default_rng((SEED, 5)))  # the same in every process
         heard = audio_visual.hear(net.clap, mixer, **{k: self.part(n) for k, n in HEARD.items()})
         self.stage("shared", whole, audio_visual.train_shared, *whole, pool, heard, self.rng(6))
