@@ -1,6 +1,7 @@
 """Video frames, decoded as a stream, turned as displayed, in RGB, on the presentation clock."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import cast
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, ColorTrc, VideoReformatter
 
+from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media.container import TIME_TOLERANCE_S, decode_from, frame_time_s
 from av2tsam_cli.media.probe import display_matrix, is_transposed
 from av2tsam_cli.values import Frame, MediaInfo, UInt8Array, VideoStream
@@ -21,6 +23,10 @@ UNSPECIFIED = 2
 REFERENCE_WHITE = 203
 """Light of a white page in HDR video, cd/m2."""
 SCREEN_GAMMA = 2.4
+LEAST_SHARE = 0.95
+"""Share of the promised frames below which a file that also ends too early counts as cut."""
+EARLY_S = 0.5
+"""Seconds by which such a file ends before its header says."""
 HD_HEIGHT = 720
 """From this height on, untagged video is taken to be BT.709, below BT.601, as players do."""
 
@@ -44,7 +50,8 @@ def read_frames(
         stop_s: Seconds on the presentation clock; the end of the stream where None.
 
     Raises:
-        MediaError: The file cannot be read, or is damaged over a long stretch.
+        MediaError: The file cannot be read, is damaged over a long stretch, or ends before the
+            end that its header promises.
     """
     stream = stream or info.video[0]
     zero_s = stream.start_s if zero_s is None else zero_s
@@ -66,6 +73,7 @@ def _timed(
     """Frames with times that grow, whatever the file says."""
     step_s = float(1 / (stream.rate or ASSUMED_RATE))
     last_s = float("-inf")
+    times = _Times()
     for frame in decode_from(info.path, stream.index, start_s + zero_s):
         file_s = frame_time_s(frame)
         time_s = max(last_s, -step_s) + step_s if file_s is None else file_s - zero_s
@@ -73,7 +81,41 @@ def _timed(
             # A repeated time, just after the last frame; a clock that jumped back, a step on.
             time_s = last_s + (step_s / 100 if last_s - time_s < step_s else step_s)
         last_s = time_s
+        times.add(time_s)
         yield cast("VideoFrame", frame), time_s
+    _check_end(info, stream, zero_s, times)
+
+
+@dataclass
+class _Times:
+    """Which times were read."""
+
+    count: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+
+    def add(self, time_s: float) -> None:
+        self.first_s = time_s if not self.count else self.first_s
+        self.last_s = time_s
+        self.count += 1
+
+
+def _check_end(info: MediaInfo, stream: VideoStream, zero_s: float, times: _Times) -> None:
+    """Find out whether a file was cut: both frames and seconds are missing at its end.
+
+    Frames alone are missing where packets were damaged, seconds alone where the last picture of a
+    slide show stays for long.
+    """
+    if not stream.frames or not stream.duration_s:
+        return
+    end_s = stream.start_s - zero_s + stream.duration_s
+    promised = stream.frames * (end_s - times.first_s) / stream.duration_s
+    early = times.last_s + stream.duration_s / stream.frames < end_s - EARLY_S
+    if early and times.count < LEAST_SHARE * promised:
+        raise MediaError(
+            f"{info.path}: is cut short, it ends after {times.last_s:.2f} of {end_s:.2f} s; copy "
+            f"it again, or take what is there with --end {times.last_s:.2f}"
+        )
 
 
 class _Converter:

@@ -278,14 +278,22 @@ def noisy_step(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
     return picture
 
 
-def test_file_with_its_end_missing_delivers_what_is_there(make_clip: MakeClip) -> None:
+def test_file_with_its_end_missing_is_refused_unless_only_what_is_there_is_asked_for(
+    make_clip: MakeClip,
+) -> None:
     clip = make_clip(
-        picture=noisy_step, container_options={"movflags": "+faststart"}, options={"g": "5"}
+        seconds=3,
+        picture=noisy_step,
+        container_options={"movflags": "+faststart"},
+        options={"g": "5"},
     )
-    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
-    frames = frames_of(clip)
-    assert 10 <= len(frames) < 25
-    assert [step_of(frame) for frame in frames[:10]] == list(range(10))
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    with pytest.raises(MediaError, match=r"cut short.*--end"):
+        frames_of(clip)
+    with pytest.raises(MediaError, match="cut short"):
+        frames_of(clip, start_s=1.0)
+    frames = frames_of(clip, stop_s=1.0)
+    assert [step_of(frame) for frame in frames] == [k % 30 for k in range(25)]
 
 
 def test_abandoned_reader_lets_go_of_the_file(make_clip: MakeClip) -> None:
