@@ -84,6 +84,7 @@ def train_shared(
     heard: HeardBank,
     rng: np.random.Generator,
     *,
+    rate: float,
     steps: int,
     size: int,
     log: Log,
@@ -120,7 +121,7 @@ def train_shared(
     segmenter = trainable(*prompted(network.text_sam), alignment)
     fresh = trainable(network.projector)
     encoder = trainable(network.text_sam.image_encoder, category_map)
-    pairs = ((segmenter, 1e-3), (fresh, 1e-3), (encoder, 4e-4))
+    pairs = ((segmenter, rate), (fresh, rate), (encoder, 0.4 * rate))
     fit(groups(*pairs), losses, steps=steps, log=log)
 
 

@@ -66,11 +66,11 @@ def fit(
     *,
     steps: int,
     log: Log,
-    warmup: int = 200,
     end: float = 0.01,
 ) -> None:
     """Minimise `losses(step)["loss"]` with AdamW on a cosine from full rate to `end` of it."""
     optimiser = torch.optim.AdamW(parameter_groups, betas=(0.9, 0.98), foreach=True)
+    warmup = min(200, steps // 5)
     full = [group["lr"] for group in optimiser.param_groups]
     for step in range(steps):
         share = _rate(step, steps, warmup, end)

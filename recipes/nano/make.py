@@ -10,6 +10,7 @@ every batch. It is twice as fast when freed memory is kept for reuse; glibc is t
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ STEPS = {
     "clap": 700,
     "clap-again": 500,
     "shared": 700,
-    "joint": 450,
+    "shared-again": 360,
+    "joint": 420,
 }
 BATCH = {
     "encoder": 48,
@@ -47,6 +49,7 @@ BATCH = {
     "clap": 64,
     "clap-again": 64,
     "shared": 24,
+    "shared-again": 24,
     "joint": 32,
 }
 """Frames (or windows) of a step, over all processes."""
@@ -83,7 +86,9 @@ class Recipe:
             self.stage(name, net.clap, towers.train_clap, net.clap, mixer)
         mixer = Mixer(bank, np.random.default_rng((SEED, 5)))  # the same in every process
         heard = audio_visual.hear(net.clap, mixer, **{k: self.part(n) for k, n in HEARD.items()})
-        self.stage("shared", whole, audio_visual.train_shared, *whole, pool, heard, self.rng(6))
+        for name, rate, stream in (("shared", 1e-3, 6), ("shared-again", 6e-4, 8)):
+            train = partial(audio_visual.train_shared, rate=rate)
+            self.stage(name, whole, train, *whole, pool, heard, self.rng(stream))
         self.stage("joint", net, audio_visual.train_joint, net, pool, heard, self.rng(7))
         return net
 

@@ -1,0 +1,47 @@
+"""Give a scored checkpoint its card and put it where the package ships it.
+
+python recipes/nano/score.py runs/nano/nano.safetensors --samples sample_media > scores.json
+python recipes/nano/ship.py runs/nano/nano.safetensors scores.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from make import FRAMES, SEED, SOUNDS_PER_CATEGORY, STEPS
+
+from av2tsam_cli.model.checkpoint import load_model, save_model
+from av2tsam_cli.synth.dataset import GENERATOR_VERSION
+
+TARGET = Path("av2tsam_cli/assets/nano.safetensors")
+CARD = {
+    "what": "A small whole AV2T-SAM for trying the tool out, for tests and for experiments.",
+    "not_for": "Real footage: it knows sixteen drawn objects with synthesised sounds, nothing else.",
+    "data": {
+        "generator": "av2tsam data synth",
+        "generator_version": GENERATOR_VERSION,
+        "frames": FRAMES,
+        "sounds_per_category": SOUNDS_PER_CATEGORY,
+        "seed": SEED,
+    },
+    "training": {"recipe": "recipes/nano", "steps": STEPS},
+    "licence": "Apache-2.0",
+}
+
+
+def main() -> None:
+    """Write the shipped file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("scores", type=Path)
+    args = parser.parse_args()
+    scores = json.loads(args.scores.read_text())
+    TARGET.parent.mkdir(exist_ok=True)
+    model = load_model(args.model)
+    save_model(model, TARGET, {"card": {**CARD, "scores": scores}}, dtype=torch.float16)
+    print(f"{TARGET}: {TARGET.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
