@@ -9,15 +9,15 @@ import json
 from pathlib import Path
 
 import torch
-from make import FRAMES, SEED, SOUNDS_PER_CATEGORY, STEPS
 
 from av2tsam_cli.model.checkpoint import load_model, save_model
 from av2tsam_cli.synth.dataset import GENERATOR_VERSION
+from make import FRAMES, SEED, SOUNDS_PER_CATEGORY, STEPS
 
 TARGET = Path("av2tsam_cli/assets/nano.safetensors")
 CARD = {
     "what": "A small whole AV2T-SAM for trying the tool out, for tests and for experiments.",
-    "not_for": "Real footage: it knows sixteen drawn objects with synthesised sounds, nothing else.",
+    "not_for": "Real footage: it knows sixteen drawn objects and their synthesised sounds.",
     "data": {
         "generator": "av2tsam data synth",
         "generator_version": GENERATOR_VERSION,
