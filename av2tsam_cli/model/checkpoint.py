@@ -20,7 +20,7 @@ PARTS = ("clip", "clap", "projector", "adapter", "text_sam")
 """Parts of the network; each tensor's name begins with its part's."""
 
 # Tensors that are read before the file is mapped into memory anew.
-AT_A_TIME = 32
+AT_A_TIME = 8
 
 # Always stored and run in float32: these span too wide a range for 16 bits.
 FLOAT32_ONLY = (
@@ -114,6 +114,9 @@ def load_model(
     """
     config = ModelConfig.from_json(read_metadata(path)["config"])
     model = build_empty(config)
+    for part, module in model.named_children():
+        if part not in parts:
+            module.to("meta")
     everything = model.state_dict()
     wanted = {name: t.shape for name, t in everything.items() if name.split(".")[0] in parts}
     reader = _Reader(torch.device(device), dtype)

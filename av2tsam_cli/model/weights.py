@@ -12,10 +12,13 @@ from av2tsam_cli.model.config import ModelConfig
 
 PACKAGED = "nano"
 
-# What would be fetched from where.
+# Whole networks that hear, best first, and what would be fetched from where.
+AUDIO_VISUAL = ("evf-sam2", "evf-sam")
 SOURCES = {
-    "evf-sam": "YxZhang/evf-sam-multitask on huggingface.co",
-    "evf-sam2": "YxZhang/evf-sam2-multitask on huggingface.co",
+    "evf-sam2": "Kyungbok/AV2T-SAM on huggingface.co",
+    "evf-sam": "Kyungbok/AV2T-SAM on huggingface.co",
+    "evf-sam2-text": "YxZhang/evf-sam2-multitask on huggingface.co",
+    "evf-sam-text": "YxZhang/evf-sam-multitask on huggingface.co",
     "clap-laion": "630k-audioset-best.pt of lukewys/laion_clap on huggingface.co",
     "clap-microsoft": "CLAP_weights_2023.pth of microsoft/msclap on huggingface.co",
     "clip-vit-b-32": "timm/vit_base_patch32_clip_224.openai on huggingface.co",
@@ -32,12 +35,15 @@ def resolve(model: str | Path | None = None) -> Path:
     """The checkpoint file that a model's name, or a path, stands for.
 
     Args:
-        model: A name, the path of a checkpoint, or None for the one that came with the package.
+        model: A name, the path of a checkpoint, or None for the best that is installed.
 
     Raises:
         WeightsError: If there is no such file.
     """
-    if model is None or model == PACKAGED:
+    if model is None:
+        installed = (home() / f"{name}.safetensors" for name in AUDIO_VISUAL)
+        return next((path for path in installed if path.is_file()), None) or _packaged()
+    if model == PACKAGED:
         return _packaged()
     for path in (Path(model), home() / f"{model}.safetensors"):
         if path.is_file():
@@ -45,7 +51,7 @@ def resolve(model: str | Path | None = None) -> Path:
     if str(model) in SOURCES:
         raise WeightsError(f"{model} is not installed; {_fetch(str(model))}")
     raise WeightsError(
-        f"{model}: neither a file nor the name of a model ({PACKAGED}, evf-sam, evf-sam2)"
+        f"{model}: neither a file nor the name of a model ({', '.join([PACKAGED, *SOURCES])})"
     )
 
 
@@ -58,7 +64,11 @@ def _packaged() -> Path:
 
 def part_name(config: ModelConfig, part: str) -> str:
     """Name of the file that holds a frozen part of a network."""
-    names = {"clip": "clip-vit-b-32", "clap": f"clap-{config.clap.kind}"}
+    names = {
+        "clip": "clip-vit-b-32",
+        "clap": f"clap-{config.clap.kind}",
+        "text_sam": f"{config.name}-text",
+    }
     return names.get(part, config.name)
 
 

@@ -70,7 +70,7 @@ def split(model: Av2tSam, folder: Path) -> None:
     for name, part in (
         ("clip-vit-b-32", "clip."),
         ("clap-laion", "clap."),
-        (model.config.name, "text_sam."),
+        (f"{model.config.name}-text", "text_sam."),
     ):
         tensors = {key: tensor for key, tensor in state.items() if key.startswith(part)}
         write_tensors(tensors, folder / f"{name}.safetensors", model.config)
@@ -112,7 +112,7 @@ def test_parts_that_will_not_be_used_need_not_be_there(
     tiny_model: Av2tSam, tmp_path: Path, home: Path
 ) -> None:
     split(tiny_model, tmp_path)
-    path = tmp_path / f"{tiny_model.config.name}.safetensors"
+    path = tmp_path / f"{tiny_model.config.name}-text.safetensors"
     loaded = load_model(path, parts=("text_sam",))
     assert next(loaded.clip.parameters()).is_meta
     images = torch.zeros(1, 3, loaded.config.sam.image_size, loaded.config.sam.image_size)

@@ -28,9 +28,16 @@ def test_an_installed_model_by_its_name(home: Path) -> None:
     assert weights.resolve("evf-sam2") == path
 
 
+def test_the_best_that_is_installed(home: Path) -> None:
+    for name in ("evf-sam", "evf-sam2"):
+        path = home / f"{name}.safetensors"
+        path.write_bytes(b"")
+        assert weights.resolve() == path
+
+
 def test_a_model_that_is_not_installed_says_where_it_is_from(home: Path) -> None:
     with pytest.raises(WeightsError, match=r"not installed.*YxZhang/evf-sam2-multitask"):
-        weights.resolve("evf-sam2")
+        weights.resolve("evf-sam2-text")
 
 
 def test_an_unknown_name_lists_the_known_ones(home: Path) -> None:
