@@ -59,14 +59,23 @@ def hear(clap: nn.Module, mixer: Mixer, *, alone: int, together: int) -> HeardBa
     return HeardBank(torch.cat(embedded), rows)
 
 
-def heard_in(batch: Batch, owners: np.ndarray, rng: np.random.Generator) -> list[Sounds]:
-    """What to play to each frame: sources in view, out of view, both, or only noise."""
-    return [_sounds(batch.present[owner], rng) for owner in owners]
+EAGER = (0.50, 0.20, 0.07, 0.18, 0.05)
+"""How often a frame is played one source in view, two, one in view with another that is not, one
+out of view, and noise."""
+WARY = (0.38, 0.24, 0.08, 0.17, 0.13)
+"""The same for the last stage, which learns what to leave alone."""
 
 
-def _sounds(present: np.ndarray, rng: np.random.Generator) -> Sounds:
+def heard_in(
+    batch: Batch, owners: np.ndarray, rng: np.random.Generator, shares: tuple[float, ...] = EAGER
+) -> list[Sounds]:
+    """What to play to each frame."""
+    return [_sounds(batch.present[owner], rng, shares) for owner in owners]
+
+
+def _sounds(present: np.ndarray, rng: np.random.Generator, shares: tuple[float, ...]) -> Sounds:
     seen, unseen = np.flatnonzero(present), np.flatnonzero(~present)
-    kind = rng.choice(5, p=(0.50, 0.20, 0.07, 0.18, 0.05))
+    kind = rng.choice(5, p=shares)
     if kind == 4:
         return ()
     if kind == 3 or not len(seen):
@@ -131,6 +140,8 @@ def train_joint(
     heard: HeardBank,
     rng: np.random.Generator,
     *,
+    rate: float,
+    shares: tuple[float, ...],
     steps: int,
     size: int,
     log: Log,
@@ -145,7 +156,7 @@ def train_joint(
         return text_prediction(network.text_sam, features, beit_images, batch, rng, per_frame=3)
 
     def sound(batch: Batch) -> dict[str, Tensor]:
-        sounds = heard_in(batch, np.arange(size), rng)
+        sounds = heard_in(batch, np.arange(size), rng, shares)
         with torch.no_grad():
             seen = network.embed_frames(batch.frames)
         prediction = network(*network.prepare(batch.frames), seen, heard.draw(sounds, rng))
@@ -166,4 +177,4 @@ def train_joint(
         network.projector, network.text_sam.image_encoder, *prompted(network.text_sam)
     )
     adapters = trainable(network.adapter)
-    fit(groups((learning, 4e-4), (adapters, 12e-4)), losses, steps=steps, log=log)
+    fit(groups((learning, rate), (adapters, 3 * rate)), losses, steps=steps, log=log)

@@ -41,6 +41,7 @@ STEPS = {
     "shared": 700,
     "shared-again": 360,
     "joint": 420,
+    "joint-again": 500,
 }
 BATCH = {
     "encoder": 48,
@@ -51,6 +52,7 @@ BATCH = {
     "shared": 24,
     "shared-again": 24,
     "joint": 32,
+    "joint-again": 32,
 }
 """Frames (or windows) of a step, over all processes."""
 HEARD = {"alone": 300, "together": 80}
@@ -89,7 +91,12 @@ class Recipe:
         for name, rate, stream in (("shared", 1e-3, 6), ("shared-again", 6e-4, 8)):
             train = partial(audio_visual.train_shared, rate=rate)
             self.stage(name, whole, train, *whole, pool, heard, self.rng(stream))
-        self.stage("joint", net, audio_visual.train_joint, net, pool, heard, self.rng(7))
+        for name, rate, shares, stream in (
+            ("joint", 4e-4, audio_visual.EAGER, 7),
+            ("joint-again", 3e-4, audio_visual.WARY, 9),
+        ):
+            train = partial(audio_visual.train_joint, rate=rate, shares=shares)
+            self.stage(name, net, train, net, pool, heard, self.rng(stream))
         return net
 
     def data(self) -> tuple[Pool, np.ndarray]:

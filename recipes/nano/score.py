@@ -9,7 +9,8 @@ faint hiss of an empty room at -50 dBFS, which the silence gate lets through).
 
 import argparse
 import json
-from collections.abc import Iterator
+import runpy
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -50,7 +51,8 @@ def main() -> None:
         scores[subset] = score(model, scenes, args.seed)
     if args.samples:
         scores["samples"] = {
-            video.stem: sample_iou(model, video) for video in sorted(args.samples.glob("*.mp4"))
+            name: sample_iou(model, args.samples / f"{name}.mp4", scene)
+            for name, scene in sample_scenes().items()
         }
     print(json.dumps(scores, indent=2))
 
@@ -114,26 +116,33 @@ def run(
     return logits
 
 
-def sample_iou(model: LoadedModel, video: Path) -> dict[str, float]:
-    """The command's own masks of a sample against the true ones; frames without any score apart."""
-    import tempfile
-
+def sample_iou(model: LoadedModel, video: Path, scene: Scene) -> dict[str, float]:
+    """The command's own masks of a sample against what sounds in it and against what does not."""
+    rate, found = 25, []
     with tempfile.TemporaryDirectory() as folder:
         segment_video(video, folder, model=model, format="masks")
-        pairs = list(_pairs(Path(folder) / video.stem, video.with_name(f"{video.stem}_masks")))
-    sounding = [(found & true).sum() / (found | true).sum() for found, true in pairs if true.any()]
-    empty = [found.mean() for found, true in pairs if not true.any()]
-    out = {"frames": len(pairs)}
-    if sounding:
-        out["iou_sounding"] = round(float(np.mean(sounding)), 4)
-    if empty:
-        out["area_when_nothing_sounds"] = round(float(np.mean(empty)), 5)
-    return out
+        for path in sorted((Path(folder) / video.stem).glob("*.png")):
+            found.append(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0)
+    renderer = Renderer(scene, *found[0].shape[::-1])
+    sounding, silent, stray = [], [], []
+    for index, mask in enumerate(found):
+        ids = renderer.frame(index / rate)[1]
+        true = sounding_mask(scene, ids, index // rate)
+        if true.any():
+            sounding.append((mask & true).sum() / (mask | true).sum())
+            others = (ids > 0) & ~true
+            silent += [(mask & others).sum() / (mask | others).sum()] if others.any() else []
+        else:
+            stray.append(mask.mean())
+    means = {"iou_sounding": sounding, "iou_silent": silent, "area_when_nothing_sounds": stray}
+    return {name: round(float(np.mean(values)), 4) for name, values in means.items() if values}
 
 
-def _pairs(found: Path, true: Path) -> Iterator[tuple[npt.NDArray[np.bool_], ...]]:
-    for path in sorted(true.glob("*.png")):
-        yield tuple(cv2.imread(str(p / path.name), cv2.IMREAD_GRAYSCALE) > 0 for p in (found, true))
+def sample_scenes() -> dict[str, Scene]:
+    """The scenes of the samples by name, from the script that makes them."""
+    path = Path(__file__).parents[1] / "samples" / "make.py"
+    script = runpy.run_path(str(path))
+    return {name: script["compose"](sample) for name, sample in script["SAMPLES"].items()}
 
 
 if __name__ == "__main__":
