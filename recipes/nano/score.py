@@ -118,11 +118,11 @@ def run(
 
 def sample_iou(model: LoadedModel, video: Path, scene: Scene) -> dict[str, float]:
     """The command's own masks of a sample against what sounds in it and against what does not."""
-    rate, found = 25, []
+    rate = 25
     with tempfile.TemporaryDirectory() as folder:
         segment_video(video, folder, model=model, format="masks")
-        for path in sorted((Path(folder) / video.stem).glob("*.png")):
-            found.append(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0)
+        paths = sorted((Path(folder) / video.stem).glob("*.png"))
+        found = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0 for path in paths]
     renderer = Renderer(scene, *found[0].shape[::-1])
     sounding, silent, stray = [], [], []
     for index, mask in enumerate(found):
