@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+POLL_S = 0.05
+"""Seconds after which a producer that waits for room looks whether anybody still listens."""
 JOIN_S = 5.0
 """Seconds that a consumer which gives up waits for its producer to finish what it is doing."""
 
@@ -48,15 +49,16 @@ def run_ahead(
     thread = threading.Thread(
         target=_produce, args=(items, waiting, stopped), name=f"av2tsam-{name}", daemon=True
     )
-    thread.start()
     try:
+        thread.start()
         while isinstance(got := waiting.get(), _Item):
             yield got.value
         if got.error is not None:
             raise got.error
     finally:
         stopped.set()
-        _drain(waiting, thread)
+        if thread.ident is not None:  # it was started
+            thread.join(JOIN_S)
 
 
 def still_running() -> bool:
@@ -73,17 +75,19 @@ def _produce(
     try:
         with contextlib.closing(items):
             for value in items:
-                waiting.put(_Item(value))
-                if stopped.is_set():
+                if not _put(waiting, _Item(value), stopped):
                     break
     except BaseException as caught:  # noqa: BLE001 - whatever it is, the consumer raises it
         error = caught
-    waiting.put(_End(error))
+    _put(waiting, _End(error), stopped)
 
 
-def _drain(waiting: queue.Queue[_Item[T] | _End], thread: threading.Thread) -> None:
-    """Make room until the producer has noticed that nobody listens any more."""
-    deadline_s = time.monotonic() + JOIN_S
-    while thread.is_alive() and time.monotonic() < deadline_s:
-        with contextlib.suppress(queue.Empty):
-            waiting.get(timeout=0.02)
+def _put(
+    waiting: queue.Queue[_Item[T] | _End], value: _Item[T] | _End, stopped: threading.Event
+) -> bool:
+    """Wait for room; False where nobody listens any more, however late that is noticed."""
+    while not stopped.is_set():
+        with contextlib.suppress(queue.Full):
+            waiting.put(value, timeout=POLL_S)
+            return True
+    return False
