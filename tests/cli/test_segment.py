@@ -328,6 +328,10 @@ def test_odd_names_and_sizes_work(
     assert decoded.shape == (37, 51)
 
 
+# A signal can fall between the opening of a file and its `with`; Python then closes the file itself
+# and says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("kind", ["video", "masks"])
