@@ -118,7 +118,8 @@ def _sample_cast(rng: np.random.Generator, subset: Subset) -> _Cast:
     names = tuple(order[: sources + (silent if subset == "s4" else min(silent, 5 - sources))])
     seconds = sample_seconds(rng, subset, sources)
     level = rng.uniform(*LEVEL_DBFS)
-    voices = {n: sample_voice(rng, n, s, level) for n, s in zip(order, seconds, strict=False)}
+    turns = zip(order[:sources], seconds, strict=True)
+    voices = {name: sample_voice(rng, name, on, level) for name, on in turns}
     heard = None
     if subset == "ms3" and rng.random() < 0.08:  # one more that is heard and not seen
         heard = sample_voice(rng, order[-1], sample_seconds(rng, subset, 1)[0], level)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from av2tsam_cli.model.preprocess import SAM_MEAN, SAM_STD
 from data import NAMES, SLOTS, Pool
 
 CATEGORY_COUNT = len(NAMES)
@@ -83,6 +84,5 @@ def truth(batch: Batch, owners: npt.NDArray[np.int64], wanted: list[tuple[int, .
 
 def sam_images(frames: Tensor) -> Tensor:
     """SAM's normalisation of frames that are S x S already: (N, 3, S, S) float32."""
-    mean = torch.tensor((123.675, 116.28, 103.53))[:, None, None]
-    std = torch.tensor((58.395, 57.12, 57.375))[:, None, None]
+    mean, std = (torch.tensor(c)[:, None, None] for c in (SAM_MEAN, SAM_STD))
     return (frames.float() - mean) / std
