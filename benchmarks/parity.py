@@ -217,7 +217,7 @@ def trace_image_encoder(
     sam2 = model.config.sam.kind == "sam2"
     patches = (encoder.backbone if sam2 else encoder).patch_embed(images)
     yield "patch_embed_out_frame0", thinned(patches, height_dim=1)
-    start = encoder.embed(images) if sam2 else patches + encoder.pos_embed
+    start = encoder.backbone.embed(images) if sam2 else patches + encoder.pos_embed
     for number, tokens in enumerate(encoder.block_outputs(start, vectors)):
         yield f"encoder_block_out_frame0.{number:02}", thinned(tokens, height_dim=1)
     if sam2:

@@ -88,19 +88,25 @@ class Av2tSam(nn.Module):
         prompt = self.text_sam.encode_prompt(beit_images, projection.tokens)
         return self.text_sam.decode(features, prompt)
 
-    def segment_text(self, sam_images: Tensor, beit_images: Tensor, ids: Tensor) -> Tensor:
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Token ids (1, L) of `text.tokenizer_for` to a phrase's word embeddings (1, L, D)."""
+        return self.text_sam.beit3.embed_text(ids)
+
+    def segment_text(
+        self, sam_images: Tensor, beit_images: Tensor, text_embeddings: Tensor
+    ) -> Tensor:
         """What a written phrase means in each image.
 
         Args:
             sam_images: (N, 3, S, S) from `prepare`.
             beit_images: (N, 3, b, b) from `prepare`.
-            ids: Token ids (N, L) of `text.tokenizer_for`.
+            text_embeddings: (1, L, D) from `embed_text`.
 
         Returns:
             Mask logits (N, 1, h, w), chosen as `config.text_mask` says.
         """
-        embedded = self.text_sam.beit3.embed_text(ids)
-        prompt = self.text_sam.encode_prompt(beit_images, embedded)
+        shared = text_embeddings.expand(len(beit_images), -1, -1)
+        prompt = self.text_sam.encode_prompt(beit_images, shared)
         prediction = self.text_sam.decode(self.text_sam.encode_image(sam_images), prompt)
         return select(prediction) if self.config.text_mask == "best" else single(prediction)[0]
 

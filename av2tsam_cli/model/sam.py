@@ -17,6 +17,7 @@ from av2tsam_cli.embeddings.quiet import import_without_init
 from av2tsam_cli.embeddings.stem import ConvStem
 from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
+from av2tsam_cli.model.windows import from_windows, to_windows
 
 # The package's own __init__ imports its predictor, and with that all of torchvision.
 _modeling = import_without_init("segment_anything.modeling")
@@ -94,23 +95,6 @@ def _attend_in_windows(attention: Any, tokens: Tensor, side: int) -> Tensor:
     batch, height, width, _ = tokens.shape
     attended = attend(attention, to_windows(tokens, side))
     return from_windows(attended, batch, height, width)
-
-
-def to_windows(tokens: Tensor, side: int) -> Tensor:
-    """(N, h, w, D), padded with zeros on the right and below, to (N windows, side, side, D)."""
-    batch, height, width, dim = tokens.shape
-    padded = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
-    rows, columns = padded.shape[1] // side, padded.shape[2] // side
-    windows = padded.reshape(batch, rows, side, columns, side, dim)
-    return windows.transpose(2, 3).flatten(0, 2)
-
-
-def from_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """Undo `to_windows`: (N windows, side, side, D) to (N, height, width, D)."""
-    side = windows.shape[1]
-    rows, columns = -(-height // side), -(-width // side)
-    grid = windows.reshape(batch, rows, columns, side, side, -1).transpose(2, 3)
-    return grid.reshape(batch, rows * side, columns * side, -1)[:, :height, :width]
 
 
 def attend(attention: Any, tokens: Tensor, *, largest_bias: int = LARGEST_BIAS) -> Tensor:

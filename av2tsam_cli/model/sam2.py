@@ -1,7 +1,6 @@
-"""SAM 2 for single images: transformers' Hiera with its FPN, and SAM's decoder with two additions.
+"""SAM 2 for single images: Hiera with its FPN, and SAM's decoder with two additions.
 
-No memory is used. As in SAM 1, the attention is fused and a vector may be added to the input of
-every block.
+No memory is used. As in SAM 1, a vector may be added to the input of every block.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_quietly, import_without_init
+from av2tsam_cli.embeddings.quiet import import_without_init
 from av2tsam_cli.model.config import Sam2Config
+from av2tsam_cli.model.hiera import Hiera
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
-from av2tsam_cli.model.sam import SamMaskDecoder, from_windows, to_windows
+from av2tsam_cli.model.sam import SamMaskDecoder
 
 MLP: Any = import_without_init("segment_anything.modeling.mask_decoder").MLP
 
@@ -27,7 +27,7 @@ class Sam2ImageEncoder(nn.Module):
 
     def __init__(self, config: Sam2Config) -> None:
         super().__init__()
-        self.backbone = _hiera(config)
+        self.backbone = Hiera(config)
         # Coarsest first, as in the public checkpoints.
         self.neck = nn.ModuleList(
             nn.Conv2d(dim, config.decoder_dim, 1) for dim in reversed(config.stage_dims)
@@ -50,16 +50,10 @@ class Sam2ImageEncoder(nn.Module):
         levels = self.pyramid(self.stage_outputs(images, block_vectors))
         return [*levels[:-1], levels[-1] + self.no_mem_embed.reshape(1, -1, 1, 1)]
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Images to patch embeddings with positions, (N, 4g, 4g, D)."""
-        patches: Tensor = self.backbone.patch_embed(images)
-        positions: Tensor = self.backbone._get_pos_embed(patches.shape[1:3])
-        return patches + positions
-
     def stage_outputs(self, images: Tensor, block_vectors: Sequence[Tensor] | None) -> list[Tensor]:
         """What leaves each stage, finest first, (N, h, w, width)."""
         ends = self.backbone.stage_ends
-        outputs = self.block_outputs(self.embed(images), block_vectors)
+        outputs = self.block_outputs(self.backbone.embed(images), block_vectors)
         return [tokens for number, tokens in enumerate(outputs) if number in ends]
 
     def block_outputs(
@@ -69,7 +63,7 @@ class Sam2ImageEncoder(nn.Module):
         for number, block in enumerate(self.backbone.blocks):
             if block_vectors is not None:
                 tokens = tokens + block_vectors[number][:, None, None, :]
-            tokens = run_block(block, tokens)
+            tokens = block(tokens)
             yield tokens
 
     def pyramid(self, stages: Sequence[Tensor]) -> list[Tensor]:
@@ -83,69 +77,6 @@ class Sam2ImageEncoder(nn.Module):
                 level = level + coarser.to(level.dtype)
             levels.insert(0, level)
         return levels[:-1]
-
-
-def _hiera(config: Sam2Config) -> Any:
-    """The Hiera of transformers with our sizes."""
-    sam2 = import_quietly("transformers.models.sam2.modeling_sam2")
-    return sam2.Sam2HieraDetModel(
-        sam2.Sam2HieraDetConfig(
-            hidden_size=config.dim,
-            num_attention_heads=config.heads,
-            image_size=[config.image_size, config.image_size],
-            window_positional_embedding_background_size=list(config.background),
-            blocks_per_stage=list(config.stages),
-            embed_dim_per_stage=list(config.stage_dims),
-            num_attention_heads_per_stage=[
-                config.heads * 2**stage for stage in range(len(config.stages))
-            ],
-            window_size_per_stage=list(config.windows),
-            global_attention_blocks=list(config.global_blocks),
-        )
-    )
-
-
-def run_block(block: Any, tokens: Tensor) -> Tensor:
-    """One block of the package's Hiera with fused attention: (N, h, w, D) to (N, h', w', D')."""
-    normed = block.layer_norm1(tokens)
-    # At a stage change the shortcut is the projection of the normed tokens, pooled.
-    shortcut = (
-        _pool(block.proj(normed), block.query_stride) if block.dim != block.dim_out else tokens
-    )
-    batch, height, width = shortcut.shape[:3]
-    if block.window_size > 0:
-        windows = to_windows(normed, block.window_size)
-        attended = from_windows(_attend(block.attn, windows), batch, height, width)
-    else:
-        attended = _attend(block.attn, normed)
-    tokens = shortcut + attended
-    result: Tensor = tokens + block.mlp(block.layer_norm2(tokens))
-    return result
-
-
-def _attend(attention: Any, tokens: Tensor) -> Tensor:
-    """Attention over (B, h, w, D); the query may be pooled to a coarser grid."""
-    q, k, v = attention.qkv(tokens).chunk(3, dim=-1)
-    q = _pool(q, attention.query_stride)
-    pooled = q.shape  # (B, h', w', D)
-    q, k, v = (_split_heads(part, attention.num_attention_heads) for part in (q, k, v))
-    attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, h' w', D / heads)
-    result: Tensor = attention.proj(attended.transpose(1, 2).reshape(pooled))
-    return result
-
-
-def _split_heads(tokens: Tensor, heads: int) -> Tensor:
-    """(B, h, w, D) to (B, heads, h w, D / heads)."""
-    batch, height, width, _ = tokens.shape
-    return tokens.reshape(batch, height * width, heads, -1).transpose(1, 2)
-
-
-def _pool(tokens: Tensor, stride: list[int] | None) -> Tensor:
-    """Largest value of each stride x stride cells, channel by channel; None leaves all."""
-    if stride is None:
-        return tokens
-    pooled: Tensor = F.max_pool2d(tokens.permute(0, 3, 1, 2), kernel_size=stride, stride=stride)
-    return pooled.permute(0, 2, 3, 1)
 
 
 class Sam2MaskDecoder(SamMaskDecoder):

@@ -9,6 +9,7 @@ from av2tsam_cli.model.beit3 import Beit3
 from av2tsam_cli.model.config import Beit3Config, Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction, select, single
 from av2tsam_cli.model.sam import SamImageEncoder, SamMaskDecoder, SamPromptEncoder
+from av2tsam_cli.model.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
 
 __all__ = ["TextSam", "build_text_sam", "select", "single"]
 
@@ -94,9 +95,6 @@ def build_text_sam(sam: SamConfig | Sam2Config, beit3: Beit3Config) -> TextSam:
             prompt_head=head,
             upscale_to=sam.image_size,
         )
-    # transformers takes a while to import, and SAM 1 does without.
-    from av2tsam_cli.model.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
-
     return TextSam(
         image_encoder=Sam2ImageEncoder(sam),
         prompt_encoder=SamPromptEncoder(sam),

@@ -14,9 +14,8 @@ from av2tsam_cli.model.sam import (
     SamPromptEncoder,
     attend,
     fourier_positions,
-    from_windows,
-    to_windows,
 )
+from av2tsam_cli.model.windows import from_windows, to_windows
 
 from .conftest import TINY_SAM, shake
 

@@ -1,0 +1,153 @@
+"""Hiera, SAM 2's image encoder (Ryali et al., "Hiera", 2023; Ravi et al., "SAM 2", 2024).
+
+The tensors have the names that transformers' `Sam2HieraDetModel` gives them. That model would serve
+as well, but its package takes seconds and 300 MB to import.
+"""
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from av2tsam_cli.model.config import Sam2Config
+from av2tsam_cli.model.windows import from_windows, to_windows
+
+EPS = 1e-6
+MLP_RATIO = 4
+QUERY_STRIDE = 2
+"""How much a stage's first block shrinks the grid, in both directions."""
+
+
+class Hiera(nn.Module):
+    """Patches, then blocks in stages; each stage but the first halves the grid."""
+
+    def __init__(self, config: Sam2Config) -> None:
+        super().__init__()
+        dim, side = config.dim, config.windows[0]
+        self.patch_embed = PatchEmbedding(dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, dim, *config.background))
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, dim, side, side))
+        self.stage_ends = [total - 1 for total in accumulate(config.stages)]
+        self.blocks = nn.ModuleList(_blocks(config))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (N, 3, S, S) to patches with positions, (N, S / 4, S / 4, D)."""
+        patches: Tensor = self.patch_embed(images)
+        return patches + self.positions(patches.shape[1], patches.shape[2])
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """A coarse grid stretched over the image, and a fine one repeated in every window."""
+        stretched = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
+        rows, columns = self.pos_embed_window.shape[2:]
+        repeated = self.pos_embed_window.tile(1, 1, height // rows, width // columns)
+        return (stretched + repeated).permute(0, 2, 3, 1)
+
+
+def _blocks(config: Sam2Config) -> Iterator["HieraBlock"]:
+    """All blocks in order. A stage's first block still has the width and window before."""
+    number = 0
+    for stage, count in enumerate(config.stages):
+        for first in (True, *[False] * (count - 1)):
+            shrinks = first and stage > 0
+            window = config.windows[stage - 1 if shrinks else stage]
+            yield HieraBlock(
+                config.block_dims[number],
+                config.stage_dims[stage],
+                heads=config.heads * 2**stage,
+                window=0 if number in config.global_blocks else window,
+                shrinks=shrinks,
+            )
+            number += 1
+
+
+class PatchEmbedding(nn.Module):
+    """Overlapping patches: images (N, 3, S, S) to (N, S / 4, S / 4, D)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(3, dim, kernel_size=7, stride=4, padding=3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images of any floating type in the weights' own."""
+        patches: Tensor = self.projection(images.to(self.projection.weight.dtype))
+        return patches.permute(0, 2, 3, 1)
+
+
+class HieraBlock(nn.Module):
+    """Attention in windows (0: over the whole image) and a feed-forward; (N, h, w, D)."""
+
+    def __init__(self, dim: int, dim_out: int, *, heads: int, window: int, shrinks: bool) -> None:
+        super().__init__()
+        self.window = window
+        self.shrinks = shrinks
+        self.layer_norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.attn = HieraAttention(dim, dim_out, heads=heads, shrinks=shrinks)
+        self.layer_norm2 = nn.LayerNorm(dim_out, eps=EPS)
+        self.mlp = FeedForward(dim_out, dim_out * MLP_RATIO)
+        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 where the block shrinks."""
+        normed = self.layer_norm1(tokens)
+        # Where the width changes, the shortcut is the projection of the normed tokens.
+        shortcut = tokens if self.proj is None else self.proj(normed)
+        if self.shrinks:
+            shortcut = pool(shortcut)
+        batch, height, width = shortcut.shape[:3]
+        if self.window:
+            windows = self.attn(to_windows(normed, self.window))
+            attended = from_windows(windows, batch, height, width)
+        else:
+            attended = self.attn(normed)
+        tokens = shortcut + attended
+        result: Tensor = tokens + self.mlp(self.layer_norm2(tokens))
+        return result
+
+
+class HieraAttention(nn.Module):
+    """Attention over (B, h, w, D); where it shrinks, each query is the largest of four."""
+
+    def __init__(self, dim: int, dim_out: int, *, heads: int, shrinks: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.shrinks = shrinks
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, h, w, dim) to (B, h', w', dim_out)."""
+        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
+        if self.shrinks:
+            q = pool(q)
+        pooled = q.shape
+        q, k, v = (self._split(part) for part in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v)
+        result: Tensor = self.proj(attended.transpose(1, 2).reshape(pooled))
+        return result
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(B, h, w, D) to (B, heads, h w, D / heads)."""
+        batch, height, width, _ = tokens.shape
+        return tokens.reshape(batch, height * width, self.heads, -1).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Two layers with GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(dim, hidden)
+        self.proj_out = nn.Linear(hidden, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., dim) to the same."""
+        result: Tensor = self.proj_out(F.gelu(self.proj_in(tokens)))
+        return result
+
+
+def pool(tokens: Tensor) -> Tensor:
+    """The largest of 2 x 2 cells, channel by channel: (B, h, w, D) to (B, h / 2, w / 2, D)."""
+    pooled: Tensor = F.max_pool2d(tokens.permute(0, 3, 1, 2), QUERY_STRIDE)
+    return pooled.permute(0, 2, 3, 1)
