@@ -9,7 +9,7 @@ import numpy.typing as npt
 import soxr
 from av.audio.frame import AudioFrame
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.container import decode_from, frame_time_s
 from av2tsam_cli.values import AudioStream, AudioWindow, Float32Array, MediaInfo
 
@@ -117,17 +117,37 @@ def _silence(samples: int, rate_hz: int) -> Iterator[Chunk]:
         yield np.zeros(min(rate_hz, samples - begin), np.float32), rate_hz
 
 
+def read_channels(info: MediaInfo, stream: AudioStream) -> Float32Array:
+    """The whole track as it is stored, float32 in [-1, 1], (channels, samples).
+
+    Raises:
+        MediaError: The file cannot be read, or holds no sound that can be decoded.
+    """
+    decoded = cast("Iterator[AudioFrame]", decode_from(info.path, stream.index, None))
+    chunks = [_to_scale(data := _planar(frame), data.dtype) for frame in decoded]
+    if not chunks:
+        raise MediaError(f"{info.path}: no sound can be decoded; copy it again")
+    return np.concatenate(chunks, axis=1).astype(np.float32)
+
+
 def _mono(frame: AudioFrame) -> Float32Array:
     """The mean of the channels, float32 in [-1, 1]."""
-    data = cast("npt.NDArray[Any]", frame.to_ndarray())
-    if not frame.format.is_planar:
-        data = data.reshape(-1, len(frame.layout.channels)).T
-    mean = data.mean(axis=0, dtype=np.float64)
-    if data.dtype == np.uint8:
-        mean = (mean - 128.0) / 128.0
-    elif data.dtype.kind == "i":
-        mean /= -float(np.iinfo(data.dtype).min)
+    data = _planar(frame)
+    mean = _to_scale(data.mean(axis=0, dtype=np.float64), data.dtype)
     return cast("Float32Array", mean.astype(np.float32))
+
+
+def _planar(frame: AudioFrame) -> npt.NDArray[Any]:
+    """Samples (channels, n) as they are stored."""
+    data = cast("npt.NDArray[Any]", frame.to_ndarray())
+    return data if frame.format.is_planar else data.reshape(-1, len(frame.layout.channels)).T
+
+
+def _to_scale(samples: npt.NDArray[Any], stored: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Samples to [-1, 1], given the type that they were stored in."""
+    if stored == np.uint8:
+        return (samples - 128.0) / 128.0
+    return samples / -float(np.iinfo(stored).min) if stored.kind == "i" else samples
 
 
 def _resample(chunks: Iterator[Chunk], rate_hz: int) -> Iterator[Float32Array]:

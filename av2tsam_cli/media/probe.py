@@ -21,11 +21,12 @@ MICROSECONDS = 1_000_000
 """FFmpeg gives a container's duration in these."""
 
 
-def probe(path: Path) -> MediaInfo:
+def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
     """Read what a file holds, decoding one frame of each video stream.
 
     Args:
         path: The file.
+        need_video: Whether a file without video is refused.
 
     Raises:
         MediaError: The file cannot be read or holds no video.
@@ -45,7 +46,7 @@ def probe(path: Path) -> MediaInfo:
             audio=audio,
             duration_s=_duration_s(container),
         )
-    if not info.video:
+    if need_video and not info.video:
         raise MediaError(f"{path}: {_why_no_video(container, candidates, audio)}")
     return info
 
