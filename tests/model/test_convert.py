@@ -23,7 +23,7 @@ from av2tsam_cli.model.config import (
 from av2tsam_cli.model.convert import check_fit, convert, rename
 from av2tsam_cli.model.layouts import recognise
 
-LAYOUTS = Path(__file__).parent / "layouts"
+from .public_lists import public_list
 
 # From our names to the reference's, for a tiny network: the way back, written independently.
 COMMON = (
@@ -49,29 +49,6 @@ TO_SAM2 = (
     (r"^text_sam\.mask_decoder\.(.*)mlp\.lin2", r"text_sam.mask_decoder.\1mlp.layers.1"),
     (r"^text_sam\.(mask_decoder|prompt_encoder)\.", r"model.visual_model.sam_\1."),
 )
-
-
-def public_list(name: str) -> dict[str, Tensor]:
-    """A public checkpoint's names and shapes from our list of them, as tensors without memory."""
-    state = {}
-    for line in (LAYOUTS / f"{name}.txt").read_text().splitlines():
-        template, shape = line.split(" ")
-        size = [] if shape == "scalar" else [int(n) for n in shape.split("x")]
-        for key in expanded(template):
-            state[key.removeprefix("module.")] = torch.empty(size, device="meta")
-    return state
-
-
-def expanded(template: str) -> list[str]:
-    """`a.{0-2,5}.b` stands for four names."""
-    match = re.search(r"\{(.+)\}", template)
-    if match is None:
-        return [template]
-    numbers: list[int] = []
-    for run in match[1].split(","):
-        first, _, last = run.partition("-")
-        numbers += range(int(first), int(last or first) + 1)
-    return [template.replace(match[0], str(number)) for number in numbers]
 
 
 def reference_state(model: Av2tSam) -> dict[str, Tensor]:
