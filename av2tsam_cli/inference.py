@@ -1,24 +1,28 @@
-"""A model on a device: from frames and one-second windows to mask logits."""
+"""A model on a device: from frames, and one-second windows or a phrase, to mask logits."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.model import checkpoint, weights
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.prediction import select
 from av2tsam_cli.model.preprocess import squash
+from av2tsam_cli.model.text import Tokenizer, tokenizer_for
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TEXT_PARTS = ("text_sam",)
+"""Parts of a network that looking for a written phrase needs."""
 LIGHT_PARAMETERS = 50_000_000
 """A network below this many parameters leaves time to decode and encode beside it."""
 _BATCH = {"cpu": (4, 1), "cuda": (32, 8), "mps": (8, 2)}
@@ -33,10 +37,21 @@ class LoadedModel:
     """The network, in evaluation mode, on the device."""
     name: str
     """Name in the registry, or the checkpoint's path."""
+    path: Path
+    """The checkpoint."""
     device: torch.device
     """Where it runs."""
     precision: str
     """`fp32`, `bf16` or `fp16`."""
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """What turns a written phrase into this network's token ids.
+
+        Raises:
+            WeightsError: If its file is needed and is not there.
+        """
+        return tokenizer_for(self.network.config, self.path)
 
     @property
     def light(self) -> bool:
@@ -64,8 +79,8 @@ class FrameInputs:
     """(B, 3, S, S)."""
     beit: torch.Tensor = field(repr=False)
     """(B, 3, b, b)."""
-    clip: torch.Tensor = field(repr=False)
-    """(B, 3, c, c)."""
+    clip: torch.Tensor | None = field(repr=False)
+    """(B, 3, c, c); None where a phrase is looked for."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -104,7 +119,11 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def load_model(
-    model: str | Path | None = None, *, device: str = "auto", precision: str = "auto"
+    model: str | Path | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    parts: Collection[str] = checkpoint.PARTS,
 ) -> LoadedModel:
     """Load a model by name or path; by default the best one that is installed.
 
@@ -112,6 +131,7 @@ def load_model(
         model: A name that `av2tsam models list` shows, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
+        parts: The parts that will be used; `TEXT_PARTS` are enough to look for written phrases.
 
     Raises:
         UsageError: The device or the precision is not to be had here.
@@ -119,16 +139,23 @@ def load_model(
     """
     place = choose_device(device)
     chosen = choose_precision(precision, place)
-    network = checkpoint.load_model(weights.resolve(model), place, PRECISIONS[chosen])
+    path = weights.resolve(model)
+    network = checkpoint.load_model(path, place, PRECISIONS[chosen], parts=parts)
     name = network.config.name if model is None else str(model)
-    return LoadedModel(network=network, name=name, device=place, precision=chosen)
+    return LoadedModel(network=network, name=name, path=path, device=place, precision=chosen)
 
 
 class Segmenter:
-    """Runs a model over one video: CLAP once per window, everything else once per frame."""
+    """Runs a model over one video: CLAP once per window, everything else once per frame.
 
-    def __init__(self, model: LoadedModel) -> None:
+    With a phrase nothing is heard: the phrase is embedded once and looked for in every frame.
+    """
+
+    def __init__(self, model: LoadedModel, text: str | None = None) -> None:
+        if text is None and next(model.network.projector.parameters()).is_meta:
+            raise WeightsError(f"{model.name}: was loaded for written phrases only; give it a text")
         self.model = model
+        self._phrase = None if text is None else self._embed_text(text)
         self._heard: tuple[int, torch.Tensor] | None = None
 
     @property
@@ -149,12 +176,21 @@ class Segmenter:
         pixels = torch.from_numpy(np.stack(frames)).to(self.model.device)
         pixels = pixels.permute(0, 3, 1, 2)  # (B, 3, H, W)
         sam, beit = network.prepare(pixels)
-        return FrameInputs(sam=sam, beit=beit, clip=network.clip.preprocess(pixels))
+        clip = network.clip.preprocess(pixels) if self._phrase is None else None
+        return FrameInputs(sam=sam, beit=beit, clip=clip)
 
     def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> torch.Tensor:
-        """Mask logits (B, 1, h, w) of B frames, each with the window that it falls into."""
+        """Mask logits (B, 1, h, w) of B frames.
+
+        Args:
+            inputs: From `prepare`.
+            windows: The window that each of the B frames falls into; none where a phrase is
+                looked for.
+        """
         network = self.model.network
         with torch.inference_mode():
+            if self._phrase is not None:
+                return network.segment_text(inputs.sam, inputs.beit, self._phrase)
             prediction = network(
                 inputs.sam,
                 inputs.beit,
@@ -162,6 +198,12 @@ class Segmenter:
                 self._embed(windows),
             )
             return select(prediction)
+
+    def _embed_text(self, text: str) -> torch.Tensor:
+        """Word embeddings (1, L, D) of a phrase."""
+        ids = self.model.tokenizer(text).to(self.model.device)
+        with torch.inference_mode():
+            return self.model.network.embed_text(ids)
 
     def _embed(self, windows: Sequence[AudioWindow]) -> torch.Tensor:
         """CLAP embeddings (B, A) of the windows; each window goes through CLAP only once."""

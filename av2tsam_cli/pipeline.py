@@ -1,4 +1,4 @@
-"""The page that joins the stages: a video in, its sounding objects out.
+"""The page that joins the stages: a video in, its sounding objects out, or what a phrase names.
 
     video file ─┬─ frames ──┐
                 └─ windows ─┴─ moments ─ batches ─ inputs ║ logits ║ masks ─ writer
@@ -25,7 +25,7 @@ from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.mp4 import CONTAINERS
 from av2tsam_cli.outputs.writers import Format, Writer, check_target, open_writer
-from av2tsam_cli.schedule import Moment, batches, hear, logits_over_time, mark_keys
+from av2tsam_cli.schedule import Moment, batches, hear, logits_over_time, look, mark_keys
 from av2tsam_cli.threads import run_ahead
 from av2tsam_cli.values import AudioStream, AudioWindow, Frame, MediaInfo, VideoStream
 
@@ -45,6 +45,8 @@ class SegmentOptions:
 
     format: Format | None = None
     """Overlay video, mask PNGs or overlay PNGs; None where the output's suffix says it."""
+    text: str | None = None
+    """What to look for, such as "the dog", in place of listening; None for what sounds."""
     start_s: float = 0.0
     """Seconds of the presentation at which to begin."""
     stop_s: float | None = None
@@ -56,7 +58,8 @@ class SegmentOptions:
     silence_dbfs: float | None = SILENCE_DBFS
     """Seconds of sound below this level get an empty mask; None switches the gate off."""
     audio_stream: int | str | None = None
-    """Position among the audio streams, or a language; None for the default one."""
+    """Position among the audio streams, or a language; None for the default one. With `text` it is
+    only what an overlay video sounds like."""
     require_audio: bool = False
     """Whether a video without sound is an error."""
     batch_size: int | None = None
@@ -65,6 +68,14 @@ class SegmentOptions:
     """Whether outputs that exist are replaced."""
 
     def __post_init__(self) -> None:
+        if self.text is not None and not self.text.strip():
+            raise UsageError("--text is empty; write what to look for, such as 'the dog'")
+        if self.text is not None and self.require_audio:
+            raise UsageError(
+                "--require-audio: with --text nothing is listened to; drop one of them"
+            )
+        if self.text is not None and self.silence_dbfs != SILENCE_DBFS:
+            raise UsageError("--silence-dbfs: with --text nothing is listened to; drop one of them")
         if self.start_s < 0:
             raise UsageError(f"--start {self.start_s:g}: must be 0 or later")
         if self.stop_s is not None and self.stop_s <= self.start_s:
@@ -86,7 +97,8 @@ class Plan:
     video: VideoStream
     """The stream that is looked at."""
     audio: AudioStream | None
-    """The stream that is listened to; None where there is no sound: every mask is empty."""
+    """The stream that is listened to; None where there is no sound: every mask is empty, but for
+    those of a phrase."""
     zero_s: float
     """Start of the presentation on the file's own clock, in seconds."""
     format: Format
@@ -118,6 +130,8 @@ class SegmentResult:
 
     input: Path
     """The video."""
+    text: str | None
+    """What was looked for; None where it was what sounds."""
     outputs: tuple[Path, ...]
     """The file or the folder that was written."""
     frames: int
@@ -148,7 +162,7 @@ def segment_video(
     progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> SegmentResult:
-    """Find what is making the sound in a video and write it out.
+    """Find what is making the sound in a video, or what a phrase names, and write it out.
 
     Args:
         source: The video file.
@@ -159,19 +173,38 @@ def segment_video(
         device: `auto`, `cpu`, `cuda` or `mps`; where `model` is not loaded yet.
         precision: `auto`, `fp32`, `bf16` or `fp16`; where `model` is not loaded yet.
         progress: Called with the number of frames done, after each.
-        **options: What to make and how: the fields of `SegmentOptions`.
+        **options: What to make and how: the fields of `SegmentOptions`; `text="the dog"` looks for
+            a phrase.
 
     Raises:
-        UsageError: The options do not fit the video or the output.
+        UsageError: The options do not fit the video or the output, or the model does not know a
+            word.
         MediaError: The video cannot be read.
         WeightsError: The model cannot be loaded.
     """
     plan = plan_video(Path(source), Path(out), SegmentOptions(**options))
-    from av2tsam_cli.inference import LoadedModel, load_model
+    from av2tsam_cli.inference import LoadedModel
 
     if not isinstance(model, LoadedModel):
-        model = load_model(model, device=device, precision=precision)
+        model = load_for(plan.options, model, device=device, precision=precision)
     return segment_planned(plan, model, progress=progress)
+
+
+def load_for(
+    options: SegmentOptions, model: str | Path | None, *, device: str, precision: str
+) -> LoadedModel:
+    """Load what of a model these options need; arguments and errors as of `load_model`.
+
+    Raises:
+        UsageError: Also where the model does not know a word of the phrase.
+    """
+    from av2tsam_cli.inference import TEXT_PARTS, load_model
+
+    if options.text is None:
+        return load_model(model, device=device, precision=precision)
+    loaded = load_model(model, device=device, precision=precision, parts=TEXT_PARTS)
+    loaded.tokenizer(options.text)
+    return loaded
 
 
 def plan_video(source: Path, out: Path, options: SegmentOptions) -> Plan:
@@ -242,6 +275,7 @@ def segment_planned(
             raise MediaError(f"{plan.info.path}: has no frame between --start and --end")
     return SegmentResult(
         input=plan.info.path,
+        text=plan.options.text,
         outputs=writer.outputs,
         frames=tally.frames,
         duration_s=tally.duration_s(plan.video.rate),
@@ -259,7 +293,7 @@ def masked_frames(plan: Plan, model: LoadedModel) -> Generator[tuple[Frame, Bool
     from av2tsam_cli.inference import Segmenter, own_threads
     from av2tsam_cli.masks import native_masks
 
-    segmenter = Segmenter(model)
+    segmenter = Segmenter(model, plan.options.text)
     size = plan.options.batch_size or model.batch_size
     prepared = run_ahead(_prepared(plan, segmenter, size), depth=1, name="decode")
     decoded = run_ahead(_decoded(prepared, segmenter), depth=size, name="network")
@@ -288,19 +322,21 @@ def _prepared(plan: Plan, segmenter: Segmenter, size: int) -> Generator[_Batch, 
     from av2tsam_cli.inference import own_threads
 
     with own_threads(1):
-        for group in batches(_moments(plan, segmenter.rate_hz), size):
+        for group in batches(_moments(plan, segmenter), size):
             keys = [moment.frame.rgb for moment in group if moment.key]
             yield _Batch(group, segmenter.prepare(keys) if keys else None)
 
 
-def _moments(plan: Plan, rate_hz: int) -> Iterator[Moment]:
-    """Every frame of a plan with the sound that serves it."""
+def _moments(plan: Plan, segmenter: Segmenter) -> Iterator[Moment]:
+    """Every frame of a plan with the sound that serves it, unless a phrase does."""
     options = plan.options
     span = _Span(zero_s=plan.zero_s, start_s=options.start_s, stop_s=options.stop_s)
     frames = read_frames(plan.info, stream=plan.video, **span)
+    if options.text is not None:
+        return mark_keys(look(frames), options.fps)
     windows: Iterable[AudioWindow] = ()
     if plan.audio is not None:
-        windows = read_windows(plan.info, rate_hz=rate_hz, stream=plan.audio, **span)
+        windows = read_windows(plan.info, rate_hz=segmenter.rate_hz, stream=plan.audio, **span)
     return mark_keys(hear(frames, windows, options.silence_dbfs), options.fps)
 
 

@@ -1,4 +1,4 @@
-"""Which second of sound serves a frame, which frames get a mask of their own, and in what batches.
+"""What serves a frame, which frames get a mask of their own, and in what batches.
 
 Streams in, streams out: nothing here knows of networks or files.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,17 @@ CLOCK_SLACK_S = 1e-6
 
 @dataclass(frozen=True)
 class Moment:
-    """One frame with the sound that serves it."""
+    """One frame with the sound that serves it, or none where a phrase does."""
 
     frame: Frame
     """The frame."""
     window: AudioWindow | None
-    """The second of sound around it; None where nothing is heard: the mask is empty."""
+    """The second of sound around it; None where nothing is heard, or nothing is listened to."""
+    stretch: int | None
+    """Frames of one stretch have one prompt: the window's index, 0 throughout for a phrase. None
+    where there is nothing to look for: the mask is empty."""
     key: bool
-    """Whether the network makes this frame's mask. Always False without a window."""
+    """Whether the network makes this frame's mask. Always False without a stretch."""
 
 
 def hear(
@@ -51,33 +54,40 @@ def hear(
         heard = window if window is not None and window.index == wanted else None
         if heard is not None and _silent(heard, silence_dbfs):
             heard = None
-        yield Moment(frame, heard, key=heard is not None)
+        stretch = None if heard is None else heard.index
+        yield Moment(frame, heard, stretch, key=heard is not None)
+
+
+def look(frames: Iterable[Frame]) -> Generator[Moment, None, None]:
+    """Frames in which a phrase is looked for: no sound, and one stretch from first to last."""
+    for frame in frames:
+        yield Moment(frame, None, stretch=0, key=True)
 
 
 def mark_keys(moments: Iterable[Moment], rate: Fraction | None) -> Generator[Moment, None, None]:
-    """Leave only `rate` keys a second; the first frame of a window that is heard is always one.
+    """Leave only `rate` keys a second; the first frame of a stretch and of a second is always one.
 
     Args:
         moments: Every frame, in order.
         rate: Masks per second; None makes one for every frame.
     """
-    last: tuple[int, int] | None = None
+    last: tuple[int, int, int] | None = None
     for moment in moments:
-        if moment.window is None or rate is None:
+        if moment.stretch is None or rate is None:
             last = None
             yield moment
             continue
-        tick = math.floor((moment.frame.time_s + CLOCK_SLACK_S) * rate)
-        slot = (moment.window.index, tick)
-        yield Moment(moment.frame, moment.window, key=slot != last)
+        time_s = moment.frame.time_s + CLOCK_SLACK_S
+        slot = (moment.stretch, math.floor(time_s), math.floor(time_s * rate))
+        yield replace(moment, key=slot != last)
         last = slot
 
 
 def batches(moments: Iterable[Moment], size: int) -> Iterator[list[Moment]]:
     """Group consecutive moments: at most `size` keys, at most twice as many frames in all.
 
-    Frames of one group have one size, and frames that are heard are not mixed with others: a
-    long silence flows on and never holds back frames whose masks could be made.
+    Frames of one group have one size, and frames with a prompt are not mixed with others: a long
+    silence flows on and never holds back frames whose masks could be made.
     """
     group: list[Moment] = []
     for moment in moments:
@@ -94,20 +104,20 @@ def logits_over_time(
 ) -> Generator[tuple[Frame, torch.Tensor | None], None, None]:
     """Give every frame logits, though the network made them for key frames only.
 
-    Between two keys of one window the logits go linearly from the one to the other. After the last
-    key of a window they are held: another second has another sound, and where nothing is heard
+    Between two keys of one stretch the logits go linearly from the one to the other. After the last
+    key of a stretch they are held: another second has another sound, and where nothing is heard
     the mask is empty. Frames wait here for the next key, for less than a second of video.
 
     Args:
         decoded: Every frame in order, with the logits (1, h, w) of the keys and None for others.
 
     Yields:
-        Every frame in order with its logits (1, h, w), or None where nothing is heard.
+        Every frame in order with its logits (1, h, w), or None where nothing is looked for.
     """
     key: tuple[Moment, torch.Tensor] | None = None
     waiting: list[Moment] = []
     for moment, logits in decoded:
-        if moment.window is not None and logits is None:
+        if moment.stretch is not None and logits is None:
             waiting.append(moment)
             continue
         yield from _between(key, waiting, (moment, logits))
@@ -124,9 +134,9 @@ def _silent(window: AudioWindow, silence_dbfs: float | None) -> bool:
 def _joins(group: list[Moment], moment: Moment, size: int) -> bool:
     first = group[0]
     return (
-        (first.window is None) == (moment.window is None)
+        (first.stretch is None) == (moment.stretch is None)
         and first.frame.rgb.shape == moment.frame.rgb.shape
-        and len(group) < (2 * size if first.window is not None else size)
+        and len(group) < (2 * size if first.stretch is not None else size)
         and sum(other.key for other in group) + moment.key <= size
     )
 
@@ -138,7 +148,7 @@ def _between(
 ) -> Generator[tuple[Frame, torch.Tensor | None], None, None]:
     for moment in waiting:
         if key is None:
-            raise ValueError("the first frame of a window that is heard must be a key")
+            raise ValueError("the first frame of a stretch must be a key")
         yield moment.frame, _at(moment, key, upcoming)
 
 
@@ -148,12 +158,8 @@ def _at(
     upcoming: tuple[Moment, torch.Tensor | None] | None,
 ) -> torch.Tensor:
     before, logits = key
-    if upcoming is None or upcoming[1] is None or _other_sound(before, upcoming[0]):
+    if upcoming is None or upcoming[1] is None or upcoming[0].stretch != before.stretch:
         return logits
     span_s = upcoming[0].frame.time_s - before.frame.time_s
     share = (moment.frame.time_s - before.frame.time_s) / span_s if span_s > 0 else 0.0
     return logits + share * (upcoming[1] - logits)
-
-
-def _other_sound(one: Moment, other: Moment) -> bool:
-    return one.window is None or other.window is None or one.window.index != other.window.index

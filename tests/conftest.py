@@ -186,7 +186,8 @@ def damage() -> Callable[[Path, range], None]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a whole network with fixed random weights, so small that a frame takes 5 ms.
 
-    It hears at 8 kHz, sees 64 pixels, and marks about half of whatever it is shown.
+    It hears at 8 kHz, sees 64 pixels, reads four words, and marks about half of whatever it is
+    shown.
     """
     import torch
 
@@ -239,6 +240,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             classes=1,
         ),
         feature_dim=16,
+        words=("<s>", "<pad>", "</s>", "<unk>", "the", "dog", "bell", "drum"),
     )
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     with torch.random.fork_rng():

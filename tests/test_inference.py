@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.inference import (
+    TEXT_PARTS,
     LoadedModel,
     Segmenter,
     choose_device,
@@ -74,6 +75,40 @@ def test_the_sound_decides(model: LoadedModel) -> None:
     inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
     one, other = (window(k, 0.1 * 3**k, segmenter.rate_hz) for k in range(2))
     assert not torch.equal(segmenter.logits(inputs, [one]), segmenter.logits(inputs, [other]))
+
+
+def test_a_phrase_decides_without_any_sound(tiny_model: object) -> None:
+    model = load_model(str(tiny_model), device="cpu", parts=TEXT_PARTS)
+    assert all(p.is_meta for p in model.network.clap.parameters())
+    frames = [np.full((48, 64, 3), 60 * k, np.uint8) for k in range(3)]
+    dog, bell = (Segmenter(model, text) for text in ("the dog", "the bell"))
+    inputs = dog.prepare(frames)
+    assert dog.logits(inputs, []).shape[:2] == (3, 1)
+    assert not torch.equal(dog.logits(inputs, []), bell.logits(inputs, []))
+    # A batch is as many phrases as it has frames.
+    alone = dog.logits(dog.prepare(frames[1:2]), [])
+    assert torch.allclose(dog.logits(inputs, [])[1:2], alone, atol=1e-4)
+
+
+def test_a_phrase_is_tokenised_and_embedded_once(model: LoadedModel) -> None:
+    embedded: list[int] = []
+    hook = model.network.text_sam.beit3.text_embed.register_forward_hook(
+        lambda *_: embedded.append(1)
+    )
+    try:
+        segmenter = Segmenter(model, "the drum")
+        inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
+        for _ in range(3):
+            segmenter.logits(inputs, [])
+    finally:
+        hook.remove()
+    assert embedded == [1]
+
+
+def test_a_model_without_ears_says_so(tiny_model: object) -> None:
+    model = load_model(str(tiny_model), device="cpu", parts=TEXT_PARTS)
+    with pytest.raises(WeightsError, match="written phrases only"):
+        Segmenter(model)
 
 
 def test_threads_are_given_back() -> None:

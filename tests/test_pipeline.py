@@ -24,6 +24,7 @@ from av2tsam_cli.values import Frame
 MakeClip = Callable[..., Path]
 Tone = Callable[..., npt.NDArray[np.float32]]
 BoolArray = npt.NDArray[np.bool_]
+SAMPLES = Path(__file__).parents[1] / "sample_media"
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,40 @@ def test_a_video_without_sound_has_empty_masks(make_clip: MakeClip, model: Loade
     masks = masks_of(make_clip(rate=5), model)
     assert len(masks) == 5
     assert not np.any(masks)
+
+
+def test_a_phrase_is_found_with_sound_or_without(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    mute = masks_of(make_clip("mute.mp4", rate=5), model, text="the dog")
+    assert len(mute) == 5
+    assert all(0.05 < mask.mean() < 0.95 for mask in mute)
+    sounding = make_clip("sounding.mp4", rate=5, sounds=[{"samples": tone(1.0)}])
+    assert np.array_equal(mute, masks_of(sounding, model, text="the dog"))
+    assert not np.array_equal(mute, masks_of(sounding, model))
+
+
+def test_nano_finds_the_dog_when_it_is_named(tmp_path: Path) -> None:
+    """Of sample_media's exact masks, those of seconds 0 and 1 are the dog and nothing else."""
+    nano = load_model("nano", device="cpu")
+    sample = SAMPLES / "duet.mp4"
+    segment_video(
+        sample, tmp_path, model=nano, format="masks", text="the dog", fps=Fraction(5), stop_s=8.0
+    )
+    found, true = (
+        np.stack([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0 for path in sorted(paths)])
+        for paths in ((tmp_path / "duet").iterdir(), (SAMPLES / "duet_masks").iterdir())
+    )
+    # A key frame every fifth: those in between are interpolated.
+    assert iou(found[:50:5], true[:50:5]) > 0.8
+    # The trumpet alone sounds in seconds 2 and 3, and nothing in 6 and 7; the dog is there.
+    assert iou(found[50:100], true[50:100]) < 0.05
+    assert found[150:].any((1, 2)).all()
+
+
+def iou(found: BoolArray, true: BoolArray) -> float:
+    """Mean over frames (T, H, W)."""
+    return float(np.mean((found & true).sum((1, 2)) / (found | true).sum((1, 2))))
 
 
 def test_masks_at_a_lower_rate_agree_on_its_frames_and_reach_all_others(
@@ -223,6 +258,9 @@ def test_sound_can_be_required(make_clip: MakeClip) -> None:
         ({"fps": Fraction(0)}, "--fps"),
         ({"threshold": 1.0}, "--threshold"),
         ({"batch_size": 0}, "--batch-size"),
+        ({"text": "  "}, "--text is empty"),
+        ({"text": "the dog", "require_audio": True}, "--require-audio: with --text"),
+        ({"text": "the dog", "silence_dbfs": -40.0}, "--silence-dbfs: with --text"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complaint: str) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from av2tsam_cli.schedule import Moment, batches, hear, logits_over_time, mark_keys
+from av2tsam_cli.schedule import Moment, batches, hear, logits_over_time, look, mark_keys
 from av2tsam_cli.values import AudioWindow, Frame
 
 RATE_HZ = 100
@@ -23,7 +23,7 @@ def window(index: int, level: float = 0.5) -> AudioWindow:
 def moments(*rows: tuple[float, int | None, bool]) -> list[Moment]:
     """(time, window or None, key) each."""
     return [
-        Moment(frame, None if heard is None else window(heard), key)
+        Moment(frame, None if heard is None else window(heard), heard, key)
         for frame, (_, heard, key) in zip(frames(row[0] for row in rows), rows, strict=True)
     ]
 
@@ -83,6 +83,13 @@ def test_the_first_frame_after_a_silence_is_a_key() -> None:
     assert [m.key for m in found] == [True, False, True]
 
 
+def test_a_phrase_is_looked_for_in_every_frame_and_at_a_rate_at_least_once_a_second() -> None:
+    times_s = [k / 10 for k in range(25)]
+    assert all(moment.key for moment in mark_keys(look(frames(times_s)), None))
+    keys = [m.frame.time_s for m in mark_keys(look(frames(times_s)), Fraction(1, 10)) if m.key]
+    assert keys == [0.0, 1.0, 2.0]
+
+
 def test_batches_hold_at_most_size_keys_and_keep_the_order() -> None:
     times_s = [k / 10 for k in range(10)]
     every = list(hear(frames(times_s), [window(0)], None))
@@ -124,6 +131,16 @@ def test_between_two_keys_of_a_second_logits_go_linearly() -> None:
 def test_after_the_last_key_of_a_second_logits_are_held() -> None:
     assert over_time((0.8, 0, 2.0), (0.9, 0, None), (1.0, 1, -2.0)) == [2.0, 2.0, -2.0]
     assert over_time((0.8, 0, 2.0), (0.9, 0, None)) == [2.0, 2.0]
+
+
+def test_for_a_phrase_logits_go_on_through_the_seconds() -> None:
+    logits = {0.0: 0.0, 1.0: 10.0}
+    decoded = (
+        (moment, torch.full((1, 2, 2), logits[moment.frame.time_s]) if moment.key else None)
+        for moment in mark_keys(look(frames([0.0, 0.5, 0.9, 1.0, 1.5])), Fraction(1))
+    )
+    found = [float(made.mean()) for _, made in logits_over_time(decoded) if made is not None]
+    assert found == pytest.approx([0.0, 5.0, 9.0, 10.0, 10.0])
 
 
 def test_no_mask_bleeds_into_silence() -> None:

@@ -17,7 +17,7 @@ from av2tsam_cli.cli.console import print_error, print_text
 from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 
 COMMANDS = {
-    "segment": "highlight what is making the sound in a video, or write masks of it",
+    "segment": "highlight what sounds in a video, or what a phrase names, or write masks of it",
     "data": "make data sets of audio-visual scenes",
     "models": "show which models are installed, and what they are",
     "doctor": "show versions, devices, codecs and models of this installation",

@@ -1,4 +1,4 @@
-"""`av2tsam segment`: videos in, the sounding objects highlighted or as masks out."""
+"""`av2tsam segment`: videos in; what sounds, or a phrase names, highlighted or as masks out."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,6 +57,15 @@ def segment(
             rich_help_panel=OUTPUT,
         ),
     ],
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PHRASE",
+            help="Look for this instead of listening, such as 'the dog'; the video needs no sound. "
+            "nano knows a few words: a wrong one lists them.",
+            show_default="what is making the sound",
+        ),
+    ] = None,
     kind: Annotated[
         Literal["video", "masks", "overlays"] | None,
         typer.Option(
@@ -99,7 +108,8 @@ def segment(
         str | None,
         typer.Option(
             metavar="N|LANG",
-            help="Which sound: 0 is the first audio stream; or a language, such as eng.",
+            help="Which sound: 0 is the first audio stream; or a language, such as eng. It is also "
+            "the sound of an overlay video.",
             show_default="the one that players take",
             rich_help_panel=PART,
         ),
@@ -109,7 +119,7 @@ def segment(
         typer.Option(
             "--require-audio",
             help="Fail with exit code 3 where there is no audio stream; otherwise all masks are "
-            "empty then.",
+            "empty then. Not with --text.",
             rich_help_panel=PART,
         ),
     ] = False,
@@ -144,7 +154,7 @@ def segment(
             parser=decibels,
             metavar="LEVEL",
             help="Seconds of sound below this RMS level, in dB relative to full scale, get an "
-            "empty mask; off: none do.",
+            "empty mask; off: none do. Not with --text.",
             rich_help_panel=EXPERT,
         ),
     ] = -60.0,
@@ -152,6 +162,8 @@ def segment(
     batch_size: BatchSize = None,
 ) -> int:
     """Find what is making the sound in each video, and highlight it or write masks of it.
+
+    With --text, find what a phrase names: to see what the model knows, or where it hears wrong.
 
     Inputs of one name from several folders would overwrite each other: that is refused before the
     work. Nothing is replaced unasked, and nothing half-written is left behind. Where several
@@ -166,6 +178,7 @@ def segment(
         out=out,
         options=SegmentOptions(
             format=kind,
+            text=text,
             start_s=start,
             stop_s=end,
             fps=fps,
@@ -275,11 +288,13 @@ class _Batch:
         return plans
 
     def _load(self, plans: "Sequence[Plan]") -> "LoadedModel | None":
-        from av2tsam_cli.inference import load_model
+        from av2tsam_cli.pipeline import load_for
 
         request = self.request
         try:
-            model = load_model(request.model, device=request.device, precision=request.precision)
+            model = load_for(
+                request.options, request.model, device=request.device, precision=request.precision
+            )
         except Exception as error:  # noqa: BLE001 - every input is told about it
             self.console.error(error)
             for plan in plans:
@@ -293,7 +308,7 @@ class _Batch:
         from av2tsam_cli.pipeline import segment_planned
 
         source = plan.info.path
-        if plan.audio is None:
+        if plan.audio is None and plan.options.text is None:
             self.console.note(f"{source}: has no sound, so all masks are empty")
         with self._reporting(source):
             with self.console.progress(source.name, plan.frames) as progress:
@@ -323,7 +338,8 @@ class _Batch:
 
 def _summary(result: "SegmentResult") -> str:
     speed = result.frames / result.wall_s
+    what = "a sounding object" if result.text is None else repr(result.text)
     return (
         f"{result.outputs[0]}: {result.frames} frames in {result.wall_s:.1f} s "
-        f"({speed:.0f} frames/s), {result.frames_with_mask} with a sounding object"
+        f"({speed:.0f} frames/s), {result.frames_with_mask} with {what}"
     )

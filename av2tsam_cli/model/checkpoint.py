@@ -122,6 +122,11 @@ def load_model(
     reader = _Reader(torch.device(device), dtype)
     reader.read(path, wanted, known=everything.keys())
     absent = _parts_of(wanted.keys() - reader.state.keys())
+    if "projector" in absent and "projector" not in _parts_of(reader.state):
+        raise WeightsError(
+            f"{path}: cannot hear, it holds only what written phrases need; pass --text PHRASE, or "
+            "choose another model (see: av2tsam models list)"
+        )
     if absent:
         found = weights.companions(config, absent, path) if companions is None else companions
         for companion in found:

@@ -14,12 +14,14 @@ import numpy.typing as npt
 import pytest
 
 from av2tsam_cli.__main__ import main
+from av2tsam_cli.model.checkpoint import load_model, write_tensors
 
 MakeClip = Callable[..., Path]
 Tone = Callable[..., npt.NDArray[np.float32]]
 Records = list[dict[str, Any]]
 KEYS = {
     "input",
+    "text",
     "outputs",
     "frames",
     "duration_s",
@@ -129,6 +131,46 @@ def test_no_sound_is_said_in_one_line_and_all_masks_are_empty(
     assert segment.err.splitlines()[0] == f"av2tsam: {clip}: has no sound, so all masks are empty"
     assert segment.records[0]["frames_with_mask"] == 0
     assert segment.records[0]["mean_area"] == 0
+
+
+def test_a_phrase_needs_no_sound(segment: Segment, make_clip: MakeClip, tmp_path: Path) -> None:
+    words = (make_clip(rate=4), "--out", tmp_path / "o.mp4", "--json", "--text", "the dog")
+    assert segment(*words) == 0
+    assert "4 with 'the dog'" in segment.only_line
+    assert segment.records[0]["text"] == "the dog"
+    assert segment.records[0]["frames_with_mask"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--text", "the cat"), "does not know cat; its words are: the, dog, bell, drum"),
+        (("--text", " "), "--text is empty"),
+        (("--text", "the dog", "--require-audio"), "--require-audio"),
+        (("--text", "the dog", "--silence-dbfs", "off"), "--silence-dbfs"),
+    ],
+)
+def test_a_phrase_that_cannot_be_looked_for_is_one_line_and_exit_code_2(
+    segment: Segment, clip: Path, tmp_path: Path, words: tuple[str, ...], complaint: str
+) -> None:
+    other = shutil.copy(clip, tmp_path / "other.mp4")
+    assert segment(clip, other, "--out", tmp_path / "out", "--format", "masks", *words) == 2
+    assert complaint in segment.only_line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_only_reads_needs_a_phrase(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    network = load_model(segment.model)
+    weights = {n: t for n, t in network.state_dict().items() if n.startswith("text_sam.")}
+    reader = tmp_path / "reader.safetensors"
+    write_tensors(weights, reader, network.config)
+    words = (clip, "--out", tmp_path / "o.mp4")
+    assert segment(*words, "--text", "the bell", model=reader) == 0
+    assert segment(*words, "--overwrite", model=reader) == 4
+    assert f"{reader}: cannot hear" in segment.only_line
+    assert "--text" in segment.only_line
 
 
 def test_no_sound_fails_where_it_is_required(

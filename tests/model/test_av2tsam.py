@@ -96,7 +96,8 @@ def test_text_prompts_need_no_sound(tiny_model: Av2tSam) -> None:
     sam, beit, _, _ = inputs(tiny_model, count=1)
     dog, bell = torch.tensor([[0, 4, 5, 2]]), torch.tensor([[0, 4, 6, 2]])
     with torch.inference_mode():
-        masks = [tiny_model.segment_text(sam, beit, ids) for ids in (dog, bell)]
+        phrases = [tiny_model.embed_text(ids) for ids in (dog, bell)]
+        masks = [tiny_model.segment_text(sam, beit, phrase) for phrase in phrases]
     assert masks[0].shape == (1, 1, *masks[0].shape[2:])
     assert not torch.allclose(masks[0], masks[1])
 
