@@ -1,0 +1,103 @@
+"""AVSBench's scores of a network over videos: one function for training and for evaluation.
+
+Letters: T labelled frames of a video, H, W size of its masks.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from av2tsam_cli.metrics import Protocol, video_f_score, video_iou
+from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.model.prediction import select
+from av2tsam_cli.training.samples import Sample, prepare
+
+
+@dataclass(frozen=True)
+class VideoScore:
+    """How well the masks of one video are."""
+
+    name: str
+    """The video, as the CSV calls it."""
+    category: str | None
+    """What is heard, where the CSV says so."""
+    frames: int
+    """Labelled frames that were scored."""
+    miou: float
+    """Mean over its frames."""
+    f_score: float
+    """Largest mean F over the thresholds."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well the masks of many videos are."""
+
+    miou: float
+    """Mean over videos."""
+    f_score: float
+    """Mean over videos."""
+    protocol: Protocol
+    """Whose rule F follows."""
+    videos: int
+    """How many were scored."""
+    frames: int
+    """Frames of them that were scored."""
+
+
+def predict(network: Av2tSam, sample: Sample, device: torch.device) -> Tensor:
+    """Mask logits at the size of the sample's masks, float32, (T, H, W), on the device."""
+    sam, beit = prepare(network, [sample.frames], device)
+    with torch.inference_mode():
+        prediction = network(
+            sam, beit, sample.clip_embeddings.to(device), sample.clap_embeddings.to(device)
+        )
+        size = (sample.masks.shape[1], sample.masks.shape[2])
+        return network.text_sam.resize(select(prediction), size)[:, 0].float()
+
+
+def score_video(
+    sample: Sample, logits: Tensor, protocol: Protocol = Protocol.AVSBENCH
+) -> VideoScore:
+    """Compare logits (T, H, W) with the masks of the video they were made for."""
+    masks = sample.masks.to(logits.device)
+    return VideoScore(
+        name=sample.clip.name,
+        category=sample.clip.category,
+        frames=len(masks),
+        miou=video_iou(logits, masks),
+        f_score=video_f_score(logits, masks, protocol),
+    )
+
+
+def score_clips(
+    network: Av2tSam,
+    samples: Iterable[Sample],
+    device: torch.device,
+    protocol: Protocol = Protocol.AVSBENCH,
+) -> Iterator[VideoScore]:
+    """Score videos one after the other, each on its own, so that no order or batch matters."""
+    for sample in samples:
+        yield score_video(sample, predict(network, sample, device), protocol)
+
+
+def summarise(scores: Iterable[VideoScore], protocol: Protocol = Protocol.AVSBENCH) -> Scores:
+    """The mean over videos; exactly the same in whatever order they come.
+
+    Raises:
+        ValueError: There are none.
+    """
+    listed = list(scores)
+    if not listed:
+        raise ValueError("no videos were scored")
+    return Scores(
+        # fsum rounds only once: processes may share the videos as they like.
+        miou=math.fsum(score.miou for score in listed) / len(listed),
+        f_score=math.fsum(score.f_score for score in listed) / len(listed),
+        protocol=protocol,
+        videos=len(listed),
+        frames=sum(score.frames for score in listed),
+    )
