@@ -9,13 +9,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media import audio, frames
@@ -106,6 +107,16 @@ class Clip:
     def labelled(self) -> tuple[int, ...]:
         """The seconds that have a mask, from 0."""
         return tuple(k for k, mask in enumerate(self.masks) if mask is not None)
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A clip that cannot be used."""
+
+    clip: Clip
+    """The clip."""
+    reason: str
+    """Names the file, what is wrong with it, and the mend."""
 
 
 def find_root(data: str, data_root: Path | None = None) -> Path:
@@ -409,6 +420,24 @@ def check_inside(clip: Clip, path: Path) -> None:
         )
 
 
+def read_file(clip: Clip, path: Path) -> bytes:
+    """The content of one of a clip's files.
+
+    Raises:
+        MediaError: It is missing, empty, cannot be read, or is not in the data folder.
+    """
+    check_inside(clip, path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MediaError(f"{path}: is missing; copy or extract it again") from error
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
+    if not data:
+        raise MediaError(f"{path}: is empty; copy or extract it again")
+    return data
+
+
 @contextmanager
 def open_picture(clip: Clip, path: Path) -> Iterator[Image.Image]:
     """Open a frame or mask; what goes wrong while it is read in the block names the file.
@@ -416,14 +445,12 @@ def open_picture(clip: Clip, path: Path) -> Iterator[Image.Image]:
     Raises:
         MediaError: It is missing, damaged, no picture, or not in the data folder.
     """
-    check_inside(clip, path)
+    data = read_file(clip, path)
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(data)) as image:
             yield image
-    except FileNotFoundError as error:
-        raise MediaError(f"{path}: is missing; copy or extract it again") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(repr(str(path)), "it")
+        reason = "no picture" if isinstance(error, UnidentifiedImageError) else error
         raise MediaError(f"{path}: is damaged ({reason}); copy it again") from error
 
 
