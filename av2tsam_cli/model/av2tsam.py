@@ -127,22 +127,32 @@ def build(config: ModelConfig) -> Av2tSam:
         config=config,
         clip=ClipEmbedder(config.clip),
         clap=ClapEmbedder(config.clap),
-        projector=Projector(
-            kind=config.projector,
-            clip_dim=config.clip.embed_dim,
-            clap_dim=config.clap.embed_dim,
-            feature_dim=config.feature_dim,
-            text_dim=config.beit3.dim,
-            tokens=config.tokens,
-        ),
-        adapter=Adapter(
-            feature_dim=config.feature_dim,
-            block_dims=config.sam.block_dims,
-            shared=config.sam.kind == "sam",
-        )
-        if config.adapter
-        else None,
+        projector=build_projector(config),
+        adapter=build_adapter(config),
         text_sam=build_text_sam(config.sam, config.beit3),
+    )
+
+
+def build_projector(config: ModelConfig) -> Projector:
+    """The projector alone, with fresh random weights."""
+    return Projector(
+        kind=config.projector,
+        clip_dim=config.clip.embed_dim,
+        clap_dim=config.clap.embed_dim,
+        feature_dim=config.feature_dim,
+        text_dim=config.beit3.dim,
+        tokens=config.tokens,
+    )
+
+
+def build_adapter(config: ModelConfig) -> Adapter | None:
+    """The adapters alone, silent as they begin; None where `config` wants none."""
+    if not config.adapter:
+        return None
+    return Adapter(
+        feature_dim=config.feature_dim,
+        block_dims=config.sam.block_dims,
+        shared=config.sam.kind == "sam",
     )
 
 

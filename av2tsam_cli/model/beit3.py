@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from av2tsam_cli.model import recompute
 from av2tsam_cli.model.config import Beit3Config
 
 # The first two rows of both position tables are never used (a habit of fairseq).
@@ -116,6 +117,9 @@ class Positions(nn.Module):
 class Encoder(nn.Module):
     """Positions, layers, final norm."""
 
+    recompute = False
+    """Whether the layers' activations are computed anew in the backward pass."""
+
     def __init__(self, config: Beit3Config) -> None:
         super().__init__()
         self.embed_positions = Positions(config)
@@ -130,7 +134,7 @@ class Encoder(nn.Module):
             tokens = tokens.masked_fill(padding[..., None], 0.0)
             visible = ~padding[:, None, None, :]
         for layer in self.layers:
-            tokens = layer(tokens, split, visible)
+            tokens = recompute.run(layer, tokens, split, visible, anew=self.recompute)
         normed: Tensor = self.layer_norm(tokens, split)
         return normed
 

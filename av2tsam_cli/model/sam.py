@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.quiet import import_without_init
 from av2tsam_cli.embeddings.stem import ConvStem
+from av2tsam_cli.model import recompute
 from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
 from av2tsam_cli.model.windows import from_windows, to_windows
@@ -33,6 +34,9 @@ LARGEST_BIAS = 1 << 29
 
 class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
     """SAM's ViTDet encoder. N = images, g = grid, D = encoder width, C = decoder width."""
+
+    recompute = False
+    """Whether the blocks' activations are computed anew in the backward pass."""
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__(
@@ -74,7 +78,7 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
         for number, block in enumerate(self.blocks):
             if block_vectors is not None:
                 tokens = tokens + block_vectors[number][:, None, None, :]
-            tokens = run_block(block, tokens)
+            tokens = recompute.run(run_block, block, tokens, anew=self.recompute)
             yield tokens
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.quiet import import_without_init
+from av2tsam_cli.model import recompute
 from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.model.hiera import Hiera
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
@@ -24,6 +25,9 @@ TOP_DOWN_LEVELS = (2, 3)
 
 class Sam2ImageEncoder(nn.Module):
     """Hiera and its FPN. N = images, C = decoder width, g = image side / 16."""
+
+    recompute = False
+    """Whether the blocks' activations are computed anew in the backward pass."""
 
     def __init__(self, config: Sam2Config) -> None:
         super().__init__()
@@ -63,7 +67,7 @@ class Sam2ImageEncoder(nn.Module):
         for number, block in enumerate(self.backbone.blocks):
             if block_vectors is not None:
                 tokens = tokens + block_vectors[number][:, None, None, :]
-            tokens = block(tokens)
+            tokens = recompute.run(block, tokens, anew=self.recompute)
             yield tokens
 
     def pyramid(self, stages: Sequence[Tensor]) -> list[Tensor]:

@@ -1,23 +1,26 @@
-"""One video with its labels as the network takes it.
+"""One video with its labels as the network takes it, and the network's logits for it.
 
-Letters: T labelled seconds of the video, h, w size of the frames, H, W size of the masks.
+Letters: T labelled seconds of a video, N = frames of several videos, h, w size of the frames, H, W
+size of the masks.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import ModelConfig
-from av2tsam_cli.model.preprocess import squash
+from av2tsam_cli.model.prediction import select
+from av2tsam_cli.model.preprocess import beit_image, sam_image
 from av2tsam_cli.training.avsbench import Clip, read_frames, read_masks
-from av2tsam_cli.values import UInt8Array
+from av2tsam_cli.training.cache import EmbeddingCache, Embeddings, cached_features, pixels
 
-Embed = Callable[[Clip, Sequence[int]], tuple[Tensor, Tensor]]
-"""CLIP (T, E) and CLAP (T, A) embeddings of some seconds of a video, float32."""
-ReadSample = Callable[[Clip], "Sample"]
+Embed = Callable[[Clip, Sequence[int]], Embeddings]
+"""Embeddings of some seconds of a video, stacked."""
+Seen = Tensor | list[Tensor]
+"""Images (N, 3, S, S) that SAM sees, or the levels that its encoder made of them."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,28 @@ class Sample:
     """Pixels, uint8, (T, 3, h, w), RGB, squashed where the network wants it so."""
     masks: Tensor = field(repr=False)
     """What sounds, bool, (T, H, W)."""
-    clip_embeddings: Tensor = field(repr=False)
-    """Float32, (T, E)."""
-    clap_embeddings: Tensor = field(repr=False)
-    """Float32, (T, A)."""
+    embeddings: Embeddings = field(repr=False)
+    """Stacked: (T, E), (T, A) and, where they are cached, image features."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the network takes for N frames, on its device."""
+
+    seen: Seen = field(repr=False)
+    """Images or image features."""
+    beit: Tensor = field(repr=False)
+    """(N, 3, b, b)."""
+    clip: Tensor = field(repr=False)
+    """(N, E)."""
+    clap: Tensor = field(repr=False)
+    """(N, A)."""
+
+
+def embed_from(cache: EmbeddingCache) -> Embed:
+    """Look embeddings up in a cache that was built for the videos."""
+    index = {clip: number for number, clip in enumerate(cache.clips)}
+    return lambda clip, seconds: cache.batch([(index[clip], second) for second in seconds])
 
 
 def read_sample(clip: Clip, config: ModelConfig, embed: Embed) -> Sample:
@@ -42,40 +63,45 @@ def read_sample(clip: Clip, config: ModelConfig, embed: Embed) -> Sample:
     Args:
         clip: The video.
         config: Says to which size the network wants its frames squashed.
-        embed: Gives the embeddings, from a cache or from the towers.
+        embed: Gives the embeddings.
 
     Raises:
         MediaError: A file of it is missing or damaged.
     """
     seconds = clip.labelled
-    clip_embeddings, clap_embeddings = embed(clip, seconds)
     return Sample(
         clip=clip,
-        frames=source_frames(read_frames(clip, seconds), config.source_size),
+        frames=pixels(config, read_frames(clip, seconds)),
         masks=torch.from_numpy(read_masks(clip, seconds)),
-        clip_embeddings=clip_embeddings,
-        clap_embeddings=clap_embeddings,
+        embeddings=embed(clip, seconds),
     )
 
 
-def source_frames(frames: UInt8Array, size: int | None) -> Tensor:
-    """Frames (T, H, W, 3) as all three images of the network are made from: (T, 3, h, w)."""
-    squashed = frames if size is None else np.stack([squash(frame, size) for frame in frames])
-    return torch.from_numpy(squashed).permute(0, 3, 1, 2).contiguous()
+def gather(config: ModelConfig, samples: Sequence[Sample], device: torch.device) -> Inputs:
+    """The frames of several videos together, as the network takes them."""
+    clip, clap, *levels = (
+        torch.cat(parts).to(device)
+        for parts in zip(*(_tensors(sample) for sample in samples), strict=True)
+    )
+    frames = [sample.frames.to(device) for sample in samples]
+    if len({part.shape[1:] for part in frames}) == 1:
+        frames = [torch.cat(frames)]
+    beit = torch.cat([beit_image(part, config.beit3.image_size) for part in frames])
+    if levels:
+        return Inputs(levels, beit, clip, clap)
+    sam = torch.cat([sam_image(part, config.sam.image_size) for part in frames])
+    return Inputs(sam, beit, clip, clap)
 
 
-def prepare(
-    network: nn.Module, frames: Sequence[Tensor], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """What SAM and BEiT-3 see of several videos' frames, (N, 3, S, S) and (N, 3, b, b).
+def _tensors(sample: Sample) -> tuple[Tensor, ...]:
+    clip, clap, image = sample.embeddings
+    return (clip, clap, *image)
 
-    Args:
-        network: Says how, with its `prepare`.
-        frames: One tensor (T, 3, h, w) per video; sizes may differ between videos.
-        device: Where it is done, and where the result is.
-    """
-    alike = len({part.shape[1:] for part in frames}) == 1
-    parts = [torch.cat(list(frames))] if alike else frames
-    prepared = [network.prepare(part.to(device)) for part in parts]
-    sam, beit = zip(*prepared, strict=True)
-    return torch.cat(sam), torch.cat(beit)
+
+def best_logits(network: Av2tSam, seen: Seen, beit: Tensor, clip: Tensor, clap: Tensor) -> Tensor:
+    """Logits (N, 1, h, w) of the best mask of each frame; arguments as in `Inputs`."""
+    if isinstance(seen, Tensor):
+        return select(network(seen, beit, clip, clap))
+    tokens = network.projector(clip, clap).tokens
+    prompt = network.text_sam.encode_prompt(beit, tokens)
+    return select(network.text_sam.decode(cached_features(network, seen), prompt))

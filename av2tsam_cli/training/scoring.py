@@ -12,8 +12,7 @@ from torch import Tensor
 
 from av2tsam_cli.metrics import Protocol, video_f_score, video_iou
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.prediction import select
-from av2tsam_cli.training.samples import Sample, prepare
+from av2tsam_cli.training.samples import Sample, best_logits, gather
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,11 @@ class Scores:
 
 def predict(network: Av2tSam, sample: Sample, device: torch.device) -> Tensor:
     """Mask logits at the size of the sample's masks, float32, (T, H, W), on the device."""
-    sam, beit = prepare(network, [sample.frames], device)
     with torch.inference_mode():
-        prediction = network(
-            sam, beit, sample.clip_embeddings.to(device), sample.clap_embeddings.to(device)
-        )
+        inputs = gather(network.config, [sample], device)
+        logits = best_logits(network, inputs.seen, inputs.beit, inputs.clip, inputs.clap)
         size = (sample.masks.shape[1], sample.masks.shape[2])
-        return network.text_sam.resize(select(prediction), size)[:, 0].float()
+        return network.text_sam.resize(logits.float(), size)[:, 0]
 
 
 def score_video(

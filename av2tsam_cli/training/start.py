@@ -1,0 +1,138 @@
+"""The network that a training starts from, and which part of it learns."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.inference import LIGHT_PARAMETERS
+from av2tsam_cli.model import weights
+from av2tsam_cli.model.av2tsam import Av2tSam, build_adapter, build_projector
+from av2tsam_cli.model.checkpoint import load_model, read_metadata
+from av2tsam_cli.model.config import LAION_CLAP, MICROSOFT_CLAP, PRESETS, ModelConfig
+from av2tsam_cli.training.options import TrainOptions
+
+CLAPS = {"laion": LAION_CLAP, "microsoft": MICROSOFT_CLAP}
+# Text-prompted SAMs to start from, best first, where no model is named.
+TEXT_PROMPTED = ("evf-sam2-text", "evf-sam-text")
+
+log = logging.getLogger(__name__)
+
+
+def starting_network(options: TrainOptions) -> Av2tSam:
+    """Load and build the network on the CPU, in float32.
+
+    With `init="fresh"` it is what the paper starts from: a text-prompted SAM with its mask decoder
+    and `text_hidden_fcs`, CLIP, CLAP, and a projector and adapters that know nothing; the adapters'
+    last layers are zero. Of a model with trained parts only these two are left out.
+
+    Raises:
+        UsageError: The options do not fit the model.
+        WeightsError: Weights are missing or damaged.
+    """
+    path = starting_checkpoint(options)
+    begun = ModelConfig.from_json(read_metadata(path)["config"])
+    config = _adjusted(begun, options)
+    parts = {"clip", "text_sam"}
+    if config.clap == begun.clap:
+        parts.add("clap")
+    if options.init == "model":
+        parts |= {"projector", "adapter"} if begun.adapter and config.adapter else {"projector"}
+    stored = load_model(path, dtype=torch.float32, parts=parts)
+    network = Av2tSam(
+        config=config,
+        clip=stored.clip,
+        clap=stored.clap if "clap" in parts else _installed_clap(config, path),
+        projector=stored.projector if "projector" in parts else build_projector(config),
+        adapter=stored.adapter if "adapter" in parts else build_adapter(config),
+        text_sam=stored.text_sam,
+    )
+    return network.eval()
+
+
+def starting_checkpoint(options: TrainOptions) -> Path:
+    """The file that the options' model stands for.
+
+    Where projector and adapters start fresh, the name of a preset means its text-prompted SAM.
+
+    Raises:
+        WeightsError: It is not there.
+    """
+    model = options.model
+    if options.init == "fresh" and model in PRESETS and model != weights.PACKAGED:
+        model = f"{model}-text"
+    if options.init == "fresh" and model is None:
+        installed = (name for name in TEXT_PROMPTED if weights.place(name).is_file())
+        model = next(installed, weights.PACKAGED)
+    path = weights.resolve(model)
+    if options.model is None:
+        log.warning("starting from %s; --model names another", path.stem)
+    return path
+
+
+def _adjusted(begun: ModelConfig, options: TrainOptions) -> ModelConfig:
+    """The stored configuration with what the options want otherwise."""
+    config = begun
+    if options.clap not in {None, begun.clap.kind}:
+        config = replace(config, clap=CLAPS[options.clap or ""])
+    if options.projector is not None:
+        config = replace(config, projector=options.projector)
+    if options.adapter is not None:
+        config = replace(config, adapter=options.adapter)
+    if options.init == "model":
+        for option, ours, theirs in (
+            ("--clap", config.clap.kind, begun.clap.kind),
+            ("--projector", config.projector, begun.projector),
+        ):
+            if ours != theirs:
+                raise UsageError(
+                    f"{option} {ours}: the model's projector was trained with {theirs}; leave the "
+                    "option out, or use --init fresh"
+                )
+    if options.cache_features and config.adapter:
+        raise UsageError("--cache-features needs --no-adapter: adapters change the features")
+    return config
+
+
+def _installed_clap(config: ModelConfig, checkpoint: Path) -> nn.Module:
+    """Another CLAP than the checkpoint's, from its own file."""
+    (path,) = weights.companions(config, ["clap"], checkpoint)
+    return load_model(path, dtype=torch.float32, parts=("clap",)).clap
+
+
+# What the choice among masks 1 to 3 reads but no loss reaches.
+_NEVER_REACHED = (
+    "text_sam.mask_decoder.iou_prediction_head.",
+    "text_sam.mask_decoder.pred_obj_score_head.",
+)
+_UNUSED_BY = {"mul": (), "clap": ("projector.vision_proj.",), "clip": ("projector.audio_proj.",)}
+
+
+def set_learning(network: Av2tSam) -> list[tuple[str, nn.Parameter]]:
+    """Leave gradients only to what learns, and return that.
+
+    It is what the paper trains, less the parameters that no gradient reaches: the heads that
+    predict IoU and object score, and the half of the projector that its kind does not use. The
+    optimiser would skip these in any case, and processes that share gradients need not look for
+    them in every step.
+    """
+    network.freeze_encoders()
+    without = _NEVER_REACHED + _UNUSED_BY[network.config.projector]
+    for name, parameter in network.trained_parameters():
+        parameter.requires_grad_(not name.startswith(without))
+    return [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+
+
+def is_light(network: nn.Module) -> bool:
+    """Whether the network is small: its checkpoints are whole, its activations are kept."""
+    return sum(p.numel() for p in network.parameters()) < LIGHT_PARAMETERS
+
+
+def set_recompute(network: Av2tSam, wanted: bool | None) -> None:
+    """Let image encoder and BEiT-3 compute their activations anew; None: where it is large."""
+    anew = not is_light(network) if wanted is None else wanted
+    network.text_sam.image_encoder.recompute = anew
+    network.text_sam.beit3.encoder.recompute = anew
