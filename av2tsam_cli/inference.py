@@ -156,7 +156,7 @@ class Segmenter:
             raise WeightsError(f"{model.name}: was loaded for written phrases only; give it a text")
         self.model = model
         self._phrase = None if text is None else self._embed_text(text)
-        self._heard: tuple[int, torch.Tensor] | None = None
+        self._heard: tuple[AudioWindow, torch.Tensor] | None = None
 
     @property
     def rate_hz(self) -> int:
@@ -207,13 +207,14 @@ class Segmenter:
 
     def _embed(self, windows: Sequence[AudioWindow]) -> torch.Tensor:
         """CLAP embeddings (B, A) of the windows; each window goes through CLAP only once."""
-        known = dict([self._heard] if self._heard is not None else [])
-        fresh = {w.index: w.samples for w in windows if w.index not in known}
+        # By identity: another video has windows of the same indices.
+        known = {} if self._heard is None else {id(self._heard[0]): self._heard[1]}
+        fresh = {id(w): w.samples for w in windows if id(w) not in known}
         if fresh:
             samples = torch.from_numpy(np.stack(list(fresh.values()))).to(self.model.device)
             known |= zip(fresh, self.model.network.embed_windows(samples), strict=True)
-        self._heard = (windows[-1].index, known[windows[-1].index])
-        return torch.stack([known[window.index] for window in windows])
+        self._heard = (windows[-1], known[id(windows[-1])])
+        return torch.stack([known[id(window)] for window in windows])
 
 
 @contextlib.contextmanager

@@ -70,6 +70,20 @@ def test_each_window_is_heard_once_however_many_frames_it_serves(model: LoadedMo
     assert torch.allclose(mixed[2:], again[2:], atol=1e-4)
 
 
+def test_another_video_is_heard_anew(model: LoadedModel) -> None:
+    segmenter = Segmenter(model)
+    inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
+    rng = np.random.default_rng(5)
+    other = AudioWindow(
+        rng.normal(0.0, 0.4, segmenter.rate_hz).astype(np.float32),
+        index=0,
+        rate_hz=segmenter.rate_hz,
+    )
+    segmenter.logits(inputs, [window(0, 0.1, segmenter.rate_hz)])
+    expected = Segmenter(model).logits(inputs, [other])
+    assert torch.equal(segmenter.logits(inputs, [other]), expected)
+
+
 def test_the_sound_decides(model: LoadedModel) -> None:
     segmenter = Segmenter(model)
     inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
