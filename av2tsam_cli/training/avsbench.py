@@ -4,7 +4,6 @@ Layout and labels as in the data loaders and preprocessing of OpenNLPLab/AVSBenc
 `preprocess_scripts`). T = seconds that are asked for, H, W = size of the pictures.
 """
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from PIL import Image, UnidentifiedImageError
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media import audio, frames
 from av2tsam_cli.media.probe import probe
-from av2tsam_cli.training.wav import check_wav
+from av2tsam_cli.training.integrity import check_wav
+from av2tsam_cli.training.table import one_component, one_of, read_table
 from av2tsam_cli.values import AudioStream, Float32Array, MediaInfo, UInt8Array
 
 Subset = Literal["s4", "ms3", "avss"]
@@ -41,6 +41,7 @@ SHORT_S = 1.0
 """Sound or pictures that end earlier than this before their video's last second are damaged."""
 AVSS_SECONDS = {"v1s": 5, "v1m": 5, "v2": 10}
 """Seconds of the videos of AVSBench-semantic, by what its CSV calls `label`."""
+LABELS = (*AVSS_SECONDS,)
 
 
 @dataclass(frozen=True)
@@ -215,61 +216,24 @@ class _Row:
 
 
 def _rows(path: Path, subset: Subset) -> Iterator[_Row]:
-    """The lines of a CSV.
-
-    Raises:
-        MediaError: It cannot be read, lacks a column, or a line holds what cannot be.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            header = [name.strip() for name in table.fieldnames or ()]
-            if missing := _SOURCES[subset].columns - set(header):
-                raise MediaError(
-                    f"{path}: has no column {', '.join(sorted(missing))} (but "
-                    f"{', '.join(header) or 'nothing'}); use the CSV that comes with AVSBench"
-                )
-            table.fieldnames = header
-            for cells in table:
-                yield _row(path, table.line_num, subset, header[0], cells)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MediaError(f"{path}: cannot be read as CSV ({error}); copy it again") from error
-
-
-def _row(path: Path, line: int, subset: Subset, first: str, cells: dict[str, str | None]) -> _Row:
-    """One line; AVSBench's own loaders take the first column for the name as well."""
-    named = "uid" if subset == "avss" else "name" if "name" in cells else first
-    split = _known(path, line, "split", cells["split"], SPLITS)
-    labels = (*AVSS_SECONDS,)
-    label = _known(path, line, "label", cells["label"], labels) if subset == "avss" else ""
-    category = cells.get("a_obj" if subset == "avss" else "category")
-    if subset == "s4":
-        category = _component(path, line, category)
-    name = _component(path, line, cells[named])
-    return _Row(name, cast("Split", split), subset, category, label)
-
-
-def _known(path: Path, line: int, what: str, value: str | None, known: Sequence[str]) -> str:
-    if value is None or value not in known:
-        raise MediaError(
-            f"{path}: line {line}: {what} {value!r} is unknown; use one of {', '.join(known)}"
+    """The lines of a CSV, checked. AVSBench's own loaders take the first column for the name."""
+    for where, cells in read_table(path, _SOURCES[subset].columns):
+        category = cells.get("a_obj" if subset == "avss" else "category") or None
+        name = cells.get("uid" if subset == "avss" else "name", next(iter(cells.values())))
+        if subset == "s4":
+            category = one_component(where, category)
+        yield _Row(
+            name=one_component(where, name),
+            split=cast("Split", one_of(where, "split", cells["split"], SPLITS)),
+            subset=subset,
+            category=category,
+            label=one_of(where, "label", cells["label"], LABELS) if subset == "avss" else "",
         )
-    return value
-
-
-def _component(path: Path, line: int, name: str | None) -> str:
-    """A name that is one component of a path, so that it cannot lead out of the data folder."""
-    if not name or name in {".", ".."} or any(sign in name for sign in "/\\\0"):
-        raise MediaError(
-            f"{path}: line {line}: {name!r} cannot be the name of a video or category: it would "
-            "lead out of the data folder; correct the line"
-        )
-    return name
 
 
 def _bounds(base: Path, subset: Subset) -> tuple[str, ...]:
     """Folders that a user may have put on another disk by a link; CSVs name what lies below."""
-    parts = (*AVSS_SECONDS,) if subset == "avss" else _KINDS
+    parts = LABELS if subset == "avss" else _KINDS
     return tuple({os.path.realpath(folder) for folder in (base, *(base / part for part in parts))})
 
 
@@ -331,7 +295,7 @@ def read_frames(clip: Clip, seconds: Sequence[int]) -> UInt8Array:
     for second in seconds:
         with open_picture(clip, clip.frames[second]) as image:
             pictures.append(np.asarray(image.convert("RGB")))
-        _check_size(clip.frames[second], pictures[-1].shape[:2], pictures[0].shape[:2])
+        check_size(clip.frames[second], pictures[-1].shape[:2], pictures[0].shape[:2])
     return np.stack(pictures)
 
 
@@ -349,8 +313,8 @@ def read_masks(clip: Clip, seconds: Sequence[int]) -> BoolArray:
             raise ValueError(f"second {second} of {clip.name} is not labelled")
         with open_picture(clip, path) as image:
             masks.append(_foreground(image))
-        _check_size(path, masks[-1].shape, frame_size(clip, second))
-        _check_size(path, masks[-1].shape, masks[0].shape)
+        check_size(path, masks[-1].shape, frame_size(clip, second))
+        check_size(path, masks[-1].shape, masks[0].shape)
     return np.stack(masks)
 
 
@@ -372,9 +336,9 @@ def read_windows(
     Raises:
         MediaError: The sound is missing, damaged, or shorter than the video by more than a second.
     """
-    check_inside(clip, clip.sound)
     if clip.sound.suffix == ".wav":
-        check_wav(clip.sound)
+        check_wav(clip.sound, read_file(clip, clip.sound))
+    check_inside(clip, clip.sound)
     info = probe(clip.sound, need_video=False)
     stream = audio.choose_audio(info, None)
     if stream is None:
@@ -477,7 +441,12 @@ def _foreground(image: Image.Image) -> BoolArray:
     return cast("BoolArray", values.any(axis=2) if values.ndim == 3 else values != 0)
 
 
-def _check_size(path: Path, size: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+def check_size(path: Path, size: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Refuse a picture of another size than its frame.
+
+    Raises:
+        MediaError: It is.
+    """
     if size != wanted:
         (height, width), (rows, columns) = size, wanted
         raise MediaError(

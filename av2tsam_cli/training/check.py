@@ -1,0 +1,176 @@
+"""What a data set holds, and which of its files are missing or damaged, without decoding any."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from av2tsam_cli.errors import MediaError
+from av2tsam_cli.training.avsbench import (
+    FRAME_PX,
+    SPLITS,
+    Clip,
+    Damaged,
+    Split,
+    Subset,
+    check_inside,
+    check_long_enough,
+    check_size,
+    open_subset,
+    read_file,
+)
+from av2tsam_cli.training.integrity import check_mp4, check_picture, check_wav
+
+THREADS = min(8, 2 * (os.cpu_count() or 1))
+"""More than the cores: some of the time goes into waiting for the disk."""
+Progress = Callable[[int], None]
+"""Is told how many videos are done."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one subset holds."""
+
+    subset: Subset
+    """`s4`, `ms3` or `avss`."""
+    clips: tuple[Clip, ...] = field(repr=False)
+    """All videos of its CSV."""
+    problems: tuple[Damaged, ...]
+    """One for each file that is missing or damaged."""
+
+    def categories(self, split: Split) -> dict[str, int]:
+        """Videos of one split by category; `all` where the data knows no categories."""
+        counts = Counter(clip.category or "all" for clip in self.clips if clip.split == split)
+        return dict(sorted(counts.items()))
+
+    def labelled(self, split: Split) -> int:
+        """Frames of one split that have a mask."""
+        return sum(len(clip.labelled) for clip in self.clips if clip.split == split)
+
+    def to_record(self) -> dict[str, object]:
+        """The report as JSON values."""
+        splits = {
+            split: {
+                "videos": sum(clip.split == split for clip in self.clips),
+                "labelled_frames": self.labelled(split),
+                "categories": self.categories(split),
+            }
+            for split in SPLITS
+        }
+        return {
+            "subset": self.subset,
+            "videos": len(self.clips),
+            "without_extracted_frames": sum(clip.video is not None for clip in self.clips),
+            "splits": splits,
+            "damaged_videos": len({problem.clip for problem in self.problems}),
+            "problems": [
+                {"video": damaged.clip.name, "split": damaged.clip.split, "problem": damaged.reason}
+                for damaged in self.problems
+            ],
+        }
+
+
+def check_subset(root: Path, subset: Subset, progress: Progress | None = None) -> Report:
+    """Look at every file of a subset.
+
+    Args:
+        root: The data folder, or the subset's own folder in it.
+        subset: `s4`, `ms3` or `avss`.
+        progress: Is called after each video.
+
+    Raises:
+        MediaError: The CSV is missing or cannot be used; damaged files are only reported.
+    """
+    clips = open_subset(root, subset)
+    return Report(subset, clips, tuple(_all_problems(clips, progress)))
+
+
+def keep_readable(
+    clips: Sequence[Clip], *, skip_bad: bool, progress: Progress | None = None
+) -> tuple[tuple[Clip, ...], tuple[Damaged, ...]]:
+    """Check clips before work on them starts.
+
+    Args:
+        clips: The clips.
+        skip_bad: Leave out those with missing or damaged files, instead of stopping.
+        progress: Is called after each clip.
+
+    Returns:
+        The clips that are whole, and a line for each file of the others that is not.
+
+    Raises:
+        MediaError: A file is missing or damaged; with `skip_bad`, only if no clip is whole.
+    """
+    problems = tuple(_all_problems(clips, progress))
+    damaged = {problem.clip for problem in problems}
+    kept = tuple(clip for clip in clips if clip not in damaged)
+    if problems and not (skip_bad and kept):
+        more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
+        mend = "" if skip_bad else "; --skip-bad leaves such videos out"
+        raise MediaError(f"{problems[0].reason}{more}{mend}")
+    return kept, problems
+
+
+def _all_problems(clips: Sequence[Clip], progress: Progress | None) -> Iterator[Damaged]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done, problems in enumerate(pool.map(check_clip, clips), start=1):
+            yield from problems
+            if progress:
+                progress(done)
+
+
+def check_clip(clip: Clip) -> list[Damaged]:
+    """Look at each file of one video; there is a line for each that cannot be used."""
+    return [Damaged(clip, str(error)) for error in _errors(clip)]
+
+
+def _errors(clip: Clip) -> Iterator[MediaError]:
+    sizes: dict[int, tuple[int, int]] = {}
+    if clip.video is not None:
+        sizes = dict.fromkeys(range(clip.seconds), (FRAME_PX, FRAME_PX))
+        yield from _error_of(_check_video, clip, clip.video)
+    else:
+        for second, path in enumerate(clip.frames):
+            yield from _error_of(_check_frame, clip, path, second, sizes)
+    for second in clip.labelled:
+        yield from _error_of(_check_mask, clip, second, sizes.get(second))
+    yield from _error_of(_check_sound, clip)
+
+
+def _error_of(check: Callable[..., None], *what: object) -> Iterable[MediaError]:
+    try:
+        check(*what)
+    except MediaError as error:
+        return [error]
+    return []
+
+
+def _check_frame(clip: Clip, path: Path, second: int, sizes: dict[int, tuple[int, int]]) -> None:
+    sizes[second] = check_picture(path, read_file(clip, path))
+
+
+def _check_mask(clip: Clip, second: int, frame: tuple[int, int] | None) -> None:
+    path = clip.masks[second]
+    if path is None:
+        return
+    size = check_picture(path, read_file(clip, path))
+    if frame is not None:
+        check_size(path, size, frame)
+
+
+def _check_sound(clip: Clip) -> None:
+    if clip.sound.suffix == ".wav":
+        duration_s = check_wav(clip.sound, read_file(clip, clip.sound))
+        check_long_enough(clip.sound, duration_s, clip.seconds)
+    elif clip.sound != clip.video:
+        _check_video(clip, clip.sound)
+
+
+def _check_video(clip: Clip, path: Path) -> None:
+    check_inside(clip, path)
+    try:
+        check_mp4(path)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
