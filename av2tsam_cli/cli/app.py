@@ -18,8 +18,8 @@ from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 
 COMMANDS = {
     "segment": "highlight what sounds in a video, or what a phrase names, or write masks of it",
-    "data": "make data sets of audio-visual scenes",
-    "models": "show which models are installed, and what they are",
+    "data": "make data sets of audio-visual scenes, and check data sets",
+    "models": "fetch, convert, check, show and remove models",
     "doctor": "show versions, devices, codecs and models of this installation",
 }
 """A module of this package each, with a Typer `app` that returns the exit code.

@@ -1,21 +1,28 @@
-"""`av2tsam data`: make data sets of audio-visual scenes."""
+"""`av2tsam data`: make data sets of audio-visual scenes, and check data sets."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from av2tsam_cli.cli.console import Console, print_json
-from av2tsam_cli.cli.options import Debug, Json, Overwrite, Quiet, new_app
+from av2tsam_cli.cli.console import Console, print_json, print_text
+from av2tsam_cli.cli.options import DataRoot, Debug, Json, Overwrite, Quiet, new_app
+from av2tsam_cli.errors import MediaError
+
+if TYPE_CHECKING:  # else --help would wait for NumPy and PyAV
+    from av2tsam_cli.training.avsbench import Subset
+    from av2tsam_cli.training.check import Report
 
 DEFAULT_VIDEOS = 100
+SHOWN_PROBLEMS = 20
+"""Damaged files that people are shown; --json lists them all."""
 
-app = new_app("Make data sets of audio-visual scenes.")
+app = new_app("Make data sets of audio-visual scenes, and check data sets.")
 
 
 @app.callback()
 def data() -> None:
-    """Make data sets of audio-visual scenes."""
+    """Make data sets of audio-visual scenes, and check data sets."""
 
 
 def split_sizes(text: str) -> tuple[int, int, int]:
@@ -85,3 +92,75 @@ def synth(
     if json:
         print_json({"out": out, "subset": subset, "videos": count, "seed": seed})
     return 0
+
+
+@app.command()
+def check(
+    data: Annotated[
+        str, typer.Argument(metavar="PATH", help="The folder of a data set, or 'avsbench'.")
+    ],
+    *,
+    subset: Annotated[
+        Literal["s4", "ms3", "avss"] | None,
+        typer.Option(help="Only this subset.", show_default="all that are there"),
+    ] = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Show what a data set in AVSBench's layout holds, and which files are missing or damaged."""
+    from av2tsam_cli.training.avsbench import SUBSETS, find_root, find_subsets
+
+    root = find_root(data, data_root)
+    subsets = (subset,) if subset else find_subsets(root)
+    if not subsets:
+        raise MediaError(
+            f"{root}: holds none of AVSBench's subsets ({', '.join(SUBSETS)}); name the folder "
+            "that holds Single-source, Multi-sources or AVSBench_semantic"
+        )
+    console = Console(quiet=quiet, debug=debug)
+    return max([_check(console, root, each, json=json) for each in subsets])
+
+
+def _check(console: Console, root: Path, subset: "Subset", *, json: bool) -> int:
+    """Check one subset and say what was found; the exit code says whether it is whole."""
+    from av2tsam_cli.training.check import check_subset
+
+    try:
+        with console.progress(f"videos of {subset}", None) as update:
+            report = check_subset(root, subset, update)
+    except MediaError as error:
+        console.error(error)
+        if json:
+            print_json({"subset": subset, "root": root, "error": str(error)})
+        return error.exit_code
+    if json:
+        print_json({"root": root, **report.to_record()})
+    else:
+        print_text(_table(report))
+    for problem in report.problems[:SHOWN_PROBLEMS]:
+        console.error(MediaError(problem.reason))
+    if (more := len(report.problems) - SHOWN_PROBLEMS) > 0:
+        console.note(f"{subset}: and {more} more files; --json lists them all")
+    return MediaError.exit_code if report.problems else 0
+
+
+def _table(report: "Report") -> str:
+    """Videos by split and category, as text."""
+    from av2tsam_cli.training.avsbench import SPLITS
+
+    counts = {split: report.categories(split) for split in SPLITS}
+    categories = sorted(set().union(*counts.values()))
+    rows: list[tuple[object, ...]] = [
+        (report.subset, *SPLITS),
+        *((name, *(counts[split].get(name, 0) for split in SPLITS)) for name in categories),
+        ("videos", *map(report.videos, SPLITS)),
+        ("labelled frames", *map(report.labelled, SPLITS)),
+    ]
+    width = max(len(str(row[0])) for row in rows)
+    lines = [f"{name:<{width}}" + "".join(f"{c:>9}" for c in cells) for name, *cells in rows]
+    damaged = len({problem.clip for problem in report.problems})
+    files = f"{len(report.problems)} files of {damaged} videos are missing or damaged"
+    lines.append(files if damaged else "every file is there and whole")
+    return "\n".join(lines) + "\n\n"

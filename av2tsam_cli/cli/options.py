@@ -66,6 +66,16 @@ Debug = Annotated[
         "--debug", help="Show the traceback where something goes wrong.", rich_help_panel=TALK
     ),
 ]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        metavar="DIR",
+        help="Where AVSBench is, for the data set named 'avsbench'.",
+        show_default="$AVSBENCH_ROOT, or ./avsbench_data",
+        rich_help_panel="Data",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what exists.", rich_help_panel="Output")
 ]

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,9 +41,13 @@ class Report:
     """One for each file that is missing or damaged."""
 
     def categories(self, split: Split) -> dict[str, int]:
-        """Videos of one split by category; `all` where the data knows no categories."""
-        counts = Counter(clip.category or "all" for clip in self.clips if clip.split == split)
-        return dict(sorted(counts.items()))
+        """Videos of one split by category; empty where the data knows no categories."""
+        heard = [clip.category for clip in self.clips if clip.split == split]
+        return dict(sorted(Counter(category for category in heard if category).items()))
+
+    def videos(self, split: Split) -> int:
+        """Videos of one split."""
+        return sum(clip.split == split for clip in self.clips)
 
     def labelled(self, split: Split) -> int:
         """Frames of one split that have a mask."""
@@ -53,7 +57,7 @@ class Report:
         """The report as JSON values."""
         splits = {
             split: {
-                "videos": sum(clip.split == split for clip in self.clips),
+                "videos": self.videos(split),
                 "labelled_frames": self.labelled(split),
                 "categories": self.categories(split),
             }
@@ -66,8 +70,8 @@ class Report:
             "splits": splits,
             "damaged_videos": len({problem.clip for problem in self.problems}),
             "problems": [
-                {"video": damaged.clip.name, "split": damaged.clip.split, "problem": damaged.reason}
-                for damaged in self.problems
+                {"video": p.clip.name, "split": p.clip.split, "file": p.file, "problem": p.reason}
+                for p in self.problems
             ],
         }
 
@@ -123,10 +127,10 @@ def _all_problems(clips: Sequence[Clip], progress: Progress | None) -> Iterator[
 
 def check_clip(clip: Clip) -> list[Damaged]:
     """Look at each file of one video; there is a line for each that cannot be used."""
-    return [Damaged(clip, str(error)) for error in _errors(clip)]
+    return [Damaged(clip, str(error), path) for path, error in _errors(clip)]
 
 
-def _errors(clip: Clip) -> Iterator[MediaError]:
+def _errors(clip: Clip) -> Iterator[tuple[Path, MediaError]]:
     sizes: dict[int, tuple[int, int]] = {}
     if clip.video is not None:
         sizes = dict.fromkeys(range(clip.seconds), (FRAME_PX, FRAME_PX))
@@ -134,16 +138,20 @@ def _errors(clip: Clip) -> Iterator[MediaError]:
     else:
         for second, path in enumerate(clip.frames):
             yield from _error_of(_check_frame, clip, path, second, sizes)
-    for second in clip.labelled:
-        yield from _error_of(_check_mask, clip, second, sizes.get(second))
-    yield from _error_of(_check_sound, clip)
+    for second, mask in enumerate(clip.masks):
+        if mask is not None:
+            yield from _error_of(_check_mask, clip, mask, sizes.get(second))
+    if clip.sound != clip.video:
+        yield from _error_of(_check_sound, clip, clip.sound)
 
 
-def _error_of(check: Callable[..., None], *what: object) -> Iterable[MediaError]:
+def _error_of(
+    check: Callable[..., None], clip: Clip, path: Path, *what: object
+) -> list[tuple[Path, MediaError]]:
     try:
-        check(*what)
+        check(clip, path, *what)
     except MediaError as error:
-        return [error]
+        return [(path, error)]
     return []
 
 
@@ -151,21 +159,17 @@ def _check_frame(clip: Clip, path: Path, second: int, sizes: dict[int, tuple[int
     sizes[second] = check_picture(path, read_file(clip, path))
 
 
-def _check_mask(clip: Clip, second: int, frame: tuple[int, int] | None) -> None:
-    path = clip.masks[second]
-    if path is None:
-        return
+def _check_mask(clip: Clip, path: Path, frame: tuple[int, int] | None) -> None:
     size = check_picture(path, read_file(clip, path))
     if frame is not None:
         check_size(path, size, frame)
 
 
-def _check_sound(clip: Clip) -> None:
-    if clip.sound.suffix == ".wav":
-        duration_s = check_wav(clip.sound, read_file(clip, clip.sound))
-        check_long_enough(clip.sound, duration_s, clip.seconds)
-    elif clip.sound != clip.video:
-        _check_video(clip, clip.sound)
+def _check_sound(clip: Clip, path: Path) -> None:
+    if path.suffix != ".wav":
+        _check_video(clip, path)
+        return
+    check_long_enough(path, check_wav(path, read_file(clip, path)), clip.seconds)
 
 
 def _check_video(clip: Clip, path: Path) -> None:
