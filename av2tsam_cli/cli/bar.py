@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -28,25 +30,36 @@ class FramesPerSecond(ProgressColumn):
         return Text("-- frames/s" if speed is None else f"{speed:.1f} frames/s")
 
 
+COUNTS: dict[str, tuple[type[ProgressColumn], type[ProgressColumn]]] = {
+    "frames": (MofNCompleteColumn, FramesPerSecond),
+    "bytes": (DownloadColumn, TransferSpeedColumn),
+}
+"""How much is done, and how fast it goes, by what is counted."""
+
+
 @contextmanager
-def frames_bar(name: str, total: int | None) -> Generator[Callable[[int], None], None, None]:
+def counting_bar(
+    name: str, total: int | None, unit: str
+) -> Generator[Callable[[int], None], None, None]:
     """Show a bar on stderr while the block runs.
 
     Args:
         name: What is worked on.
-        total: Frames that are expected; None where nobody knows.
+        total: How many are expected; None where nobody knows.
+        unit: What is counted, a key of `COUNTS`.
 
     Yields:
-        What to call with the number of frames done.
+        What to call with the number done.
     """
+    done, speed = COUNTS[unit]
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
-        FramesPerSecond(),
+        done(),
+        speed(),
         TimeRemainingColumn(),
     )
     screen = Console(stderr=True)
     with Progress(*columns, console=screen, refresh_per_second=REFRESHES_HZ, transient=True) as bar:
         task = bar.add_task(name, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda count: bar.update(task, completed=count)

@@ -8,7 +8,8 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Literal
 
 from av2tsam_cli.errors import Av2tsamError
 
@@ -22,6 +23,24 @@ def print_text(text: str) -> None:
 def print_json(record: Mapping[str, object]) -> None:
     """Write one result for programs: one line of JSON on stdout."""
     print_text(json.dumps(record, default=str) + "\n")
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table to stdout: drawn on a terminal, in plain columns where a program reads it."""
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        for row in (head, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            print_text("  ".join(cells).rstrip() + "\n")
+        return
+    from rich.console import Console as Screen
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*head, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Screen().print(table)
 
 
 def print_error(error: BaseException, *, debug: bool = False) -> None:
@@ -74,19 +93,19 @@ class Console:
 
     @contextlib.contextmanager
     def progress(
-        self, name: str, total: int | None
+        self, name: str, total: int | None, unit: Literal["frames", "bytes"] = "frames"
     ) -> Generator[Callable[[int], None] | None, None, None]:
-        """Show a bar with frames, frames/s and time left while the block runs.
+        """Show a bar with how much is done, how fast, and the time left while the block runs.
 
         Yields:
-            What to call with the number of frames done; None where there is nobody to see a bar.
+            What to call with the number done; None where there is nobody to see a bar.
         """
         if self.quiet or not sys.stderr.isatty():
             yield None
             return
-        from av2tsam_cli.cli.bar import frames_bar
+        from av2tsam_cli.cli.bar import counting_bar
 
-        with frames_bar(name, total) as update:
+        with counting_bar(name, total, unit) as update:
             yield update
 
 

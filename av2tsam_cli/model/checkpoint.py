@@ -13,8 +13,7 @@ from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.model import weights
 from av2tsam_cli.model.av2tsam import Av2tSam, build_empty
 from av2tsam_cli.model.config import ModelConfig
-
-FORMAT = "av2tsam-1"
+from av2tsam_cli.model.header import FORMAT, read_metadata
 
 PARTS = ("clip", "clap", "projector", "adapter", "text_sam")
 """Parts of the network; each tensor's name begins with its part's."""
@@ -135,25 +134,6 @@ def load_model(
     _require(path, wanted.keys() - reader.state.keys())
     model.load_state_dict({**everything, **reader.state}, strict=True, assign=True)
     return model.eval()
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The file's metadata, all of it text.
-
-    Raises:
-        WeightsError: If it is missing, damaged or not one of ours.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: missing, damaged, or no safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT or "config" not in metadata:
-        raise WeightsError(
-            f"{path}: not a checkpoint of this tool; `av2tsam models convert` makes one from the "
-            "authors' files"
-        )
-    return metadata
 
 
 class _Reader:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
+from av2tsam_cli.model import weights
 from av2tsam_cli.model.av2tsam import build_empty
 from av2tsam_cli.model.checkpoint import write_tensors
 from av2tsam_cli.model.config import (
@@ -33,6 +34,8 @@ class Report:
 
     source: str
     """What the source was recognised as."""
+    name: str
+    """Name under which its file is looked for."""
     preset: str
     """The preset that it fits."""
     parts: tuple[str, ...]
@@ -45,9 +48,25 @@ class Report:
     def __str__(self) -> str:
         left_out = "".join(f"\n  left out {n}: {why}" for why, n in self.unneeded.items())
         return (
-            f"{self.source}, as {self.preset}: {self.used} tensors for "
+            f"{self.source}, as {self.name}: {self.used} tensors for "
             f"{', '.join(self.parts)}{left_out}"
         )
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A public checkpoint that was found to fit, under our names, still in its own file."""
+
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    """By our names, memory-mapped where the source's format allows it."""
+    config: ModelConfig
+    """Sizes of the network that they fit."""
+    report: Report
+    """What was recognised, used and left out."""
+
+    def write(self, out: Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write the file that `load_model` reads, as `checkpoint.write_tensors` does."""
+        write_tensors(self.tensors, out, self.config, dtype=dtype)
 
 
 def convert(
@@ -70,6 +89,19 @@ def convert(
     Raises:
         WeightsError: If the source is damaged, of an unknown kind, or does not fit exactly.
     """
+    conversion = prepare(source, config=config, projector=projector)
+    conversion.write(out, dtype=dtype)
+    return conversion.report
+
+
+def prepare(
+    source: Path, *, config: ModelConfig | None = None, projector: ProjectorKind = "mul"
+) -> Conversion:
+    """Recognise and check one public checkpoint; nothing is written, and hardly anything read.
+
+    Raises:
+        WeightsError: If the source is damaged, of an unknown kind, or does not fit exactly.
+    """
     state = read_state(source)
     layout = recognise(state)
     if layout is None:
@@ -81,8 +113,9 @@ def convert(
     fitting = config or replace(_preset(source, tensors, layout), projector=projector)
     parts = tuple(part for part in layout.parts if part != "adapter" or fitting.adapter)
     check_fit(source, tensors, fitting, parts)
-    write_tensors(tensors, out, fitting, dtype=dtype)
-    return Report(layout.name, fitting.name, parts, len(tensors), unneeded)
+    name = weights.part_name(fitting, parts[0])
+    report = Report(layout.name, name, fitting.name, parts, len(tensors), unneeded)
+    return Conversion(tensors, fitting, report)
 
 
 def rename(

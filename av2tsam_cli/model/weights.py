@@ -1,34 +1,36 @@
 """From a model's name to its file."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
 from av2tsam_cli.errors import WeightsError
-from av2tsam_cli.model.config import ModelConfig
+from av2tsam_cli.model.registry import HEARING, MODELS, TOKENIZER
+
+if TYPE_CHECKING:  # importing it imports torch, which looking for a file does not need
+    from av2tsam_cli.model.config import ModelConfig
 
 PACKAGED = "nano"
-
-# Whole networks that hear, best first, and what would be fetched from where.
-AUDIO_VISUAL = ("evf-sam2", "evf-sam")
-SOURCES = {
-    "evf-sam2": "Kyungbok/AV2T-SAM on huggingface.co",
-    "evf-sam": "Kyungbok/AV2T-SAM on huggingface.co",
-    "evf-sam2-text": "YxZhang/evf-sam2-multitask on huggingface.co",
-    "evf-sam-text": "YxZhang/evf-sam-multitask on huggingface.co",
-    "clap-laion": "630k-audioset-best.pt of lukewys/laion_clap on huggingface.co",
-    "clap-microsoft": "CLAP_weights_2023.pth of microsoft/msclap on huggingface.co",
-    "clip-vit-b-32": "timm/vit_base_patch32_clip_224.openai on huggingface.co",
-}
 
 
 def home() -> Path:
     """Folder of the installed models: `AV2TSAM_HOME`, else the platform's cache folder."""
     named = os.environ.get("AV2TSAM_HOME")
-    return Path(named) if named else user_cache_path("av2tsam")
+    return Path(named).expanduser() if named else user_cache_path("av2tsam")
+
+
+def place(name: str) -> Path:
+    """Where the file of a name is, or would be."""
+    if name == PACKAGED:
+        return Path(str(resources.files("av2tsam_cli") / "assets" / f"{PACKAGED}.safetensors"))
+    entry = MODELS.get(name)
+    return home() / (entry.installed_as if entry else f"{name}.safetensors")
 
 
 def resolve(model: str | Path | None = None) -> Path:
@@ -41,22 +43,20 @@ def resolve(model: str | Path | None = None) -> Path:
         WeightsError: If there is no such file.
     """
     if model is None:
-        installed = (home() / f"{name}.safetensors" for name in AUDIO_VISUAL)
+        installed = (place(name) for name in HEARING)
         return next((path for path in installed if path.is_file()), None) or _packaged()
     if model == PACKAGED:
         return _packaged()
-    for path in (Path(model), home() / f"{model}.safetensors"):
+    for path in (Path(model), place(str(model))):
         if path.is_file():
             return path
-    if str(model) in SOURCES:
-        raise WeightsError(f"{model} is not installed; {_fetch(str(model))}")
-    raise WeightsError(
-        f"{model}: neither a file nor the name of a model ({', '.join([PACKAGED, *SOURCES])})"
-    )
+    if str(model) in MODELS:
+        raise WeightsError(f"{model} is not installed; {how_to_get(str(model))}")
+    raise WeightsError(f"{model}: neither a file nor the name of a model ({', '.join(MODELS)})")
 
 
 def _packaged() -> Path:
-    path = Path(str(resources.files("av2tsam_cli") / "assets" / f"{PACKAGED}.safetensors"))
+    path = place(PACKAGED)
     if not path.is_file():
         raise WeightsError(f"{path} is missing from this installation; install the package again")
     return path
@@ -78,22 +78,34 @@ def companions(config: ModelConfig, parts: Iterable[str], checkpoint: Path) -> l
     Raises:
         WeightsError: If one of them is not there.
     """
-    return [_companion(part_name(config, part), part, checkpoint) for part in parts]
+    found: list[Path] = []
+    for part in parts:
+        name = part_name(config, part)
+        path = find_companion(name, checkpoint)
+        if path is None:
+            raise WeightsError(
+                f"{checkpoint}: holds no {part}, and {name}.safetensors is neither beside it nor "
+                f"in {home()}; {how_to_get(name)}"
+            )
+        found.append(path)
+    return found
 
 
-def _companion(name: str, part: str, checkpoint: Path) -> Path:
-    for folder in (checkpoint.parent, home()):
-        path = folder / f"{name}.safetensors"
-        if path.is_file() and path != checkpoint:
-            return path
-    raise WeightsError(
-        f"{checkpoint}: holds no {part}, and {name}.safetensors is neither beside it nor in "
-        f"{home()}; {_fetch(name)}"
-    )
+def find_companion(name: str, checkpoint: Path) -> Path | None:
+    """The file of a name beside a checkpoint, else the installed one; None if there is neither."""
+    places = (checkpoint.parent / f"{name}.safetensors", place(name))
+    return next((path for path in places if path.is_file() and path != checkpoint), None)
 
 
 # The tokenizer of the large networks, as it is called in the places where it is found.
-TOKENIZER_FILES = ("beit3.spm", "sentencepiece.bpe.model")
+TOKENIZER_FILES = (MODELS[TOKENIZER].installed_as, "beit3.spm", "sentencepiece.bpe.model")
+
+
+def find_tokenizer(checkpoint: Path) -> Path | None:
+    """The SentencePiece model of text prompts, beside a checkpoint or installed; None if absent."""
+    folders = (checkpoint.parent, home())
+    places = (folder / name for folder in folders for name in TOKENIZER_FILES)
+    return next((path for path in places if path.is_file()), None)
 
 
 def tokenizer_file(checkpoint: Path) -> Path:
@@ -102,18 +114,21 @@ def tokenizer_file(checkpoint: Path) -> Path:
     Raises:
         WeightsError: If it is neither beside the checkpoint nor among the installed models.
     """
-    places = [folder / name for folder in (checkpoint.parent, home()) for name in TOKENIZER_FILES]
-    for path in places:
-        if path.is_file():
-            return path
-    raise WeightsError(
-        f"text prompts with {checkpoint} need {' or '.join(TOKENIZER_FILES)} beside it or in "
-        f"{home()}; it is a file of YxZhang/evf-sam-multitask on huggingface.co"
-    )
+    path = find_tokenizer(checkpoint)
+    if path is None:
+        raise WeightsError(
+            f"text prompts with {checkpoint} need {' or '.join(TOKENIZER_FILES[1:])} beside it or "
+            f"in {home()}; {how_to_get(TOKENIZER)}"
+        )
+    return path
 
 
-def _fetch(name: str) -> str:
-    source = SOURCES.get(name)
-    if source is None:
+def how_to_get(name: str) -> str:
+    """The commands that install a model, for the end of an error line."""
+    entry = MODELS.get(name)
+    if entry is None or entry.repository is None:
         return "train or convert it first"
-    return f"it is made from {source} by `av2tsam models convert`"
+    return (
+        f"`av2tsam models pull {name}` fetches it; without network, get {entry.origin} on "
+        f"huggingface.co and run `av2tsam models convert {entry.file or 'FILE'}`"
+    )
