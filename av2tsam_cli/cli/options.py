@@ -12,6 +12,7 @@ import typer
 NETWORK = "Network"
 TALK = "What it says"
 EXPERT = "Expert options"
+DATA = "Data"
 
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
@@ -74,6 +75,51 @@ DataRoot = Annotated[
         help="Where AVSBench is, for the data set named 'avsbench'.",
         show_default="$AVSBENCH_ROOT, or ./avsbench_data",
         rich_help_panel="Data",
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="avsbench|DIR",
+        help="AVSBench, or a folder in its layout, such as 'av2tsam data synth' makes.",
+        rich_help_panel=DATA,
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        metavar="DIR",
+        help="Where AVSBench is.",
+        show_default="$AVSBENCH_ROOT, else ./avsbench_data",
+        rich_help_panel=DATA,
+    ),
+]
+Subset = Annotated[
+    Literal["s4", "ms3", "avss"],
+    typer.Option(
+        "--subset",
+        help="Single source, multiple sources, or AVSBench-semantic as binary masks.",
+        rich_help_panel=DATA,
+    ),
+]
+SkipBad = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad",
+        help="Leave damaged videos out, and name them, instead of stopping.",
+        rich_help_panel=DATA,
+    ),
+]
+Devices = Annotated[
+    int,
+    typer.Option(
+        "--devices",
+        min=1,
+        metavar="N",
+        help="Processes, each with a device of its own; torchrun overrules it.",
+        rich_help_panel=NETWORK,
     ),
 ]
 Overwrite = Annotated[
