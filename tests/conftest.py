@@ -1,6 +1,6 @@
 """Clips for the tests, made with PyAV: tiny, and odd in exactly the ways that are asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+from .hub import Hub, serve
 
 TICK = Fraction(1, 12_800)
 SOUND_CHUNK = 1024
@@ -247,3 +249,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         save_model(build(config).eval(), path)
     return path
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hugging Face hub on this machine; put files into its `repositories`."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    hub = Hub()
+    server = serve(hub)
+    yield hub
+    server.shutdown()
+    server.server_close()

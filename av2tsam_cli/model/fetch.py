@@ -342,7 +342,8 @@ class _Hub:
             ) from error
         except HfHubHTTPError as error:
             code = error.response.status_code
-            raise WeightsError(f"{what}: {hub} answered {code}; run again later") from error
+            mend = "set HF_TOKEN to a token that may read it" if code in {401, 403} else "try later"
+            raise WeightsError(f"{what}: {hub} answered {code}; {mend}") from error
         except _transport_errors() as error:
             if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise

@@ -1,10 +1,12 @@
 """Tiny networks with every part of the real ones."""
 
 import dataclasses
+import re
+import struct
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.clap import ClapConfig
 from av2tsam_cli.embeddings.clip import ClipConfig
@@ -73,6 +75,64 @@ def shake(module: nn.Module, seed: int = 0) -> None:
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_(noise * (0.5 / max(parameter.shape[-1], 1) ** 0.5))
+
+
+PIECES = ["<unk>", "<s>", "</s>", "▁the", "▁dog", "▁", "d", "o", "g"]
+
+
+def message(field: int, data: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer, shorter than 128 bytes."""
+    return bytes([field << 3 | 2, len(data)]) + data
+
+
+def sentencepiece_model() -> bytes:
+    """A unigram model of a few pieces, the earlier the likelier, as SentencePiece writes one."""
+    model = b""
+    for place, piece in enumerate(PIECES):
+        score = bytes([2 << 3 | 5]) + struct.pack("<f", -float(place))
+        model += message(1, message(1, piece.encode()) + score)
+    return model + message(2, bytes([3 << 3, 1]))  # the trainer's options, which do not matter
+
+
+# From our names to the reference's, for a tiny network: the way back, written independently.
+COMMON = (
+    (r"^text_sam\.beit3\.", "model.mm_extractor.beit3."),
+    (r"^text_sam\.text_hidden_fcs\.", "model.text_hidden_fcs."),
+    (r"^adapter\.shared\.", "audio_prompt_generator.shared_mlp."),
+    (r"^adapter\.blocks\.(\d+)\.", r"audio_prompt_generator.lightweight_mlp_\1."),
+)
+TO_SAM1 = (*COMMON, (r"^text_sam\.", "model.visual_model."))
+TO_SAM2 = (
+    *COMMON,
+    (r"^text_sam\.image_encoder\.no_mem_embed", "model.visual_model.no_mem_embed"),
+    (
+        r"^text_sam\.image_encoder\.neck\.(\d)",
+        r"model.visual_model.image_encoder.neck.convs.\1.conv",
+    ),
+    (r"^text_sam\.image_encoder\.backbone\.", "model.visual_model.image_encoder.trunk."),
+    (r"trunk\.patch_embed\.projection\.", "trunk.patch_embed.proj."),
+    (r"(trunk.*)layer_norm(\d)", r"\1norm\2"),
+    (r"(trunk.*)mlp\.proj_in", r"\1mlp.layers.0"),
+    (r"(trunk.*)mlp\.proj_out", r"\1mlp.layers.1"),
+    (r"^text_sam\.mask_decoder\.(.*)mlp\.lin1", r"text_sam.mask_decoder.\1mlp.layers.0"),
+    (r"^text_sam\.mask_decoder\.(.*)mlp\.lin2", r"text_sam.mask_decoder.\1mlp.layers.1"),
+    (r"^text_sam\.(mask_decoder|prompt_encoder)\.", r"model.visual_model.sam_\1."),
+)
+
+
+def reference_state(model: Av2tSam) -> dict[str, Tensor]:
+    """The network's weights as `AVTSAM.state_dict()` would name them, and what we do not need."""
+    rules = TO_SAM2 if isinstance(model.config.sam, Sam2Config) else TO_SAM1
+    state = {"model.mm_extractor.beit3.vision_embed.mask_token": torch.zeros(1, 1, 16)}
+    if rules is TO_SAM2:
+        state["model.visual_model.memory_encoder.pix_feat_proj.weight"] = torch.zeros(1)
+    for name, tensor in model.state_dict().items():
+        if name.startswith(("clip.", "clap.")):
+            continue
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)  # noqa: PLW2901 - rewritten step by step
+        state[name] = tensor.contiguous()
+    return state
 
 
 @pytest.fixture(params=[TINY_SAM, TINY_SAM2], ids=["sam", "sam2"])

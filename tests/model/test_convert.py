@@ -1,13 +1,11 @@
 """Public checkpoints become ours: key by key at full size, and number by number when tiny."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.model.av2tsam import Av2tSam
@@ -18,52 +16,12 @@ from av2tsam_cli.model.config import (
     LAION_CLAP,
     MICROSOFT_CLAP,
     ModelConfig,
-    Sam2Config,
 )
 from av2tsam_cli.model.convert import check_fit, convert, rename
 from av2tsam_cli.model.layouts import recognise
 
+from .conftest import reference_state
 from .public_lists import public_list
-
-# From our names to the reference's, for a tiny network: the way back, written independently.
-COMMON = (
-    (r"^text_sam\.beit3\.", "model.mm_extractor.beit3."),
-    (r"^text_sam\.text_hidden_fcs\.", "model.text_hidden_fcs."),
-    (r"^adapter\.shared\.", "audio_prompt_generator.shared_mlp."),
-    (r"^adapter\.blocks\.(\d+)\.", r"audio_prompt_generator.lightweight_mlp_\1."),
-)
-TO_SAM1 = (*COMMON, (r"^text_sam\.", "model.visual_model."))
-TO_SAM2 = (
-    *COMMON,
-    (r"^text_sam\.image_encoder\.no_mem_embed", "model.visual_model.no_mem_embed"),
-    (
-        r"^text_sam\.image_encoder\.neck\.(\d)",
-        r"model.visual_model.image_encoder.neck.convs.\1.conv",
-    ),
-    (r"^text_sam\.image_encoder\.backbone\.", "model.visual_model.image_encoder.trunk."),
-    (r"trunk\.patch_embed\.projection\.", "trunk.patch_embed.proj."),
-    (r"(trunk.*)layer_norm(\d)", r"\1norm\2"),
-    (r"(trunk.*)mlp\.proj_in", r"\1mlp.layers.0"),
-    (r"(trunk.*)mlp\.proj_out", r"\1mlp.layers.1"),
-    (r"^text_sam\.mask_decoder\.(.*)mlp\.lin1", r"text_sam.mask_decoder.\1mlp.layers.0"),
-    (r"^text_sam\.mask_decoder\.(.*)mlp\.lin2", r"text_sam.mask_decoder.\1mlp.layers.1"),
-    (r"^text_sam\.(mask_decoder|prompt_encoder)\.", r"model.visual_model.sam_\1."),
-)
-
-
-def reference_state(model: Av2tSam) -> dict[str, Tensor]:
-    """The network's weights as `AVTSAM.state_dict()` would name them, and what we do not need."""
-    rules = TO_SAM2 if isinstance(model.config.sam, Sam2Config) else TO_SAM1
-    state = {"model.mm_extractor.beit3.vision_embed.mask_token": torch.zeros(1, 1, 16)}
-    if rules is TO_SAM2:
-        state["model.visual_model.memory_encoder.pix_feat_proj.weight"] = torch.zeros(1)
-    for name, tensor in model.state_dict().items():
-        if name.startswith(("clip.", "clap.")):
-            continue
-        for pattern, replacement in rules:
-            name = re.sub(pattern, replacement, name)  # noqa: PLW2901 - rewritten step by step
-        state[name] = tensor.contiguous()
-    return state
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Phrases to ids."""
 
 import dataclasses
-import struct
 from pathlib import Path
 
 import pytest
@@ -9,24 +8,9 @@ import pytest
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.model.text import SentencePieceTokenizer, tokenizer_for
 
-from .conftest import TINY
+from .conftest import TINY, sentencepiece_model
 
 LARGE = dataclasses.replace(TINY, words=())
-PIECES = ["<unk>", "<s>", "</s>", "▁the", "▁dog", "▁", "d", "o", "g"]
-
-
-def message(field: int, data: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer, shorter than 128 bytes."""
-    return bytes([field << 3 | 2, len(data)]) + data
-
-
-def sentencepiece_model() -> bytes:
-    """A unigram model of a few pieces, the earlier the likelier, as SentencePiece writes one."""
-    model = b""
-    for place, piece in enumerate(PIECES):
-        score = bytes([2 << 3 | 5]) + struct.pack("<f", -float(place))
-        model += message(1, message(1, piece.encode()) + score)
-    return model + message(2, bytes([3 << 3, 1]))  # the trainer's options, which do not matter
 
 
 @pytest.fixture

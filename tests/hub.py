@@ -1,0 +1,115 @@
+"""A Hugging Face hub on this machine, as small as the parts of it that are used, and as unreliable
+as is asked for."""
+
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LISTING = re.compile(r"/api/models/([^/]+/[^/]+)(?:/revision/(\w+))?$")
+CONTENT = re.compile(r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)$")
+
+
+@dataclass
+class Hub:
+    """What is published, what goes wrong, and what was asked for."""
+
+    url: str = ""
+    """Its address."""
+    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Files by path, by repository."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Sizes that the listing claims, by path, where they are not the files'."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """sha256 that the listing claims, by path, where they are not the files'."""
+    cuts: list[int] = field(default_factory=list)
+    """After how many bytes the next answers with a file break off."""
+    status: dict[str, int] = field(default_factory=dict)
+    """Error codes by repository or path."""
+    hold: threading.Event | None = None
+    """Where set, files come without their last byte until the event."""
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    """Paths that were asked for, with the headers."""
+
+    def files_asked(self) -> list[str]:
+        """Paths of the files that were asked for."""
+        return [path for path, _ in self.asked if "/resolve/" in path]
+
+    def ranges(self) -> list[str | None]:
+        """The Range of each request for a file."""
+        return [headers.get("range") for path, headers in self.asked if "/resolve/" in path]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as the hub does."""
+
+    hub: ClassVar[Hub]
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.hub.asked.append((path, {key.lower(): value for key, value in self.headers.items()}))
+        listing, content = LISTING.match(path), CONTENT.match(path)
+        if listing and listing[1] in self.hub.repositories and listing[1] not in self.hub.status:
+            self.answer(json.dumps(list_repository(self.hub, listing[1])).encode())
+        elif content and content[3] in self.hub.repositories.get(content[1], {}):
+            self.send_content(content[3], self.hub.repositories[content[1]][content[3]])
+        else:
+            self.refuse(self.hub.status.get(listing[1] if listing else "", 404))
+
+    def send_content(self, name: str, data: bytes) -> None:
+        if name in self.hub.status:
+            self.refuse(self.hub.status[name])
+            return
+        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        cut = self.hub.cuts.pop(0) if self.hub.cuts else None
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        if self.hub.hold is not None:
+            self.wfile.write(data[start:-1])
+            self.hub.hold.wait(timeout=30)
+            data, start = data[-1:], 0
+        self.wfile.write(data[start:] if cut is None else data[start : start + cut])
+
+    def refuse(self, code: int) -> None:
+        self.send_response(code)
+        if code == 404:
+            self.send_header("X-Error-Code", "RepoNotFound")
+        if code == 403:
+            self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def answer(self, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def serve(hub: Hub) -> ThreadingHTTPServer:
+    """Start serving on a free port, in threads."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Ours", (Handler,), {"hub": hub}))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    return server
+
+
+def list_repository(hub: Hub, name: str) -> dict[str, Any]:
+    """What the hub says of a repository, with its files' sizes and checksums."""
+    siblings = []
+    for path, data in hub.repositories[name].items():
+        size = hub.sizes.get(path, len(data))
+        digest = hub.digests.get(path, hashlib.sha256(data).hexdigest())
+        lfs = {"sha256": digest, "size": size, "pointerSize": 134}
+        siblings.append({"rfilename": path, "size": size, "blobId": "0" * 40, "lfs": lfs})
+    return {"id": name, "sha": COMMIT, "siblings": siblings}
