@@ -99,6 +99,11 @@ class TrainOptions:
         if self.cache_features and self.adapter:
             raise UsageError("--cache-features needs --no-adapter: adapters change the features")
 
+    def learning_rate(self, epoch: int) -> float:
+        """The rate of an epoch, counted from 0: a cosine that changes between epochs."""
+        share = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        return self.min_lr + (self.lr - self.min_lr) * share
+
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}

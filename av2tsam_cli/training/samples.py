@@ -19,6 +19,8 @@ from av2tsam_cli.training.cache import EmbeddingCache, Embeddings, cached_featur
 
 Embed = Callable[[Clip, Sequence[int]], Embeddings]
 """Embeddings of some seconds of a video, stacked."""
+ReadSample = Callable[[Clip], "Sample"]
+"""Reads the labelled seconds of a video."""
 Seen = Tensor | list[Tensor]
 """Images (N, 3, S, S) that SAM sees, or the levels that its encoder made of them."""
 

@@ -3,16 +3,19 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.inference import LIGHT_PARAMETERS
 from av2tsam_cli.model import weights
 from av2tsam_cli.model.av2tsam import Av2tSam, build_adapter, build_projector
-from av2tsam_cli.model.checkpoint import load_model, read_metadata
+from av2tsam_cli.model.checkpoint import load_model
 from av2tsam_cli.model.config import LAION_CLAP, MICROSOFT_CLAP, PRESETS, ModelConfig
+from av2tsam_cli.model.header import read_metadata
 from av2tsam_cli.training.options import TrainOptions
 
 CLAPS = {"laion": LAION_CLAP, "microsoft": MICROSOFT_CLAP}
@@ -36,18 +39,18 @@ def starting_network(options: TrainOptions) -> Av2tSam:
     path = starting_checkpoint(options)
     begun = ModelConfig.from_json(read_metadata(path)["config"])
     config = _adjusted(begun, options)
-    parts = {"clip", "text_sam"}
-    if config.clap == begun.clap:
-        parts.add("clap")
-    if options.init == "model":
-        parts |= {"projector", "adapter"} if begun.adapter and config.adapter else {"projector"}
+    own_clap = config.clap == begun.clap
+    taught = options.init == "model"
+    told = taught and begun.adapter and config.adapter
+    wanted = {"clap": own_clap, "projector": taught, "adapter": told}
+    parts = ["clip", "text_sam", *(part for part, is_wanted in wanted.items() if is_wanted)]
     stored = load_model(path, dtype=torch.float32, parts=parts)
     network = Av2tSam(
         config=config,
         clip=stored.clip,
-        clap=stored.clap if "clap" in parts else _installed_clap(config, path),
-        projector=stored.projector if "projector" in parts else build_projector(config),
-        adapter=stored.adapter if "adapter" in parts else build_adapter(config),
+        clap=stored.clap if own_clap else _installed_clap(config, path),
+        projector=stored.projector if taught else build_projector(config),
+        adapter=stored.adapter if told else build_adapter(config),
         text_sam=stored.text_sam,
     )
     return network.eval()
@@ -76,8 +79,8 @@ def starting_checkpoint(options: TrainOptions) -> Path:
 def _adjusted(begun: ModelConfig, options: TrainOptions) -> ModelConfig:
     """The stored configuration with what the options want otherwise."""
     config = begun
-    if options.clap not in {None, begun.clap.kind}:
-        config = replace(config, clap=CLAPS[options.clap or ""])
+    if options.clap is not None and options.clap != begun.clap.kind:
+        config = replace(config, clap=CLAPS[options.clap])
     if options.projector is not None:
         config = replace(config, projector=options.projector)
     if options.adapter is not None:
@@ -97,7 +100,7 @@ def _adjusted(begun: ModelConfig, options: TrainOptions) -> ModelConfig:
     return config
 
 
-def _installed_clap(config: ModelConfig, checkpoint: Path) -> nn.Module:
+def _installed_clap(config: ModelConfig, checkpoint: Path) -> ClapEmbedder:
     """Another CLAP than the checkpoint's, from its own file."""
     (path,) = weights.companions(config, ["clap"], checkpoint)
     return load_model(path, dtype=torch.float32, parts=("clap",)).clap
@@ -134,5 +137,6 @@ def is_light(network: nn.Module) -> bool:
 def set_recompute(network: Av2tSam, wanted: bool | None) -> None:
     """Let image encoder and BEiT-3 compute their activations anew; None: where it is large."""
     anew = not is_light(network) if wanted is None else wanted
-    network.text_sam.image_encoder.recompute = anew
-    network.text_sam.beit3.encoder.recompute = anew
+    encoders: tuple[Any, ...] = (network.text_sam.image_encoder, network.text_sam.beit3.encoder)
+    for encoder in encoders:
+        encoder.recompute = anew
