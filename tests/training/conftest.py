@@ -5,6 +5,7 @@ import shutil
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """S4 and MS3 with 2, 1 and 1 videos; for reading only."""
     out = tmp_path_factory.mktemp("generated")
     for subset in ("s4", "ms3"):
-        write_dataset(out, subset=subset, videos=4, seed=3, split_sizes=(2, 1, 1), workers=1)  # type: ignore[arg-type]
+        write_dataset(out, subset=subset, videos=4, seed=3, split_sizes=(2, 1, 1), workers=1)
     return out
 
 
@@ -30,7 +31,7 @@ def data(generated: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(generated, tmp_path / "data"))
 
 
-def write_wav(path: Path, channels: Sequence[Sequence[float]], rate_hz: int = RATE_HZ) -> Path:
+def write_wav(path: Path, channels: Sequence[Any], rate_hz: int = RATE_HZ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = (np.array(channels).T * 32768).clip(-32768, 32767).astype("<i2")
     with wave.open(str(path), "wb") as file:
@@ -39,18 +40,21 @@ def write_wav(path: Path, channels: Sequence[Sequence[float]], rate_hz: int = RA
     return path
 
 
-def write_picture(path: Path, values: object, mode: str | None = None) -> Path:
+@pytest.fixture(name="write_wav")
+def write_wav_fixture() -> Callable[..., Path]:
+    """Write samples (channels, n) in [-1, 1] as a 16-bit WAV: `write_wav(path, samples)`."""
+    return write_wav
+
+
+def write_picture(path: Path, values: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(np.asarray(values, np.uint8))
-    (image if mode is None else image.convert(mode)).save(path)
-    return path
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
 
 
-def write_rows(path: Path, rows: Sequence[Sequence[object]]) -> Path:
+def write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    return path
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import shutil
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from PIL import Image
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.training.avsbench import (
     Clip,
+    Split,
+    Subset,
     find_root,
     find_subsets,
     open_split,
@@ -25,15 +27,8 @@ from av2tsam_cli.training.avsbench import (
 RATE_HZ = 16_000
 
 
-def write_wav(path: Path, channels: Sequence[Any], rate_hz: int = RATE_HZ) -> None:
-    samples = (np.array(channels).T * 32768).clip(-32768, 32767).astype("<i2")
-    with wave.open(str(path), "wb") as file:
-        file.setparams((samples.shape[1], 2, rate_hz, len(samples), "NONE", ""))
-        file.writeframes(samples.tobytes())
-
-
-def first(root: Path, split: str = "train", subset: str = "s4") -> Clip:
-    return open_split(root, subset, split)[0]  # type: ignore[arg-type]
+def first(root: Path, split: Split = "train", subset: Subset = "s4") -> Clip:
+    return open_split(root, subset, split)[0]
 
 
 def test_s4_has_a_label_per_second_but_only_the_first_of_train(generated: Path) -> None:
@@ -58,7 +53,7 @@ def test_ms3_is_labelled_in_every_second_and_has_no_categories(generated: Path) 
 
 
 def test_avsbench_semantic_is_read_as_one_binary_mask(avss: Path) -> None:
-    found = {c.name: c for s in ("train", "val", "test") for c in open_split(avss, "avss", s)}  # type: ignore[arg-type]
+    found = {c.name: c for s in ("train", "val", "test") for c in open_split(avss, "avss", s)}
     labelled = {name: len(clip.labelled) for name, clip in found.items()}
     assert labelled == {"one": 1, "two": 5, "three": 5, "four": 10}
     assert found["four"].category == "dog_man"
@@ -103,7 +98,9 @@ def test_the_windows_are_the_wavs_seconds(generated: Path) -> None:
     assert np.array_equal(read_windows(clip, [3, 1], RATE_HZ), windows[[3, 1]])
 
 
-def test_sound_is_mono_unless_it_is_prepared_as_the_reference_does(data: Path) -> None:
+def test_sound_is_mono_unless_it_is_prepared_as_the_reference_does(
+    data: Path, write_wav: Callable[..., Path]
+) -> None:
     clip = first(data)
     write_wav(clip.sound, [np.full(5 * 44_100, 0.5), np.full(5 * 44_100, -0.25)], 44_100)
     assert np.allclose(read_windows(clip, [2], 44_100), 0.125)
@@ -113,7 +110,9 @@ def test_sound_is_mono_unless_it_is_prepared_as_the_reference_does(data: Path) -
     assert np.allclose(reference[0, 44_100:], -0.25)
 
 
-def test_sound_that_ends_a_little_early_is_padded_with_silence(data: Path) -> None:
+def test_sound_that_ends_a_little_early_is_padded_with_silence(
+    data: Path, write_wav: Callable[..., Path]
+) -> None:
     clip = first(data)
     write_wav(clip.sound, [np.full(round(4.25 * RATE_HZ), 0.5)])
     last = read_windows(clip, [4], RATE_HZ)[0]
@@ -128,7 +127,7 @@ def test_sound_that_ends_a_little_early_is_padded_with_silence(data: Path) -> No
     [(3.9, "shorter than its video, 3.90 of 5 s"), (0, "cut short")],
 )
 def test_sound_that_ends_much_earlier_is_damaged(
-    data: Path, seconds: float, complaint: str
+    data: Path, write_wav: Callable[..., Path], seconds: float, complaint: str
 ) -> None:
     clip = first(data)
     write_wav(clip.sound, [np.zeros(round(seconds * RATE_HZ))])
@@ -142,7 +141,7 @@ def test_a_wav_that_was_cut_or_is_none_is_named(data: Path) -> None:
     content = clip.sound.read_bytes()
     for damaged in (content[:-100], content[:30], content[:5], b"ID3" + content):
         clip.sound.write_bytes(damaged)
-        with pytest.raises(MediaError, match="cut short|is no WAV") as caught:
+        with pytest.raises(MediaError, match=r"cut short|is no WAV") as caught:
             read_windows(clip, [0], RATE_HZ)
         assert str(clip.sound) in str(caught.value)
 
