@@ -25,7 +25,15 @@ from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.mp4 import CONTAINERS
 from av2tsam_cli.outputs.writers import Format, Writer, check_target, open_writer
-from av2tsam_cli.schedule import Moment, batches, hear, logits_over_time, look, mark_keys
+from av2tsam_cli.schedule import (
+    SILENCE_DBFS,
+    Moment,
+    batches,
+    hear,
+    logits_over_time,
+    look,
+    mark_keys,
+)
 from av2tsam_cli.threads import run_ahead
 from av2tsam_cli.values import AudioStream, AudioWindow, Frame, MediaInfo, VideoStream
 
@@ -34,9 +42,6 @@ if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with a path is
 
     from av2tsam_cli.inference import FrameInputs, LoadedModel, Segmenter
     from av2tsam_cli.masks import BoolArray
-
-SILENCE_DBFS = -60.0
-"""Default level below which a second counts as silent."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from av2tsam_cli.values import AudioWindow, Frame
 if TYPE_CHECKING:
     import torch
 
+SILENCE_DBFS = -60.0
+"""Default level below which a second of sound counts as silent."""
 CLOCK_SLACK_S = 1e-6
 """Seconds by which a float time may fall short of the tick that it stands for."""
 

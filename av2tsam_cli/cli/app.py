@@ -18,6 +18,8 @@ from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 
 COMMANDS = {
     "segment": "highlight what sounds in a video, or what a phrase names, or write masks of it",
+    "train": "train a model on AVSBench, or on data in its layout",
+    "evaluate": "score a model on AVSBench, also with sounds that are not in the picture",
     "data": "make data sets of audio-visual scenes, and check data sets",
     "models": "fetch, convert, check, show and remove models",
     "doctor": "show versions, devices, codecs and models of this installation",

@@ -20,7 +20,8 @@ import torch
 
 from av2tsam_cli.inference import LoadedModel, Segmenter, load_model
 from av2tsam_cli.metrics import video_f_score, video_iou
-from av2tsam_cli.pipeline import SILENCE_DBFS, segment_video
+from av2tsam_cli.pipeline import segment_video
+from av2tsam_cli.schedule import SILENCE_DBFS
 from av2tsam_cli.synth.clips import sounding_mask
 from av2tsam_cli.synth.dataset import FRAME_PX, FRAME_SHARE, RATE_HZ
 from av2tsam_cli.synth.render import Renderer
