@@ -24,14 +24,23 @@ REFRESHES_HZ = 4
 class FramesPerSecond(ProgressColumn):
     """How fast it goes."""
 
+    unit = "frames"
+
     def render(self, task: Task) -> Text:
         """The speed of late, or a dash at the beginning."""
         speed = task.finished_speed or task.speed
-        return Text("-- frames/s" if speed is None else f"{speed:.1f} frames/s")
+        return Text(f"{'--' if speed is None else format(speed, '.1f')} {self.unit}/s")
+
+
+class VideosPerSecond(FramesPerSecond):
+    """The same for whole videos."""
+
+    unit = "videos"
 
 
 COUNTS: dict[str, tuple[type[ProgressColumn], type[ProgressColumn]]] = {
     "frames": (MofNCompleteColumn, FramesPerSecond),
+    "videos": (MofNCompleteColumn, VideosPerSecond),
     "bytes": (DownloadColumn, TransferSpeedColumn),
 }
 """How much is done, and how fast it goes, by what is counted."""

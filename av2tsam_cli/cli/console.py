@@ -77,6 +77,11 @@ class Console:
         if not self.quiet:
             _say(f"av2tsam: {text}")
 
+    def row(self, cells: Sequence[str], width: int) -> None:
+        """Add a line to a table that grows, in columns of one width, unless told to be quiet."""
+        if not self.quiet:
+            _say("".join(cell.rjust(width) for cell in cells))
+
     def error(self, error: BaseException) -> None:
         """Say what went wrong, in one line."""
         print_error(error, debug=self.debug)
@@ -93,7 +98,7 @@ class Console:
 
     @contextlib.contextmanager
     def progress(
-        self, name: str, total: int | None, unit: Literal["frames", "bytes"] = "frames"
+        self, name: str, total: int | None, unit: Literal["frames", "videos", "bytes"] = "frames"
     ) -> Generator[Callable[[int], None] | None, None, None]:
         """Show a bar with how much is done, how fast, and the time left while the block runs.
 

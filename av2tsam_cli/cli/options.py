@@ -67,16 +67,6 @@ Debug = Annotated[
         "--debug", help="Show the traceback where something goes wrong.", rich_help_panel=TALK
     ),
 ]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root",
-        metavar="DIR",
-        help="Where AVSBench is, for the data set named 'avsbench'.",
-        show_default="$AVSBENCH_ROOT, or ./avsbench_data",
-        rich_help_panel="Data",
-    ),
-]
 Data = Annotated[
     str,
     typer.Option(

@@ -45,10 +45,10 @@ def find_videos(options: TrainOptions) -> Videos:
     """
     root = find_root(options.data, options.data_root)
     train: Sequence[Clip] = open_split(root, options.subset, "train")
-    if options.clips is not None:
-        if options.clips > len(train):
-            raise UsageError(f"--train-clips {options.clips}: there are only {len(train)}")
-        train = draw(train, options.clips, seed=options.seed)
+    if options.train_clips is not None:
+        if options.train_clips > len(train):
+            raise UsageError(f"--train-clips {options.train_clips}: there are only {len(train)}")
+        train = draw(train, options.train_clips, seed=options.seed)
     splits = []
     for clips in (train, open_split(root, options.subset, "val")):
         kept, problems = keep_readable(clips, skip_bad=options.skip_bad)

@@ -14,12 +14,16 @@ from lightning_fabric.fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import Av2tsamError, UsageError
 from av2tsam_cli.inference import choose_device, choose_precision
 from av2tsam_cli.training.options import TrainOptions
 
 FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-SIGNALS = ("SIGINT", "SIGTERM")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class OtherProcessFailed(Av2tsamError):  # noqa: N818 - says which of them
+    """Another process of this training has failed, and says itself why."""
 
 
 def rank_of_process() -> int:
@@ -79,11 +83,11 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
-        """Take note of SIGINT and SIGTERM instead of stopping at once; a second SIGINT does."""
+        """Take note of the signals instead of stopping at once; a second SIGINT does."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        numbers = [getattr(signal, name) for name in SIGNALS]
+        numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
         before = {number: signal.getsignal(number) for number in numbers}
         for number, handler in before.items():
             if handler != signal.SIG_IGN:  # as under nohup

@@ -25,7 +25,14 @@ from av2tsam_cli.training import record, resume, trackers
 from av2tsam_cli.training.avsbench import Clip
 from av2tsam_cli.training.batches import epoch_batches, read_ahead, share, split
 from av2tsam_cli.training.data import Videos, embed, find_videos
-from av2tsam_cli.training.devices import Stop, make_fabric, rank_of_process, said_by_any, summed
+from av2tsam_cli.training.devices import (
+    OtherProcessFailed,
+    Stop,
+    make_fabric,
+    rank_of_process,
+    said_by_any,
+    summed,
+)
 from av2tsam_cli.training.learner import Learner, frames_loss
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.progress import EpochRow, Nobody, Position, StepRow, Watcher
@@ -254,7 +261,7 @@ class _Training:
         if error is not None:
             raise error
         if failed:
-            raise Av2tsamError("another process of this training failed")
+            raise OtherProcessFailed("another process of this training failed, and says why")
         if stopped:
             self._interrupt()
         if due:
@@ -437,7 +444,7 @@ class _Training:
         if error is not None:
             raise error
         if failed:
-            raise Av2tsamError("the first process of this training could not write")
+            raise OtherProcessFailed("the first process of this training could not write")
 
 
 def _described(network: Av2tSam) -> dict[str, object]:

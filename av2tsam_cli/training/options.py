@@ -25,7 +25,7 @@ class TrainOptions:
     """Where AVSBench is; None: what the environment says, or `./avsbench_data`."""
     subset: Subset = "s4"
     """`s4`, `ms3` or `avss`."""
-    clips: int | None = None
+    train_clips: int | None = None
     """Train on so many videos, drawn by the seed; None: on all."""
     model: str | None = None
     """Where the weights start: a model's name or a checkpoint; None: the best installed."""
@@ -136,10 +136,10 @@ class TrainOptions:
                 )
 
 
-_OPTIONAL_COUNTS = ("clips", "max_steps", "workers")
+_OPTIONAL_COUNTS = ("train_clips", "max_steps", "workers")
 _PATHS = ("out", "data_root", "cache")
 RESULT_OPTIONS = (
-    "subset", "clips", "model", "init", "clap", "projector", "adapter",
+    "subset", "train_clips", "model", "init", "clap", "projector", "adapter",
     "epochs", "batch_size", "lr", "min_lr", "clip_norm", "seed", "precision",
 )  # fmt: skip
 """What decides the result of a run, and cannot change while it goes on."""
@@ -147,4 +147,4 @@ RESULT_OPTIONS = (
 
 def flag(name: str) -> str:
     """An option as it is typed on the command line."""
-    return "--train-clips" if name == "clips" else f"--{name.replace('_', '-')}"
+    return f"--{name.replace('_', '-')}"
