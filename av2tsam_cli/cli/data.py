@@ -160,6 +160,10 @@ def _table(report: "Report") -> str:
     ]
     width = max(len(str(row[0])) for row in rows)
     lines = [f"{name:<{width}}" + "".join(f"{c:>9}" for c in cells) for name, *cells in rows]
+    if frames := report.decoded_frames:
+        lines.append(f"{frames} videos without extracted frames; they come from raw_videos")
+    if sounds := report.decoded_sounds:
+        lines.append(f"{sounds} videos without a WAV; their sound comes from raw_videos")
     damaged = len({problem.clip for problem in report.problems})
     files = f"{len(report.problems)} files of {damaged} videos are missing or damaged"
     lines.append(files if damaged else "every file is there and whole")

@@ -53,6 +53,16 @@ class Report:
         """Frames of one split that have a mask."""
         return sum(len(clip.labelled) for clip in self.clips if clip.split == split)
 
+    @property
+    def decoded_frames(self) -> int:
+        """Videos without extracted frames, which are taken from the raw videos."""
+        return sum(clip.video is not None for clip in self.clips)
+
+    @property
+    def decoded_sounds(self) -> int:
+        """Videos without a WAV, whose sound is taken from the raw videos."""
+        return sum(clip.sound.suffix != ".wav" for clip in self.clips)
+
     def to_record(self) -> dict[str, object]:
         """The report as JSON values."""
         splits = {
@@ -66,7 +76,8 @@ class Report:
         return {
             "subset": self.subset,
             "videos": len(self.clips),
-            "without_extracted_frames": sum(clip.video is not None for clip in self.clips),
+            "frames_from_raw_videos": self.decoded_frames,
+            "sound_from_raw_videos": self.decoded_sounds,
             "splits": splits,
             "damaged_videos": len({problem.clip for problem in self.problems}),
             "problems": [

@@ -1,10 +1,27 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from av2tsam_cli.__main__ import main
+from av2tsam_cli.synth.dataset import write_dataset
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """S4 with 2, 1 and 1 videos, MS3 with 1, 0 and 1."""
+    out = tmp_path_factory.mktemp("whole")
+    write_dataset(out, subset="s4", videos=4, seed=3, split_sizes=(2, 1, 1), workers=1)
+    write_dataset(out, subset="ms3", videos=2, seed=3, split_sizes=(1, 0, 1), workers=1)
+    return out
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "avsbench_data"))
 
 
 def test_a_data_set_is_made_from_its_seed(
@@ -38,3 +55,113 @@ def test_sizes_that_make_no_sense_are_a_usage_error(
     assert main(["data", "synth", str(tmp_path / "set"), *words]) == 2
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "set").exists()
+
+
+def test_check_counts_by_split_and_category(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", str(whole)]) == 0
+    out, err = capsys.readouterr()
+    s4, ms3 = out.strip().split("\n\n")
+    rows = {line.rsplit(maxsplit=3)[0]: line.split()[-3:] for line in s4.splitlines()[:-1]}
+    assert rows.pop("s4") == ["train", "val", "test"]
+    assert rows.pop("labelled frames") == ["2", "5", "5"]
+    videos = rows.pop("videos")
+    assert videos == ["2", "1", "1"]
+    with next(whole.glob("*/s4_meta_data.csv")).open(newline="") as file:
+        assert set(rows) == {row["category"] for row in csv.DictReader(file)}
+    assert [sum(map(int, column)) for column in zip(*rows.values(), strict=True)] == [2, 1, 1]
+    assert ms3.splitlines()[-1] == "every file is there and whole"
+    assert err == ""
+
+
+def test_check_prints_one_object_per_subset(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", str(whole), "--json"]) == 0
+    s4, ms3 = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (s4["subset"], s4["videos"], s4["problems"]) == ("s4", 4, [])
+    assert s4["splits"]["val"]["labelled_frames"] == 5
+    assert sum(s4["splits"]["train"]["categories"].values()) == 2
+    assert ms3["splits"]["val"] == {"videos": 0, "labelled_frames": 0, "categories": {}}
+    assert main(["data", "check", str(whole), "--subset", "ms3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == ms3
+
+
+def test_check_names_every_damaged_file(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVSBENCH_ROOT", str(copied))
+    data = copied / "Single-source" / "s4_data"
+    mask = min(data.glob("gt_masks/test/*/*/*_3.png"))
+    mask.write_bytes(mask.read_bytes()[:-1])
+    wav = min(data.glob("audio_wav/train/*/*.wav"))
+    wav.unlink()
+    assert main(["data", "check", str(copied), "--subset", "s4", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["sound_from_raw_videos"] == 1
+    shutil.rmtree(data / "raw_videos")
+    assert main(["data", "check", "avsbench", "--json"]) == 3
+    out, err = capsys.readouterr()
+    s4, ms3 = map(json.loads, out.splitlines())
+    assert s4["damaged_videos"] == 2
+    assert {problem["file"] for problem in s4["problems"]} == {str(mask), str(wav)}
+    assert {problem["split"] for problem in s4["problems"]} == {"train", "test"}
+    assert ms3["problems"] == []
+    assert sorted(err.splitlines()) == sorted(
+        f"av2tsam: error: {problem['problem']}" for problem in s4["problems"]
+    )
+    assert f"{mask}: is cut short;" in err
+    assert f"{wav}: is missing;" in err
+    assert main(["data", "check", "avsbench"]) == 3
+    assert "2 files of 2 videos are missing or damaged" in capsys.readouterr().out
+
+
+def test_check_shows_people_the_first_files_of_many(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(copied / "Single-source" / "s4_data" / "visual_frames")
+    shutil.rmtree(copied / "Single-source" / "s4_data" / "raw_videos")
+    shutil.rmtree(copied / "Single-source" / "s4_data" / "gt_masks")
+    assert main(["data", "check", str(copied), "--subset", "s4"]) == 3
+    *errors, more = capsys.readouterr().err.splitlines()
+    assert len(errors) == 20
+    assert more == "av2tsam: s4: and 12 more files; --json lists them all"
+
+
+def test_check_goes_on_with_the_other_subset_where_a_csv_is_damaged(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "Single-source" / "s4_meta_data.csv").write_text("name,split\na,train\n")
+    assert main(["data", "check", str(copied), "--json"]) == 3
+    out, err = capsys.readouterr()
+    s4, ms3 = map(json.loads, out.splitlines())
+    assert "has no column category" in s4["error"]
+    assert ms3["videos"] == 2
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (["nowhere"], 3, "nowhere: there is no such folder"),
+        (["avsbench"], 3, "./avsbench_data: there is no such folder"),
+        (["avsbench", "--data-root", "gone"], 3, "--data-root gone: there is no such folder"),
+        (["."], 3, "holds none of AVSBench's subsets"),
+        ([".", "--subset", "s4"], 3, "holds no Single-source/s4_meta_data.csv"),
+        ([".", "--data-root", "."], 2, "--data-root goes with --data avsbench"),
+        ([".", "--subset", "s5"], 2, "--subset"),
+        ([], 2, "PATH"),
+    ],
+)
+def test_check_says_what_it_misses(
+    words: list[str],
+    code: int,
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AVSBENCH_ROOT", raising=False)
+    assert main(["data", "check", *words]) == code
+    assert complaint in capsys.readouterr().err
