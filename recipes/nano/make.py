@@ -35,7 +35,8 @@ SOUNDS_PER_CATEGORY = 250
 STEPS = {
     "encoder": 1500,
     "text": 450,
-    "clip": 250,
+    "text-again": 800,
+    "clip": 2200,
     "clap": 700,
     "clap-again": 500,
     "shared": 700,
@@ -46,7 +47,8 @@ STEPS = {
 BATCH = {
     "encoder": 48,
     "text": 32,
-    "clip": 64,
+    "text-again": 32,
+    "clip": 48,
     "clap": 64,
     "clap-again": 64,
     "shared": 24,
@@ -81,7 +83,9 @@ class Recipe:
         told = nn.ModuleList([sam, self.category_map])
         whole = nn.ModuleList([net, self.category_map])
         self.stage("encoder", seeing, segmenter.train_encoder, *seeing, pool, self.rng(3))
-        self.stage("text", told, segmenter.train_text, net, self.category_map, pool, self.rng(4))
+        for name, rate, stream in (("text", 1e-3, 4), ("text-again", 8e-4, 11)):
+            train = partial(segmenter.train_text, rate=rate)
+            self.stage(name, told, train, net, self.category_map, pool, self.rng(stream))
         self.stage("clip", net.clip, towers.train_clip, net.clip, pool, self.rng(2))
         for cycle, name in enumerate(("clap", "clap-again")):
             mixer = Mixer(bank, self.rng(1 + 10 * cycle))

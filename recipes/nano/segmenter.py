@@ -188,26 +188,30 @@ def train_text(
     pool: Pool,
     rng: np.random.Generator,
     *,
+    rate: float,
     steps: int,
     size: int,
     log: Log,
 ) -> None:
-    """The whole text-prompted SAM; the encoder goes on at a lower rate with its own loss."""
+    """The whole text-prompted SAM; the encoder goes on at half the rate with its own loss."""
     text_sam = network.text_sam
     text_sam.train()
+    alignment = Alignment(category_map.read.in_channels)
 
     def losses(_: int) -> dict[str, Tensor]:
         batch = draw(pool, rng, size)
         features = text_sam.encode_image(sam_images(batch.frames))
         category_loss, accuracy = category_map(features.embedding, batch)
         beit_images = network.prepare(batch.frames)[1]
-        values = text_prediction(text_sam, features, beit_images, batch, rng, per_frame=4)
+        values = text_prediction(
+            text_sam, features, beit_images, batch, rng, per_frame=4, alignment=alignment
+        )
         values["loss"] = values["loss"] + 0.5 * category_loss
         return {**values, "object_accuracy": accuracy}
 
     encoder = trainable(text_sam.image_encoder, category_map)
-    rest = trainable(*prompted(text_sam))
-    fit(groups((encoder, 5e-4), (rest, 1e-3)), losses, steps=steps, log=log)
+    rest = trainable(*prompted(text_sam), alignment)
+    fit(groups((encoder, 0.5 * rate), (rest, rate)), losses, steps=steps, log=log)
 
 
 def prompted(text_sam: nn.Module) -> tuple[nn.Module, ...]:

@@ -5,7 +5,8 @@ it or not, so the loss is the pairwise sigmoid one (Zhai et al., "Sigmoid Loss f
 Pre-Training", 2023), which lets two captions be true at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from batches import CATEGORY_COUNT, draw
 from data import Mixer, Pool
 from loop import Log, fit, groups, trainable
+from segmenter import CategoryMap
 
 
 class Captions(nn.Module):
@@ -41,10 +43,10 @@ def heard(rng: np.random.Generator) -> tuple[int, ...]:
 def train_clap(tower: nn.Module, mixer: Mixer, *, steps: int, size: int, log: Log) -> None:
     """Windows against captions of what sounds in them."""
 
-    def batch(_: int) -> tuple[Tensor, Tensor]:
+    def batch(_: int) -> tuple[Tensor, Tensor, Tensor]:
         chosen = [heard(mixer.rng) for _ in range(size)]
         windows = torch.from_numpy(np.stack([mixer.window(c) for c in chosen]))
-        return tower(windows), _labels(chosen)
+        return tower(windows), _labels(chosen), torch.zeros(())
 
     _train(tower, batch, steps=steps, rate=2e-3, log=log)
 
@@ -52,35 +54,61 @@ def train_clap(tower: nn.Module, mixer: Mixer, *, steps: int, size: int, log: Lo
 def train_clip(
     tower: nn.Module, pool: Pool, rng: np.random.Generator, *, steps: int, size: int, log: Log
 ) -> None:
-    """Frames, whole or cropped around a random place, against captions of what they show."""
+    """Frames against captions of what they show, and two inner layers against what is where.
 
-    def batch(_: int) -> tuple[Tensor, Tensor]:
+    Captions alone leave the tower at chance for as long as anybody waited, even on crops: an
+    object is a few hundred pixels among 16,384. Where it is teaches the layers to see it.
+    """
+    maps = {name: CategoryMap(width) for name, width in INNER.items()}
+    inner: dict[str, Tensor] = {}
+    hooks = [
+        getattr(tower.visual, name).register_forward_hook(partial(_keep, inner, name))
+        for name in INNER
+    ]
+
+    def batch(_: int) -> tuple[Tensor, Tensor, Tensor]:
         drawn = draw(pool, rng, size)
-        frames, labels = _zoom(drawn.frames, drawn.regions, rng)
-        return tower(tower.preprocess(frames)), labels
+        embeddings = tower(tower.preprocess(drawn.frames))
+        where = sum(maps[name](inner[name], drawn)[0] for name in INNER)
+        return embeddings, torch.from_numpy(drawn.present).float(), where / 4
 
-    _train(tower, batch, steps=steps, rate=2e-3, log=log)
+    _train(tower, batch, steps=steps, rate=2e-3, log=log, extra=list(maps.values()))
+    for hook in hooks:
+        hook.remove()
+
+
+INNER = {"layer2": 128, "layer3": 256}
+"""Layers of the CLIP tower that learn what is where, and their widths."""
+
+
+def _keep(
+    inner: dict[str, Tensor], name: str, _module: nn.Module, _inputs: object, output: Tensor
+) -> None:
+    inner[name] = output
 
 
 def _train(
     tower: nn.Module,
-    batch: Callable[[int], tuple[Tensor, Tensor]],
+    batch: Callable[[int], tuple[Tensor, Tensor, Tensor]],
     *,
     steps: int,
     rate: float,
     log: Log,
+    extra: Sequence[nn.Module] = (),
 ) -> None:
+    """`batch(step)` gives embeddings (N, E), captions that are true (N, C), and one more loss."""
     captions = Captions(tower.config.embed_dim)
     tower.train()
 
     def losses(step: int) -> dict[str, Tensor]:
-        embeddings, labels = batch(step)
+        embeddings, labels, more = batch(step)
         logits = captions(embeddings)
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         exact = ((logits > 0) == (labels > 0)).all(1).float().mean()
-        return {"loss": loss, "all_captions_right": exact}
+        found = ((logits > 0) & (labels > 0)).sum() / labels.sum().clamp(min=1)
+        return {"loss": loss + more, "all_captions_right": exact, "captions_found": found}
 
-    fit(groups((trainable(tower, captions), rate)), losses, steps=steps, log=log)
+    fit(groups((trainable(tower, captions, *extra), rate)), losses, steps=steps, log=log)
     tower.eval()
 
 
@@ -89,17 +117,3 @@ def _labels(chosen: list[tuple[int, ...]]) -> Tensor:
     for row, categories in enumerate(chosen):
         labels[row, list(categories)] = 1.0
     return labels
-
-
-def _zoom(frames: Tensor, regions: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Crop the batch to one random square, enlarge it, and say which categories are left."""
-    side = frames.shape[-1]
-    kept = int(rng.integers(side * 3 // 8, side + 1)) if rng.random() < 0.7 else side
-    top, left = rng.integers(side - kept + 1, size=2)
-    window = (..., slice(top, top + kept), slice(left, left + kept))
-    whole = regions.sum((2, 3)).clamp(min=1)
-    share = regions[window].sum((2, 3)) / whole
-    labels = ((share > 0.5) & (whole > 40)).float()
-    cropped = frames[window].float()
-    enlarged = F.interpolate(cropped, (side, side), mode="bilinear", align_corners=False)
-    return enlarged.round().to(torch.uint8), labels
