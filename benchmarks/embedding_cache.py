@@ -1,0 +1,160 @@
+"""What keeping embeddings saves in training, as a ratio of steps of the same network in one run.
+
+    python benchmarks/embedding_cache.py --videos 32 --steps 10
+
+Makes an MS3-like data set, then takes steps of training (reading, forward, backward, AdamW) in
+turns: with CLIP and CLAP run in each step and with their embeddings kept; then, without adapters,
+with the image encoder run in each step and with its features kept. Prints one JSON object per way
+and a last one with the ratios, and with the seconds that filling and opening the cache took.
+
+`--preset` takes a network of full size with random weights, which cost the same time.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.autograd import backward
+
+from av2tsam_cli.inference import choose_device, load_model
+from av2tsam_cli.model.av2tsam import Av2tSam, build
+from av2tsam_cli.model.config import PRESETS
+from av2tsam_cli.synth.dataset import write_dataset
+from av2tsam_cli.training.avsbench import Clip, open_split, read_frames, read_windows
+from av2tsam_cli.training.cache import EmbeddingCache, Embeddings, pixels
+from av2tsam_cli.training.learner import Learner, frames_loss
+from av2tsam_cli.training.samples import Embed, embed_from, gather, read_sample
+
+
+def main() -> None:
+    """Measure all ways and print the ratios last."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--preset", choices=PRESETS, help="random weights instead of --model")
+    parser.add_argument("--videos", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=4, help="videos of five frames")
+    parser.add_argument("--steps", type=int, default=10, help="measured steps of each way")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    device = choose_device(args.device)
+    network = make_network(args.model, args.preset, device)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        sizes = (args.videos, 0, 0)
+        write_dataset(root / "data", subset="ms3", videos=args.videos, seed=0, split_sizes=sizes)
+        clips = open_split(root / "data", "ms3", "train")
+        results = compare(network, clips, root / "cache", args.batch_size, args.steps)
+    machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    network_said = {"network": args.preset or args.model, "device": str(device)}
+    print(json.dumps({**results, **network_said, **machine}))
+
+
+def make_network(model: str, preset: str | None, device: torch.device) -> Av2tSam:
+    """The network whose trained part is trained."""
+    if preset is not None:
+        torch.manual_seed(0)
+        return build(PRESETS[preset]).to(device)
+    return load_model(model, device=str(device), precision="fp32").network
+
+
+def compare(
+    network: Av2tSam, clips: Sequence[Clip], folder: Path, batch_size: int, steps: int
+) -> dict[str, object]:
+    """Steps of all ways, and what the cache itself takes."""
+    open_cache = partial(EmbeddingCache.open_or_build, folder, network, clips)
+    filled_s, _ = timed(open_cache)
+    opened_s, cache = timed(open_cache)
+    ways: dict[str, Embed] = {
+        "towers in each step": partial(embed_now, network),
+        "embeddings kept": embed_from(cache),
+    }
+    embeddings = measure(network, clips, ways, batch_size, steps)
+    network.adapter = None
+    network.config = replace(network.config, adapter=False)
+    features_s, features = timed(partial(open_cache, image=True))
+    size = sum(path.stat().st_size for path in features.files[0][2:]) / clips[0].seconds
+    ways = {"no adapters": embed_from(cache), "no adapters, features kept": embed_from(features)}
+    encoder = measure(network, clips, ways, batch_size, steps)
+    return {
+        "embeddings_speedup": round(embeddings[0] / embeddings[1], 3),
+        "features_speedup": round(encoder[0] / encoder[1], 3),
+        "fill_s_per_video": round(filled_s / len(clips), 4),
+        "open_s_per_video": round(opened_s / len(clips), 5),
+        "fill_features_s_per_video": round(features_s / len(clips), 4),
+        "features_mib_per_frame": round(size / 2**20, 3),
+        "videos": len(clips),
+        "batch_size": batch_size,
+    }
+
+
+def timed(make: Callable[[], EmbeddingCache]) -> tuple[float, EmbeddingCache]:
+    """Seconds, and the result."""
+    began_s = time.perf_counter()
+    cache = make()
+    return time.perf_counter() - began_s, cache
+
+
+def embed_now(network: Av2tSam, clip: Clip, seconds: Sequence[int]) -> Embeddings:
+    """What the cache gives, computed."""
+    device = next(network.parameters()).device
+    windows = torch.from_numpy(read_windows(clip, seconds, network.clap.config.rate_hz))
+    frames = pixels(network.config, read_frames(clip, seconds))
+    with torch.no_grad():
+        seen = network.embed_frames(frames.to(device)).float()
+        heard = network.embed_windows(windows.to(device)).float()
+    return Embeddings(seen, heard)
+
+
+def measure(
+    network: Av2tSam,
+    clips: Sequence[Clip],
+    ways: dict[str, Embed],
+    batch_size: int,
+    steps: int,
+) -> list[float]:
+    """Median seconds of a step of each way, which take turns; the first step of each is warm-up."""
+    network.freeze_encoders()
+    optimizer = torch.optim.AdamW((p for _, p in network.trained_parameters()), 1e-6)
+    taken_s: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(steps + 1):
+        batch = [clips[(number * batch_size + k) % len(clips)] for k in range(batch_size)]
+        for way, embed in ways.items():
+            taken_s[way].append(step(network, optimizer, batch, embed))
+    medians = [statistics.median(taken_s[way][1:]) for way in ways]
+    for way, median_s in zip(ways, medians, strict=True):
+        rates = {"s_per_step": round(median_s, 4), "videos_per_s": round(batch_size / median_s, 3)}
+        print(json.dumps({"way": way, **rates}), flush=True)
+    return medians
+
+
+def step(
+    network: Av2tSam,
+    optimizer: torch.optim.Optimizer,
+    batch: Sequence[Clip],
+    embed: Embed,
+) -> float:
+    """Seconds of one step of training, its reading included."""
+    device = next(network.parameters()).device
+    began_s = time.perf_counter()
+    samples = [read_sample(clip, network.config, embed) for clip in batch]
+    given = gather(network.config, samples, device)
+    logits = Learner(network)(given.seen, given.beit, given.clip, given.clap)
+    backward(frames_loss(network, logits, samples))
+    optimizer.step()
+    optimizer.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began_s
+
+
+if __name__ == "__main__":
+    main()
