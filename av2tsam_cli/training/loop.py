@@ -187,6 +187,7 @@ class _Training:
         return {
             "options": self.options.to_json(),
             "seed": self.options.seed,
+            "started": now(),
             "processes": fabric.world_size,
             "environment": record.environment(fabric.device),
             "code": record.code_state(),

@@ -63,7 +63,7 @@ class RunFolder:
         """Make it a new run: files of a run that was there before are removed."""
         for path in (self.best, self.last, self.state, *self.path.glob("*.csv")):
             path.unlink(missing_ok=True)
-        self.write_record({**record, "started": now()})
+        self.write_record(record)
         with writing(self._steps), self._steps.open("w", newline="") as file:
             csv.writer(file).writerow(field.name for field in fields(StepRow))
 
