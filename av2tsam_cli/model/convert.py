@@ -114,7 +114,7 @@ def prepare(
     parts = tuple(part for part in layout.parts if part != "adapter" or fitting.adapter)
     check_fit(source, tensors, fitting, parts)
     name = weights.part_name(fitting, parts[0])
-    report = Report(layout.name, name, fitting.name, parts, len(tensors), unneeded)
+    report = Report(layout.name, name, fitting.name, parts, len(tensors), dict(unneeded))
     return Conversion(tensors, fitting, report)
 
 

@@ -64,7 +64,8 @@ def size_text(count: int) -> str:
     """Bytes for people, in the decimal units that the hub uses: 2.63 GB."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= scale:
-            return f"{count / scale:.3g} {unit}"
+            value = count / scale
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
     return f"{count} bytes"
 
 

@@ -1,34 +1,353 @@
+import dataclasses
 import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from av2tsam_cli.__main__ import main
+from av2tsam_cli.model.checkpoint import load_model, write_tensors
+from av2tsam_cli.model.config import EVF_SAM2
+from av2tsam_cli.model.convert import expected_shapes
+
+from ..hub import COMMIT, Hub
+
+TOKENIZER = "sentencepiece.bpe.model"
+REPOSITORY = "YxZhang/evf-sam-multitask"
 
 
-def test_list_names_every_model_and_whether_it_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def tokenizer() -> bytes:
+    """A SentencePiece model of a few pieces."""
+
+    def field(number: int, data: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(data)]) + data
+
+    pieces = ["<unk>", "<s>", "</s>", "▁the", "▁dog"]
+    score = bytes([2 << 3 | 5]) + struct.pack("<f", -1.0)
+    return b"".join(field(1, field(1, piece.encode()) + score) for piece in pieces)
+
+
+@pytest.fixture
+def run(hub: Hub) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command in a process of its own: the hub's package reads its environment once."""
+
+    def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - our own command line
+            [sys.executable, "-m", "av2tsam_cli", "models", *words],
+            env={**os.environ, "HF_ENDPOINT": hub.url, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return command
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_list_says_of_every_model_what_it_is_and_whether_it_is_here(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["models", "list"]) == 0
-    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert {"nano", "evf-sam", "evf-sam2"} <= set(lines)
-    assert lines["evf-sam"] == "not installed"
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "what", "for", "size", "licence", "installed", "measured"]
+    rows = {line.split()[0]: line for line in lines}
+    assert {"nano", "evf-sam", "evf-sam2", "clap-microsoft", "clip-vit-b-32"} <= set(rows)
+    assert "not measured here" in rows["evf-sam"]
+    assert "MS-PL" in rows["clap-microsoft"]
     assert main(["models", "list", "--json"]) == 0
-    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {record["model"]: record["installed"] for record in records}["evf-sam"] is False
+    by_name = {record["model"]: record for record in records(capsys.readouterr().out)}
+    assert by_name["evf-sam"]["installed"] is False
+    assert by_name["nano"]["installed"] is True
+    # What is said of nano's scores is read from its own card.
+    miou = by_name["nano"]["measured"]["s4"]["miou"]
+    assert f"mIoU {miou:.3f} S4" in rows["nano"]
+
+
+def test_what_is_installed_is_told_without_torch() -> None:
+    code = (
+        "import sys; from av2tsam_cli.__main__ import main\n"
+        "codes = [main(['models', *words.split()]) for words in ('list', 'path', 'verify')]\n"
+        "print(codes, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    assert done.stdout.splitlines()[-1] == "[0, 0, 0] False"
 
 
 def test_info_and_path_of_a_checkpoint(
     tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", "info", str(tiny_model), "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    (record,) = records(capsys.readouterr().out)
     assert record["config"]["name"] == "tiny"
     assert record["bytes"] == tiny_model.stat().st_size
+    assert record["parameters"]["projector"] == 16 * 16 + 16 + 16 * 16 + 16 + 16 * 16 + 16 + (
+        16 * 3 * 32 + 3 * 32
+    )
+    assert record["missing"] == []
     assert main(["models", "path", str(tiny_model)]) == 0
     assert capsys.readouterr().out == f"{tiny_model}\n"
 
 
+def test_info_names_what_a_trained_checkpoint_needs_besides(
+    tiny_model: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, trained = load_model(tiny_model), tmp_path / "trained.safetensors"
+    network.config = dataclasses.replace(network.config, words=())
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith(("clip", "clap"))}
+    write_tensors(state, trained, network.config)
+    needed = ["clip-vit-b-32", "clap-laion", "beit3-tokenizer"]
+    assert main(["models", "info", str(trained), "--json"]) == 0
+    assert records(capsys.readouterr().out)[0]["missing"] == needed
+    home.mkdir()
+    (tmp_path / "clip-vit-b-32.safetensors").touch()
+    (home / "clap-laion.safetensors").touch()
+    (home / "beit3-tokenizer.spm").touch()
+    assert main(["models", "info", str(trained), "--json"]) == 0
+    assert records(capsys.readouterr().out)[0]["missing"] == []
+
+
+def test_info_of_what_is_not_installed_says_where_it_is_from(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["models", "info", "evf-sam2"]) == 0
+    out = capsys.readouterr().out
+    assert "repository: Kyungbok/AV2T-SAM" in out
+    assert 'needs: ["clip-vit-b-32", "clap-microsoft", "beit3-tokenizer"]' in out
+    assert "unverified: which files its repository holds" in out
+
+
 def test_a_model_that_is_not_here_is_exit_code_4(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "path", "evf-sam"]) == 4
-    assert "evf-sam is not installed" in capsys.readouterr().err
+    assert main(["models", "path", "evf-sam-text"]) == 4
+    err = capsys.readouterr().err
+    assert "evf-sam-text is not installed; `av2tsam models pull evf-sam-text` fetches it" in err
+    assert "`av2tsam models convert pytorch_model.bin`" in err
     assert main(["models", "info", "nonsense"]) == 4
     assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("pull clap-microsft", "did you mean clap-microsoft?"),
+        ("verify ../evf-sam", "not the name of a model"),
+        ("remove ../evf-sam", "not the name of a model"),
+        ("pull nano", "comes with the package"),
+        ("remove nano", "comes with the package"),
+        ("pull", "Missing argument"),
+    ],
+)
+def test_a_name_that_makes_no_sense_is_exit_code_2(
+    words: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", *words.split()]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_would_be_fetched_from_where(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "pull", "evf-sam-text", "--dry-run"]) == 0
+    network, tokenizer = capsys.readouterr().out.splitlines()
+    assert network == (
+        "evf-sam-text: would fetch pytorch_model.bin of YxZhang/evf-sam-multitask, 2.63 GB "
+        f"to {home / 'evf-sam-text.safetensors'}"
+    )
+    assert tokenizer.startswith("beit3-tokenizer: would fetch sentencepiece.bpe.model of ")
+    assert main(["models", "pull", "clap-laion", "--dry-run", "--json"]) == 0
+    (record,) = records(capsys.readouterr().out)
+    assert record["bytes"] == 1_860_000_000
+    assert record["repository"] == "lukewys/laion_clap"
+    assert not home.exists()
+
+
+def test_pull_verify_and_remove(
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    hub: Hub,
+    home: Path,
+    tokenizer: bytes,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hub.repositories = {REPOSITORY: {TOKENIZER: tokenizer}}
+    pulled = run("pull", "beit3-tokenizer", "--json")
+    assert pulled.returncode == 0, pulled.stderr
+    (record,) = records(pulled.stdout)
+    assert record["source"]["revision"] == COMMIT
+    path = Path(record["path"])
+    assert path.read_bytes() == tokenizer
+    assert pulled.stderr == (f"av2tsam: fetching {TOKENIZER} of {REPOSITORY} at {COMMIT[:12]}\n")
+
+    assert main(["models", "verify"]) == 0
+    assert capsys.readouterr().out == "nano: ok\nbeit3-tokenizer: ok\n"
+    path.write_bytes(tokenizer + b"\0")
+    assert main(["models", "verify", "--json"]) == 4
+    statuses = {r["model"]: r["status"] for r in records(capsys.readouterr().out)}
+    assert statuses == {"nano": "ok", "beit3-tokenizer": "differs"}
+    path.unlink()
+    assert main(["models", "verify", "beit3-tokenizer"]) == 4
+    assert "is missing" in capsys.readouterr().out
+    path.write_bytes(tokenizer)
+
+    assert main(["models", "remove", "beit3-tokenizer", "--dry-run"]) == 0
+    assert path.is_file()
+    assert main(["models", "remove", "beit3-tokenizer"]) == 0
+    assert not list(home.glob("*.*"))
+    assert main(["models", "remove", "beit3-tokenizer"]) == 4
+    assert "nothing to remove" in capsys.readouterr().err
+
+
+def test_a_file_without_a_record_cannot_be_verified(
+    home: Path, tokenizer: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.mkdir()
+    (home / "beit3-tokenizer.spm").write_bytes(tokenizer)
+    assert main(["models", "verify"]) == 4
+    assert "no record to compare it with" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}],
+    ids=["offline", "refused"],
+)
+def test_without_network_one_line_says_what_to_do(
+    run: Callable[..., subprocess.CompletedProcess[str]], home: Path, environment: dict[str, str]
+) -> None:
+    done = run("pull", "clap-laion", **environment)
+    assert done.returncode == 4
+    (line,) = done.stderr.splitlines()
+    assert "would fetch: 630k-audioset-best.pt of lukewys/laion_clap, 1.86 GB" in line
+    assert "`av2tsam models convert FILE`" in line
+
+
+def test_ctrl_c_during_a_download(hub: Hub, home: Path, tokenizer: bytes) -> None:
+    hub.repositories = {REPOSITORY: {TOKENIZER: tokenizer}}
+    hub.hold = threading.Event()
+    with subprocess.Popen(
+        [sys.executable, "-m", "av2tsam_cli", "models", "pull", "beit3-tokenizer", "--quiet"],
+        env={**os.environ, "HF_ENDPOINT": hub.url},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not hub.files_asked():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    hub.hold.set()
+    assert process.returncode == 130
+    assert err.splitlines() == [
+        "av2tsam: error: interrupted; what was downloaded is kept, "
+        "`av2tsam models pull beit3-tokenizer` goes on"
+    ]
+    assert not list(home.glob("beit3*"))
+
+
+@pytest.fixture(scope="module")
+def clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Microsoft's CLAP as it is published, full size, all zeros."""
+    path = tmp_path_factory.mktemp("published") / "CLAP_weights_2023.pth"
+    state = {}
+    for name, shape in expected_shapes(EVF_SAM2, ("clap",)).items():
+        theirs = name.removeprefix("clap.").replace("htsat.", "base.htsat.", 1)
+        zero = torch.zeros((), dtype=torch.float16)
+        state[f"audio_encoder.{theirs}"] = zero.expand(shape)  # stored as one number
+    state["caption_encoder.base.wte.weight"] = torch.zeros(1)
+    torch.save({"model": state}, path)
+    return path
+
+
+def test_convert_writes_a_file_and_says_what_it_did(
+    clap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ours.safetensors"
+    words = ["models", "convert", str(clap), "--out", str(out), "--dtype", "bf16"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("Microsoft CLAP 2023, as clap-microsoft: ")
+    assert "left out 1: the text tower and its loss" in told
+    assert main(words) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--json"]) == 0
+    (record,) = records(capsys.readouterr().out)
+    assert record["name"] == "clap-microsoft"
+    assert record["unneeded"] == {"the text tower and its loss": 1}
+    assert main(["models", "info", str(out), "--json"]) == 0
+    (info,) = records(capsys.readouterr().out)
+    assert info["dtype"][0] == "BF16"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_convert_without_out_installs(
+    clap: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["models", "convert", str(clap)]
+    assert main(words) == 0
+    path = home / "clap-microsoft.safetensors"
+    assert f"installed clap-microsoft as {path}" in capsys.readouterr().out
+    assert json.loads((home / "clap-microsoft.json").read_text())["source"]["file"] == str(clap)
+    assert main(["models", "verify", "clap-microsoft"]) == 0
+    assert main(["models", "path", "clap-microsoft"]) == 0
+    assert capsys.readouterr().out.endswith(f"{path}\n")
+    assert main(words) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+
+
+def test_convert_installs_a_tokenizer_too(
+    tokenizer: bytes, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "beit3.spm"
+    source.write_bytes(tokenizer)
+    assert main(["models", "convert", str(source)]) == 0
+    assert (home / "beit3-tokenizer.spm").read_bytes() == tokenizer
+    source.write_bytes(b"something else")
+    assert main(["models", "convert", str(source), "--overwrite"]) == 4
+    assert "no SentencePiece model" in capsys.readouterr().err
+    assert (home / "beit3-tokenizer.spm").read_bytes() == tokenizer
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("ours.pth", "must end in .safetensors"),
+        ("absent/ours.safetensors", "there is no folder"),
+        ("source.safetensors", "choose another name"),
+    ],
+)
+def test_an_output_that_cannot_be_is_exit_code_2(
+    out: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source.safetensors"
+    source.write_bytes(b"")
+    words = ["models", "convert", str(source), "--out", str(tmp_path / out), "--overwrite"]
+    assert main(words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_source_that_is_none_is_exit_code_4(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "model.bin"
+    assert main(["models", "convert", str(source)]) == 4
+    assert "there is no such file" in capsys.readouterr().err
+    torch.save({"something": torch.zeros(1)}, source)
+    assert main(["models", "convert", str(source)]) == 4
+    assert "none of the checkpoints that are known" in capsys.readouterr().err
+    assert not home.exists()
