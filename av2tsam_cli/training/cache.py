@@ -129,7 +129,11 @@ class EmbeddingCache:
             raise MediaError(f"{next(iter(damaged.values()))}; and no other clip can be read")
         return cls(
             clips=tuple(entry.clip for entry in kept),
-            skipped=tuple(Damaged(clip, str(error)) for clip, error in damaged.items()),
+            skipped=tuple(
+                Damaged(clip, str(damaged[clip]))
+                for clip in dict.fromkeys(clips)
+                if clip in damaged
+            ),
             files=tuple(entry.files for entry in kept),
         )
 

@@ -11,7 +11,7 @@ import pytest
 from av.stream import Disposition
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.media.audio import choose_audio, read_windows
+from av2tsam_cli.media.audio import choose_audio, read_channels, read_windows
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.values import AudioWindow
 
@@ -167,3 +167,18 @@ def test_level_of_a_window(make_clip: MakeClip, tone: Tone) -> None:
     silent, loud = windows_of(make_clip("a.mov", seconds=2, sounds=[sound]), rate_hz=48_000)
     assert silent.level_dbfs == float("-inf")
     assert loud.level_dbfs == pytest.approx(-9.03, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("codec", "step"), [("pcm_s16le", 2**-15), ("pcm_u8", 2**-7), ("pcm_f32le", 2**-15)]
+)
+def test_channels_are_read_as_they_are_stored(
+    tmp_path: Path, make_clip: MakeClip, codec: str, step: float
+) -> None:
+    samples = np.stack([noise(0.5, RATE_HZ)[0], np.full(RATE_HZ // 2, 0.25, np.float32)])
+    clip = make_clip("clip.mkv", sounds=[{"samples": samples, "rate_hz": RATE_HZ, "codec": codec}])
+    info = probe(clip)
+    read = read_channels(info, info.audio[0])
+    assert read.dtype == np.float32
+    assert read.shape == samples.shape
+    assert np.allclose(read, samples, atol=2 * step)

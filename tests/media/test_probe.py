@@ -151,6 +151,8 @@ def test_only_sound(tmp_path: Path, make_clip: MakeClip, tone: Tone) -> None:
                 packet.stream = track
                 target.mux(packet)
     assert "only sound" in refusal(only_sound)
+    info = probe(only_sound, need_video=False)
+    assert (info.video, len(info.audio)) == ((), 1)
 
 
 def test_no_frame_can_be_decoded(
