@@ -1,0 +1,165 @@
+"""What a training starts from, and what of it learns."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from av2tsam_cli.errors import UsageError, WeightsError
+from av2tsam_cli.model.av2tsam import Av2tSam, build
+from av2tsam_cli.model.checkpoint import load_model, write_tensors
+from av2tsam_cli.model.config import ModelConfig, ProjectorKind, Sam2Config
+from av2tsam_cli.model.prediction import select
+from av2tsam_cli.training.losses import mask_loss
+from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.start import set_learning, set_recompute, starting_network
+
+SAM2 = Sam2Config(
+    image_size=64,
+    dim=8,
+    heads=2,
+    stages=(1, 1, 2, 1),
+    global_blocks=(3,),
+    windows=(4, 4, 4, 2),
+    decoder_dim=16,
+    decoder_heads=2,
+    decoder_mlp_dim=24,
+    iou_head_dim=16,
+)
+
+
+def options(model: Path | str, **other: object) -> TrainOptions:
+    return TrainOptions(out=Path("run"), model=str(model), **other)  # type: ignore[arg-type]
+
+
+def weights(network: Av2tSam, part: str) -> dict[str, torch.Tensor]:
+    return {n: t for n, t in network.state_dict().items() if n.startswith(part)}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_projector_and_adapters_start_anew_and_the_text_prompted_sam_is_kept(
+    tiny_model: Path,
+) -> None:
+    stored = load_model(tiny_model)
+    torch.manual_seed(1)
+    network = starting_network(options(tiny_model))
+    assert same(weights(network, "text_sam"), weights(stored, "text_sam"))
+    assert same(weights(network, "clap"), weights(stored, "clap"))
+    assert not same(weights(network, "projector"), weights(stored, "projector"))
+    assert network.adapter is not None
+    assert all(not vector.any() for vector in network.adapter(torch.ones(1, 16)))
+
+
+def test_a_model_can_be_trained_further(tiny_model: Path) -> None:
+    network = starting_network(options(tiny_model, init="model"))
+    assert same(network.state_dict(), load_model(tiny_model).state_dict())
+    without = starting_network(options(tiny_model, init="model", adapter=False))
+    assert without.adapter is None
+    assert without.config.adapter is False
+    with pytest.raises(UsageError, match="--projector clap"):
+        starting_network(options(tiny_model, init="model", projector="clap"))
+
+
+def test_another_clap_comes_from_its_own_file(tiny_model: Path) -> None:
+    with pytest.raises(WeightsError, match="clap-microsoft"):
+        starting_network(options(tiny_model, clap="microsoft"))
+    with pytest.raises(UsageError, match="--clap microsoft"):
+        starting_network(options(tiny_model, clap="microsoft", init="model"))
+
+
+def test_the_name_of_a_preset_means_its_text_prompted_sam(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="evf-sam2-text"):
+        starting_network(options("evf-sam2"))
+    with pytest.raises(WeightsError, match=r"^evf-sam2 "):
+        starting_network(options("evf-sam2", init="model"))
+
+
+def test_a_text_prompted_sam_has_nothing_to_train_further(tiny_model: Path, tmp_path: Path) -> None:
+    # As evf-sam2-text.safetensors is: one part, and the others in files of their own.
+    stored = load_model(tiny_model)
+    path = tmp_path / "tiny-text.safetensors"
+    kept = ("clip.", "clap.", "text_sam.")
+    tensors = {n: t for n, t in stored.state_dict().items() if n.startswith(kept)}
+    write_tensors(tensors, path, stored.config)
+    assert starting_network(options(path)).config == stored.config
+    with pytest.raises(WeightsError):
+        starting_network(options(path, init="model"))
+
+
+@pytest.fixture(params=["sam", "sam2"])
+def config(request: pytest.FixtureRequest, tiny_model: Path) -> ModelConfig:
+    config = load_model(tiny_model).config
+    return config if request.param == "sam" else dataclasses.replace(config, sam=SAM2)
+
+
+def loss_of(network: Av2tSam) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (3, 3, 40, 40), generator=generator, dtype=torch.uint8)
+    clip, clap = (torch.randn(3, 16, generator=generator) for _ in range(2))
+    logits = select(network(*network.prepare(frames), clip, clap))
+    return mask_loss(logits, (torch.rand(logits.shape, generator=generator) > 0.5).float())
+
+
+@pytest.mark.parametrize("projector", ["mul", "clap", "clip"])
+@pytest.mark.parametrize("adapter", [True, False])
+def test_every_parameter_that_learns_has_a_gradient_and_no_other(
+    config: ModelConfig, projector: ProjectorKind, adapter: bool
+) -> None:
+    # Processes that share gradients would wait for one that never comes.
+    network = build(dataclasses.replace(config, projector=projector, adapter=adapter)).eval()
+    learning = set_learning(network)
+    loss_of(network).backward()
+    assert {name for name, p in network.named_parameters() if p.grad is not None} == {
+        name for name, _ in learning
+    }
+    paper = {name for name, _ in network.trained_parameters()}
+    left_out = paper - {name for name, _ in learning}
+    heads = ("iou_prediction_head", "pred_obj_score_head", "audio_proj", "vision_proj")
+    assert all(any(head in name for head in heads) for name in left_out)
+
+
+def test_activations_that_are_computed_anew_give_the_same_gradient(config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    network = build(config).eval()
+    learning = set_learning(network)
+    gradients = []
+    for anew in (False, True):
+        set_recompute(network, anew)
+        parameters = [p for _, p in learning]
+        gradients.append(torch.autograd.grad(loss_of(network), parameters))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_less_is_kept_for_the_gradient_where_activations_are_computed_anew(
+    config: ModelConfig,
+) -> None:
+    network = build(config).eval()
+    set_learning(network)
+    kept = []
+    for anew in (False, True):
+        set_recompute(network, anew)
+        sizes: list[int] = []
+
+        def count(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss_of(network)
+        kept.append(sum(sizes))
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_a_small_network_keeps_its_activations_unless_told_otherwise(tiny_model: Path) -> None:
+    network = load_model(tiny_model)
+    set_recompute(network, None)
+    assert network.text_sam.beit3.encoder.recompute is False
+    set_recompute(network, True)
+    assert network.text_sam.beit3.encoder.recompute is True
