@@ -27,7 +27,7 @@ class Hub:
     digests: dict[str, str] = field(default_factory=dict)
     """sha256 that the listing claims, by path, where they are not the files'."""
     cuts: list[int] = field(default_factory=list)
-    """After how many bytes the next answers with a file break off."""
+    """After how many bytes the next answers with a file break off; -1 refuses (503)."""
     status: dict[str, int] = field(default_factory=dict)
     """Error codes by repository or path."""
     hold: threading.Event | None = None
@@ -66,6 +66,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         cut = self.hub.cuts.pop(0) if self.hub.cuts else None
+        if cut == -1:
+            self.refuse(503)
+            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(data) - start))
         self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")

@@ -72,7 +72,10 @@ def write_tensors(
     header |= {key: json.dumps(value) for key, value in (metadata or {}).items()}
     partial = path.with_name(path.name + ".part")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(stored, partial, metadata=header)
+        partial.chmod(mode)  # some versions of safetensors write files that only the owner reads
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be written ({error})") from error

@@ -293,15 +293,21 @@ class _Hub:
             remote.part.parent.mkdir(parents=True, exist_ok=True)
         if remote.part.is_file() and remote.part.stat().st_size > remote.bytes:
             remote.part.unlink()
-        try:
-            with writing(remote.part), self._answers(what):
-                self._append(remote, progress)
-        except _Unreachable as error:
-            here = size_text(remote.bytes - remote.missing)
+        missing = remote.bytes + 1
+        while remote.missing < missing:  # as long as every attempt brings something
+            missing = remote.missing
+            try:
+                with writing(remote.part), self._answers(what):
+                    self._append(remote, progress)
+                break
+            except _Unreachable as error:
+                reason = error
+        else:
+            here = size_text(remote.bytes - missing)
             raise WeightsError(
-                f"{what}: broke off after {here} of {size_text(remote.bytes)} ({error}); "
+                f"{what}: broke off after {here} of {size_text(remote.bytes)} ({reason}); "
                 f"`av2tsam models pull {remote.model.name}` goes on from there"
-            ) from error
+            ) from reason
         remote.part.replace(remote.path)
 
     def _append(self, remote: Remote, progress: Progress | None) -> None:

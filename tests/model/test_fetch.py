@@ -138,17 +138,22 @@ def test_a_connection_that_breaks_is_taken_up_again(pull: Pull, hub: Hub, publis
 
 
 def test_the_next_call_goes_on_where_a_broken_one_ended(pull: Pull, hub: Hub, home: Path) -> None:
-    hub.status["tiny.pth"] = 503
-    with pytest.raises(WeightsError, match=r"answered 503"):
-        pull()
-    del hub.status["tiny.pth"]
-    hub.cuts = [7 * CHUNK, *[0] * 20]
-    with pytest.raises(WeightsError, match=r"broke off after .* goes on from there"):
+    hub.cuts = [7 * CHUNK, -1]
+    with pytest.raises(WeightsError, match=r"tiny\.pth of authors/tiny: .* answered 503"):
         pull()
     assert left_in(home) == {"tiny.pth.part"}
-    hub.cuts, hub.asked = [], []
+    hub.asked.clear()
     assert len(pull()) == 2
     assert hub.ranges()[0] == f"bytes={7 * CHUNK}-"
+
+
+def test_a_file_that_ends_early_is_not_taken_as_done(
+    pull: Pull, hub: Hub, home: Path, published: bytes
+) -> None:
+    hub.sizes["tiny.pth"] = 2 * len(published)
+    with pytest.raises(WeightsError, match=r"broke off after 362 kB of 724 kB .* goes on from"):
+        pull()
+    assert left_in(home) == {"tiny.pth.part"}
 
 
 def test_ctrl_c_keeps_what_there_is(pull: Pull, hub: Hub, home: Path) -> None:
