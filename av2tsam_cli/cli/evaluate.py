@@ -246,6 +246,8 @@ def _score(request: Request, console: Console, processes: "Processes") -> dict[s
     options = request.options
     plan = plan_evaluation(options)
     model = load_model(request.model, device=request.device, precision=request.precision)
+    if request.model is None:
+        console.note(f"scoring {model.name}; --model names another")
     tree = MaskTree.shared(request.masks, processes) if request.masks else None
     try:
         share = len(plan.jobs[processes.rank :: processes.count])

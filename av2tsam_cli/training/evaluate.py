@@ -245,7 +245,7 @@ def _score(model: LoadedModel, options: EvaluateOptions, video: Video) -> Masked
         ungated=_compared(options.protocol, samples, alone),
         silent_frames=sum(int(quiet.sum()) for quiet in silent),
     )
-    return Masked(result, masks=(gated[-1] > 0).cpu(), video=video)
+    return Masked(result, masks=_found(gated[-1]).cpu(), video=video)
 
 
 def _embedded(model: LoadedModel, video: Video, windows: Float32Array, size: int) -> Sample:
@@ -285,6 +285,11 @@ def _emptied(logits: Tensor, silent: Tensor) -> Tensor:
     return logits.masked_fill(silent.to(logits.device)[:, None, None], -torch.inf)
 
 
+def _found(logits: Tensor) -> Tensor:
+    """What counts as found, as `metrics.frame_iou` decides it."""
+    return torch.sigmoid(logits) > 0.5
+
+
 def _compared(protocol: Protocol, samples: Sequence[Sample], logits: Sequence[Tensor]) -> Result:
     """Score the logits (T, H, W) with the own sound, and with the negative one where there is one.
 
@@ -296,7 +301,7 @@ def _compared(protocol: Protocol, samples: Sequence[Sample], logits: Sequence[Te
     original = score_video(samples[0], logits[0], protocol)
     if len(samples) == 1:
         return Result(original)
-    found, sounds = logits[1] > 0, samples[1].masks.any(2).any(1)
+    found, sounds = _found(logits[1]), samples[1].masks.any(2).any(1)
     some = _frames_of(samples[1], sounds), logits[1][sounds.to(found.device)]
     negative = Negative(
         score=score_video(*some, protocol) if bool(sounds.any()) else None,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from lightning_fabric import Fabric
 
 from av2tsam_cli.errors import UsageError
 
@@ -55,6 +54,8 @@ def start_processes(kind: str, devices: int) -> Processes:
         raise UsageError(f"--devices {devices}: there are only {here} here")
     if devices * nodes == 1:
         return Processes()
+    from lightning_fabric import Fabric  # takes seconds to import
+
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     fabric = Fabric(accelerator=kind, devices=devices, num_nodes=nodes, strategy="ddp")
     fabric.launch()

@@ -1,0 +1,134 @@
+"""`av2tsam evaluate` as it is called."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+from av2tsam_cli.__main__ import main
+from av2tsam_cli.synth.dataset import write_dataset
+
+KEYS = {
+    "miou", "f_score", "protocol", "subset", "split", "audio", "videos", "frames",
+    "silent_frames", "skipped", "categories", "model", "device", "precision",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data")
+    write_dataset(out, subset="ms3", videos=2, seed=5, split_sizes=(0, 0, 2), workers=1)
+    write_dataset(out, subset="s4", videos=2, seed=4, split_sizes=(0, 0, 2), workers=1)
+    return out
+
+
+class Evaluate:
+    """Runs `av2tsam evaluate` with the tiny model and keeps what it said."""
+
+    def __init__(self, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.words = ["--model", str(model), "--device", "cpu"]
+        self.data = data
+        self.capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *words: object, data: Path | None = None) -> int:
+        where = ["--data", str(data or self.data)]
+        code = main(["evaluate", *where, *map(str, words), *self.words])
+        self.out, self.err = self.capsys.readouterr()
+        return code
+
+    @property
+    def record(self) -> dict[str, Any]:
+        (line,) = self.out.splitlines()
+        record: dict[str, Any] = json.loads(line)
+        return record
+
+
+@pytest.fixture
+def evaluate(tiny_model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> Evaluate:
+    return Evaluate(tiny_model, data, capsys)
+
+
+def test_json_is_one_object(evaluate: Evaluate) -> None:
+    assert evaluate("--json") == 0
+    assert set(evaluate.record) == KEYS
+    assert evaluate.record["subset"] == "s4"
+    assert (evaluate.record["videos"], evaluate.record["frames"]) == (2, 10)
+    assert 0.0 < evaluate.record["miou"] < 1.0
+    assert evaluate("--subset", "ms3", "--audio", "offscreen", "--seed", "3", "--json") == 0
+    assert set(evaluate.record) >= KEYS | {"fpr", "positive", "negative"}
+    assert evaluate.record["audio"] == "offscreen"
+
+
+def test_people_get_a_table(evaluate: Evaluate) -> None:
+    assert evaluate("--audio", "silence") == 0
+    assert "s4 test, 2 videos" in evaluate.out
+    first = [line.split()[0] for line in evaluate.out.splitlines() if line.strip()]
+    assert first[2:6] == ["together", "positive", "negative", "ungated"]
+    assert evaluate("--quiet") == 0
+    assert (evaluate.out, evaluate.err) == ("", "")
+
+
+def test_a_line_per_video_agrees_with_the_means(evaluate: Evaluate, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "scores.csv"
+    assert evaluate("--csv", path, "--json") == 0
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["video"] for row in rows] == ["s4_test_000000", "s4_test_000001"]
+    for name in ("miou", "f_score"):
+        assert sum(float(row[name]) for row in rows) / 2 == evaluate.record[name]
+
+
+def test_the_sheet_has_a_row_per_video(evaluate: Evaluate, tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    assert evaluate("--contact-sheet", path) == 0
+    assert cv2.imread(str(path)).shape == (2 * (22 + 160), 5 * 160, 3)
+
+
+@pytest.mark.parametrize("subset", ["s4", "ms3"])
+def test_saved_masks_are_truths_that_the_model_reaches(
+    evaluate: Evaluate, tmp_path: Path, subset: str
+) -> None:
+    assert evaluate("--subset", subset, "--save-masks", tmp_path / "masks") == 0
+    copy = Path(shutil.copytree(evaluate.data, tmp_path / "copy"))
+    (truths,) = copy.glob(f"*/{subset}_data/gt_masks")
+    shutil.rmtree(truths)
+    shutil.copytree(tmp_path / "masks", truths)
+    assert evaluate("--subset", subset, "--json", data=copy) == 0
+    assert evaluate.record["miou"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_what_is_in_the_way_is_said_before_the_work(evaluate: Evaluate, tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("precious")
+    assert evaluate("--csv", path) == 2
+    assert "pass --overwrite" in evaluate.err
+    assert evaluate("--save-masks", tmp_path) == 2
+    assert "choose a new folder" in evaluate.err
+    assert path.read_text() == "precious"
+    assert evaluate("--csv", path, "--overwrite") == 0
+    assert path.read_text().startswith("video,")
+
+
+def test_damage_is_exit_code_3_and_leaves_nothing(evaluate: Evaluate, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(evaluate.data, tmp_path / "copy"))
+    frame = next(copy.rglob("visual_frames/**/s4_test_000001_5.png"))
+    frame.write_bytes(frame.read_bytes()[:500])
+    out = ("--csv", tmp_path / "scores.csv", "--save-masks", tmp_path / "masks")
+    assert evaluate(*out, data=copy) == 3
+    assert str(frame) in evaluate.err
+    assert len(evaluate.err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    assert evaluate(*out, "--skip-bad", "--json", data=copy) == 0
+    assert evaluate.record["skipped"] == ["s4_test_000001"]
+    assert "skipped s4_test_000001" in evaluate.err
+
+
+def test_data_that_are_not_there_are_exit_code_3(evaluate: Evaluate, tmp_path: Path) -> None:
+    assert evaluate(data=tmp_path / "nowhere") == 3
+    assert evaluate(data=tmp_path) == 3
+    assert evaluate("--subset", "avss") == 3

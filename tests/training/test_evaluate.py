@@ -1,0 +1,333 @@
+"""Scores of a model: against plain counting, with negative sound, and from several processes."""
+
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from subprocess import run  # the other processes of one evaluation
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from av2tsam_cli.__main__ import main
+from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.inference import LoadedModel, load_model
+from av2tsam_cli.metrics import Protocol
+from av2tsam_cli.model.prediction import select
+from av2tsam_cli.synth.dataset import write_dataset
+from av2tsam_cli.training.avsbench import Clip, open_split, read_frames, read_masks, read_windows
+from av2tsam_cli.training.evaluate import Masked, evaluate, plan_evaluation
+from av2tsam_cli.training.evaluation import EvaluateOptions, Evaluation
+from av2tsam_cli.training.report import mask_place, pick_examples
+from av2tsam_cli.training.sounds import draw_donors, noise
+from av2tsam_cli.values import AudioWindow
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """S4 with three test videos, one of them with nothing that sounds in view; only read."""
+    out = tmp_path_factory.mktemp("scored")
+    write_dataset(out, subset="s4", videos=3, seed=4, split_sizes=(0, 0, 3), workers=1)
+    return out
+
+
+@pytest.fixture
+def spoilt(scored: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(scored, tmp_path / "spoilt"))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> LoadedModel:
+    return load_model(tiny_model, device="cpu", precision="fp32")
+
+
+def score(model: LoadedModel, data: Path, **options: Any) -> tuple[Evaluation, dict[str, Masked]]:
+    """An evaluation, and the videos of which it told, by name."""
+    kept: dict[str, Masked] = {}
+    asked = EvaluateOptions(data=str(data), **options)
+    evaluation = evaluate(
+        model,
+        asked,
+        plan_evaluation(asked),
+        keep=lambda one: kept.update({one.result.clip.name: one}),
+    )
+    return evaluation, kept
+
+
+def figures(model: LoadedModel, data: Path, **options: Any) -> dict[str, Any]:
+    return score(model, data, **options)[0].to_json(EvaluateOptions(data=str(data), **options))
+
+
+def logits_of(model: LoadedModel, clip: Clip) -> torch.Tensor:
+    """Logits (T, H, W) of a video as the paper makes them, a frame at a time."""
+    network = model.network
+    frames, masks = read_frames(clip, clip.labelled), read_masks(clip, clip.labelled)
+    windows = read_windows(clip, clip.labelled, network.clap.config.rate_hz)
+    rows = []
+    for rgb, window in zip(frames, windows, strict=True):
+        pixels = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            heard = network.embed_windows(torch.from_numpy(window)[None])
+            made = network(*network.prepare(pixels), network.embed_frames(pixels), heard)
+            rows.append(network.text_sam.resize(select(made), masks.shape[1:])[0, 0])
+    return torch.stack(rows)
+
+
+def counted_iou(found: BoolArray, true: BoolArray) -> float:
+    """Of one frame, by AVSBench's rule for empty truths."""
+    if not true.any():
+        return float(np.mean(~found))
+    return float(np.sum(found & true) / np.sum(found | true))
+
+
+def counted_f(scores: npt.NDArray[Any], true: BoolArray) -> float:
+    """Of one video, threshold by threshold."""
+    rows = [row for row in zip(scores, true, strict=True) if row[1].any()]
+    curve = []
+    for threshold in torch.linspace(0, 1 - 1e-10, 255).tolist():
+        values = []
+        for one, mask in rows:
+            found = one >= threshold
+            hits = np.sum(found & mask)
+            precision, recall = hits / max(found.sum(), 1e-20), hits / mask.sum()
+            values.append(1.3 * precision * recall / (0.3 * precision + recall) if hits else 0.0)
+        curve.append(np.mean(values) if values else 0.0)
+    return float(max(curve))
+
+
+def test_miou_is_what_counting_the_masks_gives(model: LoadedModel, scored: Path) -> None:
+    evaluation, kept = score(model, scored)
+    truths = {
+        clip.name: read_masks(clip, clip.labelled) for clip in open_split(scored, "s4", "test")
+    }
+    assert any(not truth.any() for truth in truths.values())
+    expected = [
+        np.mean([counted_iou(*pair) for pair in zip(kept[n].masks.numpy(), truths[n], strict=True)])
+        for n in truths
+    ]
+    record = evaluation.to_json(EvaluateOptions(data=str(scored)))
+    assert record["miou"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert [r.gated.original.miou for r in evaluation.results] == pytest.approx(expected, abs=1e-6)
+    assert (record["videos"], record["frames"]) == (3, 15)
+    assert sum(category["videos"] for category in record["categories"].values()) == 3
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_f_is_that_of_the_network_run_frame_by_frame(
+    model: LoadedModel, scored: Path, protocol: Protocol
+) -> None:
+    expected = []
+    for clip in open_split(scored, "s4", "test"):
+        logits = logits_of(model, clip)
+        scores = logits.sigmoid() if protocol is Protocol.AVSBENCH else logits
+        expected.append(counted_f(scores.numpy(), read_masks(clip, clip.labelled)))
+    record = figures(model, scored, protocol=protocol)
+    assert record["protocol"] == protocol
+    assert record["f_score"] == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_the_protocols_differ_in_f_alone(model: LoadedModel, scored: Path) -> None:
+    avsbench, reference = (figures(model, scored, protocol=protocol) for protocol in Protocol)
+    assert avsbench["miou"] == reference["miou"]
+    assert avsbench["f_score"] != reference["f_score"]
+
+
+def test_small_batches_change_nothing_but_last_bits(model: LoadedModel, scored: Path) -> None:
+    one, many = (figures(model, scored, batch_size=size) for size in (1, 64))
+    assert one["miou"] == pytest.approx(many["miou"], abs=1e-3)
+    assert one["f_score"] == pytest.approx(many["f_score"], abs=1e-3)
+
+
+def test_silence_gives_empty_masks_by_rule_and_the_network_alone_is_reported_beside(
+    model: LoadedModel, scored: Path
+) -> None:
+    evaluation, kept = score(model, scored, audio="silence")
+    record = evaluation.to_json(EvaluateOptions(data=str(scored), audio="silence"))
+    assert not any(bool(one.masks.any()) for one in kept.values())
+    assert (record["fpr"], record["negative"]["frames_found"]) == (0.0, 0.0)
+    assert record["negative"]["miou"] == 0.0
+    assert record["silent_frames"] == 15
+    alone = figures(model, scored, audio="silence", silence_dbfs=-math.inf)
+    assert alone["fpr"] > 0.1  # the tiny network marks about half of whatever it is shown
+    assert record["ungated"] == {name: alone[name] for name in record["ungated"]}
+    assert "ungated" not in alone
+
+
+def test_negative_sound_is_judged_as_in_avsbench_robust(model: LoadedModel, scored: Path) -> None:
+    original = figures(model, scored)
+    evaluation, kept = score(model, scored, audio="noise")
+    record = evaluation.to_json(EvaluateOptions(data=str(scored), audio="noise"))
+    shares = [one.masks.float().mean((1, 2)).mean() for one in kept.values()]
+    assert record["fpr"] == pytest.approx(float(np.mean(shares)), abs=1e-6)
+    assert record["positive"] == {name: original[name] for name in ("miou", "f_score")}
+    overlaps = [
+        np.mean([counted_iou(*p) for p in zip(one.masks.numpy(), true, strict=True) if p[1].any()])
+        for one in kept.values()
+        if (true := one.video.masks.numpy()).any()
+    ]
+    assert len(overlaps) == 2  # in the third video nothing sounds, so empty masks are right anyway
+    assert record["negative"]["miou"] == pytest.approx(np.mean(overlaps), abs=1e-6)
+    good, bad = record["positive"]["miou"], record["negative"]["miou"]
+    assert record["miou"] == pytest.approx(2 * good * (1 - bad) / (good + 1 - bad))
+
+
+def test_the_same_seed_makes_the_same_noise_however_much_is_scored(
+    model: LoadedModel, scored: Path
+) -> None:
+    whole, _ = score(model, scored, audio="noise", seed=1)
+    part, _ = score(model, scored, audio="noise", seed=1, limit=2)
+    other, _ = score(model, scored, audio="noise", seed=2)
+    assert part.results == whole.results[:2]
+    assert other.results != whole.results
+    level = AudioWindow(noise(1, 8_000, np.random.default_rng(0))[0], 0, 8_000).level_dbfs
+    assert level == pytest.approx(-20.0, abs=0.2)
+
+
+def clips(*categories: str | None, subset: Any = "s4") -> list[Clip]:
+    return [
+        Clip(f"v{k}", kind, "test", subset, frames=(), masks=(), sound=Path(f"{k}.wav"))
+        for k, kind in enumerate(categories)
+    ]
+
+
+def test_sound_from_elsewhere_is_of_another_category() -> None:
+    s4 = clips(*("playing_piano", "playing_tabla", "dog") * 5)
+    assert all(d.category != c.category for c, d in zip(s4, draw_donors(s4, 0), strict=True))
+    assert draw_donors(s4, 0) == draw_donors(s4, 0) != draw_donors(s4, 1)
+    several = clips("man_dog", "man_piano", "piano_car", "dog_car", subset="avss")
+    found = [donor.category for donor in draw_donors(several, 0)]
+    assert found == ["piano_car", "dog_car", "man_dog", "man_piano"]
+    unnamed = clips(None, None, None, subset="ms3")
+    assert all(d.name != c.name for c, d in zip(unnamed, draw_donors(unnamed, 0), strict=True))
+    with pytest.raises(UsageError, match="no video of another category than v0"):
+        draw_donors(clips("dog", "dog"), 0)
+
+
+def test_sound_from_elsewhere_is_that_of_the_other_video(model: LoadedModel, scored: Path) -> None:
+    _, kept = score(model, scored, audio="offscreen")
+    for one in kept.values():
+        job = one.video.job
+        assert job.donor is not None
+        rate_hz = model.network.clap.config.rate_hz
+        heard = read_windows(job.donor, job.clip.labelled, rate_hz)
+        assert np.array_equal(one.video.sounds[1], heard)
+
+
+def test_the_references_sound_is_both_channels_one_after_the_other(
+    model: LoadedModel, spoilt: Path, write_wav: Callable[..., Path]
+) -> None:
+    for clip in open_split(spoilt, "s4", "test"):
+        write_wav(clip.sound, np.tile([[0.25], [-0.5]], 80_000))
+    (reference,) = score(model, spoilt, reference_audio=True, limit=1)[1].values()
+    (mono,) = score(model, spoilt, limit=1)[1].values()
+    # A second of the left channel, then one of the right; otherwise their mean.
+    assert reference.video.sounds[0].shape == (5, 16_000)
+    assert reference.video.sounds[0][2, [4_000, 12_000]] == pytest.approx([0.25, -0.5], abs=0.01)
+    assert mono.video.sounds[0].shape == (5, 8_000)
+    assert mono.video.sounds[0][2, 4_000] == pytest.approx(-0.125, abs=0.01)
+
+
+def files(folder: Path, pattern: str) -> Iterator[Path]:
+    return iter(sorted(folder.rglob(pattern)))
+
+
+def shrink_mask(data: Path) -> Path:
+    path = next(files(data / "Single-source/s4_data/gt_masks/test", "*000001_2.png"))
+    path.write_bytes(cv2.imencode(".png", np.zeros((100, 224), np.uint8))[1].tobytes())
+    return path
+
+
+def lose_sound(data: Path) -> Path:
+    shutil.rmtree(data / "Single-source/s4_data/raw_videos")
+    path = next(files(data / "Single-source/s4_data/audio_wav/test", "*000001.wav"))
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("spoil", [shrink_mask, lose_sound])
+def test_a_damaged_video_is_named_and_stops_the_work_or_is_left_out(
+    model: LoadedModel, spoilt: Path, spoil: Callable[[Path], Path]
+) -> None:
+    intact = [r for r in score(model, spoilt)[0].results if r.index != 1]
+    path = spoil(spoilt)
+    with pytest.raises(MediaError, match=str(path)):
+        score(model, spoilt)
+    evaluation, _ = score(model, spoilt, skip_bad=True)
+    assert evaluation.skipped == ("s4_test_000001",)
+    assert [r.gated for r in evaluation.results] == [r.gated for r in intact]
+
+
+def test_sound_that_turns_out_damaged_late_is_also_left_out(
+    model: LoadedModel, spoilt: Path
+) -> None:
+    """The video is whole; the one whose sound it gets is not scored, and so is not looked at."""
+    asked = EvaluateOptions(data=str(spoilt), audio="offscreen", limit=1)
+    (job,) = plan_evaluation(asked).jobs
+    assert job.donor is not None
+    job.donor.sound.write_bytes(b"nothing")
+    with pytest.raises(MediaError, match=job.donor.name):
+        evaluate(model, asked, plan_evaluation(asked))
+    lenient = replace(asked, skip_bad=True)
+    with pytest.raises(MediaError, match="all 1 videos are damaged"):
+        evaluate(model, lenient, plan_evaluation(lenient))
+
+
+@pytest.mark.parametrize("name", ["limit", "batch_size"])
+def test_options_that_make_no_sense_are_refused(name: str) -> None:
+    options: dict[str, Any] = {name: 0}
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} 0"):
+        EvaluateOptions(**options)
+
+
+def test_the_gate_is_that_of_segment_but_for_the_reference() -> None:
+    assert EvaluateOptions().gate_dbfs == -60.0
+    assert EvaluateOptions(protocol=Protocol.REFERENCE).gate_dbfs == -math.inf
+    assert EvaluateOptions(protocol=Protocol.REFERENCE, silence_dbfs=-50.0).gate_dbfs == -50.0
+
+
+def test_examples_are_the_worst_and_the_best_each_once(model: LoadedModel, scored: Path) -> None:
+    results = score(model, scored)[0].results
+    ranked = [result.gated.original.miou for result in pick_examples(results)]
+    assert ranked == sorted(result.gated.original.miou for result in results)
+    many = [replace(result, index=k) for k, result in enumerate(results * 5)]
+    assert len({result.index for result in pick_examples(many)}) == 8
+
+
+def test_masks_lie_where_avsbench_has_them(scored: Path) -> None:
+    clip = open_split(scored, "s4", "test")[0]
+    place = Path("test", str(clip.category), clip.name, f"{clip.name}_3.png")
+    assert mask_place(clip, 2) == place
+    root = scored / "Single-source" / "s4_data" / "gt_masks"
+    assert clip.masks[2] == root / place
+
+
+def test_two_processes_give_the_digits_of_one(
+    tiny_model: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def words(name: str) -> list[str]:
+        out = ["--csv", str(tmp_path / f"{name}.csv"), "--save-masks", str(tmp_path / name)]
+        what = ["--data", str(scored), "--audio", "noise", "--model", str(tiny_model)]
+        return ["evaluate", *what, "--device", "cpu", "--json", *out]
+
+    assert main(words("one")) == 0
+    one = capsys.readouterr().out
+    call = [sys.executable, "-m", "av2tsam_cli", *words("two"), "--devices", "2"]
+    two = run(call, capture_output=True, text=True, timeout=500, check=False)  # noqa: S603 - our own
+    assert two.returncode == 0, two.stderr
+    assert two.stdout == one
+    assert (tmp_path / "two.csv").read_text() == (tmp_path / "one.csv").read_text()
+    masks = [
+        {path.name: path.read_bytes() for path in files(tmp_path / name, "*.png")}
+        for name in ("one", "two")
+    ]
+    assert masks[0] == masks[1]
+    assert len(masks[0]) == 15
