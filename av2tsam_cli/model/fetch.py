@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -206,12 +206,22 @@ def choose(
     ]
     if named is None and len(fitting) == 1:
         return there[fitting[0]]
-    lacks = f"no {named}" if named else "no file that must be it"
-    has = ", ".join(sorted(there)[:SHOWN]) + (", ..." if len(there) > SHOWN else "")
+    if named is not None:
+        holds = f"holds no {named}, but {_some(there)}"
+    elif fitting:
+        holds = f"holds several files that could be it: {_some(fitting)}"
+    else:
+        holds = f"holds no weights that could be it, but {_some(there)}"
     raise WeightsError(
-        f"{model.name}: {model.repository} holds {lacks}, but {has or 'nothing'}; pick one with "
+        f"{model.name}: {model.repository} {holds}; pick one with "
         f"`av2tsam models pull {model.name} --file NAME`"
     )
+
+
+def _some(names: Iterable[str]) -> str:
+    """A few names, for an error line."""
+    names = sorted(names)
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "") or "nothing"
 
 
 @contextmanager

@@ -230,6 +230,14 @@ def test_several_fitting_files_are_named(pull: Pull, hub: Hub) -> None:
     assert made.record.source.file == "best/ms3.pth"
 
 
+def test_a_repository_with_nothing_that_fits(pull: Pull, hub: Hub) -> None:
+    unknown = {**REGISTRY, "tiny": dataclasses.replace(NETWORK, file=None)}
+    hub.repositories[REPOSITORY] = {"README.md": b"", f"{CLAP.file}": b"the hearing"}
+    with pytest.raises(WeightsError, match="holds no weights that could be it, but CLAP_weights"):
+        pull(models=unknown)
+    assert not hub.files_asked()
+
+
 def test_a_file_that_is_not_there(pull: Pull) -> None:
     with pytest.raises(WeightsError, match=r"holds no s4\.pth, but README\.md, pieces\.model"):
         pull(file="s4.pth")

@@ -6,6 +6,7 @@ import pytest
 
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.model import weights
+from av2tsam_cli.model.config import EVF_SAM2
 
 
 @pytest.fixture
@@ -48,3 +49,23 @@ def test_an_unknown_name_lists_the_known_ones(home: Path) -> None:
 def test_the_platforms_cache_folder_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AV2TSAM_HOME", raising=False)
     assert weights.home().name == "av2tsam"
+
+
+def test_a_part_that_is_nowhere_is_named_with_the_commands_that_get_it(
+    home: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        WeightsError,
+        match=r"holds no clap, .*`av2tsam models pull clap-microsoft` fetches it; .*"
+        r"`av2tsam models convert CLAP_weights_2023\.pth`",
+    ):
+        weights.companions(EVF_SAM2, ["clap"], tmp_path / "trained.safetensors")
+
+
+def test_parts_are_found_beside_a_checkpoint_first(home: Path, tmp_path: Path) -> None:
+    name = "clap-microsoft.safetensors"
+    (home / name).touch()
+    checkpoint = tmp_path / "trained.safetensors"
+    assert weights.companions(EVF_SAM2, ["clap"], checkpoint) == [home / name]
+    (tmp_path / name).touch()
+    assert weights.companions(EVF_SAM2, ["clap"], checkpoint) == [tmp_path / name]
