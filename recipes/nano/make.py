@@ -35,7 +35,7 @@ SOUNDS_PER_CATEGORY = 250
 STEPS = {
     "encoder": 1500,
     "text": 450,
-    "text-again": 800,
+    "text-again": 400,
     "clip": 2200,
     "clap": 700,
     "clap-again": 500,
