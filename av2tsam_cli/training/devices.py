@@ -6,13 +6,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric.fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from av2tsam_cli.errors import Av2tsamError, UsageError
 from av2tsam_cli.inference import choose_device, choose_precision
@@ -20,6 +22,16 @@ from av2tsam_cli.training.options import TrainOptions
 
 FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+# Nothing changes them, and processes whose shares have more parts would wait for the others. The
+# option's old name is warned about since torch 2.15.
+_BUFFERS = "forward_sync_buffers"
+_SYNC_NO_BUFFERS: dict[str, Any] = {
+    _BUFFERS
+    if _BUFFERS in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
 
 
 class OtherProcessFailed(Av2tsamError):  # noqa: N818 - says which of them
@@ -50,8 +62,7 @@ def make_fabric(options: TrainOptions) -> Fabric:
         devices=devices,
         num_nodes=nodes,
         precision=FABRIC_PRECISION[precision],  # type: ignore[arg-type]
-        # Nothing learns in the buffers; what no gradient reaches is frozen.
-        strategy=DDPStrategy(broadcast_buffers=False) if many else "auto",
+        strategy=DDPStrategy(**_SYNC_NO_BUFFERS) if many else "auto",
     )
     fabric.launch()
     return fabric

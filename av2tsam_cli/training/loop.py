@@ -156,7 +156,7 @@ class _Training:
             folder.path,
             self.options.to_json(),
             wandb=self.options.wandb,
-            from_step=self.position.step,
+            from_step=self.position.step + 1,
         )
 
     def close(self) -> None:
