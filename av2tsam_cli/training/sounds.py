@@ -41,8 +41,8 @@ def draw_donors(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
         found = (k for k in order if k != place and not kinds[k] & kinds[place])
         if (donor := next(found, None)) is None:
             raise UsageError(
-                f"--audio offscreen: the split has no video of another category than {clip.name} "
-                f"({clip.category}); use more data, or --audio noise"
+                f"--audio offscreen: the split has no video whose sound {clip.name} could get, of "
+                "another category where there are any; use more data, or --audio noise"
             )
         donors.append(clips[donor])
     return tuple(donors)
