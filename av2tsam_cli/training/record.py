@@ -9,16 +9,22 @@ from typing import Any
 
 import torch
 
-import av2tsam_cli
-
-PACKAGES = ("torch", "lightning-fabric", "numpy", "safetensors", "opencv-python", "pillow", "av")
+PACKAGES = (
+    "av2tsam",
+    "torch",
+    "lightning-fabric",
+    "numpy",
+    "safetensors",
+    "opencv-python",
+    "pillow",
+    "av",
+)
 GIT_TIMEOUT_S = 20.0
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and machine."""
     return {
-        "av2tsam": av2tsam_cli.__version__,
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -29,7 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def code_state() -> dict[str, Any] | None:
     """`git_state` of this package's own code."""
-    return git_state(Path(av2tsam_cli.__file__).parent)
+    return git_state(Path(__file__).parent)
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

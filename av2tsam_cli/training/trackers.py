@@ -40,7 +40,7 @@ def open_trackers(
         folder: The run folder.
         options: Shown beside the run.
         wandb: Whether W&B was asked for.
-        from_step: The next step; of a resumed run, what was logged from it on does not count any more.
+        from_step: The next step; what a resumed run had logged from there on does not count.
     """
     trackers: list[Tracker] = []
     if find_spec("tensorboard") is None:
