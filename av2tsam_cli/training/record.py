@@ -35,7 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def code_state() -> dict[str, Any] | None:
     """`git_state` of this package's own code."""
-    return git_state(Path(__file__).parent)
+    return git_state(Path(__file__).parents[1])
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

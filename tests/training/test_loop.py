@@ -262,6 +262,12 @@ def test_a_gradient_can_be_shortened(options: Make, plain: RunResult) -> None:
     assert losses(short.out)[1:] != losses(plain.out)[1:]
 
 
+def test_a_network_can_be_handed_in(options: Make, tiny_model: Path) -> None:
+    named = train(options("named", init="model", epochs=1))
+    given = train(options("given", epochs=1), network=load_model(tiny_model))
+    assert losses(given.out) == losses(named.out)
+
+
 def test_fewer_videos_are_drawn_by_the_seed(options: Make) -> None:
     result = train(options(train_clips=3))
     assert result.steps == 2 * 2
