@@ -19,7 +19,6 @@ PACKAGES = (
     "open-clip-torch",
     "laion-clap",
     "segment-anything",
-    "transformers",
 )
 DECODERS = ("h264", "hevc", "vp9", "av1", "prores", "aac", "mp3", "opus", "flac")
 ENCODERS = ("libx264", "libvpx-vp9", "aac", "libopus")

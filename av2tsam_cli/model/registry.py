@@ -85,7 +85,7 @@ _ALL = (
         licence="Apache-2.0",
         parts=("clip", "clap", *_HEARING),
         preset="nano",
-        sha256="76d6a5e2eb9975c53ac522c82d3b353180b7c8123fc41b3b6defe7dae8777d12",
+        sha256="a114054537d2bdea3b07b65187a323e446b4f9ff5e16070fc233ae098ecb04a9",
     ),
     NamedModel(
         name="evf-sam2",
