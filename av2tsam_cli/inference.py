@@ -139,7 +139,7 @@ def load_model(
     """
     place = choose_device(device)
     chosen = choose_precision(precision, place)
-    path = weights.resolve(model)
+    path = weights.resolve(model, hears="projector" in parts)
     network = checkpoint.load_model(path, place, PRECISIONS[chosen], parts=parts)
     name = network.config.name if model is None else str(model)
     return LoadedModel(network=network, name=name, path=path, device=place, precision=chosen)

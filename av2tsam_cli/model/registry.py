@@ -176,3 +176,6 @@ HEARING: tuple[str, ...] = tuple(
     model.name for model in _ALL if "projector" in model.parts and model.repository
 )
 """Whole networks that can be installed, best first."""
+
+TEXT_PROMPTED: tuple[str, ...] = tuple(model.name for model in _ALL if model.parts == ("text_sam",))
+"""SAMs that follow written phrases and hear nothing, best first."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from platformdirs import user_cache_path
 
 from av2tsam_cli.errors import WeightsError
-from av2tsam_cli.model.registry import HEARING, MODELS, TOKENIZER
+from av2tsam_cli.model.registry import HEARING, MODELS, TEXT_PROMPTED, TOKENIZER
 
 if TYPE_CHECKING:  # importing it imports torch, which looking for a file does not need
     from av2tsam_cli.model.config import ModelConfig
@@ -33,17 +33,18 @@ def place(name: str) -> Path:
     return home() / (entry.installed_as if entry else f"{name}.safetensors")
 
 
-def resolve(model: str | Path | None = None) -> Path:
+def resolve(model: str | Path | None = None, *, hears: bool = True) -> Path:
     """The checkpoint file that a model's name, or a path, stands for.
 
     Args:
         model: A name, the path of a checkpoint, or None for the best that is installed.
+        hears: Whether the best has to follow sound; for written phrases it need not.
 
     Raises:
         WeightsError: If there is no such file.
     """
     if model is None:
-        installed = (place(name) for name in HEARING)
+        installed = (place(name) for name in (HEARING if hears else TEXT_PROMPTED + HEARING))
         return next((path for path in installed if path.is_file()), None) or _packaged()
     if model == PACKAGED:
         return _packaged()

@@ -16,11 +16,10 @@ from av2tsam_cli.model.av2tsam import Av2tSam, build_adapter, build_projector
 from av2tsam_cli.model.checkpoint import load_model
 from av2tsam_cli.model.config import LAION_CLAP, MICROSOFT_CLAP, PRESETS, ModelConfig
 from av2tsam_cli.model.header import read_metadata
+from av2tsam_cli.model.registry import TEXT_PROMPTED
 from av2tsam_cli.training.options import TrainOptions
 
 CLAPS = {"laion": LAION_CLAP, "microsoft": MICROSOFT_CLAP}
-# Text-prompted SAMs to start from, best first, where no model is named.
-TEXT_PROMPTED = ("evf-sam2-text", "evf-sam-text")
 
 log = logging.getLogger(__name__)
 

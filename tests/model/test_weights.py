@@ -36,6 +36,13 @@ def test_the_best_that_is_installed(home: Path) -> None:
         assert weights.resolve() == path
 
 
+def test_a_sam_that_only_reads_is_the_best_for_phrases_alone(home: Path) -> None:
+    text_only = home / "evf-sam-text.safetensors"
+    text_only.write_bytes(b"")
+    assert weights.resolve(hears=False) == text_only
+    assert weights.resolve().stem == "nano"
+
+
 def test_a_model_that_is_not_installed_says_where_it_is_from(home: Path) -> None:
     with pytest.raises(WeightsError, match=r"not installed.*YxZhang/evf-sam2-multitask"):
         weights.resolve("evf-sam2-text")
