@@ -109,7 +109,7 @@ def plan_evaluation(options: EvaluateOptions) -> Plan:
     intact, damaged = keep_readable(wanted, skip_bad=options.skip_bad)
     for problem in damaged:
         log.warning("skipped %s: %s", problem.clip.name, problem.reason)
-    rows = zip(wanted, donors, strict=False)
+    rows = zip(wanted, donors[: options.limit], strict=True)
     jobs = [Job(k, clip, donor) for k, (clip, donor) in enumerate(rows)]
     kept = frozenset(intact)
     return Plan(
