@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import logging
 import os
+import sys
+import time
 from collections.abc import Collection, Generator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from av2tsam_cli.errors import UsageError, WeightsError
+from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
 from av2tsam_cli.model import checkpoint, weights
 from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.model.fold import fold_batch_norms
 from av2tsam_cli.model.prediction import select
 from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.model.text import Tokenizer, tokenizer_for
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PARTS = checkpoint.PARTS
+"""Parts of a network; listening needs all."""
 TEXT_PARTS = ("text_sam",)
 """Parts of a network that looking for a written phrase needs."""
 LIGHT_PARAMETERS = 50_000_000
 """A network below this many parameters leaves time to decode and encode beside it."""
+FAST = 2.0
+"""A CPU computes in bfloat16 where its products are this many times as fast as in float32."""
 _BATCH = {"cpu": (4, 1), "cuda": (32, 8), "mps": (8, 2)}
 """Frames per batch by kind of device: for a light network, for a full-size one."""
+PIXELS_AT_ONCE = 1 << 23
+"""Pixels of frames that are shrunk together: a batch of 4K frames would fill a GPU's memory."""
+WORTH_COMPILING = {True: 3000, False: 300}
+"""Frames from which compiling a network pays, by whether it is a light one."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,8 @@ class LoadedModel:
     """Where it runs."""
     precision: str
     """`fp32`, `bf16` or `fp16`."""
+    compiled_for: int | None = None
+    """Frames of the batches that the network was compiled for; None where it was not."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -62,7 +79,19 @@ class LoadedModel:
     def batch_size(self) -> int:
         """Frames per batch where none were asked for."""
         small, large = _BATCH[self.device.type]
-        return small if self.light else large
+        most = small if self.light else large
+        if self.device.type != "cuda":
+            return most
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(1, min(most, free // self._frame_bytes))
+
+    @property
+    def _frame_bytes(self) -> int:
+        """About what one frame takes on the way through the image encoder's widest block."""
+        sam = self.network.config.sam
+        side = sam.grid if sam.kind == "sam" else sam.image_size // 4
+        # Input, queries, keys, values, answers, hidden layer twice; and room for what is reused.
+        return 20 * side**2 * sam.dim * PRECISIONS[self.precision].itemsize
 
     @property
     def cpu_threads(self) -> int:
@@ -81,6 +110,12 @@ class FrameInputs:
     """(B, 3, b, b)."""
     clip: torch.Tensor | None = field(repr=False)
     """(B, 3, c, c); None where a phrase is looked for."""
+
+    def rows(self, start: int, stop: int, count: int) -> FrameInputs:
+        """Frames start ... stop - 1, the last of them repeated to make `count`."""
+        rows = torch.arange(start, start + count, device=self.sam.device).clamp_(max=stop - 1)
+        clip = None if self.clip is None else self.clip[rows]
+        return FrameInputs(sam=self.sam[rows], beit=self.beit[rows], clip=clip)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -109,8 +144,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         UsageError: The device cannot run the precision that was asked for.
     """
     if wanted == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if fast else "fp32"
+        return "bf16" if _fast_bf16(device.type) else "fp32"
     if wanted not in PRECISIONS:
         raise UsageError(f"--precision {wanted}: use auto or one of: {', '.join(PRECISIONS)}")
     if wanted == "fp16" and device.type == "cpu":
@@ -118,12 +152,30 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return wanted
 
 
+@cache
+def _fast_bf16(kind: str) -> bool:
+    """Whether a kind of device multiplies bfloat16 a good deal faster than float32.
+
+    A CPU is tried out, which takes milliseconds: some know the format and are slower in it.
+    """
+    if kind != "cpu":
+        return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    least = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
+    for _ in range(5):
+        for dtype in least:
+            matrix = torch.ones(384, 384, dtype=dtype)
+            began = time.perf_counter()
+            torch.mm(matrix, matrix)
+            least[dtype] = min(least[dtype], time.perf_counter() - began)
+    return least[torch.float32] > FAST * least[torch.bfloat16]
+
+
 def load_model(
     model: str | Path | None = None,
     *,
     device: str = "auto",
     precision: str = "auto",
-    parts: Collection[str] = checkpoint.PARTS,
+    parts: Collection[str] = PARTS,
 ) -> LoadedModel:
     """Load a model by name or path; by default the best one that is installed.
 
@@ -140,6 +192,8 @@ def load_model(
     place = choose_device(device)
     chosen = choose_precision(precision, place)
     path = weights.resolve(model, hears="projector" in parts)
+    if place.type == "cpu":
+        _keep_freed_memory()
     network = checkpoint.load_model(path, place, PRECISIONS[chosen], parts=parts)
     name = network.config.name if model is None else str(model)
     return LoadedModel(network=network, name=name, path=path, device=place, precision=chosen)
@@ -155,6 +209,8 @@ class Segmenter:
         if text is None and next(model.network.projector.parameters()).is_meta:
             raise WeightsError(f"{model.name}: was loaded for written phrases only; give it a text")
         self.model = model
+        self.at_once = model.compiled_for
+        """Most frames that go through the network together; None: as many as are given."""
         self._phrase = None if text is None else self._embed_text(text)
         self._heard: tuple[AudioWindow, torch.Tensor] | None = None
 
@@ -169,35 +225,88 @@ class Segmenter:
         Args:
             frames: Pixels, uint8, (H, W, 3), RGB, all of one size.
         """
+        at_once = max(1, PIXELS_AT_ONCE // (frames[0].size // 3))
+        parts = [
+            self._prepare(frames[start : start + at_once])
+            for start in range(0, len(frames), at_once)
+        ]
+        sam, beit, clip = (
+            [p for p in column if p is not None] for column in zip(*parts, strict=True)
+        )
+        return FrameInputs(
+            sam=torch.cat(sam), beit=torch.cat(beit), clip=torch.cat(clip) if clip else None
+        )
+
+    def _prepare(
+        self, frames: Sequence[UInt8Array]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         network = self.model.network
         source_size = network.config.source_size
         if source_size is not None:
             frames = [squash(frame, source_size) for frame in frames]
-        pixels = torch.from_numpy(np.stack(frames)).to(self.model.device)
-        pixels = pixels.permute(0, 3, 1, 2)  # (B, 3, H, W)
-        sam, beit = network.prepare(pixels)
-        clip = network.clip.preprocess(pixels) if self._phrase is None else None
-        return FrameInputs(sam=sam, beit=beit, clip=clip)
+        pixels = torch.from_numpy(np.stack(frames))
+        if self.model.device.type == "cuda":  # from pinned memory the copy waits for nobody
+            pixels = pixels.pin_memory()
+        pixels = pixels.to(self.model.device, non_blocking=True).permute(0, 3, 1, 2)
+        sam, beit = network.prepare(pixels)  # of pixels (B, 3, H, W)
+        return sam, beit, network.clip.preprocess(pixels) if self._phrase is None else None
 
     def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> torch.Tensor:
         """Mask logits (B, 1, h, w) of B frames.
+
+        Where the device's memory is too small for all of them, half as many go at once from then
+        on.
 
         Args:
             inputs: From `prepare`.
             windows: The window that each of the B frames falls into; none where a phrase is
                 looked for.
+
+        Raises:
+            Av2tsamError: The memory is too small for a single frame.
         """
-        network = self.model.network
+        made: list[torch.Tensor] = []
+        start, count = 0, len(inputs.sam)
+        while start < count:
+            stop = min(count, start + (self.at_once or count))
+            try:
+                made.append(self._logits(inputs, windows, start, stop))
+            except torch.OutOfMemoryError:
+                self._halve(stop - start)
+            else:
+                start = stop
+        return made[0] if len(made) == 1 else torch.cat(made)
+
+    def _halve(self, size: int) -> None:
+        """Go on with smaller batches than the `size` that did not fit."""
+        if size == 1:
+            raise Av2tsamError(
+                f"{self.model.name}: the memory of {self.model.device} is too small for one frame; "
+                "free some of it, or pass --device cpu"
+            )
+        self.at_once = size // 2
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning("out of memory at %d frames a batch: going on with %d", size, self.at_once)
+
+    def _logits(
+        self, inputs: FrameInputs, windows: Sequence[AudioWindow], start: int, stop: int
+    ) -> torch.Tensor:
+        """Logits of frames start ... stop - 1."""
+        network, padded = self.model.network, stop - start
+        if self.at_once is not None and self.at_once == self.model.compiled_for:
+            padded = self.at_once  # another shape would be compiled anew
+        if (start, stop) != (0, len(inputs.sam)) or padded != stop - start:
+            inputs = inputs.rows(start, stop, padded)
         with torch.inference_mode():
             if self._phrase is not None:
-                return network.segment_text(inputs.sam, inputs.beit, self._phrase)
-            prediction = network(
-                inputs.sam,
-                inputs.beit,
-                network.clip(inputs.clip),
-                self._embed(windows),
-            )
-            return select(prediction)
+                logits = network.segment_text(inputs.sam, inputs.beit, self._phrase)
+            else:
+                heard = self._embed(windows[start:stop])
+                rows = torch.arange(padded, device=heard.device).clamp_(max=stop - start - 1)
+                seen = network.clip(inputs.clip)
+                logits = select(network(inputs.sam, inputs.beit, seen, heard[rows]))
+        return logits[: stop - start]
 
     def _embed_text(self, text: str) -> torch.Tensor:
         """Word embeddings (1, L, D) of a phrase."""
@@ -215,6 +324,61 @@ class Segmenter:
             known |= zip(fresh, self.model.network.embed_windows(samples), strict=True)
         self._heard = (windows[-1], known[id(windows[-1])])
         return torch.stack([known[id(window)] for window in windows])
+
+
+def speed_up(model: LoadedModel, *, compile_for: int | None = None) -> LoadedModel:
+    """Make a model faster that will only be run from now on, never trained or saved.
+
+    Args:
+        model: The model; its network is changed in place.
+        compile_for: Compile the network for batches of this many frames, which takes a while.
+
+    Raises:
+        UsageError: The network cannot be compiled here.
+    """
+    fold_batch_norms(model.network)
+    if compile_for is None:
+        return model
+    text_sam = model.network.text_sam
+    for part in (text_sam.image_encoder, text_sam.beit3):
+        part.compile(dynamic=False)
+    compiled = replace(model, compiled_for=compile_for)
+    began = time.perf_counter()
+    try:
+        _try_out(compiled)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:120]
+        raise UsageError(f"--compile: does not work here ({reason}); leave it out") from error
+    log.warning("compiled the network in %.0f s", time.perf_counter() - began)
+    return compiled
+
+
+def _try_out(model: LoadedModel) -> None:
+    """Run the model once as `segment` will."""
+    heard = next(model.network.projector.parameters()).is_meta is False
+    segmenter = Segmenter(model, None if heard else "the")
+    samples = np.zeros(segmenter.rate_hz, np.float32)
+    window = AudioWindow(samples, index=0, rate_hz=segmenter.rate_hz)
+    frames = [np.zeros((64, 64, 3), np.uint8)] * (model.compiled_for or 1)
+    with own_threads(model.cpu_threads):
+        segmenter.logits(segmenter.prepare(frames), [window] * len(frames))
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Have glibc reuse what is freed: by default every large tensor is made of fresh zeroed pages.
+
+    Seen on one machine: 20 % of the time of a full-size image encoder.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+            mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+# Of glibc's malloc.h; the largest number that mallopt takes.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 2**31 - 1
 
 
 @contextlib.contextmanager

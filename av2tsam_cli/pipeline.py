@@ -9,6 +9,7 @@ and encoding go on at once, and memory depends on the batch, never on the length
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -42,6 +43,8 @@ if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with a path is
 
     from av2tsam_cli.inference import FrameInputs, LoadedModel, Segmenter
     from av2tsam_cli.masks import BoolArray
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -196,20 +199,33 @@ def segment_video(
 
 
 def load_for(
-    options: SegmentOptions, model: str | Path | None, *, device: str, precision: str
+    options: SegmentOptions,
+    model: str | Path | None,
+    *,
+    device: str,
+    precision: str,
+    compile_frames: int = 0,
 ) -> LoadedModel:
-    """Load what of a model these options need; arguments and errors as of `load_model`.
+    """Load what of a model these options need, to be run fast; arguments as of `load_model`.
+
+    With `compile_frames`, the number of frames to come, the network is compiled if that pays.
 
     Raises:
         UsageError: Also where the model does not know a word of the phrase.
+        WeightsError: As of `load_model`.
     """
-    from av2tsam_cli.inference import TEXT_PARTS, load_model
+    from av2tsam_cli.inference import PARTS, TEXT_PARTS, WORTH_COMPILING, load_model, speed_up
 
-    if options.text is None:
-        return load_model(model, device=device, precision=precision)
-    loaded = load_model(model, device=device, precision=precision, parts=TEXT_PARTS)
-    loaded.tokenizer(options.text)
-    return loaded
+    parts = PARTS if options.text is None else TEXT_PARTS
+    loaded = load_model(model, device=device, precision=precision, parts=parts)
+    if options.text is not None:
+        loaded.tokenizer(options.text)
+    least = WORTH_COMPILING[loaded.light]
+    if compile_frames and compile_frames < least:
+        log.warning("not compiled: that pays from %d frames on", least)
+    if compile_frames < least:
+        return speed_up(loaded)
+    return speed_up(loaded, compile_for=options.batch_size or loaded.batch_size)
 
 
 def plan_video(source: Path, out: Path, options: SegmentOptions) -> Plan:
@@ -299,7 +315,7 @@ def masked_frames(plan: Plan, model: LoadedModel) -> Generator[tuple[Frame, Bool
     from av2tsam_cli.masks import native_masks
 
     segmenter = Segmenter(model, plan.options.text)
-    size = plan.options.batch_size or model.batch_size
+    size = model.compiled_for or plan.options.batch_size or model.batch_size
     prepared = run_ahead(_prepared(plan, segmenter, size), depth=1, name="decode")
     decoded = run_ahead(_decoded(prepared, segmenter), depth=size, name="network")
     threshold, resize = plan.options.threshold, model.network.text_sam.resize

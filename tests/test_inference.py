@@ -1,8 +1,10 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
-from av2tsam_cli.errors import UsageError, WeightsError
+from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
 from av2tsam_cli.inference import (
     TEXT_PARTS,
     LoadedModel,
@@ -11,13 +13,14 @@ from av2tsam_cli.inference import (
     choose_precision,
     load_model,
     own_threads,
+    speed_up,
 )
 from av2tsam_cli.values import AudioWindow
 
 
 @pytest.fixture(scope="module")
 def model(tiny_model: object) -> LoadedModel:
-    return load_model(str(tiny_model), device="cpu")
+    return load_model(str(tiny_model), device="cpu", precision="fp32")
 
 
 def window(index: int, level: float, rate_hz: int) -> AudioWindow:
@@ -29,7 +32,7 @@ def window(index: int, level: float, rate_hz: int) -> AudioWindow:
 def test_auto_takes_what_is_here() -> None:
     assert choose_device("cpu").type == "cpu"
     assert choose_device("auto").type in {"cpu", "cuda", "mps"}
-    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    assert choose_precision("auto", torch.device("cpu")) in {"fp32", "bf16"}
     assert choose_precision("bf16", torch.device("cpu")) == "bf16"
 
 
@@ -92,7 +95,7 @@ def test_the_sound_decides(model: LoadedModel) -> None:
 
 
 def test_a_phrase_decides_without_any_sound(tiny_model: object) -> None:
-    model = load_model(str(tiny_model), device="cpu", parts=TEXT_PARTS)
+    model = load_model(str(tiny_model), device="cpu", precision="fp32", parts=TEXT_PARTS)
     assert all(p.is_meta for p in model.network.clap.parameters())
     frames = [np.full((48, 64, 3), 60 * k, np.uint8) for k in range(3)]
     dog, bell = (Segmenter(model, text) for text in ("the dog", "the bell"))
@@ -123,6 +126,92 @@ def test_a_model_without_ears_says_so(tiny_model: object) -> None:
     model = load_model(str(tiny_model), device="cpu", parts=TEXT_PARTS)
     with pytest.raises(WeightsError, match="written phrases only"):
         Segmenter(model)
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    return [rng.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(count)]
+
+
+def memory_for(model: LoadedModel, most: int) -> torch.utils.hooks.RemovableHandle:
+    """Let the image encoder run out of memory with more than `most` frames."""
+
+    def check(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > most:
+            raise torch.OutOfMemoryError("out of memory")
+
+    return model.network.text_sam.image_encoder.register_forward_pre_hook(check)
+
+
+def test_out_of_memory_halves_the_batch_and_says_so_once(
+    model: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    segmenter = Segmenter(model)
+    inputs = segmenter.prepare(pictures(7))
+    windows = [window(k // 4, 0.1, segmenter.rate_hz) for k in range(7)]
+    whole = segmenter.logits(inputs, windows)
+    hook = memory_for(model, 3)
+    try:
+        in_parts = segmenter.logits(inputs, windows)
+        again = segmenter.logits(inputs, windows)
+    finally:
+        hook.remove()
+    torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(again, whole, atol=1e-4, rtol=1e-4)
+    assert [r.getMessage() for r in caplog.records] == [
+        "out of memory at 7 frames a batch: going on with 3"
+    ]
+
+
+def test_too_little_memory_for_one_frame_is_an_error(model: LoadedModel) -> None:
+    segmenter = Segmenter(model)
+    inputs = segmenter.prepare(pictures(2))
+    hook = memory_for(model, 0)
+    try:
+        with pytest.raises(Av2tsamError, match=r"too small for one frame.*--device cpu"):
+            segmenter.logits(inputs, [window(0, 0.1, segmenter.rate_hz)] * 2)
+    finally:
+        hook.remove()
+
+
+def test_large_frames_are_shrunk_a_few_at_a_time(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(model)
+    together = segmenter.prepare(pictures(5))
+    monkeypatch.setattr("av2tsam_cli.inference.PIXELS_AT_ONCE", 2 * 48 * 64)
+    few = segmenter.prepare(pictures(5))
+    assert torch.equal(together.sam, few.sam)
+    assert together.clip is not None
+    assert few.clip is not None
+    assert torch.equal(together.clip, few.clip)
+
+
+def test_a_network_made_faster_gives_the_same_masks() -> None:
+    plain, fast = (load_model("nano", device="cpu", precision="fp32") for _ in range(2))
+    norms = [m for m in plain.network.clip.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    speed_up(fast)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fast.network.clip.modules())
+    windows = [window(0, 0.1, Segmenter(plain).rate_hz)] * 3
+    logits = [
+        Segmenter(m).logits(Segmenter(m).prepare(pictures(3)), windows) for m in (plain, fast)
+    ]
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
+def test_a_compiled_network_gives_the_same_masks_for_any_count(tiny_model: object) -> None:
+    plain, fast = (load_model(str(tiny_model), device="cpu", precision="fp32") for _ in range(2))
+    fast = speed_up(fast, compile_for=4)
+    windows = [window(0, 0.1, Segmenter(plain).rate_hz)] * 4
+    for count in (4, 1, 3):
+        expected, compiled = (
+            Segmenter(m).logits(Segmenter(m).prepare(pictures(count)), windows[:count])
+            for m in (plain, fast)
+        )
+        torch.testing.assert_close(compiled, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_threads_are_given_back() -> None:

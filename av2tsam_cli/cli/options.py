@@ -32,7 +32,8 @@ Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     typer.Option(
         "--precision",
-        help="Numbers that the network runs in; auto is bf16 on GPUs that have it, fp32 elsewhere.",
+        help="Numbers that the network runs in; auto is bf16 on GPUs that have it and on CPUs that "
+        "are much faster in it, fp32 elsewhere.",
         rich_help_panel=EXPERT,
     ),
 ]

@@ -160,6 +160,15 @@ def segment(
     ] = -60.0,
     precision: Precision = "auto",
     batch_size: BatchSize = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the network first, which takes a minute and is left out where the inputs "
+            "are too short for it to pay. Needs a C++ compiler on a CPU.",
+            rich_help_panel=EXPERT,
+        ),
+    ] = False,
 ) -> int:
     """Find what is making the sound in each video, and highlight it or write masks of it.
 
@@ -192,6 +201,7 @@ def segment(
         model=model,
         device=device,
         precision=precision,
+        compiled=compiled,
         skip_existing=skip_existing,
     )
     _check_collisions(request)
@@ -216,6 +226,8 @@ class Request:
     """`auto`, `cpu`, `cuda` or `mps`."""
     precision: str
     """`auto`, `fp32`, `bf16` or `fp16`."""
+    compiled: bool
+    """Whether the network is compiled where that pays."""
     skip_existing: bool
     """Whether inputs whose output exists are left out."""
 
@@ -291,9 +303,14 @@ class _Batch:
         from av2tsam_cli.pipeline import load_for
 
         request = self.request
+        frames = sum(plan.frames or 0 for plan in plans)
         try:
             model = load_for(
-                request.options, request.model, device=request.device, precision=request.precision
+                request.options,
+                request.model,
+                device=request.device,
+                precision=request.precision,
+                compile_frames=frames if request.compiled else 0,
             )
         except Exception as error:  # noqa: BLE001 - every input is told about it
             self.console.error(error)

@@ -34,7 +34,8 @@ class Hiera(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (N, 3, S, S) to patches with positions, (N, S / 4, S / 4, D)."""
-        patches: Tensor = self.patch_embed(images)
+        # A convolution's channels come first in memory; the blocks would copy them at every step.
+        patches: Tensor = self.patch_embed(images).contiguous()
         return patches + self.positions(patches.shape[1], patches.shape[2])
 
     def positions(self, height: int, width: int) -> Tensor:
@@ -42,7 +43,7 @@ class Hiera(nn.Module):
         stretched = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
         rows, columns = self.pos_embed_window.shape[2:]
         repeated = self.pos_embed_window.tile(1, 1, height // rows, width // columns)
-        return (stretched + repeated).permute(0, 2, 3, 1)
+        return (stretched + repeated).permute(0, 2, 3, 1).contiguous()
 
 
 def _blocks(config: Sam2Config) -> Iterator["HieraBlock"]:

@@ -28,9 +28,6 @@ PromptEncoder: Any = _modeling.PromptEncoder
 
 SAM_NORM_EPS = 1e-6
 
-# Attention biases of a gigabyte in 16 bits: two images of 64 x 64 patches in SAM's ViT-H.
-LARGEST_BIAS = 1 << 29
-
 
 class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
     """SAM's ViTDet encoder. N = images, g = grid, D = encoder width, C = decoder width."""
@@ -66,7 +63,9 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
         Returns:
             (N, C, g, g).
         """
-        tokens = self.patch_embed(images.to(self.pos_embed.dtype)) + self.pos_embed
+        patches = self.patch_embed(images.to(self.pos_embed.dtype))
+        # A convolution's channels come first in memory; the blocks would copy them at every step.
+        tokens = patches.contiguous() + self.pos_embed
         *_, tokens = self.block_outputs(tokens, block_vectors)
         features: Tensor = self.neck(tokens.permute(0, 3, 1, 2))
         return features
@@ -101,50 +100,53 @@ def _attend_in_windows(attention: Any, tokens: Tensor, side: int) -> Tensor:
     return from_windows(attended, batch, height, width)
 
 
-def attend(attention: Any, tokens: Tensor, *, largest_bias: int = LARGEST_BIAS) -> Tensor:
-    """Attention over (B, h, w, D) with decomposed relative positions as the bias.
+def attend(attention: Any, tokens: Tensor) -> Tensor:
+    """Attention over (B, h, w, D) with decomposed relative positions.
 
-    Args:
-        attention: The package's attention layer.
-        tokens: (B, h, w, D).
-        largest_bias: Images are taken together as long as their bias has at most so many values.
+    SAM adds to the logit of a query and a key what the query says of the key's row, and what it
+    says of its column. That is a dot product too, with a key that is one at its row and its column
+    and zero elsewhere: appended to queries and keys it costs less than a bias of (h w)^2 values.
     """
     batch, height, width, _ = tokens.shape
-    at_once = max(1, largest_bias // (attention.num_heads * (height * width) ** 2))
-    attended = [_attend_together(attention, part) for part in torch.split(tokens, at_once)]
-    mixed = attended[0] if len(attended) == 1 else torch.cat(attended)
-    result: Tensor = attention.proj(mixed.reshape(batch, height, width, -1))
+    qkv = attention.qkv(tokens).view(batch, height * width, 3, attention.num_heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, h w, c) each
+    rows, columns = attention.rel_pos_h, attention.rel_pos_w
+    terms = relative_positions(q.unflatten(2, (height, width)), rows, columns).flatten(2, 3)
+    place = one_hot_cells(height, width, like=k)
+    attended = F.scaled_dot_product_attention(
+        torch.cat([q * attention.scale, terms], dim=-1),
+        torch.cat([k, place.expand(*k.shape[:3], -1)], dim=-1),
+        F.pad(v, (0, height + width)),  # fused kernels want one width
+        scale=1.0,
+    )
+    mixed = attended[..., : v.shape[-1]].transpose(1, 2).reshape(batch, height, width, -1)
+    result: Tensor = attention.proj(mixed)
     return result
 
 
-def _attend_together(attention: Any, tokens: Tensor) -> Tensor:
-    """The heads' answers, (B, h w, D), before the projection."""
-    batch, height, width, _ = tokens.shape
-    qkv = attention.qkv(tokens).view(batch, height * width, 3, attention.num_heads, -1)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, h w, D / heads) each
-    bias = relative_bias(q, attention.rel_pos_h, attention.rel_pos_w, height, width)
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return attended.transpose(1, 2).flatten(2)
-
-
-def relative_bias(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
-    """SAM's decomposed relative positions, from the query before it is scaled.
+def relative_positions(q: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """What a query adds to the attention logits of each row and each column.
 
     Args:
-        q: Queries, (B, heads, h w, c).
+        q: Queries before they are scaled, (B, heads, h, w, c).
         rows: Embeddings of the vertical distances -(h - 1) ... h - 1, (2 h - 1, c).
         columns: The same for the horizontal ones, (2 w - 1, c).
-        height: h.
-        width: w.
 
     Returns:
-        What is added to the attention logits, (B, heads, h w, h w).
+        (B, heads, h, w, h + w).
     """
-    q = q.reshape(*q.shape[:2], height, width, -1)
-    vertical = torch.einsum("bnhwc,hkc->bnhwk", q, _by_distance(rows, height))
-    horizontal = torch.einsum("bnhwc,wkc->bnhwk", q, _by_distance(columns, width))
-    bias = vertical[..., :, None] + horizontal[..., None, :]  # (B, heads, h, w, h, w)
-    return bias.flatten(4, 5).flatten(2, 3)
+    height, width = q.shape[2:4]
+    down = q @ _by_distance(rows, height).transpose(1, 2)
+    across = q.transpose(2, 3) @ _by_distance(columns, width).transpose(1, 2)
+    return torch.cat([down, across.transpose(2, 3)], dim=-1)
+
+
+def one_hot_cells(height: int, width: int, *, like: Tensor) -> Tensor:
+    """For each cell its row and its column as ones among zeros, (h w, h + w)."""
+    cells = torch.zeros(height, width, height + width, dtype=like.dtype, device=like.device)
+    down, across = (torch.eye(n, dtype=like.dtype, device=like.device) for n in (height, width))
+    cells[..., :height], cells[..., height:] = down[:, None], across
+    return cells.flatten(0, 1)
 
 
 def _by_distance(embeddings: Tensor, size: int) -> Tensor:

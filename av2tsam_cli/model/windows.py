@@ -7,7 +7,8 @@ from torch import Tensor
 def to_windows(tokens: Tensor, side: int) -> Tensor:
     """(N, h, w, D), padded with zeros on the right and below, to (N windows, side, side, D)."""
     batch, height, width, dim = tokens.shape
-    padded = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
+    down, right = -height % side, -width % side
+    padded = F.pad(tokens, (0, 0, 0, right, 0, down)) if down or right else tokens
     rows, columns = padded.shape[1] // side, padded.shape[2] // side
     windows = padded.reshape(batch, rows, side, columns, side, dim)
     return windows.transpose(2, 3).flatten(0, 2)

@@ -12,7 +12,6 @@ from av2tsam_cli.model.sam import (
     SamImageEncoder,
     SamMaskDecoder,
     SamPromptEncoder,
-    attend,
     fourier_positions,
 )
 from av2tsam_cli.model.windows import from_windows, to_windows
@@ -52,15 +51,6 @@ def test_a_vector_is_added_to_every_position_of_its_blocks_input() -> None:
         assert ours.pos_embed is not None
         ours.pos_embed += vectors[0]
         torch.testing.assert_close(told, ours(images(1, TINY_SAM)))
-
-
-def test_images_that_are_attended_to_in_turn_are_the_same() -> None:
-    attention = encoder(TINY_SAM).blocks[1].attn
-    tokens = torch.randn(3, 8, 8, TINY_SAM.dim, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            attend(attention, tokens), attend(attention, tokens, largest_bias=1)
-        )
 
 
 def test_windows_come_back_where_they_were() -> None:
