@@ -131,7 +131,7 @@ def train_shared(
     fresh = trainable(network.projector)
     encoder = trainable(network.text_sam.image_encoder, category_map)
     pairs = ((segmenter, rate), (fresh, rate), (encoder, 0.4 * rate))
-    fit(groups(*pairs), losses, steps=steps, log=log)
+    fit(groups(*pairs), losses, steps=steps, log=log, mixed=True)
 
 
 def train_joint(
@@ -177,4 +177,4 @@ def train_joint(
         network.projector, network.text_sam.image_encoder, *prompted(network.text_sam)
     )
     adapters = trainable(network.adapter)
-    fit(groups((learning, rate), (adapters, 3 * rate)), losses, steps=steps, log=log)
+    fit(groups((learning, rate), (adapters, 3 * rate)), losses, steps=steps, log=log, mixed=True)

@@ -61,7 +61,7 @@ def train_encoder(
         return {"loss": loss, "object_accuracy": accuracy}
 
     rate = groups((trainable(encoder, category_map), 1.5e-3))
-    fit(rate, losses, steps=steps, log=log, end=0.1)
+    fit(rate, losses, steps=steps, log=log, end=0.1, mixed=True)
 
 
 class Alignment(nn.Module):
@@ -211,7 +211,7 @@ def train_text(
 
     encoder = trainable(text_sam.image_encoder, category_map)
     rest = trainable(*prompted(text_sam), alignment)
-    fit(groups((encoder, 0.5 * rate), (rest, rate)), losses, steps=steps, log=log)
+    fit(groups((encoder, 0.5 * rate), (rest, rate)), losses, steps=steps, log=log, mixed=True)
 
 
 def prompted(text_sam: nn.Module) -> tuple[nn.Module, ...]:
