@@ -19,7 +19,6 @@ import torch
 from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
 from av2tsam_cli.model import checkpoint, weights
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.fold import fold_batch_norms
 from av2tsam_cli.model.prediction import select
 from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.model.text import Tokenizer, tokenizer_for
@@ -326,23 +325,16 @@ class Segmenter:
         return torch.stack([known[id(window)] for window in windows])
 
 
-def speed_up(model: LoadedModel, *, compile_for: int | None = None) -> LoadedModel:
-    """Make a model faster that will only be run from now on, never trained or saved.
-
-    Args:
-        model: The model; its network is changed in place.
-        compile_for: Compile the network for batches of this many frames, which takes a while.
+def compile_network(model: LoadedModel, batch_size: int) -> LoadedModel:
+    """Compile a model's network, in place, for batches of one size; it takes a minute or so.
 
     Raises:
         UsageError: The network cannot be compiled here.
     """
-    fold_batch_norms(model.network)
-    if compile_for is None:
-        return model
     text_sam = model.network.text_sam
     for part in (text_sam.image_encoder, text_sam.beit3):
         part.compile(dynamic=False)
-    compiled = replace(model, compiled_for=compile_for)
+    compiled = replace(model, compiled_for=batch_size)
     began = time.perf_counter()
     try:
         _try_out(compiled)

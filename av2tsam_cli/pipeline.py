@@ -206,7 +206,7 @@ def load_for(
     precision: str,
     compile_frames: int = 0,
 ) -> LoadedModel:
-    """Load what of a model these options need, to be run fast; arguments as of `load_model`.
+    """Load what of a model these options need; arguments as of `load_model`.
 
     With `compile_frames`, the number of frames to come, the network is compiled if that pays.
 
@@ -214,18 +214,25 @@ def load_for(
         UsageError: Also where the model does not know a word of the phrase.
         WeightsError: As of `load_model`.
     """
-    from av2tsam_cli.inference import PARTS, TEXT_PARTS, WORTH_COMPILING, load_model, speed_up
+    from av2tsam_cli.inference import (
+        PARTS,
+        TEXT_PARTS,
+        WORTH_COMPILING,
+        compile_network,
+        load_model,
+    )
 
     parts = PARTS if options.text is None else TEXT_PARTS
     loaded = load_model(model, device=device, precision=precision, parts=parts)
     if options.text is not None:
         loaded.tokenizer(options.text)
+    if not compile_frames:
+        return loaded
     least = WORTH_COMPILING[loaded.light]
-    if compile_frames and compile_frames < least:
-        log.warning("not compiled: that pays from %d frames on", least)
     if compile_frames < least:
-        return speed_up(loaded)
-    return speed_up(loaded, compile_for=options.batch_size or loaded.batch_size)
+        log.warning("not compiled: that pays from %d frames on", least)
+        return loaded
+    return compile_network(loaded, options.batch_size or loaded.batch_size)
 
 
 def plan_video(source: Path, out: Path, options: SegmentOptions) -> Plan:

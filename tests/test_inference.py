@@ -11,9 +11,9 @@ from av2tsam_cli.inference import (
     Segmenter,
     choose_device,
     choose_precision,
+    compile_network,
     load_model,
     own_threads,
-    speed_up,
 )
 from av2tsam_cli.values import AudioWindow
 
@@ -187,24 +187,11 @@ def test_large_frames_are_shrunk_a_few_at_a_time(
     assert torch.equal(together.clip, few.clip)
 
 
-def test_a_network_made_faster_gives_the_same_masks() -> None:
-    plain, fast = (load_model("nano", device="cpu", precision="fp32") for _ in range(2))
-    norms = [m for m in plain.network.clip.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms
-    speed_up(fast)
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fast.network.clip.modules())
-    windows = [window(0, 0.1, Segmenter(plain).rate_hz)] * 3
-    logits = [
-        Segmenter(m).logits(Segmenter(m).prepare(pictures(3)), windows) for m in (plain, fast)
-    ]
-    torch.testing.assert_close(logits[1], logits[0], atol=1e-3, rtol=1e-3)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
 def test_a_compiled_network_gives_the_same_masks_for_any_count(tiny_model: object) -> None:
     plain, fast = (load_model(str(tiny_model), device="cpu", precision="fp32") for _ in range(2))
-    fast = speed_up(fast, compile_for=4)
+    fast = compile_network(fast, 4)
     windows = [window(0, 0.1, Segmenter(plain).rate_hz)] * 4
     for count in (4, 1, 3):
         expected, compiled = (
