@@ -1,0 +1,114 @@
+"""Networks and inputs to measure with, and the same networks run the plain way.
+
+No public weights are at hand: a full-size preset gets seeded random ones, which cost the same time.
+nano is the shipped one.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from av2tsam_cli.model import sam, weights
+from av2tsam_cli.model.av2tsam import Av2tSam, build, build_empty
+from av2tsam_cli.model.checkpoint import save_model
+from av2tsam_cli.model.config import PRESETS, ModelConfig
+from av2tsam_cli.synth.render import Renderer
+from av2tsam_cli.synth.scenes import sample_scene, scene_rng
+from av2tsam_cli.synth.sounds import soundtrack
+from av2tsam_cli.values import AudioWindow, UInt8Array
+
+SPREAD = 0.02
+"""Standard deviation of the weights that a constructor leaves at zero."""
+SIZE, RATE = (640, 360), 25
+"""Of the pictures that the networks see."""
+PRECISION_HELP = "auto, fp32, bf16 or fp16"
+
+
+@contextmanager
+def checkpoint(preset: str, folder: Path | None = None) -> Generator[Path, None, None]:
+    """The checkpoint file of a preset: nano's own, else one of random weights.
+
+    Args:
+        preset: Its name.
+        folder: Where random weights are kept and found again; None for as long as they are needed.
+    """
+    if preset == weights.PACKAGED:
+        yield weights.resolve(preset)
+        return
+    with nullcontext(folder) if folder else TemporaryDirectory() as place:
+        path = Path(place) / f"{preset}.safetensors"
+        if not path.exists():
+            save_model(seeded(PRESETS[preset]), path)
+        yield path
+
+
+def seeded(config: ModelConfig, seed: int = 0) -> Av2tSam:
+    """A random network in which every weight has a say, as it has in a trained one.
+
+    What constructors leave at zero (the adapters, relative positions, biases) is drawn too. The
+    head that predicts each mask's IoU prefers the last mask clearly, so that the choice does not
+    hang on the last bit of a random number.
+    """
+    torch.manual_seed(seed)
+    network = build(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(std=SPREAD)
+        choice = network.text_sam.mask_decoder.iou_prediction_head.layers[-1].bias
+        choice.copy_(torch.arange(len(choice)))
+    return network
+
+
+def scene(count: int, rate_hz: int) -> tuple[list[UInt8Array], list[AudioWindow]]:
+    """Drawn frames (H, W, 3), 25 a second, and the window that each of them falls into."""
+    drawn = sample_scene(scene_rng("test", 0, 0), subset="s4")
+    renderer, sound = Renderer(drawn, *SIZE), soundtrack(drawn, rate_hz)
+    windows = [
+        AudioWindow(sound[k * rate_hz : (k + 1) * rate_hz], k, rate_hz)
+        for k in range(drawn.duration_s)
+    ]
+    times = [index % (len(windows) * RATE) for index in range(count)]
+    frames = [renderer.frame(time / RATE)[0] for time in times]
+    return frames, [windows[time // RATE] for time in times]
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Attention as it is written down: the packages' own in SAM 1, three lines elsewhere."""
+    with (
+        patch.object(F, "scaled_dot_product_attention", softmax_attention),
+        patch.object(sam, "run_block", lambda block, tokens: block(tokens)),
+    ):
+        yield
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """softmax(q kT / sqrt(c) + bias) v over (B, heads, tokens, c); a mask of truths hides keys."""
+    logits = (q / q.shape[-1] ** 0.5) @ k.transpose(-2, -1)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        logits = logits.masked_fill(~attn_mask, float("-inf"))
+    elif attn_mask is not None:
+        logits = logits + attn_mask
+    return logits.softmax(dim=-1) @ v
+
+
+def encoder_flops(preset: str) -> int:
+    """Operations of the plain image encoder for one frame; a multiplication and a sum are two.
+
+    Counted on a network without memory, so that it takes no time: matrix products and convolutions.
+    """
+    network = build_empty(PRESETS[preset])
+    config = network.config.sam
+    images = torch.empty(1, 3, config.image_size, config.image_size, device="meta")
+    vectors = [torch.empty(1, width, device="meta") for width in config.block_dims]
+    with torch.inference_mode(), plain_attention(), FlopCounterMode(display=False) as counter:
+        network.text_sam.image_encoder(images, vectors)
+    return int(counter.get_total_flops())
