@@ -6,10 +6,12 @@ nano is the shipped one.
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,7 @@ from av2tsam_cli.model import sam, weights
 from av2tsam_cli.model.av2tsam import Av2tSam, build, build_empty
 from av2tsam_cli.model.checkpoint import save_model
 from av2tsam_cli.model.config import PRESETS, ModelConfig
+from av2tsam_cli.synth.clips import SMALL_H264, write_clip
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack
@@ -28,6 +31,8 @@ SPREAD = 0.02
 """Standard deviation of the weights that a constructor leaves at zero."""
 SIZE, RATE = (640, 360), 25
 """Of the pictures that the networks see."""
+SCENES, RATE_HZ = 12, 16_000
+"""Of the videos: different scenes, and samples of sound per second."""
 PRECISION_HELP = "auto, fp32, bf16 or fp16"
 
 
@@ -78,6 +83,26 @@ def scene(count: int, rate_hz: int) -> tuple[list[UInt8Array], list[AudioWindow]
     times = [index % (len(windows) * RATE) for index in range(count)]
     frames = [renderer.frame(time / RATE)[0] for time in times]
     return frames, [windows[time // RATE] for time in times]
+
+
+def write_video(path: Path, seconds: int, *, size: tuple[int, int], rate: int) -> None:
+    """Write scenes one after another, drawn as they are encoded, with sound at 16 kHz.
+
+    Args:
+        path: The MP4.
+        seconds: Its length.
+        size: Width and height in pixels, both even.
+        rate: Frames per second.
+    """
+    scenes = [sample_scene(scene_rng("test", 5, index), subset="ms3") for index in range(SCENES)]
+    renderers = [Renderer(scene, *size) for scene in scenes]
+    sounds = [soundtrack(scene, RATE_HZ) for scene in scenes]
+    order = [index % SCENES for index in range(-(-seconds // scenes[0].duration_s))]
+    times = [n / rate for n in range(scenes[0].duration_s * rate)]
+    frames = chain.from_iterable((renderers[k].frame(t)[0] for t in times) for k in order)
+    sound = np.concatenate([sounds[k] for k in order])[: seconds * RATE_HZ]
+    shown = islice(frames, seconds * rate)
+    write_clip(path, shown, sound, size=size, rate=rate, rate_hz=RATE_HZ, h264=SMALL_H264)
 
 
 @contextmanager
