@@ -4,77 +4,85 @@
 
 Makes scenes of each length (320 x 180, 10 frames/s, with sound), runs the command on each in a
 process of its own, and prints one JSON object per length and a last one with `rss_growth`: how much
-larger the peak resident set of the longest is than that of the shortest, as a fraction.
+larger the peak resident set of the longest is than that of the shortest, as a fraction. On a GPU
+`device_growth` says the same of its memory.
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
+from machine import MIB, facts
+from networks import checkpoint, write_video
 
-from av2tsam_cli.synth.clips import SMALL_H264, write_clip
-from av2tsam_cli.synth.render import Renderer
-from av2tsam_cli.synth.scenes import sample_scene, scene_rng
-from av2tsam_cli.synth.sounds import soundtrack
+from av2tsam_cli.inference import choose_device
+from av2tsam_cli.model.config import PRESETS
 
 SIZE = (320, 180)
 RATE = 10
-RATE_HZ = 16_000
-SCENES = 12
+COMMAND = """
+import sys
+from av2tsam_cli.__main__ import main
+code = main(sys.argv[1:])
+import torch
+print(torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0)
+sys.exit(code)
+"""
 
 
 def main() -> None:
     """Measure every length and print the growth last."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", default="1,10", help="lengths, shortest first")
-    parser.add_argument("--model", default="nano")
+    parser.add_argument("--preset", choices=PRESETS, default="nano", help="random weights but nano")
+    parser.add_argument("--model", help="a name or a checkpoint in place of --preset")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--weights", type=Path, help="folder that keeps random weights")
     args = parser.parse_args()
-    peaks = []
-    with tempfile.TemporaryDirectory() as folder:
+    results = []
+    with tempfile.TemporaryDirectory() as folder, checkpoint(args.preset, args.weights) as file:
         for minutes in map(float, args.minutes.split(",")):
             video = Path(folder) / f"{minutes:g}min.mp4"
-            write_video(video, round(minutes * 60))
-            result = measure(video, args.model)
-            peaks.append(result["peak_rss_mib"])
-            print(json.dumps({"minutes": minutes, **result}), flush=True)
-    growth = peaks[-1] / peaks[0] - 1
-    machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    print(json.dumps({"rss_growth": round(growth, 4), "peak_rss_mib": peaks, **machine}))
+            write_video(video, round(minutes * 60), size=SIZE, rate=RATE)
+            results.append(measure(video, args.model or str(file), args.device))
+            print(json.dumps({"minutes": minutes, **results[-1]}), flush=True)
+            video.unlink()
+    growth = {
+        name.replace("peak_", "").replace("_mib", "_growth"): grown([r[name] for r in results])
+        for name in results[0]
+        if name.startswith("peak_")
+    }
+    peaks = {"peak_rss_mib": [result["peak_rss_mib"] for result in results]}
+    asked = {"network": args.model or args.preset}
+    print(json.dumps(growth | peaks | asked | facts(choose_device(args.device))))
 
 
-def write_video(path: Path, seconds: int) -> None:
-    """Write scenes one after another, drawn as they are encoded."""
-    scenes = [sample_scene(scene_rng("test", 5, index), subset="ms3") for index in range(SCENES)]
-    renderers = [Renderer(scene, *SIZE) for scene in scenes]
-    sounds = [soundtrack(scene, RATE_HZ) for scene in scenes]
-    order = [index % SCENES for index in range(-(-seconds // scenes[0].duration_s))]
-    times = [n / RATE for n in range(scenes[0].duration_s * RATE)]
-    frames = chain.from_iterable((renderers[k].frame(t)[0] for t in times) for k in order)
-    sound = np.concatenate([sounds[k] for k in order])
-    write_clip(path, frames, sound, size=SIZE, rate=RATE, rate_hz=RATE_HZ, h264=SMALL_H264)
+def grown(peaks: list[float]) -> float:
+    """How much larger the last is than the first, as a fraction."""
+    return round(peaks[-1] / peaks[0] - 1, 4)
 
 
-def measure(video: Path, model: str) -> dict[str, float]:
-    """Run the command; its peak resident set in MiB and its wall time in seconds."""
+def measure(video: Path, model: str, device: str) -> dict[str, float]:
+    """Run the command; its peaks in MiB and its wall time in seconds."""
     out = video.with_name(f"{video.stem}-overlay.mp4")
-    words = ["segment", str(video), "--out", str(out), "--model", model, "--quiet"]
+    words = ["segment", str(video), "--out", str(out), "--model", model, "--device", device]
+    command = [sys.executable, "-c", COMMAND, *words, "--quiet"]
     began_s = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "av2tsam_cli", *words])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"segment failed with status {os.waitstatus_to_exitcode(status)}")
-    return {
-        "peak_rss_mib": round(usage.ru_maxrss / 1024, 1),
-        "wall_s": round(time.perf_counter() - began_s, 2),
-    }
+    peaks = {"peak_rss_mib": round(usage.ru_maxrss * 1024 / MIB, 1)}
+    if device_bytes := int(told.split()[-1]):
+        peaks["peak_device_mib"] = round(device_bytes / MIB, 1)
+    return peaks | {"wall_s": round(time.perf_counter() - began_s, 2)}
 
 
 if __name__ == "__main__":
