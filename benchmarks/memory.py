@@ -75,10 +75,12 @@ def measure(video: Path, model: str, device: str) -> dict[str, float]:
     began_s = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    told = process.stdout.read()
+    with process.stdout as stream:
+        told = stream.read()
     _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"segment failed with status {os.waitstatus_to_exitcode(status)}")
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"segment failed with status {process.returncode}")
     peaks = {"peak_rss_mib": round(usage.ru_maxrss * 1024 / MIB, 1)}
     if device_bytes := int(told.split()[-1]):
         peaks["peak_device_mib"] = round(device_bytes / MIB, 1)
