@@ -28,13 +28,13 @@ from av2tsam_cli.training.scoring import Scores, score_clips, summarise
 from data import SETS, make_data
 from variants import VARIANTS, base_network, begin
 
-STEPS = 320
+STEPS = 240
 """Steps of the optimiser in every run, whatever the number of clips."""
 BATCH = 8
 """Clips of a step."""
 LR = 1e-3
 """The reference's 2e-4 is for a network ten times as wide."""
-LEAST_EPOCHS = 4
+LEAST_EPOCHS = 2
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def run(job: Job, nano: Path, out: Path) -> dict[str, object]:
             clip_norm=1.0,
             seed=job.seed,
             device="cpu",
-            precision="fp32",
+            precision="auto",
             workers=1,
             cache=out / "cache",
             cache_features=not VARIANTS[job.variant].adapter,

@@ -426,3 +426,11 @@ def test_the_model_that_nobody_chose_is_said(
     assert "using nano" not in capsys.readouterr().err
     assert main([*words, "--quiet"]) == 0
     assert not capsys.readouterr().err
+
+
+def test_compiling_is_left_out_where_it_would_not_pay(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    assert segment(clip, "--out", tmp_path / "out.mp4", "--compile", "--json") == 0
+    assert "not compiled: that pays from 3000 frames on" in segment.err
+    assert [record["frames"] for record in segment.records] == [8]
