@@ -1,7 +1,6 @@
 """Find and cut out what in a video is making the sound."""
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # type checkers know the name; importing it takes as long as all else here
 if TYPE_CHECKING:
     from av2tsam_cli.inference import load_model as load_model
     from av2tsam_cli.pipeline import segment_video as segment_video
@@ -10,7 +9,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load_model", "segment_video"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the public names when they are first used: torch takes seconds (PEP 562)."""
     if name == "segment_video":
         from av2tsam_cli.pipeline import segment_video

@@ -28,9 +28,8 @@ def _leave_long_steps_behind(code: int) -> None:
 
     All that had to be tidied up has been; waiting for a full-size network could take a minute.
     """
-    from av2tsam_cli.threads import still_running
-
-    if still_running():
+    threads = sys.modules.get("av2tsam_cli.threads")  # not there: no stage was ever started
+    if threads is not None and threads.still_running():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

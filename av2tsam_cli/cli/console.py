@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import sys
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Literal
 
 from av2tsam_cli.errors import Av2tsamError
+
+TYPE_CHECKING = False  # as in the package's __init__
+if TYPE_CHECKING:
+    from typing import Literal
 
 
 def print_text(text: str) -> None:
@@ -22,6 +24,8 @@ def print_text(text: str) -> None:
 
 def print_json(record: Mapping[str, object]) -> None:
     """Write one result for programs: one line of JSON on stdout."""
+    import json
+
     print_text(json.dumps(record, default=str) + "\n")
 
 
