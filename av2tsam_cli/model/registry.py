@@ -85,7 +85,7 @@ _ALL = (
         licence="Apache-2.0",
         parts=("clip", "clap", *_HEARING),
         preset="nano",
-        sha256="a114054537d2bdea3b07b65187a323e446b4f9ff5e16070fc233ae098ecb04a9",
+        sha256="65ae769aef50356c27edf67bdc93ac1410157c723b2c87f1c86d0182bb35435e",
     ),
     NamedModel(
         name="evf-sam2",
