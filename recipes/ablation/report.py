@@ -48,7 +48,7 @@ def table(runs: Runs) -> str:
 
 def plot(runs: Runs, path: Path) -> None:
     """MIoU over the number of labelled clips, every seed as a dot."""
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure, axes = plt.subplots(figsize=(7, 5.2))
     for name, variant in VARIANTS.items():
         sizes = [size for size in SIZES if ("several", name, size) in runs]
         groups = [[run["miou"] for run in runs["several", name, size]] for size in sizes]
@@ -61,7 +61,7 @@ def plot(runs: Runs, path: Path) -> None:
     axes.set_xlabel("labelled clips")
     axes.set_ylabel("mIoU on 200 test clips")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=2)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
 
