@@ -69,11 +69,15 @@ def median_of(step: Callable[[], object], runs: int, device: torch.device) -> fl
     return statistics.median(seconds(step, device) for _ in range(runs))
 
 
-def peak_flops(device: torch.device, precision: str, runs: int = 5) -> float:
-    """Operations per second of a large matrix product: what this machine can do at best."""
+def peak_flops(device: torch.device, precision: str, runs: int = 20) -> float:
+    """Operations per second of a large matrix product: what this machine can do at best.
+
+    It is the fastest of the runs and not their median: what else the machine does at that moment
+    would make a network look closer to the peak than it is.
+    """
     side = PEAK_SIDE[device.type]
     factors = torch.randn(2, side, side, device=device).to(PRECISIONS[precision])
-    return 2 * side**3 / median_of(lambda: factors[0] @ factors[1], runs, device)
+    return 2 * side**3 / min(seconds(lambda: factors[0] @ factors[1], device) for _ in range(runs))
 
 
 def peak_rss_bytes() -> int:
