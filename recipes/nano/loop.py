@@ -11,8 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-
-FAST_BF16 = torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - no public name
+FAST_BF16 = torch.cpu._is_amx_tile_supported()
 """Without matrix tiles, bfloat16 was no faster than float32 on any processor that was tried."""
 
 
