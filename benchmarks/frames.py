@@ -7,8 +7,8 @@ Runs every combination of the comma lists on prepared frames and prints one JSON
 `encoder_s_per_frame` the image encoder alone. `share_of_peak` relates the encoder's operations, as
 counted in the plain network, to those that this machine does in the same time in the product of
 two large matrices, the fastest of several in the same run and precision. The last line has the
-fastest combination and the peaks. Resident memory is the process's largest so far; of a GPU, the largest of
-the combination.
+fastest combination and the peaks. Resident memory is the process's largest so far; of a GPU, the
+largest of the combination.
 """
 
 import argparse
