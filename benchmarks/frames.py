@@ -6,9 +6,9 @@ Runs every combination of the comma lists on prepared frames and prints one JSON
 `frames_per_s` is the whole network but for CLAP, which a video needs once a second;
 `encoder_s_per_frame` the image encoder alone. `share_of_peak` relates the encoder's operations, as
 counted in the plain network, to those that this machine does in the same time in the product of
-two large matrices, the fastest of several in the same run and precision. The last line has the
-fastest combination and the peaks. Resident memory is the process's largest so far; of a GPU, the
-largest of the combination.
+two large matrices: the fastest of several, in the same run and precision. The last line has the
+fastest combination and the peaks. Times mean nothing on a machine that does other work beside.
+Resident memory is the process's largest so far; of a GPU, the largest of the combination.
 """
 
 import argparse
