@@ -56,6 +56,7 @@ Make = Callable[..., TrainOptions]
 def make_options(lessons: Path, cache: Path, tiny_model: Path) -> Make:
     """Two short epochs of the tiny model; `make_options(out, lr=1e-3)` wants something else."""
     small = {"epochs": 2, "batch_size": BATCH, "lr": 1e-3, "subset": "ms3", "device": "cpu"}
+    small["precision"] = "fp32"  # whatever this processor would choose
 
     def make(out: Path, **other: object) -> TrainOptions:
         values = {**small, "model": str(tiny_model), "data": str(lessons), "cache": cache, **other}
