@@ -225,7 +225,8 @@ def test_two_processes_do_what_one_does(options: Make) -> None:
     words = [
         "train", "--out", str(one.out.with_name("two")), "--data", one.data, "--subset", "s4",
         "--cache", str(one.cache), "--model", str(one.model), "--epochs", "1",
-        "--batch-size", str(BATCH), "--lr", "1e-3", "--device", "cpu", "--devices", "2", "--json", "--precision", "fp32",
+        "--batch-size", str(BATCH), "--lr", "1e-3", "--device", "cpu", "--devices", "2", "--json",
+        "--precision", "fp32",
     ]  # fmt: skip
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "av2tsam_cli", *words],
