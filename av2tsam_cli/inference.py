@@ -70,6 +70,11 @@ class LoadedModel:
         return tokenizer_for(self.network.config, self.path)
 
     @property
+    def hears(self) -> bool:
+        """Whether it was loaded with what listening needs, and not for written phrases only."""
+        return not next(self.network.projector.parameters()).is_meta
+
+    @property
     def light(self) -> bool:
         """Whether a frame takes milliseconds on a CPU rather than seconds."""
         return sum(p.numel() for p in self.network.parameters()) < LIGHT_PARAMETERS
@@ -205,7 +210,7 @@ class Segmenter:
     """
 
     def __init__(self, model: LoadedModel, text: str | None = None) -> None:
-        if text is None and next(model.network.projector.parameters()).is_meta:
+        if text is None and not model.hears:
             raise WeightsError(f"{model.name}: was loaded for written phrases only; give it a text")
         self.model = model
         self.at_once = model.compiled_for
@@ -229,16 +234,16 @@ class Segmenter:
             self._prepare(frames[start : start + at_once])
             for start in range(0, len(frames), at_once)
         ]
-        sam, beit, clip = (
-            [p for p in column if p is not None] for column in zip(*parts, strict=True)
-        )
+        if len(parts) == 1:  # joining would copy it
+            return parts[0]
+        clip = [part.clip for part in parts if part.clip is not None]
         return FrameInputs(
-            sam=torch.cat(sam), beit=torch.cat(beit), clip=torch.cat(clip) if clip else None
+            sam=torch.cat([part.sam for part in parts]),
+            beit=torch.cat([part.beit for part in parts]),
+            clip=torch.cat(clip) if clip else None,
         )
 
-    def _prepare(
-        self, frames: Sequence[UInt8Array]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def _prepare(self, frames: Sequence[UInt8Array]) -> FrameInputs:
         network = self.model.network
         source_size = network.config.source_size
         if source_size is not None:
@@ -248,7 +253,8 @@ class Segmenter:
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.model.device, non_blocking=True).permute(0, 3, 1, 2)
         sam, beit = network.prepare(pixels)  # of pixels (B, 3, H, W)
-        return sam, beit, network.clip.preprocess(pixels) if self._phrase is None else None
+        clip = network.clip.preprocess(pixels) if self._phrase is None else None
+        return FrameInputs(sam=sam, beit=beit, clip=clip)
 
     def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> torch.Tensor:
         """Mask logits (B, 1, h, w) of B frames.
@@ -347,8 +353,7 @@ def compile_network(model: LoadedModel, batch_size: int) -> LoadedModel:
 
 def _try_out(model: LoadedModel) -> None:
     """Run the model once as `segment` will."""
-    heard = next(model.network.projector.parameters()).is_meta is False
-    segmenter = Segmenter(model, None if heard else "the")
+    segmenter = Segmenter(model, None if model.hears else "the")
     samples = np.zeros(segmenter.rate_hz, np.float32)
     window = AudioWindow(samples, index=0, rate_hz=segmenter.rate_hz)
     frames = [np.zeros((64, 64, 3), np.uint8)] * (model.compiled_for or 1)

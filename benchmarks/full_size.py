@@ -6,30 +6,16 @@ JSON object.
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import peak_rss_bytes, seconds
 
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.checkpoint import load_model
 from av2tsam_cli.model.text_sam import select
-
-
-def peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def seconds(step: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, once the device has caught up."""
-    began = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
 
 
 def time_frame(model: Av2tSam, device: torch.device) -> dict[str, float]:
@@ -64,7 +50,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
-    before = peak_bytes()
+    before = peak_rss_bytes()
     began = time.perf_counter()
     dtype = getattr(torch, options.dtype) if options.dtype else None
     model = load_model(options.file, device, dtype)
@@ -77,12 +63,12 @@ def main() -> None:
         "finite": finite,
         "load_s": loaded,
         "parameter_bytes": size,
-        "peak_rss_bytes": peak_bytes(),
-        "peak_rss_over_parameters": peak_bytes() / size,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_over_parameters": peak_rss_bytes() / size,
         "rss_before_bytes": before,
     }
     with torch.inference_mode():
-        measured |= {"seconds": time_frame(model, device), "peak_rss_run_bytes": peak_bytes()}
+        measured |= {"seconds": time_frame(model, device), "peak_rss_run_bytes": peak_rss_bytes()}
     print(json.dumps(measured))
 
 

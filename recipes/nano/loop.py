@@ -11,8 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-FAST_BF16 = torch.cpu._is_amx_tile_supported()
-"""Without matrix tiles, bfloat16 was no faster than float32 on any processor that was tried."""
+from av2tsam_cli.inference import choose_precision
+
+FAST_BF16 = choose_precision("auto", torch.device("cpu")) == "bf16"
+"""Whether this processor multiplies bfloat16 a good deal faster than float32."""
 
 
 @dataclass
