@@ -115,13 +115,17 @@ def plain_attention() -> Iterator[None]:
         yield
 
 
-def softmax_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-    """softmax(q kT / sqrt(c) + bias) v over (B, heads, tokens, c); a mask of truths hides keys."""
-    logits = (q / q.shape[-1] ** 0.5) @ k.transpose(-2, -1)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
+def softmax_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale q kT) v over (B, heads, tokens, c); a mask of truths hides keys."""
+    logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    if attn_mask is not None:
         logits = logits.masked_fill(~attn_mask, float("-inf"))
-    elif attn_mask is not None:
-        logits = logits + attn_mask
     return logits.softmax(dim=-1) @ v
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.model import recompute
+from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.config import Beit3Config
 
 # The first two rows of both position tables are never used (a habit of fairseq).
@@ -48,7 +49,7 @@ class MultiwayAttention(nn.Module):
             projection(tokens, split).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )  # (N, heads, V + L, D / heads) each
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        attended = attend(q, k, v, visible=visible)
         attended = attended.transpose(1, 2).flatten(2)
         result: Tensor = self.out_proj(self.inner_attn_ln(attended, split), split)
         return result

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.model.windows import from_windows, to_windows
 
@@ -81,10 +82,9 @@ class HieraBlock(nn.Module):
 
     def __init__(self, dim: int, dim_out: int, *, heads: int, window: int, shrinks: bool) -> None:
         super().__init__()
-        self.window = window
         self.shrinks = shrinks
         self.layer_norm1 = nn.LayerNorm(dim, eps=EPS)
-        self.attn = HieraAttention(dim, dim_out, heads=heads, shrinks=shrinks)
+        self.attn = HieraAttention(dim, dim_out, heads=heads, window=window, shrinks=shrinks)
         self.layer_norm2 = nn.LayerNorm(dim_out, eps=EPS)
         self.mlp = FeedForward(dim_out, dim_out * MLP_RATIO)
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
@@ -96,42 +96,38 @@ class HieraBlock(nn.Module):
         shortcut = tokens if self.proj is None else self.proj(normed)
         if self.shrinks:
             shortcut = pool(shortcut)
-        batch, height, width = shortcut.shape[:3]
-        if self.window:
-            windows = self.attn(to_windows(normed, self.window))
-            attended = from_windows(windows, batch, height, width)
-        else:
-            attended = self.attn(normed)
-        tokens = shortcut + attended
+        tokens = shortcut + self.attn(normed)
         result: Tensor = tokens + self.mlp(self.layer_norm2(tokens))
         return result
 
 
 class HieraAttention(nn.Module):
-    """Attention over (B, h, w, D); where it shrinks, each query is the largest of four."""
+    """Attention in windows; where it shrinks, each query is the largest of four."""
 
-    def __init__(self, dim: int, dim_out: int, *, heads: int, shrinks: bool) -> None:
+    def __init__(self, dim: int, dim_out: int, *, heads: int, window: int, shrinks: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.window = window
         self.shrinks = shrinks
         self.qkv = nn.Linear(dim, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, h, w, dim) to (B, h', w', dim_out)."""
+        """Tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 where it shrinks."""
         q, k, v = self.qkv(tokens).chunk(3, dim=-1)
+        of_keys = (self.window, self.window) if self.window else tokens.shape[1:3]
+        of_queries = of_keys
         if self.shrinks:
             q = pool(q)
-        pooled = q.shape
-        q, k, v = (self._split(part) for part in (q, k, v))
-        attended = F.scaled_dot_product_attention(q, k, v)
-        result: Tensor = self.proj(attended.transpose(1, 2).reshape(pooled))
+            of_queries = (of_keys[0] // QUERY_STRIDE, of_keys[1] // QUERY_STRIDE)
+        sizes = (of_queries, of_keys, of_keys)
+        windows = (
+            to_windows(part, size, self.heads, fill)
+            for part, size, fill in zip((q, k, v), sizes, self.qkv.bias.chunk(3), strict=True)
+        )
+        attended = from_windows(attend(*windows), of_queries, q.shape[:3])
+        result: Tensor = self.proj(attended)
         return result
-
-    def _split(self, tokens: Tensor) -> Tensor:
-        """(B, h, w, D) to (B, heads, h w, D / heads)."""
-        batch, height, width, _ = tokens.shape
-        return tokens.reshape(batch, height * width, self.heads, -1).transpose(1, 2)
 
 
 class FeedForward(nn.Module):

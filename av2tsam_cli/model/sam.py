@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.quiet import import_without_init
 from av2tsam_cli.embeddings.stem import ConvStem
 from av2tsam_cli.model import recompute
+from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
-from av2tsam_cli.model.windows import from_windows, to_windows
+from av2tsam_cli.model.windows import Size, from_windows, to_windows
 
 # The package's own __init__ imports its predictor, and with that all of torchvision.
 _modeling = import_without_init("segment_anything.modeling")
@@ -83,44 +83,31 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
 
 def run_block(block: Any, tokens: Tensor) -> Tensor:
     """One block of the package's encoder with fused attention. (N, g, g, D) to the same."""
-    normed = block.norm1(tokens)
-    if block.window_size > 0:
-        attended = _attend_in_windows(block.attn, normed, block.window_size)
-    else:
-        attended = attend(block.attn, normed)
-    tokens = tokens + attended
+    size = (block.window_size, block.window_size) if block.window_size else tokens.shape[1:3]
+    tokens = tokens + attend_in_windows(block.attn, block.norm1(tokens), size)
     result: Tensor = tokens + block.mlp(block.norm2(tokens))
     return result
 
 
-def _attend_in_windows(attention: Any, tokens: Tensor, side: int) -> Tensor:
-    """Attention inside side x side windows; padded cells are keys too, made of qkv's bias."""
-    batch, height, width, _ = tokens.shape
-    attended = attend(attention, to_windows(tokens, side))
-    return from_windows(attended, batch, height, width)
-
-
-def attend(attention: Any, tokens: Tensor) -> Tensor:
-    """Attention over (B, h, w, D) with decomposed relative positions.
+def attend_in_windows(attention: Any, tokens: Tensor, size: Size) -> Tensor:
+    """Attention over (N, g, g, D) in windows, with decomposed relative positions.
 
     SAM adds to the logit of a query and a key what the query says of the key's row, and what it
     says of its column. That is a dot product too, with a key that is one at its row and its column
     and zero elsewhere: appended to queries and keys it costs less than a bias of (h w)^2 values.
     """
-    batch, height, width, _ = tokens.shape
-    qkv = attention.qkv(tokens).view(batch, height * width, 3, attention.num_heads, -1)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, h w, c) each
+    parts = zip(attention.qkv(tokens).chunk(3, dim=-1), attention.qkv.bias.chunk(3), strict=True)
+    q, k, v = (to_windows(part, size, attention.num_heads, fill) for part, fill in parts)
     rows, columns = attention.rel_pos_h, attention.rel_pos_w
-    terms = relative_positions(q.unflatten(2, (height, width)), rows, columns).flatten(2, 3)
-    place = one_hot_cells(height, width, like=k)
-    attended = F.scaled_dot_product_attention(
+    terms = relative_positions(q.unflatten(2, size), rows, columns).flatten(2, 3)
+    place = one_hot_cells(*size, like=k)
+    attended = attend(
         torch.cat([q * attention.scale, terms], dim=-1),
         torch.cat([k, place.expand(*k.shape[:3], -1)], dim=-1),
-        F.pad(v, (0, height + width)),  # fused kernels want one width
+        v,
         scale=1.0,
     )
-    mixed = attended[..., : v.shape[-1]].transpose(1, 2).reshape(batch, height, width, -1)
-    result: Tensor = attention.proj(mixed)
+    result: Tensor = attention.proj(from_windows(attended, size, tokens.shape[:3]))
     return result
 
 

@@ -1,22 +1,51 @@
 """Cutting a grid of tokens into attention windows, as both SAMs do."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
-
-def to_windows(tokens: Tensor, side: int) -> Tensor:
-    """(N, h, w, D), padded with zeros on the right and below, to (N windows, side, side, D)."""
-    batch, height, width, dim = tokens.shape
-    down, right = -height % side, -width % side
-    padded = F.pad(tokens, (0, 0, 0, right, 0, down)) if down or right else tokens
-    rows, columns = padded.shape[1] // side, padded.shape[2] // side
-    windows = padded.reshape(batch, rows, side, columns, side, dim)
-    return windows.transpose(2, 3).flatten(0, 2)
+Size = tuple[int, int]
 
 
-def from_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """Undo `to_windows`: (N windows, side, side, D) to (N, height, width, D)."""
-    side = windows.shape[1]
-    rows, columns = -(-height // side), -(-width // side)
-    grid = windows.reshape(batch, rows, columns, side, side, -1).transpose(2, 3)
-    return grid.reshape(batch, rows * side, columns * side, -1)[:, :height, :width]
+def to_windows(tokens: Tensor, size: Size, heads: int, fill: Tensor) -> Tensor:
+    """Cut a grid of queries, keys or values into windows, head by head.
+
+    Both SAMs pad what goes into the projection to whole windows with zeros; what comes out there is
+    the projection's bias. Padding with that afterwards is the same and projects fewer tokens.
+
+    Args:
+        tokens: (N, h, w, heads * c).
+        size: Height and width of a window; the whole grid's for attention over all of it.
+        heads: Attention heads.
+        fill: What stands in cells beyond the grid, right and below, (heads * c,).
+
+    Returns:
+        (N windows, heads, height * width, c), contiguous.
+    """
+    batch, height, width, _ = tokens.shape
+    rows, columns = -(-height // size[0]), -(-width // size[1])
+    if (rows * size[0], columns * size[1]) != (height, width):
+        padded = tokens.new_empty(batch, rows * size[0], columns * size[1], tokens.shape[-1])
+        padded[:, :height, :width] = tokens
+        padded[:, height:], padded[:, :height, width:] = fill, fill
+        tokens = padded
+    cells = tokens.reshape(batch, rows, size[0], columns, size[1], heads, -1)
+    return cells.permute(0, 1, 3, 5, 2, 4, 6).flatten(0, 2).flatten(2, 3).contiguous()
+
+
+def from_windows(windows: Tensor, size: Size, grid: tuple[int, int, int]) -> Tensor:
+    """Put windows together again.
+
+    Args:
+        windows: (N windows, heads, height * width, c).
+        size: Height and width of a window.
+        grid: N, h and w; what lies beyond is dropped.
+
+    Returns:
+        (N, h, w, heads * c).
+    """
+    batch, height, width = grid
+    rows, columns = -(-height // size[0]), -(-width // size[1])
+    cells = windows.reshape(batch, rows, columns, windows.shape[1], *size, -1)
+    joined = cells.permute(0, 1, 4, 2, 5, 3, 6).reshape(
+        batch, rows * size[0], columns * size[1], -1
+    )
+    return joined[:, :height, :width]

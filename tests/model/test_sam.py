@@ -54,11 +54,12 @@ def test_a_vector_is_added_to_every_position_of_its_blocks_input() -> None:
 
 
 def test_windows_come_back_where_they_were() -> None:
-    tokens = torch.randn(2, 7, 10, 3)
-    windows = to_windows(tokens, 4)
-    assert windows.shape == (2 * 2 * 3, 4, 4, 3)
-    assert not windows[-1, 3:].any()  # padded below
-    assert torch.equal(from_windows(windows, 2, 7, 10), tokens)
+    tokens, fill = torch.randn(2, 7, 10, 6), torch.arange(6.0)
+    windows = to_windows(tokens, (4, 4), 2, fill)
+    assert windows.shape == (2 * 2 * 3, 2, 4 * 4, 3)
+    assert torch.equal(windows[0, 1, 5], tokens[0, 1, 1, 3:])
+    assert torch.equal(windows[-1, 1, -1], fill[3:])  # beyond the grid
+    assert torch.equal(from_windows(windows, (4, 4), (2, 7, 10)), tokens)
 
 
 def test_the_conv_stem_gives_the_same_grid() -> None:

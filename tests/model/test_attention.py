@@ -1,0 +1,38 @@
+"""Attention gives the same in every way that a device takes."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from av2tsam_cli.model import attention
+from av2tsam_cli.model.attention import attend
+
+
+def tokens(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape) + sum(shape)))
+
+
+@pytest.mark.parametrize("at_once", [7, 40, 300, 1 << 21])
+def test_bfloat16_in_pieces_of_any_size_is_attention(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "LOGITS_AT_ONCE", at_once)
+    q, k, v = tokens(2, 3, 8, 16), tokens(2, 3, 11, 16), tokens(2, 3, 11, 5)
+    expected = (q @ k.transpose(-1, -2) / 16**0.5).softmax(dim=-1) @ v
+    with torch.inference_mode():
+        attended = attend(*(part.bfloat16() for part in (q, k, v)))
+    torch.testing.assert_close(attended.float(), expected, atol=0.02, rtol=0.02)
+
+
+def test_narrow_values_and_a_scale_in_float32() -> None:
+    q, k, v = tokens(1, 2, 8, 16), tokens(1, 2, 8, 16), tokens(1, 2, 8, 4)
+    expected = (0.5 * q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+    torch.testing.assert_close(attend(q, k, v, scale=0.5), expected)
+
+
+def test_hidden_keys_count_for_nothing() -> None:
+    q, k, v = tokens(1, 2, 4, 8), tokens(1, 2, 4, 8), tokens(1, 2, 4, 8)
+    visible = torch.tensor([True, True, False, True])[None, None, None]
+    seen = [0, 1, 3]
+    expected = F.scaled_dot_product_attention(q, k[:, :, seen], v[:, :, seen])
+    torch.testing.assert_close(attend(q, k, v, visible=visible), expected)
