@@ -44,6 +44,9 @@ if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with a path is
     from av2tsam_cli.inference import FrameInputs, LoadedModel, Segmenter
     from av2tsam_cli.masks import BoolArray
 
+SMALL_PICTURE = 1280 * 720
+"""Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""
+
 log = logging.getLogger(__name__)
 
 
@@ -293,7 +296,7 @@ def segment_planned(
     """Do the work of one plan; what goes wrong on the way leaves nothing behind."""
     began_s = time.monotonic()
     tally = _Tally()
-    with closing(masked_frames(plan, model)) as masked, _open_writer(plan) as writer:
+    with closing(masked_frames(plan, model)) as masked, _open_writer(plan, model) as writer:
         for frame, mask in masked:
             writer.write(frame, mask)
             tally.add(frame, mask)
@@ -359,7 +362,8 @@ def _moments(plan: Plan, segmenter: Segmenter) -> Iterator[Moment]:
     """Every frame of a plan with the sound that serves it, unless a phrase does."""
     options = plan.options
     span = _Span(zero_s=plan.zero_s, start_s=options.start_s, stop_s=options.stop_s)
-    frames = read_frames(plan.info, stream=plan.video, **span)
+    threads = _codec_threads(plan, segmenter.model)
+    frames = read_frames(plan.info, stream=plan.video, threads=threads, **span)
     if options.text is not None:
         return mark_keys(look(frames), options.fps)
     windows: Iterable[AudioWindow] = ()
@@ -390,7 +394,16 @@ class _Span(TypedDict):
     stop_s: float | None
 
 
-def _open_writer(plan: Plan) -> Writer:
+def _codec_threads(plan: Plan, model: LoadedModel) -> int:
+    """Threads of the decoder and of the encoder; 0 for as many as suit them.
+
+    Beside a light network on the CPU more of them only take its cores away.
+    """
+    small = plan.video.width * plan.video.height <= SMALL_PICTURE
+    return 1 if small and model.light and model.device.type == "cpu" else 0
+
+
+def _open_writer(plan: Plan, model: LoadedModel) -> Writer:
     return open_writer(
         plan.target,
         plan.format,
@@ -401,6 +414,7 @@ def _open_writer(plan: Plan) -> Writer:
         start_s=plan.options.start_s,
         stop_s=plan.options.stop_s,
         overwrite=plan.options.overwrite,
+        threads=_codec_threads(plan, model),
     )
 
 

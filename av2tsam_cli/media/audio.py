@@ -75,7 +75,7 @@ def read_windows(
     zero_s = stream.start_s if zero_s is None else zero_s
     first = max(0, floor(start_s))
     begin = max(0, first - PREROLL_S)
-    frames = decode_from(info.path, stream.index, begin + zero_s, threads=False)
+    frames = decode_from(info.path, stream.index, begin + zero_s, threads=1)
     chunks = _contiguous(cast("Iterator[AudioFrame]", frames), begin + zero_s)
     windows = _cut(_resample(chunks, rate_hz), rate_hz)
     for index, samples in enumerate(windows, start=begin):

@@ -67,7 +67,7 @@ def frame_time_s(frame: VideoFrame | AudioFrame) -> float | None:
 
 
 def decode_from(
-    path: Path, index: int, from_s: float | None, *, threads: bool = True
+    path: Path, index: int, from_s: float | None, *, threads: int = 0
 ) -> Iterator[VideoFrame | AudioFrame]:
     """Decode one stream from the last point a decoder can start at before a time.
 
@@ -78,7 +78,7 @@ def decode_from(
         path: The file.
         index: Position of the stream among all streams of the file.
         from_s: Seconds on the file's own clock; None for the beginning.
-        threads: Whether the decoder may work ahead on threads.
+        threads: Threads of the decoder; 0 for as many as suit it.
 
     Raises:
         MediaError: The file cannot be opened, or too many packets in a row are damaged.
@@ -94,7 +94,7 @@ def decode_from(
 
 
 def _decode_after_seek(
-    path: Path, index: int, from_s: float, *, threads: bool
+    path: Path, index: int, from_s: float, *, threads: int
 ) -> Iterator[VideoFrame | AudioFrame]:
     """Frames from a point at or before a time; none where no seek can be trusted to lead there."""
     for margin_s in SEEK_MARGINS_S:
@@ -111,13 +111,13 @@ def _decode_after_seek(
                 return
 
 
-def _prepared(container: InputContainer, index: int, *, threads: bool) -> AvStream:
+def _prepared(container: InputContainer, index: int, *, threads: int) -> AvStream:
     stream = stream_at(container, index)
     for other in container.streams:
         if other is not stream:
             other.discard = Discard.all  # not even read from the disk, where the format allows
-    if threads:
-        stream.codec_context.thread_type = ThreadType.AUTO
+    stream.codec_context.thread_type = ThreadType.AUTO
+    stream.codec_context.thread_count = threads
     return stream
 
 

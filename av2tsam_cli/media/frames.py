@@ -38,6 +38,7 @@ def read_frames(
     zero_s: float | None = None,
     start_s: float = 0.0,
     stop_s: float | None = None,
+    threads: int = 0,
 ) -> Iterator[Frame]:
     """Frames with start_s <= time < stop_s, in presentation order, one at a time.
 
@@ -48,6 +49,7 @@ def read_frames(
             start of the stream where None.
         start_s: Seconds on the presentation clock.
         stop_s: Seconds on the presentation clock; the end of the stream where None.
+        threads: Threads of the decoder; 0 for as many as suit it.
 
     Raises:
         MediaError: The file cannot be read, is damaged over a long stretch, or ends before the
@@ -57,7 +59,7 @@ def read_frames(
     zero_s = stream.start_s if zero_s is None else zero_s
     convert = None
     index = 0
-    for frame, time_s in _timed(info, stream, zero_s, start_s):
+    for frame, time_s in _timed(info, stream, zero_s, start_s, threads):
         if time_s < start_s - TIME_TOLERANCE_S:
             continue
         if stop_s is not None and time_s >= stop_s - TIME_TOLERANCE_S:
@@ -68,13 +70,13 @@ def read_frames(
 
 
 def _timed(
-    info: MediaInfo, stream: VideoStream, zero_s: float, start_s: float
+    info: MediaInfo, stream: VideoStream, zero_s: float, start_s: float, threads: int
 ) -> Iterator[tuple[VideoFrame, float]]:
     """Frames with times that grow, whatever the file says."""
     step_s = float(1 / (stream.rate or ASSUMED_RATE))
     last_s = float("-inf")
     times = _Times()
-    for frame in decode_from(info.path, stream.index, start_s + zero_s):
+    for frame in decode_from(info.path, stream.index, start_s + zero_s, threads=threads):
         file_s = frame_time_s(frame)
         time_s = max(last_s, -step_s) + step_s if file_s is None else file_s - zero_s
         if time_s <= last_s:

@@ -99,7 +99,7 @@ def _video_streams(container: InputContainer) -> list[AvVideoStream]:
 def _describe_video(path: Path, stream: AvVideoStream) -> VideoStream | None:
     """A stream as displayed; None where not one frame can be decoded."""
     try:
-        frame = next(decode_from(path, stream.index, None, threads=False), None)
+        frame = next(decode_from(path, stream.index, None, threads=1), None)
     except MediaError:
         return None
     if not isinstance(frame, VideoFrame):

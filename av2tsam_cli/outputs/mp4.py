@@ -58,11 +58,12 @@ class OverlayVideo:
         start_s: float = 0.0,
         stop_s: float | None = None,
         overwrite: bool = False,
+        threads: int = 0,
         style: OverlayStyle = DEFAULT_STYLE,
     ) -> None:
         self.target, self.info, self.video, self.audio = target, info, video, audio
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
-        self.overwrite, self.style = overwrite, style
+        self.overwrite, self.threads, self.style = overwrite, threads, style
         self.outputs: tuple[Path, ...] = (target,)
         self._part = staging_path(target)
         self._made: list[Path] = []
@@ -154,7 +155,7 @@ class OverlayVideo:
         context.time_base = self._tick
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        context.thread_type = ThreadType.AUTO
+        context.thread_type, context.thread_count = ThreadType.AUTO, self.threads
         return stream
 
     def _add_sound(self, source: InputContainer, audio: AudioStream) -> SoundTrack:

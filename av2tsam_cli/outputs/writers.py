@@ -48,6 +48,7 @@ def open_writer(
     start_s: float = 0.0,
     stop_s: float | None = None,
     overwrite: bool = False,
+    threads: int = 0,
 ) -> Writer:
     """The writer of a format; nothing is touched before it is entered.
 
@@ -61,6 +62,7 @@ def open_writer(
         start_s: The presentation time that becomes time 0 of the output.
         stop_s: The presentation time at which the sound ends; None for its own end.
         overwrite: Whether an existing result may be replaced.
+        threads: Threads of a video's encoder; 0 for as many as suit it.
     """
     path = output_path(target, format, info.path)
     if format == "masks":
@@ -76,6 +78,7 @@ def open_writer(
         start_s=start_s,
         stop_s=stop_s,
         overwrite=overwrite,
+        threads=threads,
     )
 
 
