@@ -60,7 +60,7 @@ class SegmentOptions:
     stop_s: float | None = None
     """Seconds of the presentation at which to end; None for the end of the video."""
     fps: Fraction | None = None
-    """Masks made per second; the frames between them are interpolated. None: every frame."""
+    """Masks the network makes per second; those between follow what moves. None: every frame."""
     threshold: float = 0.5
     """Probability above which a pixel belongs to the mask."""
     silence_dbfs: float | None = SILENCE_DBFS

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from av2tsam_cli.motion import KeyFrame, between
 from av2tsam_cli.values import AudioWindow, Frame
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ def logits_over_time(
 ) -> Generator[tuple[Frame, torch.Tensor | None], None, None]:
     """Give every frame logits, though the network made them for key frames only.
 
-    Between two keys of one stretch the logits go linearly from the one to the other. After the last
-    key of a stretch they are held: another second has another sound, and where nothing is heard
+    Between two keys of one stretch the logits of both follow what moves, by optical flow. After the
+    last key of a stretch its own do: another second has another sound, and where nothing is heard
     the mask is empty. Frames wait here for the next key, for less than a second of video.
 
     Args:
@@ -116,15 +117,16 @@ def logits_over_time(
     Yields:
         Every frame in order with its logits (1, h, w), or None where nothing is looked for.
     """
-    key: tuple[Moment, torch.Tensor] | None = None
+    key: KeyFrame | None = None
     waiting: list[Moment] = []
     for moment, logits in decoded:
         if moment.stretch is not None and logits is None:
             waiting.append(moment)
             continue
-        yield from _between(key, waiting, (moment, logits))
-        waiting = []
-        key = None if logits is None else (moment, logits)
+        upcoming = None if logits is None else KeyFrame(moment.frame, logits)
+        ended = any(other.stretch != moment.stretch for other in waiting)
+        yield from _between(key, waiting, None if ended else upcoming)
+        key, waiting = upcoming, []
         yield moment.frame, logits
     yield from _between(key, waiting, None)
 
@@ -144,24 +146,9 @@ def _joins(group: list[Moment], moment: Moment, size: int) -> bool:
 
 
 def _between(
-    key: tuple[Moment, torch.Tensor] | None,
-    waiting: Sequence[Moment],
-    upcoming: tuple[Moment, torch.Tensor | None] | None,
-) -> Generator[tuple[Frame, torch.Tensor | None], None, None]:
+    before: KeyFrame | None, waiting: Sequence[Moment], after: KeyFrame | None
+) -> Generator[tuple[Frame, torch.Tensor], None, None]:
     for moment in waiting:
-        if key is None:
+        if before is None:
             raise ValueError("the first frame of a stretch must be a key")
-        yield moment.frame, _at(moment, key, upcoming)
-
-
-def _at(
-    moment: Moment,
-    key: tuple[Moment, torch.Tensor],
-    upcoming: tuple[Moment, torch.Tensor | None] | None,
-) -> torch.Tensor:
-    before, logits = key
-    if upcoming is None or upcoming[1] is None or upcoming[0].stretch != before.stretch:
-        return logits
-    span_s = upcoming[0].frame.time_s - before.frame.time_s
-    share = (moment.frame.time_s - before.frame.time_s) / span_s if span_s > 0 else 0.0
-    return logits + share * (upcoming[1] - logits)
+        yield moment.frame, between(moment.frame, before, after)

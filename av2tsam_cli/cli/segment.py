@@ -133,8 +133,8 @@ def segment(
         typer.Option(
             parser=rate,
             metavar="RATE",
-            help="Masks per second that the network makes. In between, logits are interpolated "
-            "linearly; at the end of a second of sound they are held.",
+            help="Masks per second that the network makes. In between, they follow what moves, by "
+            "optical flow.",
             show_default="every frame",
             rich_help_panel=EXPERT,
         ),
