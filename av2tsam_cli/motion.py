@@ -1,10 +1,11 @@
-"""What moves from frame to frame: where each point of a frame was in the key frames around it.
+"""What moves from frame to frame: whether anything does, and from where to where.
 
 Arrays in, arrays out: nothing here knows of networks or files.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 SIDE_PX = 256
 """Side of the grey squares between which flow is found; the largest grid of logits is as fine."""
+SAMPLED_PX = 180
+"""About how many rows or columns of a frame's shorter side are compared; the rest is left out."""
+BLOCKS = 32
+"""Blocks across and down in which frames are compared: what moves in one of them counts."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,24 @@ def between(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> torch.Ten
     if after is not None:
         values += _share(frame, before, after) * (_carried(after, grey) - values)
     return before.logits.new_tensor(values[None])
+
+
+def difference(a: UInt8Array, b: UInt8Array) -> float:
+    """How much two pictures differ where they differ most, in levels of 0 to 255.
+
+    It is the largest, over BLOCKS x BLOCKS blocks of the picture and the three colours, of the mean
+    absolute difference: noise all over the picture counts little, a small thing that moves a lot.
+
+    Args:
+        a: Pixels, uint8, (H, W, 3), RGB.
+        b: The same; infinitely different where its size is.
+    """
+    if a.shape != b.shape:
+        return math.inf
+    step = max(1, min(a.shape[:2]) // SAMPLED_PX)
+    differing = cv2.absdiff(a[::step, ::step], b[::step, ::step]).astype(np.float32)
+    means = cv2.resize(differing, (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA)
+    return round(float(means.max()), 3)  # a mean of twos is 2 and no hair more
 
 
 def _grey(frame: Frame) -> UInt8Array:

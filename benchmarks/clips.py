@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,13 @@ SIZE, RATE, RATE_HZ = (640, 360), 25, 16_000
 class Run:
     """One video segmented one way."""
 
-    masks: list[BoolArray]
+    masks: list[BoolArray] = field(default_factory=list)
     """The mask of every frame, (H, W)."""
-    wall_s: float
+    followed: list[bool] = field(default_factory=list)
+    """Which of the frames are between keys."""
+    repeats: list[bool] = field(default_factory=list)
+    """Which of them repeat a key."""
+    wall_s: float = 0.0
     """Seconds that they took: decoding is in it, drawing and encoding are not."""
 
 
@@ -48,10 +52,14 @@ def write(path: Path, scene: Scene, frames: Iterable[UInt8Array], *, crf: int = 
 def segment(video: Path, model: LoadedModel, **options: Any) -> Run:
     """The masks of a video by the pipeline that `segment` runs, and the time they took."""
     plan = plan_video(video, video.parent, SegmentOptions(format="masks", **options))
-    began_s = time.perf_counter()
+    run, began_s = Run(), time.perf_counter()
     with closing(masked_frames(plan, model)) as masked:
-        masks = [mask for _, mask in masked]
-    return Run(masks, time.perf_counter() - began_s)
+        for moment, mask in masked:
+            run.masks.append(mask)
+            run.repeats.append(moment.repeats)
+            between_keys = moment.stretch is not None and not moment.key and not moment.repeats
+            run.followed.append(between_keys)
+    return replace(run, wall_s=time.perf_counter() - began_s)
 
 
 def ious(found: Sequence[BoolArray], wanted: Sequence[BoolArray]) -> list[float]:

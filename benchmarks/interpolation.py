@@ -15,11 +15,13 @@ frame those by flow are made, decoding included, drawing and encoding not.
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import compress
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 from clips import RATE, SIZE, Run, drawn_scene, ious, segment, write
@@ -53,10 +55,12 @@ def main() -> None:
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with TemporaryDirectory() as folder:
         for video, group in videos(Path(folder), args.scenes):
-            every = segment(video, model, stop_s=args.seconds)
+            every = segment(video, model, reuse=None, stop_s=args.seconds)
             for rate in rates:
                 result = compare(video, model, every, fps=rate, stop_s=args.seconds)
-                print(json.dumps({"video": video.stem, "fps": str(rate), **means(result)}))
+                print(
+                    json.dumps({"video": video.stem, "fps": str(rate), **means(result)}), flush=True
+                )
                 for name, values in result.items():
                     found[str(rate)][name if name == "speed" else group + name] += values
     asked = {"precision": model.precision, "scenes": args.scenes, "seconds": args.seconds}
@@ -80,32 +84,16 @@ def videos(folder: Path, scenes: int) -> Iterator[tuple[Path, str]]:
         yield write(folder / f"fast{index}.mp4", scene, frames), "fast_"
 
 
-def compare(
-    video: Path, model: LoadedModel, every: Run, **options: object
-) -> dict[str, list[float]]:
+def compare(video: Path, model: LoadedModel, every: Run, **options: Any) -> dict[str, list[float]]:
     """IoUs of the frames between keys, made each way, and the speed by flow."""
     result: dict[str, list[float]] = {}
     for name, way in {"flow": between, "linear": linear, "hold": hold}.items():
-        asked: list[int] = []
-        with patch.object(schedule, "between", noting(way, asked)):
-            run = segment(video, model, **options)
-        agreement = ious(run.masks, every.masks)
-        result[name] = [agreement[index] for index in asked]
+        with patch.object(schedule, "between", way):
+            run = segment(video, model, reuse=None, **options)
+        result[name] = list(compress(ious(run.masks, every.masks), run.followed))
         if name == "flow":
             result["speed"] = [every.wall_s / run.wall_s]
     return result
-
-
-def noting(
-    way: Callable[[Frame, KeyFrame, KeyFrame | None], Tensor], asked: list[int]
-) -> Callable[[Frame, KeyFrame, KeyFrame | None], Tensor]:
-    """The same way, with the indices of the frames that it is asked for noted."""
-
-    def noted(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> Tensor:
-        asked.append(frame.index)
-        return way(frame, before, after)
-
-    return noted
 
 
 def linear(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> Tensor:

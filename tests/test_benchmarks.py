@@ -66,6 +66,15 @@ def test_masks_between_keys_against_masks_at_every_frame(last_line: LastLine) ->
     assert is_positive(found["speed"])
 
 
+def test_masks_of_frames_that_repeat_against_masks_at_every_frame(last_line: LastLine) -> None:
+    words = ("--reuse", "1", "--scenes", "1", "--seconds", "1", "--device", "cpu")
+    found = last_line("reuse.py", *words)["reuse"]["1"]
+    assert found.keys() == {"slides", "tripod", "doubled", "still_camera", "moving"}
+    assert all(of["least_iou"] >= 0.99 and is_positive(of["speed"]) for of in found.values())
+    assert found["slides"]["skipped"] > 0.5
+    assert found["moving"]["skipped"] == 0
+
+
 def test_wait_at_the_start(last_line: LastLine) -> None:
     result = last_line("startup.py", "--runs", "1", "--first-frames", "1")
     assert is_positive(result["help_over_python"], result["first_frame_s"])

@@ -91,6 +91,6 @@ def test_a_stream_of_frames_follows_the_disc_to_its_end() -> None:
             frame = Frame(picture(centre_x), k / 7, k)
             yield Moment(frame, None, stretch, key=made is not None), made
 
-    for frame, found in logits_over_time(decoded()):
+    for moment, found in logits_over_time(decoded()):
         assert found is not None
-        assert iou(mask_of(found), disc(80 + 8 * frame.index)) >= 0.9
+        assert iou(mask_of(found), disc(80 + 8 * moment.frame.index)) >= 0.9

@@ -22,6 +22,7 @@ from av2tsam_cli.cli.options import (
     Quiet,
     decibels,
     expand,
+    levels,
     new_app,
     probability,
     rate,
@@ -158,6 +159,17 @@ def segment(
             rich_help_panel=EXPERT,
         ),
     ] = -60.0,
+    reuse: Annotated[
+        float | None,
+        typer.Option(
+            parser=levels,
+            metavar="LEVELS",
+            help="A frame gets the mask of the last one that the network saw in the same second if "
+            "no block of the picture (of 32 x 32) differs by more on average, in levels of 0 to "
+            "255; off: every frame is looked at.",
+            rich_help_panel=EXPERT,
+        ),
+    ] = 1.0,
     precision: Precision = "auto",
     batch_size: BatchSize = None,
     compiled: Annotated[
@@ -193,6 +205,7 @@ def segment(
             fps=fps,
             threshold=threshold,
             silence_dbfs=silence_dbfs,
+            reuse=reuse,
             audio_stream=audio_stream,
             require_audio=require_audio,
             batch_size=batch_size,
