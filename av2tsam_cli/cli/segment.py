@@ -164,9 +164,9 @@ def segment(
         typer.Option(
             parser=levels,
             metavar="LEVELS",
-            help="A frame gets the mask of the last one that the network saw in the same second if "
-            "no block of the picture (of 32 x 32) differs by more on average, in levels of 0 to "
-            "255; off: every frame is looked at.",
+            help="Frames that differ by no more than this from the last one that the network saw in "
+            "the same second get its mask: levels of 0 to 255, on average over every block of the "
+            "picture (of 32 x 32); off: every frame is looked at.",
             rich_help_panel=EXPERT,
         ),
     ] = 1.0,
