@@ -164,8 +164,8 @@ def segment(
         typer.Option(
             parser=levels,
             metavar="LEVELS",
-            help="Frames that differ by no more than this from the last one that the network saw in "
-            "the same second get its mask: levels of 0 to 255, on average over every block of the "
+            help="Frames that differ by no more than this from the last that the network saw in "
+            "that second get its mask: levels of 0 to 255, on average over every block of the "
             "picture (of 32 x 32); off: every frame is looked at.",
             rich_help_panel=EXPERT,
         ),
