@@ -27,6 +27,7 @@ from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.mp4 import CONTAINERS
 from av2tsam_cli.outputs.writers import Format, Writer, check_target, open_writer
 from av2tsam_cli.schedule import (
+    REUSE_LEVELS,
     SILENCE_DBFS,
     Moment,
     batches,
@@ -34,9 +35,10 @@ from av2tsam_cli.schedule import (
     logits_over_time,
     look,
     mark_keys,
+    mark_repeats,
 )
 from av2tsam_cli.threads import run_ahead
-from av2tsam_cli.values import AudioStream, AudioWindow, Frame, MediaInfo, VideoStream
+from av2tsam_cli.values import AudioStream, AudioWindow, MediaInfo, VideoStream
 
 if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with a path is said before that
     import torch
@@ -63,7 +65,10 @@ class SegmentOptions:
     stop_s: float | None = None
     """Seconds of the presentation at which to end; None for the end of the video."""
     fps: Fraction | None = None
-    """Masks made per second; the frames between them are interpolated. None: every frame."""
+    """Masks the network makes per second; those between follow what moves. None: every frame."""
+    reuse: float | None = REUSE_LEVELS
+    """Frames that differ by no more than this from the last one that the network saw in the same
+    second have its mask: levels of 0 to 255, by `motion.difference`. None: none do."""
     threshold: float = 0.5
     """Probability above which a pixel belongs to the mask."""
     silence_dbfs: float | None = SILENCE_DBFS
@@ -95,6 +100,8 @@ class SegmentOptions:
             raise UsageError(f"--fps {self.fps}: must be above 0")
         if not 0.0 < self.threshold < 1.0:
             raise UsageError(f"--threshold {self.threshold:g}: must lie between 0 and 1")
+        if self.reuse is not None and not 0.0 <= self.reuse <= 255.0:
+            raise UsageError(f"--reuse {self.reuse:g}: must lie between 0 and 255")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: must be 1 or more")
 
@@ -147,6 +154,8 @@ class SegmentResult:
     """The file or the folder that was written."""
     frames: int
     """Frames written."""
+    frames_computed: int
+    """Frames whose mask the network made; the others follow them, repeat them or are silent."""
     duration_s: float
     """Seconds of video that they cover."""
     model: str
@@ -297,9 +306,9 @@ def segment_planned(
     began_s = time.monotonic()
     tally = _Tally()
     with closing(masked_frames(plan, model)) as masked, _open_writer(plan, model) as writer:
-        for frame, mask in masked:
-            writer.write(frame, mask)
-            tally.add(frame, mask)
+        for moment, mask in masked:
+            writer.write(moment.frame, mask)
+            tally.add(moment, mask)
             if progress is not None:
                 progress(tally.frames)
         if not tally.frames:
@@ -309,6 +318,7 @@ def segment_planned(
         text=plan.options.text,
         outputs=writer.outputs,
         frames=tally.frames,
+        frames_computed=tally.computed,
         duration_s=tally.duration_s(plan.video.rate),
         model=model.name,
         device=model.device.type,
@@ -319,7 +329,9 @@ def segment_planned(
     )
 
 
-def masked_frames(plan: Plan, model: LoadedModel) -> Generator[tuple[Frame, BoolArray], None, None]:
+def masked_frames(
+    plan: Plan, model: LoadedModel
+) -> Generator[tuple[Moment, BoolArray], None, None]:
     """Every frame of a plan in order, with its mask (H, W) at the frame's own size."""
     from av2tsam_cli.inference import Segmenter, own_threads
     from av2tsam_cli.masks import native_masks
@@ -330,13 +342,13 @@ def masked_frames(plan: Plan, model: LoadedModel) -> Generator[tuple[Frame, Bool
     decoded = run_ahead(_decoded(prepared, segmenter), depth=size, name="network")
     threshold, resize = plan.options.threshold, model.network.text_sam.resize
     with own_threads(1), closing(decoded):
-        for frame, logits in logits_over_time(decoded):
-            height, width = frame.rgb.shape[:2]
+        for moment, logits in logits_over_time(decoded):
+            height, width = moment.frame.rgb.shape[:2]
             if logits is None:
                 mask = np.zeros((height, width), dtype=np.bool_)
             else:
                 (mask,) = native_masks(logits[None], [(height, width)], threshold, resize=resize)
-            yield frame, mask
+            yield moment, mask
 
 
 @dataclass(frozen=True)
@@ -365,11 +377,12 @@ def _moments(plan: Plan, segmenter: Segmenter) -> Iterator[Moment]:
     threads = _codec_threads(plan, segmenter.model)
     frames = read_frames(plan.info, stream=plan.video, threads=threads, **span)
     if options.text is not None:
-        return mark_keys(look(frames), options.fps)
+        return mark_repeats(mark_keys(look(frames), options.fps), options.reuse)
     windows: Iterable[AudioWindow] = ()
     if plan.audio is not None:
         windows = read_windows(plan.info, rate_hz=segmenter.rate_hz, stream=plan.audio, **span)
-    return mark_keys(hear(frames, windows, options.silence_dbfs), options.fps)
+    heard = hear(frames, windows, options.silence_dbfs)
+    return mark_repeats(mark_keys(heard, options.fps), options.reuse)
 
 
 def _decoded(
@@ -423,17 +436,19 @@ class _Tally:
     """Counts over the frames of one video."""
 
     frames: int = 0
+    computed: int = 0
     with_mask: int = 0
     area: float = 0.0
     first_s: float = 0.0
     last_s: float = 0.0
 
-    def add(self, frame: Frame, mask: BoolArray) -> None:
+    def add(self, moment: Moment, mask: BoolArray) -> None:
         """Count one frame."""
         covered = int(np.count_nonzero(mask))
-        self.first_s = self.first_s if self.frames else frame.time_s
-        self.last_s = frame.time_s
+        self.last_s = moment.frame.time_s
+        self.first_s = self.first_s if self.frames else self.last_s
         self.frames += 1
+        self.computed += moment.key
         self.with_mask += covered > 0
         self.area += covered / mask.size
 

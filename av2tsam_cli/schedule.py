@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from av2tsam_cli.motion import KeyFrame, between, difference
 from av2tsam_cli.values import AudioWindow, Frame
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 SILENCE_DBFS = -60.0
 """Default level below which a second of sound counts as silent."""
+REUSE_LEVELS = 1.0
+"""Default difference, in levels of 0 to 255, within which frames of one stretch have one mask."""
 CLOCK_SLACK_S = 1e-6
 """Seconds by which a float time may fall short of the tick that it stands for."""
 
@@ -35,6 +38,8 @@ class Moment:
     where there is nothing to look for: the mask is empty."""
     key: bool
     """Whether the network makes this frame's mask. Always False without a stretch."""
+    repeats: bool = False
+    """Whether its picture is that of the last key of its stretch: so is its mask."""
 
 
 def hear(
@@ -85,6 +90,31 @@ def mark_keys(moments: Iterable[Moment], rate: Fraction | None) -> Generator[Mom
         last = slot
 
 
+def mark_repeats(
+    moments: Iterable[Moment], tolerance: float | None
+) -> Generator[Moment, None, None]:
+    """Make keys that look like the last key of their stretch into repeats of it.
+
+    A frame is compared with the last one that stayed a key, and not with its neighbour: slow
+    changes add up until they count.
+
+    Args:
+        moments: Every frame, in order, with the keys marked.
+        tolerance: Largest `difference` that counts as none, in levels of 0 to 255; with None there
+            are no repeats.
+    """
+    if tolerance is None:
+        yield from moments
+        return
+    last: Moment | None = None
+    for moment in moments:
+        if moment.key and last is not None and _repeats(moment, last, tolerance):
+            yield replace(moment, key=False, repeats=True)
+            continue
+        last = moment if moment.key else last
+        yield moment
+
+
 def batches(moments: Iterable[Moment], size: int) -> Iterator[list[Moment]]:
     """Group consecutive moments: at most `size` keys, at most twice as many frames in all.
 
@@ -103,12 +133,13 @@ def batches(moments: Iterable[Moment], size: int) -> Iterator[list[Moment]]:
 
 def logits_over_time(
     decoded: Iterable[tuple[Moment, torch.Tensor | None]],
-) -> Generator[tuple[Frame, torch.Tensor | None], None, None]:
+) -> Generator[tuple[Moment, torch.Tensor | None], None, None]:
     """Give every frame logits, though the network made them for key frames only.
 
-    Between two keys of one stretch the logits go linearly from the one to the other. After the last
-    key of a stretch they are held: another second has another sound, and where nothing is heard
-    the mask is empty. Frames wait here for the next key, for less than a second of video.
+    Repeats have those of the key that they repeat, and are like keys to others: between two keys of
+    one stretch the logits of both follow what moves, by optical flow. After the last key of a
+    stretch its own do: another second has another sound, and where nothing is heard the mask is
+    empty. Frames wait here for the next key, for less than a second of video.
 
     Args:
         decoded: Every frame in order, with the logits (1, h, w) of the keys and None for others.
@@ -116,21 +147,29 @@ def logits_over_time(
     Yields:
         Every frame in order with its logits (1, h, w), or None where nothing is looked for.
     """
-    key: tuple[Moment, torch.Tensor] | None = None
+    key: KeyFrame | None = None
     waiting: list[Moment] = []
-    for moment, logits in decoded:
+    for moment, made in decoded:
+        logits = key.logits if moment.repeats and key is not None else made
         if moment.stretch is not None and logits is None:
             waiting.append(moment)
             continue
-        yield from _between(key, waiting, (moment, logits))
-        waiting = []
-        key = None if logits is None else (moment, logits)
-        yield moment.frame, logits
+        upcoming = None if logits is None else KeyFrame(moment.frame, logits)
+        ended = any(other.stretch != moment.stretch for other in waiting)
+        yield from _between(key, waiting, None if ended else upcoming)
+        key, waiting = upcoming, []
+        yield moment, logits
     yield from _between(key, waiting, None)
 
 
 def _silent(window: AudioWindow, silence_dbfs: float | None) -> bool:
     return silence_dbfs is not None and window.level_dbfs < silence_dbfs
+
+
+def _repeats(moment: Moment, key: Moment, tolerance: float) -> bool:
+    if moment.stretch != key.stretch:
+        return False
+    return difference(moment.frame.rgb, key.frame.rgb) <= tolerance
 
 
 def _joins(group: list[Moment], moment: Moment, size: int) -> bool:
@@ -144,24 +183,9 @@ def _joins(group: list[Moment], moment: Moment, size: int) -> bool:
 
 
 def _between(
-    key: tuple[Moment, torch.Tensor] | None,
-    waiting: Sequence[Moment],
-    upcoming: tuple[Moment, torch.Tensor | None] | None,
-) -> Generator[tuple[Frame, torch.Tensor | None], None, None]:
+    before: KeyFrame | None, waiting: Sequence[Moment], after: KeyFrame | None
+) -> Generator[tuple[Moment, torch.Tensor], None, None]:
     for moment in waiting:
-        if key is None:
+        if before is None:
             raise ValueError("the first frame of a stretch must be a key")
-        yield moment.frame, _at(moment, key, upcoming)
-
-
-def _at(
-    moment: Moment,
-    key: tuple[Moment, torch.Tensor],
-    upcoming: tuple[Moment, torch.Tensor | None] | None,
-) -> torch.Tensor:
-    before, logits = key
-    if upcoming is None or upcoming[1] is None or upcoming[0].stretch != before.stretch:
-        return logits
-    span_s = upcoming[0].frame.time_s - before.frame.time_s
-    share = (moment.frame.time_s - before.frame.time_s) / span_s if span_s > 0 else 0.0
-    return logits + share * (upcoming[1] - logits)
+        yield moment, between(moment.frame, before, after)

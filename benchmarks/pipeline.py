@@ -59,8 +59,10 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         video, out = Path(folder) / "video.mp4", Path(folder) / "overlay.mp4"
         write_video(video, args.seconds, size=(width, height), rate=args.rate)
-        # Every second goes through the network, however quiet.
-        options = SegmentOptions(batch_size=args.batch, silence_dbfs=None, overwrite=True)
+        # Every frame goes through the network, however quiet or still.
+        options = SegmentOptions(
+            batch_size=args.batch, silence_dbfs=None, reuse=None, overwrite=True
+        )
         plan = plan_video(video, out, options)
         result = compare(plan, model, args.runs)
     asked = {"preset": args.preset, "precision": model.precision, "size": args.size}

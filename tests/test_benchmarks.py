@@ -58,6 +58,23 @@ def test_pipeline_against_its_halves(last_line: LastLine) -> None:
     assert 0 <= result["network_waits"] <= 1
 
 
+def test_masks_between_keys_against_masks_at_every_frame(last_line: LastLine) -> None:
+    words = ("--fps", "5", "--scenes", "1", "--seconds", "1", "--device", "cpu")
+    found = last_line("interpolation.py", *words)["fps"]["5"]
+    assert found["hold"] < found["linear"] < found["flow"] < 1
+    assert found["fast_hold"] < found["fast_linear"] < found["fast_flow"] < 1
+    assert is_positive(found["speed"])
+
+
+def test_masks_of_frames_that_repeat_against_masks_at_every_frame(last_line: LastLine) -> None:
+    words = ("--reuse", "1", "--scenes", "1", "--seconds", "1", "--device", "cpu")
+    found = last_line("reuse.py", *words)["reuse"]["1"]
+    assert found.keys() == {"slides", "tripod", "doubled", "still_camera", "moving"}
+    assert all(of["least_iou"] >= 0.99 and is_positive(of["speed"]) for of in found.values())
+    assert found["slides"]["skipped"] > 0.5
+    assert found["moving"]["skipped"] == 0
+
+
 def test_wait_at_the_start(last_line: LastLine) -> None:
     result = last_line("startup.py", "--runs", "1", "--first-frames", "1")
     assert is_positive(result["help_over_python"], result["first_frame_s"])

@@ -1,11 +1,21 @@
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
-from av2tsam_cli.schedule import Moment, batches, hear, logits_over_time, look, mark_keys
+from av2tsam_cli.schedule import (
+    Moment,
+    batches,
+    hear,
+    logits_over_time,
+    look,
+    mark_keys,
+    mark_repeats,
+)
 from av2tsam_cli.values import AudioWindow, Frame
 
 RATE_HZ = 100
@@ -90,6 +100,60 @@ def test_a_phrase_is_looked_for_in_every_frame_and_at_a_rate_at_least_once_a_sec
     assert keys == [0.0, 1.0, 2.0]
 
 
+def repeats(pictures: Iterable[npt.NDArray[np.uint8]], tolerance: float | None) -> list[int]:
+    """Indices of the frames, ten a second, that get the mask of an earlier one."""
+    shown = (Frame(picture, k / 10, k) for k, picture in enumerate(pictures))
+    every = list(mark_repeats(hear(shown, [window(k) for k in range(4)], None), tolerance))
+    assert all(moment.key != moment.repeats for moment in every)
+    return [moment.frame.index for moment in every if moment.repeats]
+
+
+def grey(*levels: int) -> Iterator[npt.NDArray[np.uint8]]:
+    return (np.full((90, 160, 3), level, np.uint8) for level in levels)
+
+
+def test_frames_that_look_the_same_are_repeats_until_another_second_sounds() -> None:
+    assert repeats(grey(*[7] * 22), 0) == [*range(1, 10), *range(11, 20), 21]
+    assert repeats(grey(7, 8, 8, 7), 0) == [2]
+    assert repeats(grey(7, 7), None) == []
+
+
+def test_for_a_phrase_repeats_go_on_through_the_seconds() -> None:
+    found = mark_repeats(look(frames([0.0, 0.9, 1.0, 2.5])), 0)
+    assert [moment.key for moment in found] == [True, False, False, False]
+
+
+def test_a_difference_within_the_tolerance_counts_as_none() -> None:
+    assert repeats(grey(10, 12, 8, 13, 12), 2) == [1, 2, 4]
+
+
+def test_a_slow_fade_is_noticed_as_soon_as_it_is_beyond_the_tolerance() -> None:
+    assert repeats(grey(10, 11, 12, 13, 14, 15, 16), 2) == [1, 2, 4, 5]
+
+
+def test_a_small_thing_that_moves_is_noticed_and_noise_is_not() -> None:
+    rng = np.random.default_rng(0)
+
+    def shown(x: int) -> npt.NDArray[np.uint8]:
+        picture = rng.normal(100, 1, (360, 640, 3))
+        picture[200:212, x : x + 12] += 60
+        return picture.round().astype(np.uint8)
+
+    assert repeats((shown(x) for x in (300, 300, 303, 303)), 2) == [1, 3]
+
+
+def test_another_size_is_another_picture() -> None:
+    sizes = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 12, 3), np.uint8)]
+    assert repeats(sizes, 255) == []
+
+
+def test_at_a_rate_only_what_would_be_a_key_can_be_a_repeat() -> None:
+    heard = hear(frames(k / 10 for k in range(10)), [window(0)], None)
+    marked = list(mark_repeats(mark_keys(heard, Fraction(5)), 0))
+    assert [moment.frame.index for moment in marked if moment.key] == [0]
+    assert [moment.frame.index for moment in marked if moment.repeats] == [2, 4, 6, 8]
+
+
 def test_batches_hold_at_most_size_keys_and_keep_the_order() -> None:
     times_s = [k / 10 for k in range(10)]
     every = list(hear(frames(times_s), [window(0)], None))
@@ -119,7 +183,7 @@ def over_time(*rows: tuple[float, int | None, float | None]) -> list[float | Non
         for moment, (_, _, logit) in zip(plan, rows, strict=True)
     )
     result = list(logits_over_time(decoded))
-    assert [frame.index for frame, _ in result] == list(range(len(rows)))
+    assert [moment.frame.index for moment, _ in result] == list(range(len(rows)))
     return [None if logits is None else float(logits.mean()) for _, logits in result]
 
 
@@ -146,3 +210,11 @@ def test_for_a_phrase_logits_go_on_through_the_seconds() -> None:
 def test_no_mask_bleeds_into_silence() -> None:
     rows = ((0.8, 0, 2.0), (0.9, 0, None), (1.0, None, None), (2.0, 2, 3.0))
     assert over_time(*rows) == [2.0, 2.0, None, 3.0]
+
+
+def test_a_repeat_has_the_logits_of_its_key_and_frames_before_it_go_by_both() -> None:
+    plan = moments((0.0, 0, True), (0.1, 0, False), (0.2, 0, False), (0.4, 0, True))
+    plan[2] = replace(plan[2], repeats=True)
+    key, last = torch.full((1, 2, 2), 2.0), torch.full((1, 2, 2), -2.0)
+    found = logits_over_time(zip(plan, (key, None, None, last), strict=True))
+    assert [float(made.mean()) for _, made in found if made is not None] == [2.0, 2.0, 2.0, -2.0]

@@ -164,6 +164,19 @@ def decibels(text: str) -> float:
         raise typer.BadParameter(f"{text}: give a level such as -60, or off") from error
 
 
+def levels(text: str) -> float | None:
+    """A difference in levels of 0 to 255, or off."""
+    if text == "off":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 255.0:
+        raise typer.BadParameter(f"{text}: give levels from 0 to 255, such as 2, or off")
+    return value
+
+
 def probability(text: str) -> float:
     """A number between 0 and 1, both left out."""
     try:

@@ -22,6 +22,7 @@ from av2tsam_cli.cli.options import (
     Quiet,
     decibels,
     expand,
+    levels,
     new_app,
     probability,
     rate,
@@ -133,8 +134,8 @@ def segment(
         typer.Option(
             parser=rate,
             metavar="RATE",
-            help="Masks per second that the network makes. In between, logits are interpolated "
-            "linearly; at the end of a second of sound they are held.",
+            help="Masks per second that the network makes. In between, they follow what moves, by "
+            "optical flow.",
             show_default="every frame",
             rich_help_panel=EXPERT,
         ),
@@ -158,6 +159,17 @@ def segment(
             rich_help_panel=EXPERT,
         ),
     ] = -60.0,
+    reuse: Annotated[
+        float | None,
+        typer.Option(
+            parser=levels,
+            metavar="LEVELS",
+            help="Frames that differ by no more than this from the last that the network saw in "
+            "that second get its mask: levels of 0 to 255, on average over every block of the "
+            "picture (of 32 x 32); off: every frame is looked at.",
+            rich_help_panel=EXPERT,
+        ),
+    ] = 1.0,
     precision: Precision = "auto",
     batch_size: BatchSize = None,
     compiled: Annotated[
@@ -193,6 +205,7 @@ def segment(
             fps=fps,
             threshold=threshold,
             silence_dbfs=silence_dbfs,
+            reuse=reuse,
             audio_stream=audio_stream,
             require_audio=require_audio,
             batch_size=batch_size,

@@ -24,6 +24,7 @@ KEYS = {
     "text",
     "outputs",
     "frames",
+    "frames_computed",
     "duration_s",
     "model",
     "device",
@@ -116,6 +117,23 @@ def test_json_is_one_object_on_stdout_and_people_are_told_on_stderr(
     assert record["frames_with_mask"] == 8
     assert 0 < record["mean_area"] < 1
     assert "8 frames" in segment.only_line
+
+
+def test_frames_that_repeat_are_looked_at_once_unless_that_is_off(
+    segment: Segment, make_clip: MakeClip, tone: Tone, tmp_path: Path
+) -> None:
+    def slide(_: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        return np.full((height, width, 3), 90, np.uint8)
+
+    clip = make_clip(rate=8, picture=slide, sounds=[{"samples": tone(1.0)}])
+    words = (clip, "--out", tmp_path / "o.mp4", "--json", "--overwrite")
+    assert segment(*words) == 0
+    assert segment.records[0]["frames_computed"] == 1
+    assert segment.records[0]["frames_with_mask"] == 8
+    assert segment(*words, "--reuse", "off") == 0
+    assert segment.records[0]["frames_computed"] == 8
+    assert segment(*words, "--reuse", "300") == 2
+    assert "levels from 0 to 255" in segment.err
 
 
 def test_quiet_says_nothing(segment: Segment, make_clip: MakeClip, tmp_path: Path) -> None:

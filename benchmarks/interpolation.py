@@ -1,0 +1,118 @@
+"""How near the masks of `segment --fps` come to those made at every frame, and how much sooner.
+
+    python benchmarks/interpolation.py --fps 5,10
+
+On the samples and on drawn scenes, as they are and three times as fast. Frames between keys are
+made in three ways: by optical flow, as `segment` does it; by going linearly from one key's logits
+to the next key's and holding them after the last key of a second; by holding them throughout.
+
+The last line is JSON. For each rate: the mean IoU of each way with the masks made at every frame,
+over the frames that the network did not see, of the samples and scenes (`flow`, `linear`, `hold`)
+and of the fast scenes (`fast_flow` ...), and `speed`: how many times as fast as a mask at every
+frame those by flow are made, decoding included, drawing and encoding not.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import compress
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+from clips import RATE, SIZE, Run, drawn_scene, ious, segment, write
+from machine import facts
+from networks import PRECISION_HELP
+from torch import Tensor
+
+from av2tsam_cli import schedule
+from av2tsam_cli.inference import LoadedModel, load_model
+from av2tsam_cli.motion import KeyFrame, between
+from av2tsam_cli.synth.render import Renderer
+from av2tsam_cli.values import Frame
+
+SAMPLES = Path(__file__).parents[1] / "sample_media"
+NAMES = ("solo", "duet", "crowd")
+FAST = 3
+"""How much faster the fast scenes go, to and fro."""
+
+
+def main() -> None:
+    """Measure every rate and print the agreement last."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fps", default="5,10", help=f"masks per second, of {RATE}")
+    parser.add_argument("--scenes", type=int, default=6, help="drawn ones, of five seconds")
+    parser.add_argument("--seconds", type=float, help="of each video, to be quick")
+    parser.add_argument("--precision", default="fp32", help=PRECISION_HELP)
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    model = load_model("nano", device=args.device, precision=args.precision)
+    rates = [Fraction(rate) for rate in args.fps.split(",")]
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with TemporaryDirectory() as folder:
+        for video, group in videos(Path(folder), args.scenes):
+            every = segment(video, model, reuse=None, stop_s=args.seconds)
+            for rate in rates:
+                result = compare(video, model, every, fps=rate, stop_s=args.seconds)
+                print(
+                    json.dumps({"video": video.stem, "fps": str(rate), **means(result)}), flush=True
+                )
+                for name, values in result.items():
+                    found[str(rate)][name if name == "speed" else group + name] += values
+    asked = {"precision": model.precision, "scenes": args.scenes, "seconds": args.seconds}
+    print(
+        json.dumps({"fps": {k: means(v) for k, v in found.items()}} | asked | facts(model.device))
+    )
+
+
+def videos(folder: Path, scenes: int) -> Iterator[tuple[Path, str]]:
+    """Each video, and what is put before the names of its figures."""
+    for name in NAMES:
+        yield SAMPLES / f"{name}.mp4", ""
+    for index in range(scenes):
+        scene = drawn_scene(index)
+        renderer, whole_s = Renderer(scene, *SIZE), scene.duration_s
+        times_s = [k / RATE for k in range(whole_s * RATE)]
+        frames = (renderer.frame(time_s)[0] for time_s in times_s)
+        yield write(folder / f"scene{index}.mp4", scene, frames), ""
+        there_and_back_s = (abs(FAST * t % (2 * whole_s) - whole_s) for t in times_s)
+        frames = (renderer.frame(time_s)[0] for time_s in there_and_back_s)
+        yield write(folder / f"fast{index}.mp4", scene, frames), "fast_"
+
+
+def compare(video: Path, model: LoadedModel, every: Run, **options: Any) -> dict[str, list[float]]:
+    """IoUs of the frames between keys, made each way, and the speed by flow."""
+    result: dict[str, list[float]] = {}
+    for name, way in {"flow": between, "linear": linear, "hold": hold}.items():
+        with patch.object(schedule, "between", way):
+            run = segment(video, model, reuse=None, **options)
+        result[name] = list(compress(ious(run.masks, every.masks), run.followed))
+        if name == "flow":
+            result["speed"] = [every.wall_s / run.wall_s]
+    return result
+
+
+def linear(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> Tensor:
+    """From one key's logits to the next one's, point by point."""
+    if after is None:
+        return before.logits
+    share = (frame.time_s - before.frame.time_s) / (after.frame.time_s - before.frame.time_s)
+    return before.logits + share * (after.logits - before.logits)
+
+
+def hold(_frame: Frame, before: KeyFrame, _after: KeyFrame | None) -> Tensor:
+    """The last key's logits."""
+    return before.logits
+
+
+def means(figures: dict[str, list[float]]) -> dict[str, float]:
+    """The mean of each figure that there is."""
+    return {name: round(fmean(values), 4) for name, values in figures.items() if values}
+
+
+if __name__ == "__main__":
+    main()
