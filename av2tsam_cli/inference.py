@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
 from av2tsam_cli.model import checkpoint, weights
 from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.model.packed import can_pack, pack
 from av2tsam_cli.model.prediction import select
 from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.model.text import Tokenizer, tokenizer_for
@@ -74,10 +76,11 @@ class LoadedModel:
         """Whether it was loaded with what listening needs, and not for written phrases only."""
         return not next(self.network.projector.parameters()).is_meta
 
-    @property
+    @cached_property
     def light(self) -> bool:
         """Whether a frame takes milliseconds on a CPU rather than seconds."""
-        return sum(p.numel() for p in self.network.parameters()) < LIGHT_PARAMETERS
+        weights = chain(self.network.parameters(), self.network.buffers())
+        return sum(weight.numel() for weight in weights) < LIGHT_PARAMETERS
 
     @property
     def batch_size(self) -> int:
@@ -199,6 +202,9 @@ def load_model(
     if place.type == "cpu":
         _keep_freed_memory()
     network = checkpoint.load_model(path, place, PRECISIONS[chosen], parts=parts)
+    if place.type == "cpu" and can_pack():
+        pack(network.text_sam.image_encoder)
+        pack(network.text_sam.beit3)
     name = network.config.name if model is None else str(model)
     return LoadedModel(network=network, name=name, path=path, device=place, precision=chosen)
 

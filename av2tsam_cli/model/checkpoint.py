@@ -27,6 +27,8 @@ FLOAT32_ONLY = (
     "clap.htsat.logmel_extractor.",
     "clap.htsat.bn0.",
 )
+# Run in float32 wherever the rest is in 16 bits: hundredths of the time, and most of the error.
+FLOAT32_RUN = ("text_sam.mask_decoder.", "text_sam.prompt_encoder.")
 
 
 def save_model(
@@ -106,7 +108,8 @@ def load_model(
     Args:
         path: A file that `save_model` or the conversion wrote.
         device: Where the weights go.
-        dtype: Floating weights become it; None keeps the file's.
+        dtype: Floating weights become it, but for those of the mask decoder, which become float32
+            then; None keeps the file's.
         parts: The parts that will be used; the others stay empty and cannot be called.
         companions: Files with what this one leaves out; None looks for them by name.
 
@@ -171,7 +174,9 @@ class _Reader:
             return tensor
         if name.startswith(FLOAT32_ONLY):
             return tensor.float()
-        return tensor if self.dtype is None else tensor.to(self.dtype)
+        if self.dtype is None:
+            return tensor
+        return tensor.to(torch.float32 if name.startswith(FLOAT32_RUN) else self.dtype)
 
 
 def _refuse_strangers(path: Path, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.config import Sam2Config
-from av2tsam_cli.model.windows import from_windows, to_windows
+from av2tsam_cli.model.windows import from_windows, normalise, to_windows
 
 EPS = 1e-6
 MLP_RATIO = 4
@@ -34,9 +34,9 @@ class Hiera(nn.Module):
         self.blocks = nn.ModuleList(_blocks(config))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images (N, 3, S, S) to patches with positions, (N, S / 4, S / 4, D)."""
+        """Images (N, 3, S, S) to patches with positions, (N, S / 4, S / 4, D), float32."""
         # A convolution's channels come first in memory; the blocks would copy them at every step.
-        patches: Tensor = self.patch_embed(images).contiguous()
+        patches: Tensor = self.patch_embed(images).float().contiguous()
         return patches + self.positions(patches.shape[1], patches.shape[2])
 
     def positions(self, height: int, width: int) -> Tensor:
@@ -90,14 +90,14 @@ class HieraBlock(nn.Module):
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 where the block shrinks."""
-        normed = self.layer_norm1(tokens)
+        """Tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 where it shrinks. Float32."""
+        normed = normalise(self.layer_norm1, tokens)
         # Where the width changes, the shortcut is the projection of the normed tokens.
-        shortcut = tokens if self.proj is None else self.proj(normed)
+        shortcut = tokens if self.proj is None else self.proj(normed).float()
         if self.shrinks:
             shortcut = pool(shortcut)
         tokens = shortcut + self.attn(normed)
-        result: Tensor = tokens + self.mlp(self.layer_norm2(tokens))
+        result: Tensor = tokens + self.mlp(normalise(self.layer_norm2, tokens))
         return result
 
 

@@ -18,7 +18,7 @@ from av2tsam_cli.model import recompute
 from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
-from av2tsam_cli.model.windows import Size, from_windows, to_windows
+from av2tsam_cli.model.windows import Size, from_windows, normalise, to_windows
 
 # The package's own __init__ imports its predictor, and with that all of torchvision.
 _modeling = import_without_init("segment_anything.modeling")
@@ -65,9 +65,9 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
         """
         patches = self.patch_embed(images.to(self.pos_embed.dtype))
         # A convolution's channels come first in memory; the blocks would copy them at every step.
-        tokens = patches.contiguous() + self.pos_embed
+        tokens = patches.float().contiguous() + self.pos_embed
         *_, tokens = self.block_outputs(tokens, block_vectors)
-        features: Tensor = self.neck(tokens.permute(0, 3, 1, 2))
+        features: Tensor = self.neck(tokens.to(self.pos_embed.dtype).permute(0, 3, 1, 2))
         return features
 
     def block_outputs(
@@ -82,10 +82,10 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
 
 
 def run_block(block: Any, tokens: Tensor) -> Tensor:
-    """One block of the package's encoder with fused attention. (N, g, g, D) to the same."""
+    """One block of the package's encoder with fused attention. (N, g, g, D), float32, to the same."""
     size = (block.window_size, block.window_size) if block.window_size else tokens.shape[1:3]
-    tokens = tokens + attend_in_windows(block.attn, block.norm1(tokens), size)
-    result: Tensor = tokens + block.mlp(block.norm2(tokens))
+    tokens = tokens + attend_in_windows(block.attn, normalise(block.norm1, tokens), size)
+    result: Tensor = tokens + block.mlp(normalise(block.norm2, tokens))
     return result
 
 
@@ -203,7 +203,7 @@ class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
 
     def image_features(self, encoded: Tensor) -> ImageFeatures:
         """The image encoder's output (N, C, g, g) as this decoder takes it."""
-        return ImageFeatures(encoded)
+        return ImageFeatures(encoded.to(self.iou_token.weight.dtype))
 
     def forward(
         self, features: ImageFeatures, positions: Tensor, dense: Tensor, prompt: Tensor

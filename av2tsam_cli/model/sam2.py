@@ -74,7 +74,8 @@ class Sam2ImageEncoder(nn.Module):
         """FPN: stages, finest first, to levels of width C without the coarsest."""
         levels: list[Tensor] = []
         for number, convolution in zip(reversed(range(len(stages))), self.neck, strict=True):
-            level = convolution(stages[number].permute(0, 3, 1, 2))
+            tokens = stages[number].to(convolution.weight.dtype)
+            level = convolution(tokens.permute(0, 3, 1, 2))
             if levels and number in TOP_DOWN_LEVELS:
                 # In float32, as the original does whatever the precision.
                 coarser = F.interpolate(levels[0].float(), scale_factor=2.0, mode="nearest")
@@ -96,7 +97,7 @@ class Sam2MaskDecoder(SamMaskDecoder):
 
     def image_features(self, encoded: Sequence[Tensor]) -> ImageFeatures:  # type: ignore[override]
         """The FPN's levels, finest first, as this decoder takes them."""
-        fine, middle, coarse = encoded
+        fine, middle, coarse = (level.to(self.conv_s0.weight.dtype) for level in encoded)
         return ImageFeatures(coarse, (self.conv_s0(fine), self.conv_s1(middle)))
 
     def own_tokens(self) -> Tensor:
