@@ -73,8 +73,8 @@ def evaluate(
         Literal["original", "silence", "noise", "offscreen"],
         typer.Option(
             help="What is heard: each video's own sound; or, after that, one with which nothing in "
-            "it sounds: digital silence, white noise at -20 dBFS, or the sound of another video of "
-            "the split, of another category where there are any.",
+            "it sounds: digital silence, white noise over the whole range, or the sound of another "
+            "video of the split, of another category where there are any.",
             rich_help_panel=SCORE,
         ),
     ] = "original",

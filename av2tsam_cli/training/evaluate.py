@@ -301,19 +301,10 @@ def _compared(protocol: Protocol, samples: Sequence[Sample], logits: Sequence[Te
     original = score_video(samples[0], logits[0], protocol)
     if len(samples) == 1:
         return Result(original)
-    found, sounds = _found(logits[1]), samples[1].masks.any(2).any(1)
-    some = _frames_of(samples[1], sounds), logits[1][sounds.to(found.device)]
+    found = _found(logits[1])
     negative = Negative(
-        score=score_video(*some, protocol) if bool(sounds.any()) else None,
+        score=score_video(samples[1], logits[1], protocol),
         found=float(found.double().mean((1, 2)).mean()),
         frames_found=int(found.any(2).any(1).sum()),
     )
     return Result(original, negative)
-
-
-def _frames_of(sample: Sample, kept: Tensor) -> Sample:
-    """The frames of a video that `kept`, bool, (T,), leaves."""
-    clip, clap, _ = sample.embeddings
-    here = kept.to(clip.device)
-    embeddings = Embeddings(clip[here], clap[here])
-    return Sample(sample.clip, sample.frames[kept], sample.masks[kept], embeddings)

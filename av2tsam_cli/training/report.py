@@ -83,8 +83,7 @@ def _line(result: VideoResult) -> list[object]:
     line: list[object] = [score.name, score.category or "", score.frames, result.silent_frames]
     line += [score.miou, score.f_score]
     if negative is not None:
-        other = negative.score
-        line += [other.miou, other.f_score] if other is not None else ["", ""]
+        line += [negative.score.miou, negative.score.f_score]
         line += [negative.found, negative.frames_found]
     return line
 
