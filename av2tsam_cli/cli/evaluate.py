@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from av2tsam_cli.cli.console import Console, print_json, print_table, print_text
+from av2tsam_cli.cli.console import Console, Stages, print_json, print_table, print_text
 from av2tsam_cli.cli.options import (
     DATA,
     EXPERT,
     BatchSize,
+    Cache,
     Data,
     DataRoot,
     Debug,
@@ -61,6 +62,7 @@ def evaluate(
         ),
     ] = None,
     skip_bad: SkipBad = False,
+    cache: Cache = None,
     protocol: Annotated[
         Literal["avsbench", "reference"],
         typer.Option(
@@ -163,6 +165,7 @@ def evaluate(
             skip_bad=skip_bad,
             seed=seed,
             batch_size=batch_size,
+            cache=cache,
         ),
         csv=csv,
         sheet=contact_sheet,
@@ -250,15 +253,14 @@ def _score(request: Request, console: Console, processes: "Processes") -> dict[s
         console.note(f"scoring {model.name}; --model names another")
     tree = MaskTree.shared(request.masks, processes) if request.masks else None
     try:
-        share = len(plan.jobs[processes.rank :: processes.count])
-        with console.progress("videos", share) as progress:
+        with Stages(console, "videos") as stages:
             evaluation = evaluate(
                 model,
                 options,
                 plan,
                 processes=processes,
                 keep=tree.add if tree else None,
-                progress=progress,
+                progress=stages.show,
             )
         if processes.first:
             _write(request, model, plan, evaluation)

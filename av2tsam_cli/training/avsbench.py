@@ -39,7 +39,8 @@ FRAME_PX = 224
 FRAME_SHARE = 15 / 16
 """How far through its second a frame is taken."""
 SHORT_S = 1.0
-"""Sound or pictures that end earlier than this before their video's last second are damaged."""
+"""Sound or pictures that end more than this early are damaged; what is missing of less is silence,
+or the last picture again."""
 AVSS_SECONDS = {"v1s": 5, "v1m": 5, "v2": 10}
 """Seconds of the videos of AVSBench-semantic, by what its CSV calls `label`."""
 LABELS = (*AVSS_SECONDS,)
@@ -339,14 +340,15 @@ def read_windows(
     Raises:
         MediaError: The sound is missing, damaged, or shorter than the video by more than a second.
     """
-    if clip.sound.suffix == ".wav":
-        check_wav(clip.sound, read_file(clip, clip.sound))
     check_inside(clip, clip.sound)
+    duration_s = None
+    if clip.sound.suffix == ".wav":  # FFmpeg reads a cut one without a word
+        duration_s = check_wav(clip.sound, read_file(clip, clip.sound))
     info = probe(clip.sound, need_video=False)
     stream = audio.choose_audio(info, None)
     if stream is None:
         raise MediaError(f"{clip.sound}: holds no sound; copy the WAV or the raw video again")
-    check_long_enough(clip.sound, stream.duration_s, clip.seconds)
+    check_long_enough(clip.sound, duration_s or stream.duration_s, clip.seconds)
     read = _reference_windows if reference else _mono_windows
     windows = read(info, stream, rate_hz, clip.seconds)
     return np.stack([windows[second] for second in seconds])

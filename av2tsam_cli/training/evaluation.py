@@ -46,6 +46,8 @@ class EvaluateOptions:
     """Decides noise, and which video's sound another one gets."""
     batch_size: int | None = None
     """Frames per run of the network; None for what suits device and model."""
+    cache: Path | None = None
+    """Folder of the embeddings; None: that of all trainings and evaluations."""
 
     def __post_init__(self) -> None:
         for name, value in (("--limit", self.limit), ("--batch-size", self.batch_size)):

@@ -97,9 +97,9 @@ def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _sound_s(path: Path, held: int, promised: int, bytes_per_s: int) -> float | None:
-    """Seconds of sound, where as many bytes are held as were promised."""
+    """Seconds of sound, where as many bytes are held as were promised, or nobody promised any."""
     if held and promised in UNKNOWN_SIZES:
-        return None
+        promised = held
     if held < promised or not held:
         raise MediaError(
             f"{path}: is cut short, it holds {held} of {promised} bytes of sound; copy or extract "

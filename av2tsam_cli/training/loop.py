@@ -38,7 +38,15 @@ from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.progress import EpochRow, Nobody, Position, StepRow, Watcher
 from av2tsam_cli.training.run_folder import RunFolder, now, open_folder, read_record
 from av2tsam_cli.training.samples import Sample, gather
-from av2tsam_cli.training.scoring import Scores, VideoScore, predict, score_video, summarise
+from av2tsam_cli.training.scoring import (
+    Scores,
+    VideoScore,
+    emptied,
+    predict,
+    score_video,
+    silent,
+    summarise,
+)
 from av2tsam_cli.training.start import is_light, set_learning, set_recompute, starting_network
 
 SAVE_EVERY_S = 600.0
@@ -349,7 +357,7 @@ class _Training:
         self.watcher.epoch_ends(row)
 
     def _score(self) -> Scores:
-        """AVSBench's scores on the validation split, shared between the processes."""
+        """What `evaluate` gives on the validation split, shared between the processes."""
         fabric, clips = self.fabric, self.videos.val
         rank, world = fabric.global_rank, fabric.world_size
         rounds = -(-len(clips) // world)
@@ -363,7 +371,7 @@ class _Training:
                 for sample in self._take(reader):
                     with fabric.autocast():
                         logits = predict(self.network, sample, fabric.device)
-                    score = score_video(sample, logits)
+                    score = score_video(sample, emptied(logits, silent(sample)))
                     table[n * world + rank] = torch.tensor([score.miou, score.f_score])
                 self.watcher.validating(min((n + 1) * world, len(clips)), len(clips))
         # Each row is of one process, and zero elsewhere: the sum is exact.

@@ -170,7 +170,7 @@ def draw_sheet(examples: Sequence[Masked]) -> bytes:
 def _row(one: Masked) -> UInt8Array:
     clip, negative = one.result.clip, one.result.gated.negative
     frames = read_frames(clip, clip.labelled)
-    truth = one.video.masks.numpy()
+    truth = one.samples[0].masks.numpy()
     if negative is not None:  # nothing in the picture sounds
         truth = np.zeros_like(truth)
     found = one.masks.numpy()

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.training.avsbench import Clip, read_windows
+from av2tsam_cli.training.avsbench import Clip
 from av2tsam_cli.values import Float32Array
 
 Sound = Literal["original", "silence", "noise", "offscreen"]
@@ -87,15 +87,3 @@ def silence(seconds: int, rate_hz: int) -> Float32Array:
 def noise(seconds: int, rate_hz: int, rng: np.random.Generator) -> Float32Array:
     """Windows (T, rate_hz) of white noise, uniform in [-1, 1]: about -5 dBFS."""
     return rng.uniform(-1.0, 1.0, (seconds, rate_hz)).astype(np.float32)
-
-
-def offscreen(
-    donor: Clip, seconds: Sequence[int], rate_hz: int, *, reference: bool = False
-) -> Float32Array:
-    """The same seconds of another video's sound, from its beginning again where it is shorter.
-
-    Raises:
-        MediaError: That sound is missing or damaged.
-    """
-    taken = [second % donor.seconds for second in seconds]
-    return read_windows(donor, taken, rate_hz, reference=reference)
