@@ -141,12 +141,13 @@ def evaluate(
 ) -> int:
     """Score a model on AVSBench, or on other data in its layout.
 
-    mIoU and F are means over videos, by AVSBench's protocol. With a negative sound (--audio) they
-    are AVSBench-Robust's (arXiv 2502.00358): the false-positive rate is the share of pixels that
+    mIoU and F are means over videos, by AVSBench's protocol. A negative sound (--audio) is scored
+    as in AVSBench-Robust (arXiv 2502.00358): the false-positive rate is the share of pixels that
     are found though nothing in the picture sounds, and mIoU and F judge original and negative
     sound together, as the harmonic mean of the score with the original sound and one minus the
-    score with the negative one. Where the silence gate emptied masks, the scores of the network
-    alone are given as well. Several processes give the same digits as one.
+    score with the negative one, which is how its G-mIoU and G-F are read here. Where the silence
+    gate emptied masks, the scores of the network alone are given as well. Several processes give
+    the same digits as one.
     """
     from av2tsam_cli.metrics import Protocol
     from av2tsam_cli.training.evaluation import EvaluateOptions

@@ -18,6 +18,7 @@ import torch
 from lightning_fabric.fabric import Fabric
 
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError
+from av2tsam_cli.inference import choose_device, choose_precision
 from av2tsam_cli.metrics import Protocol
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.header import read_metadata
@@ -25,16 +26,16 @@ from av2tsam_cli.training import record, resume, trackers
 from av2tsam_cli.training.avsbench import Clip
 from av2tsam_cli.training.batches import epoch_batches, read_ahead, share, split
 from av2tsam_cli.training.data import Videos, embed, find_videos
-from av2tsam_cli.training.devices import (
-    OtherProcessFailed,
-    Stop,
-    make_fabric,
-    rank_of_process,
-    said_by_any,
-    summed,
-)
 from av2tsam_cli.training.learner import Learner, frames_loss
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.processes import (
+    OtherProcessFailed,
+    Stop,
+    rank_of_process,
+    said_by_any,
+    start_fabric,
+    summed,
+)
 from av2tsam_cli.training.progress import EpochRow, Nobody, Position, StepRow, Watcher
 from av2tsam_cli.training.run_folder import RunFolder, now, open_folder, read_record
 from av2tsam_cli.training.samples import Sample, gather
@@ -93,7 +94,9 @@ def train(
     videos = find_videos(options)
     with ExitStack() as stack:
         folder = stack.enter_context(open_folder(options)) if rank_of_process() == 0 else None
-        fabric = make_fabric(options)
+        device = choose_device(options.device)
+        precision = choose_precision(options.precision, device)
+        fabric = start_fabric(device.type, options.devices, precision)
         torch.manual_seed(options.seed)
         network = network or starting_network(options)
         training = _Training(options, fabric, network, folder, watcher or Nobody())
@@ -206,7 +209,7 @@ class _Training:
                 "digest": self.videos.digest,
             },
             "network": {
-                **_described(network),
+                **record.described(network),
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "learning": sum(p.numel() for _, p in self.learning),
             },
@@ -431,7 +434,7 @@ class _Training:
                 "step": row.step,
             }
         return {
-            **_described(self.network),
+            **record.described(self.network),
             "training": self.options.to_json(),
             "data": {
                 "name": self.options.data,
@@ -454,14 +457,3 @@ class _Training:
             raise error
         if failed:
             raise OtherProcessFailed("the first process of this training could not write")
-
-
-def _described(network: Av2tSam) -> dict[str, object]:
-    """Preset and encoders."""
-    config = network.config
-    return {
-        "preset": config.name,
-        "encoders": {"image": config.sam.kind, "clap": config.clap.kind},
-        "projector": config.projector,
-        "adapter": config.adapter,
-    }

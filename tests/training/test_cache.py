@@ -218,21 +218,14 @@ def test_the_network_is_left_as_it_was(
 @pytest.mark.parametrize("kind", ["sam", "sam2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_frozen_image_features_are_kept_where_asked_for(
-    network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path, kind: str, dtype: torch.dtype
+    network: Av2tSam,
+    clips: tuple[Clip, ...],
+    tmp_path: Path,
+    kind: str,
+    dtype: torch.dtype,
+    tiny_sam2: Sam2Config,
 ) -> None:
-    sam2 = Sam2Config(
-        image_size=64,
-        dim=8,
-        heads=1,
-        stages=(1, 1, 1, 1),
-        global_blocks=(2,),
-        windows=(8, 4, 2, 2),
-        decoder_dim=16,
-        decoder_heads=2,
-        decoder_mlp_dim=16,
-        iou_head_dim=8,
-    )
-    save_model(without_adapter(network, sam2 if kind == "sam2" else None), tmp_path / "plain")
+    save_model(without_adapter(network, tiny_sam2 if kind == "sam2" else None), tmp_path / "plain")
     plain = load_model(tmp_path / "plain", dtype=dtype)
     clip = clips[2]
     cache = EmbeddingCache.open_or_build(tmp_path, plain, [clip], image=True)
