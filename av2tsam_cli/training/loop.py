@@ -157,18 +157,18 @@ class _Training:
 
     def _open(self, folder: RunFolder) -> None:
         """Write down what is done, or what was added to it."""
-        if self.options.resume:
-            self.record = read_record(folder.path)
-            folder.go_on(self.position)
-        else:
-            self.record = self._new_record()
-            folder.begin(self.record)
         self.trackers = trackers.open_trackers(
             folder.path,
             self.options.to_json(),
             wandb=self.options.wandb,
             from_step=self.position.step + 1,
         )
+        if self.options.resume:
+            self.record = read_record(folder.path)
+            folder.go_on(self.position)
+        else:
+            self.record = self._new_record()
+            folder.begin(self.record)
 
     def close(self) -> None:
         """Write what trackers still hold."""
