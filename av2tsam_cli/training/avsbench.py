@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media import audio, frames
 from av2tsam_cli.media.probe import probe
-from av2tsam_cli.training.integrity import check_wav
+from av2tsam_cli.training.integrity import SHORT_S, check_long_enough, check_size, check_wav
 from av2tsam_cli.training.table import one_component, one_of, read_table
 from av2tsam_cli.values import AudioStream, Float32Array, MediaInfo, UInt8Array
 
@@ -38,9 +38,6 @@ FRAME_PX = 224
 """Side of the squares that AVSBench's frames of S4 and MS3 were squashed to."""
 FRAME_SHARE = 15 / 16
 """How far through its second a frame is taken."""
-SHORT_S = 1.0
-"""Sound or pictures that end more than this early are damaged; what is missing of less is silence,
-or the last picture again."""
 AVSS_SECONDS = {"v1s": 5, "v1m": 5, "v2": 10}
 """Seconds of the videos of AVSBench-semantic, by what its CSV calls `label`."""
 LABELS = (*AVSS_SECONDS,)
@@ -452,33 +449,6 @@ def _foreground(image: Image.Image) -> BoolArray:
     if image.mode == "LA":
         values = values[..., 0]
     return cast("BoolArray", values.any(axis=2) if values.ndim == 3 else values != 0)
-
-
-def check_size(path: Path, size: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """Refuse a picture of another size than its frame.
-
-    Raises:
-        MediaError: It is.
-    """
-    if size != wanted:
-        (height, width), (rows, columns) = size, wanted
-        raise MediaError(
-            f"{path}: is of another size ({width} x {height}) than its frame ({columns} x {rows}); "
-            "extract it again"
-        )
-
-
-def check_long_enough(path: Path, duration_s: float | None, seconds: int) -> None:
-    """Refuse sound that ends more than a second before its video does.
-
-    Raises:
-        MediaError: It does, or there is none at all.
-    """
-    if duration_s is not None and duration_s < seconds - SHORT_S:
-        raise MediaError(
-            f"{path}: is shorter than its video, {duration_s:.2f} of {seconds} s; extract the "
-            "sound again"
-        )
 
 
 def _decode_frames(clip: Clip, video: Path, seconds: Sequence[int]) -> UInt8Array:
