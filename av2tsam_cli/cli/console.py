@@ -118,6 +118,31 @@ class Console:
             yield update
 
 
+class Stages(contextlib.ExitStack):
+    """A bar for what is under way; that of the next stage takes the place of the last."""
+
+    def __init__(self, console: Console, unit: Literal["frames", "videos", "bytes"]) -> None:
+        super().__init__()
+        self.console = console
+        self.unit = unit
+        self.under_way = ""
+        self.update: Callable[[int], None] | None = None
+
+    def show(self, name: str, done: int, total: int) -> None:
+        """Say that so many of so many are done in a stage."""
+        if name != self.under_way:
+            self.close()
+            self.under_way = name
+            self.update = self.enter_context(self.console.progress(name, total, self.unit))
+        if self.update is not None:
+            self.update(done)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        super().close()
+        self.under_way, self.update = "", None
+
+
 class _Notes(logging.Handler):
     """Turns warnings into notes."""
 

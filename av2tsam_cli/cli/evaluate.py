@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from av2tsam_cli.cli.console import Console, print_json, print_table, print_text
+from av2tsam_cli.cli.console import Console, Stages, print_json, print_table, print_text
 from av2tsam_cli.cli.options import (
     DATA,
     EXPERT,
     BatchSize,
+    Cache,
     Data,
     DataRoot,
     Debug,
@@ -61,6 +62,7 @@ def evaluate(
         ),
     ] = None,
     skip_bad: SkipBad = False,
+    cache: Cache = None,
     protocol: Annotated[
         Literal["avsbench", "reference"],
         typer.Option(
@@ -73,8 +75,8 @@ def evaluate(
         Literal["original", "silence", "noise", "offscreen"],
         typer.Option(
             help="What is heard: each video's own sound; or, after that, one with which nothing in "
-            "it sounds: digital silence, white noise at -20 dBFS, or the sound of another video of "
-            "the split, of another category where there are any.",
+            "it sounds: digital silence, white noise over the whole range, or the sound of another "
+            "video of the split, of another category where there are any.",
             rich_help_panel=SCORE,
         ),
     ] = "original",
@@ -139,12 +141,13 @@ def evaluate(
 ) -> int:
     """Score a model on AVSBench, or on other data in its layout.
 
-    mIoU and F are means over videos, by AVSBench's protocol. With a negative sound (--audio) they
-    are AVSBench-Robust's (arXiv 2502.00358): the false-positive rate is the share of pixels that
+    mIoU and F are means over videos, by AVSBench's protocol. A negative sound (--audio) is scored
+    as in AVSBench-Robust (arXiv 2502.00358): the false-positive rate is the share of pixels that
     are found though nothing in the picture sounds, and mIoU and F judge original and negative
     sound together, as the harmonic mean of the score with the original sound and one minus the
-    score with the negative one. Where the silence gate emptied masks, the scores of the network
-    alone are given as well. Several processes give the same digits as one.
+    score with the negative one, which is how its G-mIoU and G-F are read here. Where the silence
+    gate emptied masks, the scores of the network alone are given as well. Several processes give
+    the same digits as one.
     """
     from av2tsam_cli.metrics import Protocol
     from av2tsam_cli.training.evaluation import EvaluateOptions
@@ -163,6 +166,7 @@ def evaluate(
             skip_bad=skip_bad,
             seed=seed,
             batch_size=batch_size,
+            cache=cache,
         ),
         csv=csv,
         sheet=contact_sheet,
@@ -250,15 +254,14 @@ def _score(request: Request, console: Console, processes: "Processes") -> dict[s
         console.note(f"scoring {model.name}; --model names another")
     tree = MaskTree.shared(request.masks, processes) if request.masks else None
     try:
-        share = len(plan.jobs[processes.rank :: processes.count])
-        with console.progress("videos", share) as progress:
+        with Stages(console, "videos") as stages:
             evaluation = evaluate(
                 model,
                 options,
                 plan,
                 processes=processes,
                 keep=tree.add if tree else None,
-                progress=progress,
+                progress=stages.show,
             )
         if processes.first:
             _write(request, model, plan, evaluation)

@@ -103,6 +103,16 @@ SkipBad = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Where CLIP and CLAP embeddings are kept, computed once per model and video.",
+        show_default="beside the installed models",
+        rich_help_panel=DATA,
+    ),
+]
 Devices = Annotated[
     int,
     typer.Option(

@@ -1,18 +1,17 @@
 """`av2tsam train`: train a model on AVSBench or on data in its layout."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from av2tsam_cli.cli.console import Console, print_json
+from av2tsam_cli.cli.console import Console, Stages, print_json
 from av2tsam_cli.cli.options import (
     DATA,
     EXPERT,
     NETWORK,
+    Cache,
     Data,
     DataRoot,
     Debug,
@@ -72,15 +71,7 @@ def train(
         ),
     ] = None,
     skip_bad: SkipBad = False,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where CLIP and CLAP embeddings are kept, computed once per model and video.",
-            show_default="beside the installed models",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    cache: Cache = None,
     cache_features: Annotated[
         bool,
         typer.Option(
@@ -287,8 +278,8 @@ def _continued(options: "TrainOptions", asked: set[str]) -> "TrainOptions":
 
 def _run(options: "TrainOptions", *, json: bool, quiet: bool, debug: bool) -> int:
     """Train, and let the first process report."""
-    from av2tsam_cli.training.devices import OtherProcessFailed, rank_of_process
     from av2tsam_cli.training.loop import train as train_model
+    from av2tsam_cli.training.processes import OtherProcessFailed, rank_of_process
 
     first = rank_of_process() == 0
     console = Console(quiet=quiet or not first, debug=debug)
@@ -325,47 +316,35 @@ def _record(result: "RunResult") -> dict[str, object]:
     }
 
 
-class _Screen(ExitStack):
+class _Screen(Stages):
     """Shows a training to people: a bar for what is under way, a line per epoch."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__()
-        self.console = console
-        self.under_way = ""
-        self.update: Callable[[int], None] | None = None
+        super().__init__(console, "videos")
         self.has_head = False
-
-    def _show(self, name: str, done: int, total: int) -> None:
-        """Move the bar of what is under way; another one takes the place of the last."""
-        if name != self.under_way:
-            self.close()
-            self.under_way = name
-            self.update = self.enter_context(self.console.progress(name, total, "videos"))
-        if self.update is not None:
-            self.update(done)
 
     def embedding(self, done: int, total: int) -> None:
         """So many of the videos whose embeddings were missing are embedded."""
-        self._show("embeddings", done, total)
+        self.show("embeddings", done, total)
 
     def epoch_begins(self, epoch: int, epochs: int, videos: int) -> None:
         """An epoch begins."""
+        self.epoch = f"epoch {epoch} of {epochs}"
         self.videos = videos
-        self._show(f"epoch {epoch} of {epochs}", 0, videos)
+        self.show(self.epoch, 0, videos)
 
     def step(self, row: "StepRow", videos: int) -> None:
         """A step was done."""
         del row
-        self._show(self.under_way, videos, self.videos)
+        self.show(self.epoch, videos, self.videos)
 
     def validating(self, done: int, total: int) -> None:
         """So many videos of the validation split are scored."""
-        self._show("validation", done, total)
+        self.show("validation", done, total)
 
     def epoch_ends(self, row: "EpochRow") -> None:
         """An epoch was trained, scored and saved."""
         self.close()
-        self.under_way = ""
         if not self.has_head:
             self.console.row(COLUMNS, COLUMN_WIDTH)
             self.has_head = True

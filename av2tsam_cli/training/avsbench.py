@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media import audio, frames
 from av2tsam_cli.media.probe import probe
-from av2tsam_cli.training.integrity import check_wav
+from av2tsam_cli.training.integrity import SHORT_S, check_long_enough, check_size, check_wav
 from av2tsam_cli.training.table import one_component, one_of, read_table
 from av2tsam_cli.values import AudioStream, Float32Array, MediaInfo, UInt8Array
 
@@ -38,8 +38,6 @@ FRAME_PX = 224
 """Side of the squares that AVSBench's frames of S4 and MS3 were squashed to."""
 FRAME_SHARE = 15 / 16
 """How far through its second a frame is taken."""
-SHORT_S = 1.0
-"""Sound or pictures that end earlier than this before their video's last second are damaged."""
 AVSS_SECONDS = {"v1s": 5, "v1m": 5, "v2": 10}
 """Seconds of the videos of AVSBench-semantic, by what its CSV calls `label`."""
 LABELS = (*AVSS_SECONDS,)
@@ -339,14 +337,15 @@ def read_windows(
     Raises:
         MediaError: The sound is missing, damaged, or shorter than the video by more than a second.
     """
-    if clip.sound.suffix == ".wav":
-        check_wav(clip.sound, read_file(clip, clip.sound))
     check_inside(clip, clip.sound)
+    duration_s = None
+    if clip.sound.suffix == ".wav":  # FFmpeg reads a cut one without a word
+        duration_s = check_wav(clip.sound, read_file(clip, clip.sound))
     info = probe(clip.sound, need_video=False)
     stream = audio.choose_audio(info, None)
     if stream is None:
         raise MediaError(f"{clip.sound}: holds no sound; copy the WAV or the raw video again")
-    check_long_enough(clip.sound, stream.duration_s, clip.seconds)
+    check_long_enough(clip.sound, duration_s or stream.duration_s, clip.seconds)
     read = _reference_windows if reference else _mono_windows
     windows = read(info, stream, rate_hz, clip.seconds)
     return np.stack([windows[second] for second in seconds])
@@ -450,33 +449,6 @@ def _foreground(image: Image.Image) -> BoolArray:
     if image.mode == "LA":
         values = values[..., 0]
     return cast("BoolArray", values.any(axis=2) if values.ndim == 3 else values != 0)
-
-
-def check_size(path: Path, size: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """Refuse a picture of another size than its frame.
-
-    Raises:
-        MediaError: It is.
-    """
-    if size != wanted:
-        (height, width), (rows, columns) = size, wanted
-        raise MediaError(
-            f"{path}: is of another size ({width} x {height}) than its frame ({columns} x {rows}); "
-            "extract it again"
-        )
-
-
-def check_long_enough(path: Path, duration_s: float | None, seconds: int) -> None:
-    """Refuse sound that ends more than a second before its video does.
-
-    Raises:
-        MediaError: It does, or there is none at all.
-    """
-    if duration_s is not None and duration_s < seconds - SHORT_S:
-        raise MediaError(
-            f"{path}: is shorter than its video, {duration_s:.2f} of {seconds} s; extract the "
-            "sound again"
-        )
 
 
 def _decode_frames(clip: Clip, video: Path, seconds: Sequence[int]) -> UInt8Array:

@@ -1,4 +1,4 @@
-"""CLIP and CLAP embeddings, and frozen image features, computed once and kept as .npy files.
+"""CLIP and CLAP embeddings, levels, frozen image features: computed once, kept as .npy files.
 
 A file belongs to one clip and one tower. Its folder is named after the tower's weights, the file
 after the content of what the tower was given: nothing has to be thrown away when weights or data
@@ -10,6 +10,7 @@ T = labelled seconds of a clip, N = places in a batch.
 
 import hashlib
 import json
+import math
 import os
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
+from av2tsam_cli.inference import LIGHT_PARAMETERS, own_threads
 from av2tsam_cli.model import weights
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import ModelConfig
@@ -40,7 +42,7 @@ from av2tsam_cli.training.avsbench import (
     read_frames,
     read_windows,
 )
-from av2tsam_cli.values import UInt8Array
+from av2tsam_cli.values import AudioWindow, UInt8Array
 
 VERSION = 1
 """Raised whenever the same weights and files give other embeddings."""
@@ -62,6 +64,8 @@ class Embeddings(NamedTuple):
     """CLAP's embedding of the window, float32, (A,)."""
     image: tuple[Tensor, ...] = ()
     """Levels of the image encoder, (C, h, w) each, finest first, where they were asked for."""
+    level_dbfs: Tensor = torch.tensor(math.inf)
+    """Level of the window, float64, (); infinite where nobody measured it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class EmbeddingCache:
     skipped: tuple[Damaged, ...]
     """Those that could not."""
     files: tuple[tuple[Path, ...], ...] = field(repr=False)
-    """Of each clip: CLIP's file, CLAP's, and one per level of the image encoder."""
+    """Of each clip: CLIP's file, CLAP's, that of the sound's levels, and one per level of the image
+    encoder."""
 
     @classmethod
     def open_or_build(
@@ -101,7 +106,7 @@ class EmbeddingCache:
             progress: Is called after each clip.
 
         Raises:
-            MediaError: A file cannot be read; with `skip_bad`, only if none can.
+            MediaError: A file cannot be read, and `skip_bad` is not set.
             UsageError: Image features of a network with adapters were asked for.
             Av2tsamError: The cache cannot be written.
         """
@@ -125,8 +130,6 @@ class EmbeddingCache:
                 if progress:
                     progress(number, len(missing))
         kept = [entry for entry in entries if entry.clip not in damaged]
-        if entries and not kept:
-            raise MediaError(f"{next(iter(damaged.values()))}; and no other clip can be read")
         return cls(
             clips=tuple(entry.clip for entry in kept),
             skipped=tuple(
@@ -145,18 +148,26 @@ class EmbeddingCache:
         """
         index, second = place
         row = self.clips[index].labelled.index(second)
-        clip, clap, *image = (_row(path, row) for path in self.files[index])
-        return Embeddings(clip, clap, tuple(image))
+        clip, clap, level_dbfs, *image = (_row(path, row) for path in self.files[index])
+        return Embeddings(clip, clap, tuple(image), level_dbfs)
 
     def batch(self, places: Sequence[tuple[int, int]]) -> Embeddings:
-        """The embeddings of N places, stacked: (N, E), (N, A), (N, C, h, w)."""
+        """The embeddings of N places, stacked: (N, E), (N, A), (N, C, h, w), (N,)."""
         found = [self[place] for place in places]
         image = zip(*(item.image for item in found), strict=True)
         return Embeddings(
             torch.stack([item.clip for item in found]),
             torch.stack([item.clap for item in found]),
             tuple(torch.stack(level) for level in image),
+            torch.stack([item.level_dbfs for item in found]),
         )
+
+
+def levels_dbfs(windows: Tensor) -> Tensor:
+    """RMS levels, float64, (T,), of windows (T, n); -inf for digital silence."""
+    samples = windows.cpu().numpy()
+    levels = [AudioWindow(w, index=k, rate_hz=len(w)).level_dbfs for k, w in enumerate(samples)]
+    return torch.tensor(levels, dtype=torch.float64)
 
 
 def default_folder() -> Path:
@@ -199,7 +210,7 @@ def _towers(
         return [network.embed_frames(frames).float()]
 
     def hear(windows: Tensor) -> Sequence[Tensor]:
-        return [network.embed_windows(windows).float()]
+        return [network.embed_windows(windows).float(), levels_dbfs(windows)]
 
     def encode(frames: Tensor) -> Sequence[Tensor]:
         # One at a time: more of them fill the memory at full size.
@@ -211,7 +222,7 @@ def _towers(
     clap_key = tower_key(network.clap, [asdict(config.clap), reference_sound])
     towers = [
         _Tower(folder / f"clip-{clip_key}", hears=False, outputs=1, run=see),
-        _Tower(folder / f"clap-{clap_key}", hears=True, outputs=1, run=hear),
+        _Tower(folder / f"clap-{clap_key}", hears=True, outputs=2, run=hear),
     ]
     if image:
         key = tower_key(encoder, [asdict(config.sam), config.source_size])
@@ -276,7 +287,9 @@ def _fill(
     """Compute and write what is missing, clip by clip: what comes out depends on no other clip."""
     inputs = run_ahead(_read(network, missing, reference_sound), depth=READ_AHEAD, name="reader")
     device = next(network.parameters()).device
-    with closing(inputs):
+    # As many threads whoever asks: the last bits of sums depend on them.
+    light = sum(p.numel() for p in network.parameters()) < LIGHT_PARAMETERS
+    with own_threads(1 if light else os.cpu_count() or 1), closing(inputs):
         for entry, given in inputs:
             if isinstance(given, MediaError):
                 yield entry, given

@@ -16,12 +16,16 @@ from av2tsam_cli.training.avsbench import (
     Split,
     Subset,
     check_inside,
-    check_long_enough,
-    check_size,
     open_subset,
     read_file,
 )
-from av2tsam_cli.training.integrity import check_mp4, check_picture, check_wav
+from av2tsam_cli.training.integrity import (
+    check_long_enough,
+    check_mp4,
+    check_picture,
+    check_size,
+    check_wav,
+)
 
 THREADS = min(8, 2 * (os.cpu_count() or 1))
 """More than the cores: some of the time goes into waiting for the disk."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.training.avsbench import Clip, Damaged, find_root, open_split
 from av2tsam_cli.training.batches import draw
@@ -66,7 +66,7 @@ def embed(
         The videos that could be read, and what reads one with its embeddings.
 
     Raises:
-        MediaError: A file is damaged.
+        MediaError: A file is damaged; with `skip_bad`, only if no video of a split can be read.
         Av2tsamError: The cache cannot be written.
     """
     cache = EmbeddingCache.open_or_build(
@@ -81,6 +81,9 @@ def embed(
     read = partial(read_sample, config=network.config, embed=embed_from(cache))
     train = tuple(clip for clip in cache.clips if clip.split == "train")
     val = tuple(clip for clip in cache.clips if clip.split == "val")
+    for split, kept in (("train", train), ("val", val)):
+        if not kept:
+            raise MediaError(f"{videos.root}: all videos of the split {split} are damaged")
     return Videos(videos.root, train, val), read
 
 

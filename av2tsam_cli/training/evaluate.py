@@ -1,15 +1,17 @@
 """Score a model on AVSBench, or on data in its layout: with its own sound, and with negative sound.
 
-    split ─ jobs ─ read ║ logits ─ silent seconds emptied ─ scores ─ gathered, in the split's order
+    split ─ jobs ─ embedded ─ read ║ logits ─ silent seconds emptied ─ scores ─ gathered, in order
 
-Videos are split over the processes and each is predicted on its own, so one process and several
-give the same digits. Letters: T labelled frames of a video, H, W size of its masks.
+Embeddings come from the cache that training uses. Videos are split over the processes and each is
+predicted on its own, so one process and several give the same digits, whatever the cache held.
+Letters: T labelled frames of a video, H, W size of its masks.
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,15 +21,8 @@ from av2tsam_cli.errors import MediaError
 from av2tsam_cli.inference import LoadedModel, own_threads
 from av2tsam_cli.metrics import Protocol
 from av2tsam_cli.threads import run_ahead
-from av2tsam_cli.training.avsbench import (
-    Clip,
-    find_root,
-    open_split,
-    read_frames,
-    read_masks,
-    read_windows,
-)
-from av2tsam_cli.training.cache import Embeddings, pixels
+from av2tsam_cli.training.avsbench import Clip, find_root, open_split, read_windows
+from av2tsam_cli.training.cache import EmbeddingCache, default_folder, levels_dbfs
 from av2tsam_cli.training.check import keep_readable
 from av2tsam_cli.training.evaluation import (
     EvaluateOptions,
@@ -37,10 +32,13 @@ from av2tsam_cli.training.evaluation import (
     VideoResult,
 )
 from av2tsam_cli.training.processes import Processes
-from av2tsam_cli.training.samples import Sample
-from av2tsam_cli.training.scoring import predict, score_video
-from av2tsam_cli.training.sounds import draw_donors, noise, offscreen, silence
-from av2tsam_cli.values import AudioWindow, Float32Array
+from av2tsam_cli.training.samples import Sample, embed_from, read_sample
+from av2tsam_cli.training.scoring import emptied, found, predict, score_video, silent
+from av2tsam_cli.training.sounds import draw_donors, noise, silence
+from av2tsam_cli.values import Float32Array
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is under way, how many videos of it are done, and of how many."""
 
 log = logging.getLogger(__name__)
 
@@ -68,29 +66,17 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Video:
-    """What is needed of one video, read."""
-
-    job: Job
-    """Which one it is."""
-    frames: Tensor = field(repr=False)
-    """Uint8, (T, 3, h, w), squashed where the network wants it so."""
-    masks: Tensor = field(repr=False)
-    """What sounds, bool, (T, H, W)."""
-    sounds: tuple[Float32Array, ...] = field(repr=False)
-    """Windows (T, n) of its own sound, then those of the negative one where there is one."""
-
-
-@dataclass(frozen=True)
 class Masked:
     """A video that has been scored."""
 
+    job: Job
+    """Which one it is."""
     result: VideoResult
     """How good its masks are."""
     masks: Tensor = field(repr=False)
     """The masks with the sound that was asked for, bool, (T, H, W), on the CPU."""
-    video: Video = field(repr=False)
-    """What they were made of."""
+    samples: tuple[Sample, ...] = field(repr=False)
+    """What they were made of: with its own sound, then with the negative one where there is one."""
 
 
 def plan_evaluation(options: EvaluateOptions) -> Plan:
@@ -125,7 +111,7 @@ def evaluate(
     *,
     processes: Processes | None = None,
     keep: Callable[[Masked], None] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on one split.
 
@@ -135,32 +121,31 @@ def evaluate(
         plan: What `plan_evaluation` made of the options.
         processes: Those among which the videos are split; None for this one alone.
         keep: Called with each video of this process, scored.
-        progress: Called with the number of videos that this process has done, after each.
+        progress: Is told how far this process is.
 
     Returns:
         The scores of all videos, the same in every process.
 
     Raises:
         MediaError: The data are damaged; in every process, whichever found it.
+        Av2tsamError: The cache of embeddings cannot be written; likewise.
     """
     processes = processes or Processes()
     jobs = plan.jobs[processes.rank :: processes.count]
-    found: list[VideoResult] = []
+    scored: list[VideoResult] = []
     damaged: list[Job] = []
     error: Exception | None = None
     try:
-        for done, one in enumerate(score_jobs(model, options, jobs), start=1):
+        for one in score_jobs(model, options, jobs, progress):
             if isinstance(one, Job):
                 damaged.append(one)
-            else:
-                found.append(one.result)
-                if keep is not None:
-                    keep(one)
-            if progress is not None:
-                progress(done)
+                continue
+            scored.append(one.result)
+            if keep is not None:
+                keep(one)
     except Exception as caught:  # noqa: BLE001 - the other processes wait below: tell them
         error = caught
-    return _joined(plan, processes.gather((found, damaged, error)))
+    return _joined(plan, processes.gather((scored, damaged, error)))
 
 
 def _joined(
@@ -179,115 +164,114 @@ def _joined(
 
 
 def score_jobs(
-    model: LoadedModel, options: EvaluateOptions, jobs: Iterable[Job]
+    model: LoadedModel,
+    options: EvaluateOptions,
+    jobs: Sequence[Job],
+    progress: Progress | None = None,
 ) -> Generator[Masked | Job, None, None]:
     """Score videos one by one, while the next one is read.
+
+    Args:
+        model: What is scored.
+        options: How.
+        jobs: Which videos.
+        progress: Is told how far it is.
 
     Yields:
         Each video, scored; the mere job where it is damaged and is left out.
 
     Raises:
         MediaError: A video is damaged, and `skip_bad` is not set.
+        Av2tsamError: The cache of embeddings cannot be written.
     """
-    read = run_ahead(_read_jobs(model, options, jobs), depth=1, name="read")
+    cache = EmbeddingCache.open_or_build(
+        options.cache or default_folder(),
+        model.network,
+        [clip for job in jobs for clip in (job.clip, job.donor) if clip is not None],
+        reference_sound=options.reference_audio,
+        skip_bad=options.skip_bad,
+        progress=partial(progress, "embeddings") if progress else None,
+    )
+    read = run_ahead(_Reader(model, options, cache).read(jobs), depth=1, name="read")
     # As many threads however many processes there are: the last bits of sums depend on them.
     with own_threads(model.cpu_threads), closing(read):
-        for video in read:
-            yield video if isinstance(video, Job) else _score(model, options, video)
+        for done, (job, samples) in enumerate(read, start=1):
+            yield _score(model, options, job, samples) if samples else job
+            if progress:
+                progress("videos", done, len(jobs))
 
 
-def _read_jobs(
-    model: LoadedModel, options: EvaluateOptions, jobs: Iterable[Job]
-) -> Generator[Video | Job, None, None]:
-    with own_threads(1):
-        for job in jobs:
-            try:
-                yield _read(model, options, job)
-            except MediaError as error:
-                if not options.skip_bad:
-                    raise
-                log.warning("skipped %s: %s", job.clip.name, error)
-                yield job
+class _Reader:
+    """Reads videos, each with the sounds that are asked for."""
+
+    def __init__(self, model: LoadedModel, options: EvaluateOptions, cache: EmbeddingCache) -> None:
+        self.model, self.options = model, options
+        self.embed = embed_from(cache)
+        self.embedded = frozenset(cache.clips)
+        self.damaged = {damaged.clip: damaged.reason for damaged in cache.skipped}
+
+    def read(self, jobs: Iterable[Job]) -> Generator[tuple[Job, tuple[Sample, ...]], None, None]:
+        """Each video as often as it is heard; not at all where it is damaged and is left out."""
+        with own_threads(1):
+            for job in jobs:
+                try:
+                    samples = self._samples(job)
+                except MediaError as error:
+                    if not self.options.skip_bad:
+                        raise
+                    log.warning("skipped %s: %s", job.clip.name, error)
+                    samples = ()
+                yield job, samples
+
+    def _samples(self, job: Job) -> tuple[Sample, ...]:
+        """The video with its own sound, then with the negative one where that is asked for."""
+        if job.clip in self.damaged:
+            raise MediaError(self.damaged[job.clip])
+        own = read_sample(job.clip, self.model.network.config, self.embed)
+        if self.options.audio == "original":
+            return (own,)
+        clap, levels = self._negative(job)
+        embeddings = own.embeddings._replace(clap=clap, level_dbfs=levels)
+        return (own, replace(own, embeddings=embeddings))
+
+    def _negative(self, job: Job) -> tuple[Tensor, Tensor]:
+        """CLAP's embeddings (T, A) of the sound that is not the video's own, and levels (T,)."""
+        donor, seconds = job.donor, job.clip.labelled
+        if donor is not None:  # from its beginning again where it is shorter
+            seconds = tuple(second % donor.seconds for second in seconds)
+            if donor in self.embedded and set(seconds) <= set(donor.labelled):
+                heard = self.embed(donor, seconds)
+                return heard.clap, heard.level_dbfs
+        windows = torch.from_numpy(self._windows(job, seconds))
+        with torch.inference_mode():
+            clap = self.model.network.embed_windows(windows.to(self.model.device))
+        return clap.float().cpu(), levels_dbfs(windows)
+
+    def _windows(self, job: Job, seconds: Sequence[int]) -> Float32Array:
+        """The same sound, (T, n)."""
+        options, rate_hz = self.options, self.model.network.config.clap.rate_hz
+        if job.donor is not None:
+            return read_windows(job.donor, seconds, rate_hz, reference=options.reference_audio)
+        if options.audio == "silence":
+            return silence(len(seconds), rate_hz)
+        return noise(len(seconds), rate_hz, np.random.default_rng((options.seed, job.index)))
 
 
-def _read(model: LoadedModel, options: EvaluateOptions, job: Job) -> Video:
-    config, seconds = model.network.config, job.clip.labelled
-    return Video(
-        job=job,
-        frames=pixels(config, read_frames(job.clip, seconds)),
-        masks=torch.from_numpy(read_masks(job.clip, seconds)),
-        sounds=tuple(_sounds(options, job, config.clap.rate_hz)),
-    )
-
-
-def _sounds(options: EvaluateOptions, job: Job, rate_hz: int) -> Iterator[Float32Array]:
-    """Its own sound, then the one that is asked for where that is another."""
-    seconds, reference = job.clip.labelled, options.reference_audio
-    yield read_windows(job.clip, seconds, rate_hz, reference=reference)
-    if options.audio == "silence":
-        yield silence(len(seconds), rate_hz)
-    elif options.audio == "noise":
-        yield noise(len(seconds), rate_hz, np.random.default_rng((options.seed, job.index)))
-    elif job.donor is not None:
-        yield offscreen(job.donor, seconds, rate_hz, reference=reference)
-
-
-def _score(model: LoadedModel, options: EvaluateOptions, video: Video) -> Masked:
+def _score(
+    model: LoadedModel, options: EvaluateOptions, job: Job, samples: tuple[Sample, ...]
+) -> Masked:
     size = options.batch_size or model.batch_size
-    samples = [_embedded(model, video, windows, size) for windows in video.sounds]
-    alone = [_logits(model, sample, size) for sample in samples]
-    silent = [_silent(windows, options.gate_dbfs) for windows in video.sounds]
-    gated = [_emptied(*pair) for pair in zip(alone, silent, strict=True)]
+    alone = [predict(model.network, sample, model.device, size) for sample in samples]
+    quiet = [silent(sample, options.gate_dbfs) for sample in samples]
+    gated = [emptied(*pair) for pair in zip(alone, quiet, strict=True)]
     result = VideoResult(
-        index=video.job.index,
-        clip=video.job.clip,
+        index=job.index,
+        clip=job.clip,
         gated=_compared(options.protocol, samples, gated),
         ungated=_compared(options.protocol, samples, alone),
-        silent_frames=sum(int(quiet.sum()) for quiet in silent),
+        silent_frames=sum(int(frames.sum()) for frames in quiet),
     )
-    return Masked(result, masks=_found(gated[-1]).cpu(), video=video)
-
-
-def _embedded(model: LoadedModel, video: Video, windows: Float32Array, size: int) -> Sample:
-    """What the network needs of a video with one sound; so many frames go through at a time."""
-    network, device = model.network, model.device
-    sound = torch.from_numpy(windows)
-    with torch.inference_mode():
-        clip = [network.embed_frames(part.to(device)) for part in _parts(video.frames, size)]
-        clap = [network.embed_windows(part.to(device)) for part in _parts(sound, size)]
-    embeddings = Embeddings(torch.cat(clip), torch.cat(clap))
-    return Sample(video.job.clip, video.frames, video.masks, embeddings)
-
-
-def _logits(model: LoadedModel, sample: Sample, size: int) -> Tensor:
-    """Mask logits (T, H, W) of a video, so many frames at a time."""
-    columns = (sample.frames, sample.masks, sample.embeddings.clip, sample.embeddings.clap)
-    parts = (
-        Sample(sample.clip, frames, masks, Embeddings(*embedded))
-        for frames, masks, *embedded in zip(*(_parts(c, size) for c in columns), strict=True)
-    )
-    return torch.cat([predict(model.network, part, model.device) for part in parts])
-
-
-def _parts(frames: Tensor, size: int) -> list[Tensor]:
-    """Consecutive parts of (T, ...), each of at most `size` frames."""
-    return [frames[begin : begin + size] for begin in range(0, len(frames), size)]
-
-
-def _silent(windows: Float32Array, gate_dbfs: float) -> Tensor:
-    """Which of the windows (T, n) are below the gate, bool, (T,)."""
-    levels = [AudioWindow(w, index=k, rate_hz=len(w)).level_dbfs for k, w in enumerate(windows)]
-    return torch.tensor([level < gate_dbfs for level in levels])
-
-
-def _emptied(logits: Tensor, silent: Tensor) -> Tensor:
-    """Logits (T, H, W) with the probability of silent frames at zero."""
-    return logits.masked_fill(silent.to(logits.device)[:, None, None], -torch.inf)
-
-
-def _found(logits: Tensor) -> Tensor:
-    """What counts as found, as `metrics.frame_iou` decides it."""
-    return torch.sigmoid(logits) > 0.5
+    return Masked(job, result, masks=found(gated[-1]).cpu(), samples=samples)
 
 
 def _compared(protocol: Protocol, samples: Sequence[Sample], logits: Sequence[Tensor]) -> Result:
@@ -298,22 +282,15 @@ def _compared(protocol: Protocol, samples: Sequence[Sample], logits: Sequence[Te
         samples: The video with each sound.
         logits: What was made of each.
     """
-    original = score_video(samples[0], logits[0], protocol)
-    if len(samples) == 1:
-        return Result(original)
-    found, sounds = _found(logits[1]), samples[1].masks.any(2).any(1)
-    some = _frames_of(samples[1], sounds), logits[1][sounds.to(found.device)]
-    negative = Negative(
-        score=score_video(*some, protocol) if bool(sounds.any()) else None,
-        found=float(found.double().mean((1, 2)).mean()),
-        frames_found=int(found.any(2).any(1).sum()),
+    own, *negative = (score_video(*pair, protocol) for pair in zip(samples, logits, strict=True))
+    if not negative:
+        return Result(own)
+    masks = found(logits[1])
+    return Result(
+        own,
+        Negative(
+            score=negative[0],
+            found=float(masks.double().mean((1, 2)).mean()),
+            frames_found=int(masks.any(2).any(1).sum()),
+        ),
     )
-    return Result(original, negative)
-
-
-def _frames_of(sample: Sample, kept: Tensor) -> Sample:
-    """The frames of a video that `kept`, bool, (T,), leaves."""
-    clip, clap, _ = sample.embeddings
-    here = kept.to(clip.device)
-    embeddings = Embeddings(clip[here], clap[here])
-    return Sample(sample.clip, sample.frames[kept], sample.masks[kept], embeddings)

@@ -46,6 +46,8 @@ class EvaluateOptions:
     """Decides noise, and which video's sound another one gets."""
     batch_size: int | None = None
     """Frames per run of the network; None for what suits device and model."""
+    cache: Path | None = None
+    """Folder of the embeddings; None: that of all trainings and evaluations."""
 
     def __post_init__(self) -> None:
         for name, value in (("--limit", self.limit), ("--batch-size", self.batch_size)):
@@ -64,9 +66,8 @@ class EvaluateOptions:
 class Negative:
     """How one video was segmented with a sound with which nothing in it sounds."""
 
-    score: VideoScore | None
-    """Against what sounds in the video, in the frames where something does: elsewhere an empty mask
-    is right with either sound. None where nothing does."""
+    score: VideoScore
+    """Against what sounds in the video with its own sound, so that a low one is good."""
     found: float
     """Share of the pixels that were found, mean over frames."""
     frames_found: int
@@ -143,17 +144,16 @@ def figures(results: Sequence[Result]) -> dict[str, Any]:
 
     With negative sound they are AVSBench-Robust's: `fpr` is the share of pixels that are found
     though nothing in the picture sounds (mean over a video's frames, then over videos); `positive`
-    and `negative` compare the masks of either sound with what sounds in the video, so that the
-    negative ones had better be low; and `miou` and `f_score` judge both together, as the harmonic
-    mean of the positive score and one minus the negative one. Where no video has anything that
-    sounds there is no negative score, and the positive one is all there is.
+    and `negative` compare the masks of either sound with what sounds in the video, by the same
+    rules, so that the negative ones had better be low; and `miou` and `f_score` judge both
+    together, as the harmonic mean of the positive score and one minus the negative one.
     """
     own = _means([result.original for result in results])
     negatives = [result.negative for result in results if result.negative is not None]
     if not negatives:
         return dict(own)
-    other = _means([negative.score for negative in negatives if negative.score is not None])
-    both = {name: _harmonic(own[name], 1.0 - other[name]) for name in other} or own
+    other = _means([negative.score for negative in negatives])
+    both = {name: _harmonic(own[name], 1.0 - other[name]) for name in other}
     fpr = math.fsum(negative.found for negative in negatives) / len(negatives)
     frames = sum(result.original.frames for result in results)
     share = sum(negative.frames_found for negative in negatives) / frames
@@ -171,8 +171,6 @@ def _totals(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _means(scores: Sequence[VideoScore]) -> dict[str, float]:
-    if not scores:
-        return {}
     total = summarise(scores)
     return {"miou": total.miou, "f_score": total.f_score}
 

@@ -1,4 +1,4 @@
-"""Whether a file is whole, from its own lengths and checksums, without decoding it.
+"""Whether a file is whole and fits its video, from its lengths and checksums, without decoding it.
 
 Much faster than decoding, and for WAVs the only way: FFmpeg reads a cut one without a word.
 """
@@ -18,6 +18,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_TAIL = 1024
 """Bytes at the end of a JPEG in which its end is looked for; some cameras write on behind it."""
+SHORT_S = 1.0
+"""Sound or pictures that end more than this early are damaged; what is missing of less is silence,
+or the last picture again."""
 UNKNOWN_SIZES = frozenset({0, 0xFFFFFFFF})
 """What programs that write a WAV into a pipe put in place of a size."""
 
@@ -97,9 +100,9 @@ def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _sound_s(path: Path, held: int, promised: int, bytes_per_s: int) -> float | None:
-    """Seconds of sound, where as many bytes are held as were promised."""
+    """Seconds of sound, where as many bytes are held as were promised, or nobody promised any."""
     if held and promised in UNKNOWN_SIZES:
-        return None
+        promised = held
     if held < promised or not held:
         raise MediaError(
             f"{path}: is cut short, it holds {held} of {promised} bytes of sound; copy or extract "
@@ -128,6 +131,33 @@ def check_mp4(path: Path) -> None:
             begin += step
     if b"moov" not in names:
         raise MediaError(f"{path}: is cut short (its index, moov, is missing); copy it again")
+
+
+def check_size(path: Path, size: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Refuse a picture of another size than its frame.
+
+    Raises:
+        MediaError: It is.
+    """
+    if size != wanted:
+        (height, width), (rows, columns) = size, wanted
+        raise MediaError(
+            f"{path}: is of another size ({width} x {height}) than its frame ({columns} x {rows}); "
+            "extract it again"
+        )
+
+
+def check_long_enough(path: Path, duration_s: float | None, seconds: int) -> None:
+    """Refuse sound that ends more than a second before its video does.
+
+    Raises:
+        MediaError: It does, or there is none at all.
+    """
+    if duration_s is not None and duration_s < seconds - SHORT_S:
+        raise MediaError(
+            f"{path}: is shorter than its video, {duration_s:.2f} of {seconds} s; extract the "
+            "sound again"
+        )
 
 
 def _cut(path: Path) -> MediaError:

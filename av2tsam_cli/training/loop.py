@@ -18,6 +18,7 @@ import torch
 from lightning_fabric.fabric import Fabric
 
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError
+from av2tsam_cli.inference import choose_device, choose_precision
 from av2tsam_cli.metrics import Protocol
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.header import read_metadata
@@ -25,20 +26,28 @@ from av2tsam_cli.training import record, resume, trackers
 from av2tsam_cli.training.avsbench import Clip
 from av2tsam_cli.training.batches import epoch_batches, read_ahead, share, split
 from av2tsam_cli.training.data import Videos, embed, find_videos
-from av2tsam_cli.training.devices import (
-    OtherProcessFailed,
-    Stop,
-    make_fabric,
-    rank_of_process,
-    said_by_any,
-    summed,
-)
 from av2tsam_cli.training.learner import Learner, frames_loss
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.processes import (
+    OtherProcessFailed,
+    Stop,
+    rank_of_process,
+    said_by_any,
+    start_fabric,
+    summed,
+)
 from av2tsam_cli.training.progress import EpochRow, Nobody, Position, StepRow, Watcher
 from av2tsam_cli.training.run_folder import RunFolder, now, open_folder, read_record
 from av2tsam_cli.training.samples import Sample, gather
-from av2tsam_cli.training.scoring import Scores, VideoScore, predict, score_video, summarise
+from av2tsam_cli.training.scoring import (
+    Scores,
+    VideoScore,
+    emptied,
+    predict,
+    score_video,
+    silent,
+    summarise,
+)
 from av2tsam_cli.training.start import is_light, set_learning, set_recompute, starting_network
 
 SAVE_EVERY_S = 600.0
@@ -85,7 +94,9 @@ def train(
     videos = find_videos(options)
     with ExitStack() as stack:
         folder = stack.enter_context(open_folder(options)) if rank_of_process() == 0 else None
-        fabric = make_fabric(options)
+        device = choose_device(options.device)
+        precision = choose_precision(options.precision, device)
+        fabric = start_fabric(device.type, options.devices, precision)
         torch.manual_seed(options.seed)
         network = network or starting_network(options)
         training = _Training(options, fabric, network, folder, watcher or Nobody())
@@ -146,18 +157,18 @@ class _Training:
 
     def _open(self, folder: RunFolder) -> None:
         """Write down what is done, or what was added to it."""
-        if self.options.resume:
-            self.record = read_record(folder.path)
-            folder.go_on(self.position)
-        else:
-            self.record = self._new_record()
-            folder.begin(self.record)
         self.trackers = trackers.open_trackers(
             folder.path,
             self.options.to_json(),
             wandb=self.options.wandb,
             from_step=self.position.step + 1,
         )
+        if self.options.resume:
+            self.record = read_record(folder.path)
+            folder.go_on(self.position)
+        else:
+            self.record = self._new_record()
+            folder.begin(self.record)
 
     def close(self) -> None:
         """Write what trackers still hold."""
@@ -198,7 +209,7 @@ class _Training:
                 "digest": self.videos.digest,
             },
             "network": {
-                **_described(network),
+                **record.described(network),
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "learning": sum(p.numel() for _, p in self.learning),
             },
@@ -349,7 +360,7 @@ class _Training:
         self.watcher.epoch_ends(row)
 
     def _score(self) -> Scores:
-        """AVSBench's scores on the validation split, shared between the processes."""
+        """What `evaluate` gives on the validation split, shared between the processes."""
         fabric, clips = self.fabric, self.videos.val
         rank, world = fabric.global_rank, fabric.world_size
         rounds = -(-len(clips) // world)
@@ -363,7 +374,7 @@ class _Training:
                 for sample in self._take(reader):
                     with fabric.autocast():
                         logits = predict(self.network, sample, fabric.device)
-                    score = score_video(sample, logits)
+                    score = score_video(sample, emptied(logits, silent(sample)))
                     table[n * world + rank] = torch.tensor([score.miou, score.f_score])
                 self.watcher.validating(min((n + 1) * world, len(clips)), len(clips))
         # Each row is of one process, and zero elsewhere: the sum is exact.
@@ -423,7 +434,7 @@ class _Training:
                 "step": row.step,
             }
         return {
-            **_described(self.network),
+            **record.described(self.network),
             "training": self.options.to_json(),
             "data": {
                 "name": self.options.data,
@@ -446,14 +457,3 @@ class _Training:
             raise error
         if failed:
             raise OtherProcessFailed("the first process of this training could not write")
-
-
-def _described(network: Av2tSam) -> dict[str, object]:
-    """Preset and encoders."""
-    config = network.config
-    return {
-        "preset": config.name,
-        "encoders": {"image": config.sam.kind, "clap": config.clap.kind},
-        "projector": config.projector,
-        "adapter": config.adapter,
-    }

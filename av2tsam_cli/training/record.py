@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from av2tsam_cli.model.av2tsam import Av2tSam
+
 PACKAGES = (
     "av2tsam",
     "torch",
@@ -30,6 +32,17 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
+    }
+
+
+def described(network: Av2tSam) -> dict[str, object]:
+    """Preset and encoders."""
+    config = network.config
+    return {
+        "preset": config.name,
+        "encoders": {"image": config.sam.kind, "clap": config.clap.kind},
+        "projector": config.projector,
+        "adapter": config.adapter,
     }
 
 

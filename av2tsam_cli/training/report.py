@@ -83,8 +83,7 @@ def _line(result: VideoResult) -> list[object]:
     line: list[object] = [score.name, score.category or "", score.frames, result.silent_frames]
     line += [score.miou, score.f_score]
     if negative is not None:
-        other = negative.score
-        line += [other.miou, other.f_score] if other is not None else ["", ""]
+        line += [negative.score.miou, negative.score.f_score]
         line += [negative.found, negative.frames_found]
     return line
 
@@ -171,7 +170,7 @@ def draw_sheet(examples: Sequence[Masked]) -> bytes:
 def _row(one: Masked) -> UInt8Array:
     clip, negative = one.result.clip, one.result.gated.negative
     frames = read_frames(clip, clip.labelled)
-    truth = one.video.masks.numpy()
+    truth = one.samples[0].masks.numpy()
     if negative is not None:  # nothing in the picture sounds
         truth = np.zeros_like(truth)
     found = one.masks.numpy()

@@ -4,7 +4,7 @@ Letters: T labelled seconds of a video, N = frames of several videos, h, w size 
 size of the masks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -36,7 +36,16 @@ class Sample:
     masks: Tensor = field(repr=False)
     """What sounds, bool, (T, H, W)."""
     embeddings: Embeddings = field(repr=False)
-    """Stacked: (T, E), (T, A) and, where they are cached, image features."""
+    """Stacked: (T, E), (T, A), where they are cached image features, and levels (T,)."""
+
+    def parts(self, size: int) -> Iterator["Sample"]:
+        """Consecutive parts of at most so many seconds."""
+        given = self.embeddings
+        for start in range(0, len(self.frames), size):
+            rows = slice(start, start + size)
+            image = tuple(level[rows] for level in given.image)
+            embeddings = Embeddings(given.clip[rows], given.clap[rows], image)
+            yield Sample(self.clip, self.frames[rows], self.masks[rows], embeddings)
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,8 @@ def gather(config: ModelConfig, samples: Sequence[Sample], device: torch.device)
 
 
 def _tensors(sample: Sample) -> tuple[Tensor, ...]:
-    clip, clap, image = sample.embeddings
-    return (clip, clap, *image)
+    embeddings = sample.embeddings
+    return (embeddings.clip, embeddings.clap, *embeddings.image)
 
 
 def best_logits(network: Av2tSam, seen: Seen, beit: Tensor, clip: Tensor, clap: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from av2tsam_cli.metrics import Protocol, video_f_score, video_iou
 from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.schedule import SILENCE_DBFS
 from av2tsam_cli.training.samples import Sample, best_logits, gather
 
 
@@ -47,13 +48,40 @@ class Scores:
     """Frames of them that were scored."""
 
 
-def predict(network: Av2tSam, sample: Sample, device: torch.device) -> Tensor:
-    """Mask logits at the size of the sample's masks, float32, (T, H, W), on the device."""
+def predict(
+    network: Av2tSam, sample: Sample, device: torch.device, size: int | None = None
+) -> Tensor:
+    """Mask logits at the size of the sample's masks, float32, (T, H, W), on the device.
+
+    Args:
+        network: Makes them.
+        sample: The video.
+        device: Where the network is.
+        size: Frames that go through it at a time; None: all.
+    """
+    height, width = sample.masks.shape[1:]
+    parts = []
     with torch.inference_mode():
-        inputs = gather(network.config, [sample], device)
-        logits = best_logits(network, inputs.seen, inputs.beit, inputs.clip, inputs.clap)
-        size = (sample.masks.shape[1], sample.masks.shape[2])
-        return network.text_sam.resize(logits.float(), size)[:, 0]
+        for part in sample.parts(size or len(sample.frames)):
+            given = gather(network.config, [part], device)
+            logits = best_logits(network, given.seen, given.beit, given.clip, given.clap)
+            parts.append(network.text_sam.resize(logits.float(), (height, width))[:, 0])
+    return torch.cat(parts)
+
+
+def silent(sample: Sample, gate_dbfs: float = SILENCE_DBFS) -> Tensor:
+    """Which seconds of a video are below a level, bool, (T,)."""
+    return sample.embeddings.level_dbfs < gate_dbfs
+
+
+def emptied(logits: Tensor, frames: Tensor) -> Tensor:
+    """Logits (T, H, W) with the probability of some frames, bool, (T,), at zero."""
+    return logits.masked_fill(frames.to(logits.device)[:, None, None], -torch.inf)
+
+
+def found(logits: Tensor) -> Tensor:
+    """What counts as found, bool, as `metrics.frame_iou` decides it."""
+    return torch.sigmoid(logits) > 0.5
 
 
 def score_video(
@@ -76,7 +104,7 @@ def score_clips(
     device: torch.device,
     protocol: Protocol = Protocol.AVSBENCH,
 ) -> Iterator[VideoScore]:
-    """Score videos one after the other, each on its own, so that no order or batch matters."""
+    """Score what the network alone makes of videos, each on its own: no order or batch matters."""
     for sample in samples:
         yield score_video(sample, predict(network, sample, device), protocol)
 

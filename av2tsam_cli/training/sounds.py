@@ -1,9 +1,10 @@
 """What a network hears of a video when it is evaluated: its own sound, or one that is not its own.
 
 Negative sounds are those of AVSBench-Robust (Li et al., "Do Audio-Visual Segmentation Models Truly
-Segment Sounding Objects?", arXiv 2502.00358, and its repository jiali-home/AVSBench-Robust): with
-silence, with noise and with the sound of something that is not in the picture, nothing in the
-picture sounds. T = seconds that are asked for.
+Segment Sounding Objects?", arXiv 2502.00358), as its repository jiali-home/AVSBench-Robust makes
+them in `dataset_generation/audio_processing.py`: digital silence, white noise over the whole range,
+and the sound of a video of the same split that shows something else. T = seconds that are asked
+for.
 """
 
 from collections.abc import Sequence
@@ -12,19 +13,39 @@ from typing import Literal
 import numpy as np
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.training.avsbench import Clip, read_windows
+from av2tsam_cli.training.avsbench import Clip
 from av2tsam_cli.values import Float32Array
 
 Sound = Literal["original", "silence", "noise", "offscreen"]
-NOISE_DBFS = -20.0
-"""RMS level of the white noise."""
+
+GROUPS = {
+    "music": (
+        "playing_acoustic_guitar playing_glockenspiel playing_piano playing_tabla playing_ukulele "
+        "playing_violin guitar tabla violin ukulele piano marimba"
+    ),
+    "human": "baby_laughter female_singing male_speech man woman baby",
+    "animal": (
+        "cat_meowing coyote_howling dog_barking horse_clip-clop lions_roaring mynah_bird_singing "
+        "dog cat lion bird wolf"
+    ),
+    "device": (
+        "driving_buses helicopter race_car ambulance_siren cap_gun_shooting chainsawing_trees "
+        "lawn_mowing typing_on_computer_keyboard mower background bus car gun saw emergency-car "
+        "keyboard"
+    ),
+}
+"""AVSBench-Robust's groups of AVSBench's categories: those of S4, then those of MS3."""
+ALIKE = {"music": {"human"}, "human": {"music"}, "animal": {"human"}}
+"""Groups whose sounds it does not give to videos of a group, besides the group itself."""
+_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
 
 
 def draw_donors(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
     """For each video of a split another one whose sound does not belong to it.
 
-    It is one of another category. Where categories are lists (AVSBench-semantic, and MS3 where its
-    CSV has them) the two have none in common; AVSBench's MS3 has none, and any other video will do.
+    It is one of another category, and as in AVSBench-Robust one of another group of categories
+    where there is any. Where categories are lists (AVSBench-semantic, and MS3 where its CSV has
+    them) the two have none in common; AVSBench's MS3 has none, and any other video will do.
 
     Args:
         clips: The whole split, so that the choice does not depend on how much of it is scored.
@@ -35,16 +56,19 @@ def draw_donors(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
     """
     rng = np.random.default_rng(seed)
     kinds = [_kinds(clip) for clip in clips]
+    groups = [frozenset(_GROUP_OF[kind] for kind in some if kind in _GROUP_OF) for some in kinds]
     donors = []
     for place, clip in enumerate(clips):
         order = (int(other) for other in rng.permutation(len(clips)))
-        found = (k for k in order if k != place and not kinds[k] & kinds[place])
-        if (donor := next(found, None)) is None:
+        others = [k for k in order if k != place and not kinds[k] & kinds[place]]
+        if not others:
             raise UsageError(
                 f"--audio offscreen: the split has no video whose sound {clip.name} could get, of "
                 "another category where there are any; use more data, or --audio noise"
             )
-        donors.append(clips[donor])
+        near = groups[place].union(*(ALIKE.get(group, ()) for group in groups[place]))
+        far = (k for k in others if not groups[k] & near)
+        donors.append(clips[next(far, others[0])])
     return tuple(donors)
 
 
@@ -61,19 +85,5 @@ def silence(seconds: int, rate_hz: int) -> Float32Array:
 
 
 def noise(seconds: int, rate_hz: int, rng: np.random.Generator) -> Float32Array:
-    """Windows (T, rate_hz) of white Gaussian noise at `NOISE_DBFS`, in [-1, 1]."""
-    level = 10 ** (NOISE_DBFS / 20)
-    drawn = rng.normal(0.0, level, (seconds, rate_hz)).clip(-1.0, 1.0)
-    return drawn.astype(np.float32)
-
-
-def offscreen(
-    donor: Clip, seconds: Sequence[int], rate_hz: int, *, reference: bool = False
-) -> Float32Array:
-    """The same seconds of another video's sound, from its beginning again where it is shorter.
-
-    Raises:
-        MediaError: That sound is missing or damaged.
-    """
-    taken = [second % donor.seconds for second in seconds]
-    return read_windows(donor, taken, rate_hz, reference=reference)
+    """Windows (T, rate_hz) of white noise, uniform in [-1, 1]: about -5 dBFS."""
+    return rng.uniform(-1.0, 1.0, (seconds, rate_hz)).astype(np.float32)

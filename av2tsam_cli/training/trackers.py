@@ -1,6 +1,7 @@
 """Where numbers go besides the CSV files: TensorBoard and Weights & Biases, where installed."""
 
 import logging
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,14 +42,17 @@ def open_trackers(
         options: Shown beside the run.
         wandb: Whether W&B was asked for.
         from_step: The next step; what a resumed run had logged from there on does not count.
+
+    Raises:
+        UsageError: W&B cannot begin, for want of a login or of the network; nothing is written.
     """
     trackers: list[Tracker] = []
+    if wandb:
+        trackers.append(_Wandb(folder, options))
     if find_spec("tensorboard") is None:
         log.warning("tensorboard is not installed: metrics go to the CSV files only")
     else:
         trackers.append(_TensorBoard(folder / "tensorboard", from_step))
-    if wandb:
-        trackers.append(_Wandb(folder, options))
     return trackers
 
 
@@ -73,16 +77,20 @@ class _Wandb:
     """One W&B run, in the project `av2tsam` unless `$WANDB_PROJECT` says otherwise."""
 
     def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
-        import os
-
         import wandb
 
-        self.run: Any = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "av2tsam"),
-            name=folder.name,
-            dir=str(folder),
-            config=dict(options),
-        )
+        try:
+            self.run: Any = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "av2tsam"),
+                name=folder.name,
+                dir=str(folder),
+                config=dict(options),
+            )
+        except wandb.Error as error:
+            raise UsageError(
+                f"--wandb: {error}; log in with `wandb login`, set WANDB_MODE=offline, or leave "
+                "the option out"
+            ) from error
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)

@@ -30,7 +30,8 @@ class Evaluate:
     """Runs `av2tsam evaluate` with the tiny model and keeps what it said."""
 
     def __init__(self, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.words = ["--model", str(model), "--device", "cpu"]
+        cache = data.parent / f"{data.name}-cache"
+        self.words = ["--model", str(model), "--device", "cpu", "--cache", str(cache)]
         self.data = data
         self.capsys = capsys
         self.out = self.err = ""

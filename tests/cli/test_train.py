@@ -81,3 +81,19 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     assert complaint in err
     assert sum("error" in line for line in err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_and_biases_without_a_login_is_one_line_and_leaves_nothing(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Where the package is not installed, that is what the line says.
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert main([*words, "--out", str(tmp_path / "run"), "--wandb", "--quiet"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("av2tsam: error: --wandb: ")
+    assert not (tmp_path / "run").exists()

@@ -31,6 +31,7 @@ from av2tsam_cli.training.cache import (
     pixels,
     tower_key,
 )
+from av2tsam_cli.values import AudioWindow
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,11 @@ def test_embeddings_are_those_of_the_towers(
             seen = network.embed_frames(pixels(network.config, frames))
             heard = network.embed_windows(torch.from_numpy(windows))
         batch = cache.batch([(index, second) for second in clip.labelled])
-        assert torch.equal(batch.clip, seen)
-        assert torch.equal(batch.clap, heard)
+        # The last bits depend on the number of threads.
+        torch.testing.assert_close(batch.clip, seen)
+        torch.testing.assert_close(batch.clap, heard)
+        levels = [AudioWindow(w, k, len(w)).level_dbfs for k, w in enumerate(windows)]
+        assert batch.level_dbfs.tolist() == levels
     one = cache[2, 3]
     assert (one.clip.shape, one.clap.shape, one.image) == ((16,), (16,), ())
 
@@ -151,7 +155,8 @@ def test_a_damaged_file_of_the_cache_is_made_again(
     assert path.read_bytes() == content
     assert torch.equal(again[1, 0].clap, cache[1, 0].clap)
     changed = {p for p, stamp in stamps(tmp_path).items() if before.get(p) != stamp}
-    assert changed == {path}
+    assert path in changed
+    assert {p.parent for p in changed} == {path.parent}  # CLIP's are left alone
 
 
 def test_a_file_that_goes_while_it_is_used_is_named(
@@ -177,8 +182,8 @@ def test_a_damaged_sample_stops_or_is_left_out_and_listed(
     assert cache.clips == (clips[1], clips[3])
     assert [damaged.clip for damaged in cache.skipped] == [clips[0], clips[2]]
     assert all(path.is_file() for files in cache.files for path in files)
-    with pytest.raises(MediaError, match="no other clip can be read"):
-        EmbeddingCache.open_or_build(tmp_path / "cache", network, clips[:1], skip_bad=True)
+    alone = EmbeddingCache.open_or_build(tmp_path / "cache", network, clips[:1], skip_bad=True)
+    assert alone.clips == ()
 
 
 def test_an_interrupted_pass_goes_on_where_it_was(
@@ -191,7 +196,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         EmbeddingCache.open_or_build(tmp_path, network, clips, progress=interrupt)
     before = stamps(tmp_path)
-    assert len(before) == 4
+    assert len(before) == 6
     EmbeddingCache.open_or_build(tmp_path, network, clips)
     assert before.items() <= stamps(tmp_path).items()
 
@@ -213,21 +218,14 @@ def test_the_network_is_left_as_it_was(
 @pytest.mark.parametrize("kind", ["sam", "sam2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_frozen_image_features_are_kept_where_asked_for(
-    network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path, kind: str, dtype: torch.dtype
+    network: Av2tSam,
+    clips: tuple[Clip, ...],
+    tmp_path: Path,
+    kind: str,
+    dtype: torch.dtype,
+    tiny_sam2: Sam2Config,
 ) -> None:
-    sam2 = Sam2Config(
-        image_size=64,
-        dim=8,
-        heads=1,
-        stages=(1, 1, 1, 1),
-        global_blocks=(2,),
-        windows=(8, 4, 2, 2),
-        decoder_dim=16,
-        decoder_heads=2,
-        decoder_mlp_dim=16,
-        iou_head_dim=8,
-    )
-    save_model(without_adapter(network, sam2 if kind == "sam2" else None), tmp_path / "plain")
+    save_model(without_adapter(network, tiny_sam2 if kind == "sam2" else None), tmp_path / "plain")
     plain = load_model(tmp_path / "plain", dtype=dtype)
     clip = clips[2]
     cache = EmbeddingCache.open_or_build(tmp_path, plain, [clip], image=True)
@@ -313,4 +311,4 @@ def test_two_processes_that_start_at_once_end_with_the_same(
     assert said[0][0]
     kept = list((tmp_path / "cache").rglob("*"))
     assert {path.suffix for path in kept if path.is_file()} == {".npy"}  # nothing half-written
-    assert len([path for path in kept if path.is_file()]) == 16
+    assert len([path for path in kept if path.is_file()]) == 24

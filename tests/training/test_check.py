@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -63,6 +64,15 @@ def test_a_wav_that_was_written_into_a_pipe_is_whole(data: Path) -> None:
     content[40:44] = b"\xff\xff\xff\xff"
     clip.sound.write_bytes(content)
     assert check_clip(clip) == []
+    clip.sound.write_bytes(content[: len(content) // 2])
+    assert "is shorter than its video, 2.50 of 5 s" in check_clip(clip)[0].reason
+
+
+def test_sound_may_end_up_to_a_second_early(data: Path, write_wav: Callable[..., Path]) -> None:
+    clip = one(data)
+    for seconds, problems in ((4.99, 0), (4.0, 0), (3.9, 1)):
+        write_wav(clip.sound, [np.zeros(round(seconds * 16_000))])
+        assert len(check_clip(clip)) == problems
 
 
 def test_a_mask_of_another_size_is_found(data: Path) -> None:

@@ -27,7 +27,6 @@ from av2tsam_cli.training.loop import RunResult, train
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.progress import EpochRow, Nobody, StepRow
 from av2tsam_cli.training.samples import embed_from, read_sample
-from av2tsam_cli.training.scoring import score_clips, summarise
 
 VIDEOS = 5
 """Not a multiple of the batch: the last batch is a short one."""
@@ -128,18 +127,9 @@ def test_only_what_the_paper_trains_changes(options: Make, tiny_model: Path) -> 
     assert changed <= trained
 
 
-def test_the_best_checkpoint_is_that_of_the_best_epoch(
-    options: Make, lessons: Path, cache: Path
-) -> None:
+def test_the_best_checkpoint_is_that_of_the_best_epoch(options: Make) -> None:
     result = train(options(epochs=4, lr=5e-3))
     assert result.best == max(result.epochs, key=lambda row: row.val_miou)
-    network = load_model(result.checkpoint)
-    clips = open_split(lessons, "ms3", "val")
-    embed = embed_from(EmbeddingCache.open_or_build(cache, network, clips))
-    samples = (read_sample(clip, network.config, embed) for clip in clips)
-    scores = summarise(score_clips(network, samples, torch.device("cpu")))
-    assert scores.miou == pytest.approx(result.best.val_miou, abs=1e-7)
-    assert scores.f_score == pytest.approx(result.best.val_f_score, abs=1e-7)
     said = metadata(result.checkpoint)["metrics"]
     assert isinstance(said, dict)
     assert said["miou"] == result.best.val_miou

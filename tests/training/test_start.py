@@ -15,19 +15,6 @@ from av2tsam_cli.training.losses import mask_loss
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.start import set_learning, set_recompute, starting_network
 
-SAM2 = Sam2Config(
-    image_size=64,
-    dim=8,
-    heads=2,
-    stages=(1, 1, 2, 1),
-    global_blocks=(3,),
-    windows=(4, 4, 4, 2),
-    decoder_dim=16,
-    decoder_heads=2,
-    decoder_mlp_dim=24,
-    iou_head_dim=16,
-)
-
 
 def options(model: Path | str, **other: object) -> TrainOptions:
     return TrainOptions(out=Path("run"), model=str(model), **other)  # type: ignore[arg-type]
@@ -94,9 +81,9 @@ def test_a_text_prompted_sam_has_nothing_to_train_further(tiny_model: Path, tmp_
 
 
 @pytest.fixture(params=["sam", "sam2"])
-def config(request: pytest.FixtureRequest, tiny_model: Path) -> ModelConfig:
+def config(request: pytest.FixtureRequest, tiny_model: Path, tiny_sam2: Sam2Config) -> ModelConfig:
     config = load_model(tiny_model).config
-    return config if request.param == "sam" else dataclasses.replace(config, sam=SAM2)
+    return config if request.param == "sam" else dataclasses.replace(config, sam=tiny_sam2)
 
 
 def loss_of(network: Av2tSam) -> torch.Tensor:
