@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
 import threading
+import weakref
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -15,6 +17,12 @@ POLL_S = 0.05
 """Seconds after which a producer that waits for room looks whether anybody still listens."""
 JOIN_S = 5.0
 """Seconds that a consumer which gives up waits for its producer to finish what it is doing."""
+
+
+_running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = (
+    weakref.WeakKeyDictionary()
+)
+"""Threads of all stages, with what tells each to stop."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ def run_ahead(
     thread = threading.Thread(
         target=_produce, args=(items, waiting, stopped), name=f"av2tsam-{name}", daemon=True
     )
+    _running[thread] = stopped
     try:
         thread.start()
         while isinstance(got := waiting.get(), _Item):
@@ -63,7 +72,17 @@ def run_ahead(
 
 def still_running() -> bool:
     """Whether a stage that was told to stop is still in the middle of a long step."""
-    return any(thread.name.startswith("av2tsam-") for thread in threading.enumerate())
+    return any(thread.is_alive() for thread in list(_running))
+
+
+@atexit.register
+def _stop_all() -> None:
+    """End what nobody closed: a thread that works on while Python shuts down may crash it."""
+    begun = [(thread, stopped) for thread, stopped in _running.items() if thread.is_alive()]
+    for _, stopped in begun:
+        stopped.set()
+    for thread, _ in begun:
+        thread.join(JOIN_S)
 
 
 def _produce(

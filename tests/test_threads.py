@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import closing
@@ -54,3 +56,23 @@ def test_closing_the_last_of_chained_stages_closes_the_first_on_its_own_thread()
     last.close()
     assert closed == ["av2tsam-first"]
     assert not still_running()
+
+
+def test_a_stage_that_nobody_closes_ends_with_the_program() -> None:
+    program = """
+from av2tsam_cli.threads import run_ahead
+
+def endless():
+    try:
+        while True:
+            yield 0
+    finally:
+        print("closed")
+
+numbers = run_ahead(endless(), depth=1, name="endless")
+print(next(numbers))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["0", "closed"], "")

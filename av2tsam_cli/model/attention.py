@@ -49,4 +49,4 @@ def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         for row in range(0, queries, rows):
             part = these, slice(row, row + rows)
             attended[part] = (q[part] @ transposed).softmax(dim=-1) @ v[these]
-    return attended.unflatten(0, batch)
+    return attended.reshape(*batch, queries, -1)

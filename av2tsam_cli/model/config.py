@@ -78,7 +78,7 @@ class Sam2Config:
     global_blocks: tuple[int, ...] = (23, 33, 43)
     """Blocks that attend to the whole image."""
     windows: tuple[int, ...] = (8, 4, 16, 8)
-    """Side of a stage's attention windows in its patches."""
+    """Side of a stage's attention windows in its patches; even, for the next one halves it."""
     background: tuple[int, int] = (7, 7)
     """Grid of the background positions, which are stretched over the image."""
     decoder_dim: int = 256

@@ -115,11 +115,10 @@ class HieraAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 where it shrinks."""
         q, k, v = self.qkv(tokens).chunk(3, dim=-1)
-        of_keys = (self.window, self.window) if self.window else tokens.shape[1:3]
+        of_keys = [self.window] * 2 if self.window else list(tokens.shape[1:3])
         of_queries = of_keys
         if self.shrinks:
-            q = pool(q)
-            of_queries = (of_keys[0] // QUERY_STRIDE, of_keys[1] // QUERY_STRIDE)
+            q, of_queries = pool(q), [side // QUERY_STRIDE for side in of_keys]
         sizes = (of_queries, of_keys, of_keys)
         windows = (
             to_windows(part, size, self.heads, fill)

@@ -26,7 +26,9 @@ class PackedLinear(nn.Module):
 def can_pack() -> bool:
     """Whether this build of PyTorch has what it takes."""
     names = ("_reorder_linear_weight", "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and all(hasattr(_OPERATIONS, n) for n in names)
+    return torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
+        hasattr(_OPERATIONS, name) for name in names
+    )
 
 
 def pack(module: nn.Module) -> None:

@@ -18,7 +18,7 @@ from av2tsam_cli.model import recompute
 from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
-from av2tsam_cli.model.windows import Size, from_windows, normalise, to_windows
+from av2tsam_cli.model.windows import from_windows, normalise, to_windows
 
 # The package's own __init__ imports its predictor, and with that all of torchvision.
 _modeling = import_without_init("segment_anything.modeling")
@@ -82,14 +82,14 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
 
 
 def run_block(block: Any, tokens: Tensor) -> Tensor:
-    """One block of the package's encoder with fused attention. (N, g, g, D), float32, to the same."""
-    size = (block.window_size, block.window_size) if block.window_size else tokens.shape[1:3]
+    """One block of the package's encoder with fused attention; (N, g, g, D) in float32."""
+    size = [block.window_size] * 2 if block.window_size else tokens.shape[1:3]
     tokens = tokens + attend_in_windows(block.attn, normalise(block.norm1, tokens), size)
     result: Tensor = tokens + block.mlp(normalise(block.norm2, tokens))
     return result
 
 
-def attend_in_windows(attention: Any, tokens: Tensor, size: Size) -> Tensor:
+def attend_in_windows(attention: Any, tokens: Tensor, size: Sequence[int]) -> Tensor:
     """Attention over (N, g, g, D) in windows, with decomposed relative positions.
 
     SAM adds to the logit of a query and a key what the query says of the key's row, and what it
@@ -99,8 +99,8 @@ def attend_in_windows(attention: Any, tokens: Tensor, size: Size) -> Tensor:
     parts = zip(attention.qkv(tokens).chunk(3, dim=-1), attention.qkv.bias.chunk(3), strict=True)
     q, k, v = (to_windows(part, size, attention.num_heads, fill) for part, fill in parts)
     rows, columns = attention.rel_pos_h, attention.rel_pos_w
-    terms = relative_positions(q.unflatten(2, size), rows, columns).flatten(2, 3)
-    place = one_hot_cells(*size, like=k)
+    terms = relative_positions(q.reshape(*q.shape[:2], *size, -1), rows, columns).flatten(2, 3)
+    place = one_hot_cells(size[0], size[1], like=k)
     attended = attend(
         torch.cat([q * attention.scale, terms], dim=-1),
         torch.cat([k, place.expand(*k.shape[:3], -1)], dim=-1),

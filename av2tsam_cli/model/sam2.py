@@ -74,7 +74,7 @@ class Sam2ImageEncoder(nn.Module):
         """FPN: stages, finest first, to levels of width C without the coarsest."""
         levels: list[Tensor] = []
         for number, convolution in zip(reversed(range(len(stages))), self.neck, strict=True):
-            tokens = stages[number].to(convolution.weight.dtype)
+            tokens = stages[number].to(self.no_mem_embed.dtype)
             level = convolution(tokens.permute(0, 3, 1, 2))
             if levels and number in TOP_DOWN_LEVELS:
                 # In float32, as the original does whatever the precision.

@@ -1,12 +1,12 @@
 """What the image encoders of both SAMs do alike: cut a grid into attention windows, and norms."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Size = tuple[int, int]
 
-
-def to_windows(tokens: Tensor, size: Size, heads: int, fill: Tensor) -> Tensor:
+def to_windows(tokens: Tensor, size: Sequence[int], heads: int, fill: Tensor) -> Tensor:
     """Cut a grid of queries, keys or values into windows, head by head.
 
     Both SAMs pad what goes into the projection to whole windows with zeros; what comes out there is
@@ -32,7 +32,7 @@ def to_windows(tokens: Tensor, size: Size, heads: int, fill: Tensor) -> Tensor:
     return cells.permute(0, 1, 3, 5, 2, 4, 6).flatten(0, 2).flatten(2, 3).contiguous()
 
 
-def from_windows(windows: Tensor, size: Size, grid: tuple[int, int, int]) -> Tensor:
+def from_windows(windows: Tensor, size: Sequence[int], grid: Sequence[int]) -> Tensor:
     """Put windows together again.
 
     Args:

@@ -89,7 +89,7 @@ def images() -> torch.Tensor:
 def test_the_encoder_is_that_of_transformers(
     networks: tuple[Any, Any, Sam2ImageEncoder, Sam2MaskDecoder],
 ) -> None:
-    # Windows of 5 on a grid of 6 need padding, and become 2 where the grid is halved.
+    # Windows of 4 on a grid of 6 need padding, and become 2 where the grid is halved to 3.
     vision, _, encoder, _ = networks
     with torch.inference_mode():
         expected = vision(images()).fpn_hidden_states

@@ -1,0 +1,32 @@
+"""Packed layers calculate what linear layers do."""
+
+import pytest
+import torch
+from torch import nn
+
+from av2tsam_cli.model.packed import PackedLinear, can_pack, pack
+
+pytestmark = pytest.mark.skipif(not can_pack(), reason="this build of PyTorch has no oneDNN")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 96), (3, 5, 96), (2, 16, 16, 96)])
+def test_a_packed_layer_gives_what_the_layer_gave(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    linear, tokens = nn.Linear(96, 40).bfloat16(), torch.randn(shape).bfloat16()
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(tokens), linear(tokens))
+
+
+def test_a_part_of_a_longer_row_of_tokens() -> None:
+    torch.manual_seed(0)
+    linear, tokens = nn.Linear(96, 40).bfloat16(), torch.randn(3, 9, 96).bfloat16()[:, :5]
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(tokens), linear(tokens))
+
+
+def test_only_linear_layers_in_bfloat16_are_packed() -> None:
+    network = nn.Sequential(nn.Linear(4, 4).bfloat16(), nn.Sequential(nn.Linear(4, 4)), nn.GELU())
+    pack(network)
+    packed, rest, _ = network
+    assert isinstance(packed, PackedLinear)
+    assert isinstance(rest[0], nn.Linear)
