@@ -183,6 +183,7 @@ def load_model(
     device: str = "auto",
     precision: str = "auto",
     parts: Collection[str] = PARTS,
+    packed: bool = True,
 ) -> LoadedModel:
     """Load a model by name or path; by default the best one that is installed.
 
@@ -191,6 +192,8 @@ def load_model(
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         parts: The parts that will be used; `TEXT_PARTS` are enough to look for written phrases.
+        packed: Whether weights are packed as `pack_weights` does; not where the network is to be
+            compiled, for the compiler has its own way with them.
 
     Raises:
         UsageError: The device or the precision is not to be had here.
@@ -202,11 +205,18 @@ def load_model(
     if place.type == "cpu":
         _keep_freed_memory()
     network = checkpoint.load_model(path, place, PRECISIONS[chosen], parts=parts)
-    if place.type == "cpu" and can_pack():
-        pack(network.text_sam.image_encoder)
-        pack(network.text_sam.beit3)
     name = network.config.name if model is None else str(model)
-    return LoadedModel(network=network, name=name, path=path, device=place, precision=chosen)
+    loaded = LoadedModel(network=network, name=name, path=path, device=place, precision=chosen)
+    if packed:
+        pack_weights(loaded)
+    return loaded
+
+
+def pack_weights(model: LoadedModel) -> None:
+    """Lay the weights of the large encoders out as a CPU multiplies them, in bf16; in place."""
+    if model.device.type == "cpu" and can_pack():
+        pack(model.network.text_sam.image_encoder)
+        pack(model.network.text_sam.beit3)
 
 
 class Segmenter:

@@ -232,10 +232,12 @@ def load_for(
         WORTH_COMPILING,
         compile_network,
         load_model,
+        pack_weights,
     )
 
     parts = PARTS if options.text is None else TEXT_PARTS
-    loaded = load_model(model, device=device, precision=precision, parts=parts)
+    packed = not compile_frames
+    loaded = load_model(model, device=device, precision=precision, parts=parts, packed=packed)
     if options.text is not None:
         loaded.tokenizer(options.text)
     if not compile_frames:
@@ -243,6 +245,7 @@ def load_for(
     least = WORTH_COMPILING[loaded.light]
     if compile_frames < least:
         log.warning("not compiled: that pays from %d frames on", least)
+        pack_weights(loaded)
         return loaded
     return compile_network(loaded, options.batch_size or loaded.batch_size)
 

@@ -73,7 +73,8 @@ def measure_all(
     """What every precision, compilation and batch gives for one network."""
     flops = encoder_flops(preset)
     for precision, compiled, batch in ways:
-        model = load_model(file, device=device.type, precision=precision)
+        packed = compiled == "off"
+        model = load_model(file, device=device.type, precision=precision, packed=packed)
         if compiled == "on":
             model = compile_network(model, batch)
         asked = {"preset": preset, "precision": precision, "batch": batch, "compile": compiled}
