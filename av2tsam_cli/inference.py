@@ -39,8 +39,9 @@ _BATCH = {"cpu": (4, 1), "cuda": (32, 8), "mps": (8, 2)}
 """Frames per batch by kind of device: for a light network, for a full-size one."""
 PIXELS_AT_ONCE = 1 << 23
 """Pixels of frames that are shrunk together: a batch of 4K frames would fill a GPU's memory."""
-WORTH_COMPILING = {True: 3000, False: 300}
-"""Frames from which compiling a network pays, by whether it is a light one."""
+WORTH_COMPILING = {"cpu": (20_000, None), "cuda": (3000, 300), "mps": (3000, 300)}
+"""Frames from which compiling pays by kind of device: a light network, a full-size one. None: it
+never does, packed weights are faster."""
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,12 @@ class LoadedModel:
         side = sam.grid if sam.kind == "sam" else sam.image_size // 4
         # Input, queries, keys, values, answers, hidden layer twice; and room for what is reused.
         return 20 * side**2 * sam.dim * PRECISIONS[self.precision].itemsize
+
+    @property
+    def worth_compiling(self) -> int | None:
+        """Frames from which compiling it pays; None: however many there are, it does not."""
+        light, full = WORTH_COMPILING[self.device.type]
+        return light if self.light else full
 
     @property
     def cpu_threads(self) -> int:
@@ -204,11 +211,14 @@ def load_model(
     path = weights.resolve(model, hears="projector" in parts)
     if place.type == "cpu":
         _keep_freed_memory()
-    network = checkpoint.load_model(path, place, PRECISIONS[chosen], parts=parts)
-    name = network.config.name if model is None else str(model)
-    loaded = LoadedModel(network=network, name=name, path=path, device=place, precision=chosen)
-    if packed:
-        pack_weights(loaded)
+    # A thread that once computed in parallel keeps its workers. With those and the network's own
+    # there would be more than cores, and OpenMP's threads would then sleep at every barrier.
+    with own_threads(1):
+        network = checkpoint.load_model(path, place, PRECISIONS[chosen], parts=parts)
+        name = network.config.name if model is None else str(model)
+        loaded = LoadedModel(network=network, name=name, path=path, device=place, precision=chosen)
+        if packed:
+            pack_weights(loaded)
     return loaded
 
 

@@ -4,7 +4,9 @@
                 └─ windows ─┴─ moments ─ batches ─ inputs ║ logits ║ masks ─ writer
 
 Each `║` is a bounded queue between two threads: decoding and shrinking, the network, and drawing
-and encoding go on at once, and memory depends on the batch, never on the length of the video.
+and encoding go on at once, and memory depends on the batch, never on the length of the video. The
+network is on the thread that called: beside its own, OpenMP then has no workers that crowd the
+cores, and memory that is freed can be used again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -37,7 +39,7 @@ from av2tsam_cli.schedule import (
     mark_keys,
     mark_repeats,
 )
-from av2tsam_cli.threads import run_ahead
+from av2tsam_cli.threads import run_ahead, run_behind
 from av2tsam_cli.values import AudioStream, AudioWindow, MediaInfo, VideoStream
 
 if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with a path is said before that
@@ -45,6 +47,9 @@ if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with a path is
 
     from av2tsam_cli.inference import FrameInputs, LoadedModel, Segmenter
     from av2tsam_cli.masks import BoolArray
+
+Seen: TypeAlias = "tuple[Moment, torch.Tensor | None]"
+"""A frame with the logits (1, h, w) that the network made for it; None where it made none."""
 
 SMALL_PICTURE = 1280 * 720
 """Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""
@@ -192,7 +197,7 @@ def segment_video(
             where None.
         device: `auto`, `cpu`, `cuda` or `mps`; where `model` is not loaded yet.
         precision: `auto`, `fp32`, `bf16` or `fp16`; where `model` is not loaded yet.
-        progress: Called with the number of frames done, after each.
+        progress: Called with the number of frames done, after each, on another thread.
         **options: What to make and how: the fields of `SegmentOptions`; `text="the dog"` looks for
             a phrase.
 
@@ -229,7 +234,6 @@ def load_for(
     from av2tsam_cli.inference import (
         PARTS,
         TEXT_PARTS,
-        WORTH_COMPILING,
         compile_network,
         load_model,
         pack_weights,
@@ -242,12 +246,17 @@ def load_for(
         loaded.tokenizer(options.text)
     if not compile_frames:
         return loaded
-    least = WORTH_COMPILING[loaded.light]
-    if compile_frames < least:
-        log.warning("not compiled: that pays from %d frames on", least)
-        pack_weights(loaded)
-        return loaded
-    return compile_network(loaded, options.batch_size or loaded.batch_size)
+    least = loaded.worth_compiling
+    if least is not None and compile_frames >= least:
+        return compile_network(loaded, options.batch_size or loaded.batch_size)
+    log.warning(
+        "not compiled: %s",
+        "on this device the network is faster as it is"
+        if least is None
+        else f"that pays from {least} frames on",
+    )
+    pack_weights(loaded)
+    return loaded
 
 
 def plan_video(source: Path, out: Path, options: SegmentOptions) -> Plan:
@@ -307,15 +316,24 @@ def segment_planned(
 ) -> SegmentResult:
     """Do the work of one plan; what goes wrong on the way leaves nothing behind."""
     began_s = time.monotonic()
-    tally = _Tally()
-    with closing(masked_frames(plan, model)) as masked, _open_writer(plan, model) as writer:
-        for moment, mask in masked:
-            writer.write(moment.frame, mask)
-            tally.add(moment, mask)
-            if progress is not None:
-                progress(tally.frames)
-        if not tally.frames:
-            raise MediaError(f"{plan.info.path}: has no frame between --start and --end")
+    tally, writer = _Tally(), _open_writer(plan, model)
+
+    def write(seen: Iterator[Seen]) -> None:
+        with writer, closing(_masked(plan, model, seen)) as masked:
+            for moment, mask in masked:
+                writer.write(moment.frame, mask)
+                tally.add(moment, mask)
+                if progress is not None:
+                    progress(tally.frames)
+            if not tally.frames:
+                raise MediaError(f"{plan.info.path}: has no frame between --start and --end")
+
+    with (
+        run_behind(write, depth=_batch_size(plan, model), name="write") as put,
+        closing(_seen(plan, model)) as seen,
+    ):
+        for one in seen:
+            put(one)
     return SegmentResult(
         input=plan.info.path,
         text=plan.options.text,
@@ -336,16 +354,20 @@ def masked_frames(
     plan: Plan, model: LoadedModel
 ) -> Generator[tuple[Moment, BoolArray], None, None]:
     """Every frame of a plan in order, with its mask (H, W) at the frame's own size."""
-    from av2tsam_cli.inference import Segmenter, own_threads
+    with closing(_seen(plan, model)) as seen:
+        yield from _masked(plan, model, seen)
+
+
+def _masked(
+    plan: Plan, model: LoadedModel, seen: Iterable[Seen]
+) -> Generator[tuple[Moment, BoolArray], None, None]:
+    """Logits over time, and masks at the frames' own size."""
+    from av2tsam_cli.inference import own_threads
     from av2tsam_cli.masks import native_masks
 
-    segmenter = Segmenter(model, plan.options.text)
-    size = model.compiled_for or plan.options.batch_size or model.batch_size
-    prepared = run_ahead(_prepared(plan, segmenter, size), depth=1, name="decode")
-    decoded = run_ahead(_decoded(prepared, segmenter), depth=size, name="network")
     threshold, resize = plan.options.threshold, model.network.text_sam.resize
-    with own_threads(1), closing(decoded):
-        for moment, logits in logits_over_time(decoded):
+    with own_threads(1):
+        for moment, logits in logits_over_time(seen):
             height, width = moment.frame.rgb.shape[:2]
             if logits is None:
                 mask = np.zeros((height, width), dtype=np.bool_)
@@ -388,13 +410,17 @@ def _moments(plan: Plan, segmenter: Segmenter) -> Iterator[Moment]:
     return mark_repeats(mark_keys(heard, options.fps), options.reuse)
 
 
-def _decoded(
-    prepared: Generator[_Batch, None, None], segmenter: Segmenter
-) -> Generator[tuple[Moment, torch.Tensor | None], None, None]:
-    """Run the network: every frame in order, with logits (1, h, w) where it is a key."""
-    from av2tsam_cli.inference import own_threads
+def _batch_size(plan: Plan, model: LoadedModel) -> int:
+    return model.compiled_for or plan.options.batch_size or model.batch_size
 
-    with own_threads(segmenter.model.cpu_threads), closing(prepared):
+
+def _seen(plan: Plan, model: LoadedModel) -> Generator[Seen, None, None]:
+    """Run the network: every frame in order, with logits (1, h, w) where it is a key."""
+    from av2tsam_cli.inference import Segmenter, own_threads
+
+    segmenter, size = Segmenter(model, plan.options.text), _batch_size(plan, model)
+    prepared = run_ahead(_prepared(plan, segmenter, size), depth=1, name="decode")
+    with own_threads(model.cpu_threads), closing(prepared):
         for batch in prepared:
             heard = [moment.window for moment in batch.moments if moment.key and moment.window]
             rows = iter(() if batch.inputs is None else segmenter.logits(batch.inputs, heard))

@@ -1,12 +1,12 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 import pytest
 
-from av2tsam_cli.threads import run_ahead, still_running
+from av2tsam_cli.threads import Abandoned, run_ahead, run_behind, still_running
 
 
 def counting(stop: int, closed: list[str], made: list[int]) -> Generator[int, None, None]:
@@ -72,7 +72,66 @@ def endless():
 numbers = run_ahead(endless(), depth=1, name="endless")
 print(next(numbers))
 """
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["0", "closed"], "")
+
+
+def test_a_stage_behind_takes_every_value_in_order_before_the_block_is_left() -> None:
+    taken: list[int] = []
+    threads: set[str] = set()
+
+    def take(values: Iterator[int]) -> None:
+        for value in values:
+            taken.append(value)
+            threads.add(threading.current_thread().name)
+
+    with run_behind(take, depth=2, name="take") as put:
+        for number in range(50):
+            put(number)
+    assert taken == list(range(50))
+    assert threads == {"av2tsam-take"}
+    assert not still_running()
+
+
+def test_an_error_of_the_stage_behind_is_raised_where_values_come_from() -> None:
+    def fail(values: Iterator[int]) -> None:
+        next(values)
+        raise OSError("the disk is full")
+
+    def feed(count: int, put: list[int]) -> None:
+        with run_behind(fail, depth=1, name="fail") as take:
+            for number in range(count):
+                take(number)
+                put.append(number)
+
+    put: list[int] = []
+    with pytest.raises(OSError, match="the disk is full"):
+        feed(100, put)
+    assert len(put) < 100
+    with pytest.raises(OSError, match="the disk is full"):
+        feed(1, put)
+
+
+def test_a_stage_behind_is_told_that_no_more_will_come() -> None:
+    ended: list[BaseException] = []
+
+    def take(values: Iterator[int]) -> None:
+        try:
+            for _ in values:
+                pass
+        except Abandoned as error:
+            ended.append(error)
+            raise
+
+    def feed_until_interrupted() -> None:
+        with run_behind(take, depth=2, name="take") as put:
+            for number in range(10):
+                put(number)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        feed_until_interrupted()
+    assert len(ended) == 1
+    assert not still_running()

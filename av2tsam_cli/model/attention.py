@@ -26,10 +26,11 @@ def attend(
     by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16
     if by_products and visible is None and not torch.is_grad_enabled():
         return _attend_in_pieces(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale)
-    width = v.shape[-1]
-    padded = F.pad(v, (0, q.shape[-1] - width))  # fused kernels want one width
-    attended = F.scaled_dot_product_attention(q, k, padded, attn_mask=visible, scale=scale)
-    return attended[..., :width]
+    missing = q.shape[-1] - v.shape[-1]
+    if missing:  # fused kernels want one width
+        v = F.pad(v, (0, missing))
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)
+    return attended[..., : v.shape[-1] - missing]
 
 
 def _attend_in_pieces(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

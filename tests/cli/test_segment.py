@@ -450,5 +450,5 @@ def test_compiling_is_left_out_where_it_would_not_pay(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     assert segment(clip, "--out", tmp_path / "out.mp4", "--compile", "--json") == 0
-    assert "not compiled: that pays from 3000 frames on" in segment.err
+    assert "not compiled: that pays from 20000 frames on" in segment.err
     assert [record["frames"] for record in segment.records] == [8]
