@@ -33,8 +33,8 @@ TEXT_PARTS = ("text_sam",)
 """Parts of a network that looking for a written phrase needs."""
 LIGHT_PARAMETERS = 50_000_000
 """A network below this many parameters leaves time to decode and encode beside it."""
-FAST = 2.0
-"""A CPU computes in bfloat16 where its products are this many times as fast as in float32."""
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+"""What a CPU needs to multiply bfloat16 faster than float32, in PyTorch's names."""
 _BATCH = {"cpu": (4, 1), "cuda": (32, 8), "mps": (8, 2)}
 """Frames per batch by kind of device: for a light network, for a full-size one."""
 PIXELS_AT_ONCE = 1 << 23
@@ -166,22 +166,16 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return wanted
 
 
-@cache
 def _fast_bf16(kind: str) -> bool:
     """Whether a kind of device multiplies bfloat16 a good deal faster than float32.
 
-    A CPU is tried out, which takes milliseconds: some know the format and are slower in it.
+    Of CPUs these are the ones with instructions for it; the others calculate it in float32, and
+    slower. An old PyTorch that cannot tell is taken not to have them.
     """
     if kind != "cpu":
         return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    least = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
-    for _ in range(5):
-        for dtype in least:
-            matrix = torch.ones(384, 384, dtype=dtype)
-            began = time.perf_counter()
-            torch.mm(matrix, matrix)
-            least[dtype] = min(least[dtype], time.perf_counter() - began)
-    return least[torch.float32] > FAST * least[torch.bfloat16]
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name) for name in BF16_INSTRUCTIONS)
 
 
 def load_model(
