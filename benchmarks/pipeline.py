@@ -19,7 +19,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
@@ -169,15 +168,9 @@ def stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
 def run_network(model: LoadedModel, calls: Sequence[Call]) -> None:
     """The network on batches prepared beforehand, with the threads that the pipeline gives it."""
     segmenter = Segmenter(model)
-
-    def run() -> None:
-        with own_threads(model.cpu_threads):
-            for inputs, windows in calls:
-                segmenter.logits(inputs, windows)
-
-    # On a thread of its own, as there: the workers of this one would stay and be in the way.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(run).result()
+    with own_threads(model.cpu_threads):
+        for inputs, windows in calls:
+            segmenter.logits(inputs, windows)
 
 
 def timed(step: Callable[[], object], model: LoadedModel) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from av2tsam_cli.model import recompute
 from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.config import Beit3Config
+from av2tsam_cli.model.packed import linear_gelu
 
 # The first two rows of both position tables are never used (a habit of fairseq).
 FIRST_POSITION = 2
@@ -66,7 +67,7 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, tokens, D) to the same."""
-        result: Tensor = self.fc2(self.ffn_layernorm(F.gelu(self.fc1(tokens))))
+        result: Tensor = self.fc2(self.ffn_layernorm(linear_gelu(self.fc1, tokens)))
         return result
 
 

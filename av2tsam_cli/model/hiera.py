@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.config import Sam2Config
+from av2tsam_cli.model.packed import linear_gelu
 from av2tsam_cli.model.windows import from_windows, normalise, to_windows
 
 EPS = 1e-6
@@ -139,7 +140,7 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (..., dim) to the same."""
-        result: Tensor = self.proj_out(F.gelu(self.proj_in(tokens)))
+        result: Tensor = self.proj_out(linear_gelu(self.proj_in, tokens))
         return result
 
 

@@ -1,6 +1,7 @@
 """Linear layers in bfloat16 whose weights lie as the CPU multiplies them."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # What PyTorch's own compiler calls for linear layers on a CPU; there is no public name for it.
@@ -15,12 +16,20 @@ class PackedLinear(nn.Module):
         self.register_buffer("weight", _OPERATIONS._reorder_linear_weight(linear.weight.detach()))
         self.bias = linear.bias
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(..., width in), bfloat16, to (..., width out)."""
+    def forward(self, tokens: Tensor, *, activation: str = "none") -> Tensor:
+        """(..., width in), bfloat16, to (..., width out); `activation` may be `gelu`."""
         result: Tensor = _OPERATIONS._linear_pointwise(
-            tokens, self.weight, self.bias, "none", [], ""
+            tokens, self.weight, self.bias, activation, [], "none"
         )
         return result
+
+
+def linear_gelu(layer: nn.Module, tokens: Tensor) -> Tensor:
+    """A linear layer and GELU, in one go where the layer is packed."""
+    if isinstance(layer, PackedLinear):
+        result: Tensor = layer(tokens, activation="gelu")
+        return result
+    return F.gelu(layer(tokens))
 
 
 def can_pack() -> bool:

@@ -17,6 +17,7 @@ from av2tsam_cli.embeddings.stem import ConvStem
 from av2tsam_cli.model import recompute
 from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.config import Sam2Config, SamConfig
+from av2tsam_cli.model.packed import linear_gelu
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
 from av2tsam_cli.model.windows import from_windows, normalise, to_windows
 
@@ -85,7 +86,8 @@ def run_block(block: Any, tokens: Tensor) -> Tensor:
     """One block of the package's encoder with fused attention; (N, g, g, D) in float32."""
     size = [block.window_size] * 2 if block.window_size else tokens.shape[1:3]
     tokens = tokens + attend_in_windows(block.attn, normalise(block.norm1, tokens), size)
-    result: Tensor = tokens + block.mlp(normalise(block.norm2, tokens))
+    hidden = linear_gelu(block.mlp.lin1, normalise(block.norm2, tokens))
+    result: Tensor = tokens + block.mlp.lin2(hidden)
     return result
 
 

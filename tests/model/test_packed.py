@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from av2tsam_cli.model.packed import PackedLinear, can_pack, pack
+from av2tsam_cli.model.packed import PackedLinear, can_pack, linear_gelu, pack
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="this build of PyTorch has no oneDNN")
 
@@ -22,6 +22,16 @@ def test_a_part_of_a_longer_row_of_tokens() -> None:
     linear, tokens = nn.Linear(96, 40).bfloat16(), torch.randn(3, 9, 96).bfloat16()[:, :5]
     with torch.inference_mode():
         torch.testing.assert_close(PackedLinear(linear)(tokens), linear(tokens))
+
+
+def test_gelu_in_one_go_is_gelu() -> None:
+    torch.manual_seed(0)
+    linear, tokens = nn.Linear(96, 40).bfloat16(), torch.randn(2, 7, 96).bfloat16()
+    with torch.inference_mode():
+        expected = nn.functional.gelu(linear(tokens).float())
+        for layer in (linear, PackedLinear(linear)):
+            gelu = linear_gelu(layer, tokens).float()
+            torch.testing.assert_close(gelu, expected, rtol=0.02, atol=0.01)
 
 
 def test_only_linear_layers_in_bfloat16_are_packed() -> None:
