@@ -4,7 +4,7 @@ The tensors have the names that transformers' `Sam2HieraDetModel` gives them. Th
 as well, but its package takes seconds and 300 MB to import.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import torch
@@ -42,10 +42,32 @@ class Hiera(nn.Module):
 
     def positions(self, height: int, width: int) -> Tensor:
         """A coarse grid stretched over the image, and a fine one repeated in every window."""
-        stretched = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
-        rows, columns = self.pos_embed_window.shape[2:]
-        repeated = self.pos_embed_window.tile(1, 1, height // rows, width // columns)
-        return (stretched + repeated).permute(0, 2, 3, 1).contiguous()
+        coarse, fine = self.pos_embed[0].float(), self.pos_embed_window[0].float()
+        down, across = stretching(coarse.shape[1:], (height, width), coarse.device)
+        # Products with two small matrices: with `F.interpolate` this took a hundredth of all time.
+        stretched = torch.einsum("yi,dij,xj->yxd", down, coarse, across)
+        repeats = (height // fine.shape[1], width // fine.shape[2], 1)
+        return stretched + fine.permute(1, 2, 0).tile(repeats)
+
+
+def stretching(
+    grid: Sequence[int], to: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What a bicubic interpolation multiplies the columns and the rows of a grid with.
+
+    Args:
+        grid: Height h and width w.
+        to: Height H and width W of the result.
+        device: Where the matrices go.
+
+    Returns:
+        (H, h) and (W, w), float32.
+    """
+    down, across = (
+        F.interpolate(torch.eye(n, device=device)[None, None], size=(size, n), mode="bicubic")[0, 0]
+        for n, size in zip(grid, to, strict=True)
+    )
+    return down, across
 
 
 def _blocks(config: Sam2Config) -> Iterator["HieraBlock"]:
