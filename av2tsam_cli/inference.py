@@ -80,8 +80,7 @@ class LoadedModel:
     @cached_property
     def light(self) -> bool:
         """Whether a frame takes milliseconds on a CPU rather than seconds."""
-        weights = chain(self.network.parameters(), self.network.buffers())
-        return sum(weight.numel() for weight in weights) < LIGHT_PARAMETERS
+        return is_light(self.network)
 
     @property
     def batch_size(self) -> int:
@@ -130,6 +129,12 @@ class FrameInputs:
         rows = torch.arange(start, start + count, device=self.sam.device).clamp_(max=stop - 1)
         clip = None if self.clip is None else self.clip[rows]
         return FrameInputs(sam=self.sam[rows], beit=self.beit[rows], clip=clip)
+
+
+def is_light(network: torch.nn.Module) -> bool:
+    """Whether a network is small, by its parameters; packed ones (buffers) count as well."""
+    weights = chain(network.parameters(), network.buffers())
+    return sum(weight.numel() for weight in weights) < LIGHT_PARAMETERS
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -385,19 +390,17 @@ def _try_out(model: LoadedModel) -> None:
 def _keep_freed_memory() -> None:
     """Have glibc reuse what is freed: by default every large tensor is made of fresh zeroed pages.
 
-    Seen on one machine: 20 % of the time of a full-size image encoder. All threads share one arena,
-    for only that one grows as far as a large tensor needs; the network runs on a thread of its own.
+    Seen on one machine: 20 % of the time of a full-size image encoder.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_ARENA_MAX, 1)
             mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
             mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 # Of glibc's malloc.h; the largest number that mallopt takes.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX, _KEPT_BYTES = -1, -3, -8, 2**31 - 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 2**31 - 1
 
 
 @contextlib.contextmanager

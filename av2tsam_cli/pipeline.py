@@ -5,8 +5,8 @@
 
 Each `║` is a bounded queue between two threads: decoding and shrinking, the network, and drawing
 and encoding go on at once, and memory depends on the batch, never on the length of the video. The
-network is on the thread that called: beside its own, OpenMP then has no workers that crowd the
-cores, and memory that is freed can be used again.
+network is on the thread that called: OpenMP then has no workers but its own, and memory that is
+freed can be used again.
 """
 
 from __future__ import annotations
@@ -402,12 +402,13 @@ def _moments(plan: Plan, segmenter: Segmenter) -> Iterator[Moment]:
     threads = _codec_threads(plan, segmenter.model)
     frames = read_frames(plan.info, stream=plan.video, threads=threads, **span)
     if options.text is not None:
-        return mark_repeats(mark_keys(look(frames), options.fps), options.reuse)
-    windows: Iterable[AudioWindow] = ()
-    if plan.audio is not None:
-        windows = read_windows(plan.info, rate_hz=segmenter.rate_hz, stream=plan.audio, **span)
-    heard = hear(frames, windows, options.silence_dbfs)
-    return mark_repeats(mark_keys(heard, options.fps), options.reuse)
+        moments = look(frames)
+    else:
+        windows: Iterable[AudioWindow] = ()
+        if plan.audio is not None:
+            windows = read_windows(plan.info, rate_hz=segmenter.rate_hz, stream=plan.audio, **span)
+        moments = hear(frames, windows, options.silence_dbfs)
+    return mark_repeats(mark_keys(moments, options.fps), options.reuse)
 
 
 def _batch_size(plan: Plan, model: LoadedModel) -> int:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
-from av2tsam_cli.inference import LIGHT_PARAMETERS, own_threads
+from av2tsam_cli.inference import is_light, own_threads
 from av2tsam_cli.model import weights
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import ModelConfig
@@ -288,8 +288,7 @@ def _fill(
     inputs = run_ahead(_read(network, missing, reference_sound), depth=READ_AHEAD, name="reader")
     device = next(network.parameters()).device
     # As many threads whoever asks: the last bits of sums depend on them.
-    light = sum(p.numel() for p in network.parameters()) < LIGHT_PARAMETERS
-    with own_threads(1 if light else os.cpu_count() or 1), closing(inputs):
+    with own_threads(1 if is_light(network) else os.cpu_count() or 1), closing(inputs):
         for entry, given in inputs:
             if isinstance(given, MediaError):
                 yield entry, given

@@ -18,7 +18,7 @@ import torch
 from lightning_fabric.fabric import Fabric
 
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError
-from av2tsam_cli.inference import choose_device, choose_precision
+from av2tsam_cli.inference import choose_device, choose_precision, is_light
 from av2tsam_cli.metrics import Protocol
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.header import read_metadata
@@ -48,7 +48,7 @@ from av2tsam_cli.training.scoring import (
     silent,
     summarise,
 )
-from av2tsam_cli.training.start import is_light, set_learning, set_recompute, starting_network
+from av2tsam_cli.training.start import set_learning, set_recompute, starting_network
 
 SAVE_EVERY_S = 600.0
 """Seconds after which the state is saved within an epoch, for machines that go down."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.inference import LIGHT_PARAMETERS
+from av2tsam_cli.inference import is_light
 from av2tsam_cli.model import weights
 from av2tsam_cli.model.av2tsam import Av2tSam, build_adapter, build_projector
 from av2tsam_cli.model.checkpoint import load_model
@@ -126,11 +126,6 @@ def set_learning(network: Av2tSam) -> list[tuple[str, nn.Parameter]]:
     for name, parameter in network.trained_parameters():
         parameter.requires_grad_(not name.startswith(without))
     return [(n, p) for n, p in network.named_parameters() if p.requires_grad]
-
-
-def is_light(network: nn.Module) -> bool:
-    """Whether the network is small: its checkpoints are whole, its activations are kept."""
-    return sum(p.numel() for p in network.parameters()) < LIGHT_PARAMETERS
 
 
 def set_recompute(network: Av2tSam, wanted: bool | None) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from av2tsam_cli.inference import is_light
 from av2tsam_cli.model.packed import PackedLinear, can_pack, linear_gelu, pack
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="this build of PyTorch has no oneDNN")
@@ -40,3 +41,10 @@ def test_only_linear_layers_in_bfloat16_are_packed() -> None:
     packed, rest, _ = network
     assert isinstance(packed, PackedLinear)
     assert isinstance(rest[0], nn.Linear)
+
+
+def test_a_large_network_is_still_large_when_it_is_packed() -> None:
+    network = nn.Sequential(nn.Linear(7500, 7500, dtype=torch.bfloat16))
+    assert not is_light(network)
+    pack(network)
+    assert not is_light(network)
