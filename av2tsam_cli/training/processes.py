@@ -1,5 +1,6 @@
 """The processes that share one piece of work, by Lightning Fabric, and what tells them to stop."""
 
+import atexit
 import logging
 import os
 import signal
@@ -107,7 +108,19 @@ def start_fabric(kind: str, devices: int, precision: str = "fp32") -> "Fabric":
         strategy=DDPStrategy(**_SYNC_NO_BUFFERS) if here * machines > 1 else "auto",
     )
     fabric.launch()
+    if here * machines > 1:
+        atexit.register(_part)
     return fabric
+
+
+def _part() -> None:
+    """Take leave of the other processes.
+
+    Left to Python's own end, a thread of the group that lets go of a tensor just then ends the
+    process with `terminate called without an active exception` (pytorch/pytorch#179291).
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _counts(kind: str, devices: int) -> tuple[int, int]:
