@@ -2,7 +2,7 @@
 
 TYPE_CHECKING = False  # type checkers know the name; importing it takes as long as all else here
 if TYPE_CHECKING:
-    from av2tsam_cli.inference import load_model as load_model
+    from av2tsam_cli.inference.loading import load_model as load_model
     from av2tsam_cli.pipeline import segment_video as segment_video
 
 __version__ = "0.1.0"
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> object:
 
         return segment_video
     if name == "load_model":
-        from av2tsam_cli.inference import load_model
+        from av2tsam_cli.inference.loading import load_model
 
         return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

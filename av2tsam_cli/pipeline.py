@@ -28,7 +28,8 @@ from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.mp4 import CONTAINERS
 from av2tsam_cli.outputs.writers import Format, Writer, check_target, open_writer
-from av2tsam_cli.schedule import (
+from av2tsam_cli.threads import run_ahead, run_behind
+from av2tsam_cli.timeline.schedule import (
     REUSE_LEVELS,
     SILENCE_DBFS,
     Moment,
@@ -39,13 +40,13 @@ from av2tsam_cli.schedule import (
     mark_keys,
     mark_repeats,
 )
-from av2tsam_cli.threads import run_ahead, run_behind
 from av2tsam_cli.values import AudioStream, AudioWindow, MediaInfo, VideoStream
 
 if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with a path is said before that
     import torch
 
-    from av2tsam_cli.inference import FrameInputs, LoadedModel, Segmenter
+    from av2tsam_cli.inference.loading import LoadedModel
+    from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
     from av2tsam_cli.masks import BoolArray
 
 Seen: TypeAlias = "tuple[Moment, torch.Tensor | None]"
@@ -112,7 +113,7 @@ class SegmentOptions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SegmentPlan:
     """One video with everything that can be known and checked before the work."""
 
     info: MediaInfo
@@ -208,7 +209,7 @@ def segment_video(
         WeightsError: The model cannot be loaded.
     """
     plan = plan_video(Path(source), Path(out), SegmentOptions(**options))
-    from av2tsam_cli.inference import LoadedModel
+    from av2tsam_cli.inference.loading import LoadedModel
 
     if not isinstance(model, LoadedModel):
         model = load_for(plan.options, model, device=device, precision=precision)
@@ -231,13 +232,8 @@ def load_for(
         UsageError: Also where the model does not know a word of the phrase.
         WeightsError: As of `load_model`.
     """
-    from av2tsam_cli.inference import (
-        PARTS,
-        TEXT_PARTS,
-        compile_network,
-        load_model,
-        pack_weights,
-    )
+    from av2tsam_cli.inference.compiling import compile_network
+    from av2tsam_cli.inference.loading import PARTS, TEXT_PARTS, load_model, pack_weights
 
     parts = PARTS if options.text is None else TEXT_PARTS
     packed = not compile_frames
@@ -259,7 +255,7 @@ def load_for(
     return loaded
 
 
-def plan_video(source: Path, out: Path, options: SegmentOptions) -> Plan:
+def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
     """Find out everything about one video and its output that can be known before the work.
 
     Raises:
@@ -273,7 +269,7 @@ def plan_video(source: Path, out: Path, options: SegmentOptions) -> Plan:
     if audio is None and options.require_audio:
         raise MediaError(f"{source}: has no sound; drop --require-audio to get empty masks")
     video = info.video[0]
-    plan = Plan(
+    plan = SegmentPlan(
         info=info,
         video=video,
         audio=audio,
@@ -312,7 +308,7 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
 
 
 def segment_planned(
-    plan: Plan, model: LoadedModel, *, progress: Callable[[int], None] | None = None
+    plan: SegmentPlan, model: LoadedModel, *, progress: Callable[[int], None] | None = None
 ) -> SegmentResult:
     """Do the work of one plan; what goes wrong on the way leaves nothing behind."""
     began_s = time.monotonic()
@@ -351,7 +347,7 @@ def segment_planned(
 
 
 def masked_frames(
-    plan: Plan, model: LoadedModel
+    plan: SegmentPlan, model: LoadedModel
 ) -> Generator[tuple[Moment, BoolArray], None, None]:
     """Every frame of a plan in order, with its mask (H, W) at the frame's own size."""
     with closing(_seen(plan, model)) as seen:
@@ -359,10 +355,10 @@ def masked_frames(
 
 
 def _masked(
-    plan: Plan, model: LoadedModel, seen: Iterable[Seen]
+    plan: SegmentPlan, model: LoadedModel, seen: Iterable[Seen]
 ) -> Generator[tuple[Moment, BoolArray], None, None]:
     """Logits over time, and masks at the frames' own size."""
-    from av2tsam_cli.inference import own_threads
+    from av2tsam_cli.inference.device import own_threads
     from av2tsam_cli.masks import native_masks
 
     threshold, resize = plan.options.threshold, model.network.text_sam.resize
@@ -385,9 +381,9 @@ class _Batch:
     """None where there is no key."""
 
 
-def _prepared(plan: Plan, segmenter: Segmenter, size: int) -> Generator[_Batch, None, None]:
+def _prepared(plan: SegmentPlan, segmenter: Segmenter, size: int) -> Generator[_Batch, None, None]:
     """Decode, join with the sound, group, and shrink what the network will look at."""
-    from av2tsam_cli.inference import own_threads
+    from av2tsam_cli.inference.device import own_threads
 
     with own_threads(1):
         for group in batches(_moments(plan, segmenter), size):
@@ -395,7 +391,7 @@ def _prepared(plan: Plan, segmenter: Segmenter, size: int) -> Generator[_Batch, 
             yield _Batch(group, segmenter.prepare(keys) if keys else None)
 
 
-def _moments(plan: Plan, segmenter: Segmenter) -> Iterator[Moment]:
+def _moments(plan: SegmentPlan, segmenter: Segmenter) -> Iterator[Moment]:
     """Every frame of a plan with the sound that serves it, unless a phrase does."""
     options = plan.options
     span = _Span(zero_s=plan.zero_s, start_s=options.start_s, stop_s=options.stop_s)
@@ -411,13 +407,14 @@ def _moments(plan: Plan, segmenter: Segmenter) -> Iterator[Moment]:
     return mark_repeats(mark_keys(moments, options.fps), options.reuse)
 
 
-def _batch_size(plan: Plan, model: LoadedModel) -> int:
+def _batch_size(plan: SegmentPlan, model: LoadedModel) -> int:
     return model.compiled_for or plan.options.batch_size or model.batch_size
 
 
-def _seen(plan: Plan, model: LoadedModel) -> Generator[Seen, None, None]:
+def _seen(plan: SegmentPlan, model: LoadedModel) -> Generator[Seen, None, None]:
     """Run the network: every frame in order, with logits (1, h, w) where it is a key."""
-    from av2tsam_cli.inference import Segmenter, own_threads
+    from av2tsam_cli.inference.device import own_threads
+    from av2tsam_cli.inference.segmenter import Segmenter
 
     segmenter, size = Segmenter(model, plan.options.text), _batch_size(plan, model)
     prepared = run_ahead(_prepared(plan, segmenter, size), depth=1, name="decode")
@@ -437,7 +434,7 @@ class _Span(TypedDict):
     stop_s: float | None
 
 
-def _codec_threads(plan: Plan, model: LoadedModel) -> int:
+def _codec_threads(plan: SegmentPlan, model: LoadedModel) -> int:
     """Threads of the decoder and of the encoder; 0 for as many as suit them.
 
     Beside a light network on the CPU more of them only take its cores away.
@@ -446,7 +443,7 @@ def _codec_threads(plan: Plan, model: LoadedModel) -> int:
     return 1 if small and model.light and model.device.type == "cpu" else 0
 
 
-def _open_writer(plan: Plan, model: LoadedModel) -> Writer:
+def _open_writer(plan: SegmentPlan, model: LoadedModel) -> Writer:
     return open_writer(
         plan.target,
         plan.format,

@@ -30,8 +30,10 @@ from machine import MIB, facts, peak_rss_bytes, seconds, wait_for
 from networks import PRECISION_HELP, checkpoint, plain_attention, scene
 from torch import Tensor
 
-from av2tsam_cli.inference import FrameInputs, LoadedModel, Segmenter, choose_device, load_model
-from av2tsam_cli.model import checkpoint as checkpoints
+from av2tsam_cli.hub import checkpoint as checkpoints
+from av2tsam_cli.inference.device import choose_device
+from av2tsam_cli.inference.loading import LoadedModel, load_model
+from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import PRESETS
 from av2tsam_cli.model.prediction import select
@@ -56,7 +58,7 @@ def main() -> None:
     device = choose_device(args.device)
     with checkpoint(args.preset, args.weights) as file:
         ours = load_model(file, device=args.device, precision=args.precision)
-        network = checkpoints.load_model(file, device, torch.float32)
+        network = checkpoints.load_network(file, device, torch.float32)
     plain = replace(ours, network=network, precision="fp32")
     batch = args.batch or ours.batch_size
     result = compare(plain, ours, batch, args.frames, args.runs, parts=args.parts)

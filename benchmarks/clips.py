@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from av2tsam_cli.inference import LoadedModel
+from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.masks import BoolArray
 from av2tsam_cli.pipeline import SegmentOptions, masked_frames, plan_video
 from av2tsam_cli.synth.clips import write_clip

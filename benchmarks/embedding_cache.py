@@ -25,14 +25,15 @@ from pathlib import Path
 import torch
 from torch.autograd import backward
 
-from av2tsam_cli.inference import choose_device, load_model
+from av2tsam_cli.data.avsbench import Clip, open_split, read_frames, read_windows
+from av2tsam_cli.data.cache import EmbeddingCache, Embeddings, pixels
+from av2tsam_cli.data.samples import Embed, embed_from, gather, read_sample
+from av2tsam_cli.inference.device import choose_device
+from av2tsam_cli.inference.loading import load_model
 from av2tsam_cli.model.av2tsam import Av2tSam, build
 from av2tsam_cli.model.config import PRESETS
 from av2tsam_cli.synth.dataset import write_dataset
-from av2tsam_cli.training.avsbench import Clip, open_split, read_frames, read_windows
-from av2tsam_cli.training.cache import EmbeddingCache, Embeddings, pixels
 from av2tsam_cli.training.learner import Learner, frames_loss
-from av2tsam_cli.training.samples import Embed, embed_from, gather, read_sample
 
 
 def main() -> None:

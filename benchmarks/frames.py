@@ -21,15 +21,10 @@ import torch
 from machine import MIB, facts, median_of, peak_flops, peak_rss_bytes
 from networks import PRECISION_HELP, checkpoint, encoder_flops, scene
 
-from av2tsam_cli.inference import (
-    FrameInputs,
-    LoadedModel,
-    Segmenter,
-    choose_device,
-    choose_precision,
-    compile_network,
-    load_model,
-)
+from av2tsam_cli.inference.compiling import compile_network
+from av2tsam_cli.inference.device import choose_device, choose_precision
+from av2tsam_cli.inference.loading import LoadedModel, load_model
+from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.config import PRESETS
 
 Result = dict[str, object]

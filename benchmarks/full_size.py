@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from machine import peak_rss_bytes, seconds
 
+from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.checkpoint import load_model
 from av2tsam_cli.model.text_sam import select
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     before = peak_rss_bytes()
     began = time.perf_counter()
     dtype = getattr(torch, options.dtype) if options.dtype else None
-    model = load_model(options.file, device, dtype)
+    model = load_network(options.file, device, dtype)
     # Memory-mapped weights are only resident once they have been read.
     finite = all(bool(p.detach().sum().isfinite()) for p in model.parameters())
     loaded = time.perf_counter() - began

@@ -29,10 +29,10 @@ from machine import facts
 from networks import PRECISION_HELP
 from torch import Tensor
 
-from av2tsam_cli import schedule
-from av2tsam_cli.inference import LoadedModel, load_model
-from av2tsam_cli.motion import KeyFrame, between
+from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.synth.render import Renderer
+from av2tsam_cli.timeline import schedule
+from av2tsam_cli.timeline.motion import KeyFrame, between
 from av2tsam_cli.values import Frame
 
 SAMPLES = Path(__file__).parents[1] / "sample_media"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from av2tsam_cli.inference import PRECISIONS
+from av2tsam_cli.inference.device import PRECISIONS
 
 MIB = 2**20
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}

@@ -20,7 +20,7 @@ from pathlib import Path
 from machine import MIB, facts
 from networks import checkpoint, write_video
 
-from av2tsam_cli.inference import choose_device
+from av2tsam_cli.inference.device import choose_device
 from av2tsam_cli.model.config import PRESETS
 
 SIZE = (320, 180)

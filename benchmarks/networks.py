@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from av2tsam_cli.model import sam, weights
+from av2tsam_cli.hub import locate
+from av2tsam_cli.hub.checkpoint import save_network
+from av2tsam_cli.model import sam
 from av2tsam_cli.model.av2tsam import Av2tSam, build, build_empty
-from av2tsam_cli.model.checkpoint import save_model
 from av2tsam_cli.model.config import PRESETS, ModelConfig
 from av2tsam_cli.synth.clips import SMALL_H264, write_clip
 from av2tsam_cli.synth.render import Renderer
@@ -44,13 +45,13 @@ def checkpoint(preset: str, folder: Path | None = None) -> Generator[Path, None,
         preset: Its name.
         folder: Where random weights are kept and found again; None for as long as they are needed.
     """
-    if preset == weights.PACKAGED:
-        yield weights.resolve(preset)
+    if preset == locate.PACKAGED:
+        yield locate.resolve(preset)
         return
     with nullcontext(folder) if folder else TemporaryDirectory() as place:
         path = Path(place) / f"{preset}.safetensors"
         if not path.exists():
-            save_model(seeded(PRESETS[preset]), path)
+            save_network(seeded(PRESETS[preset]), path)
         yield path
 
 

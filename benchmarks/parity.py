@@ -26,11 +26,11 @@ from av2tsam_cli.embeddings.clip import ClipConfig, ClipEmbedder
 from av2tsam_cli.embeddings.resample import resize
 from av2tsam_cli.embeddings.segments import reference_segments, sinc_resample
 from av2tsam_cli.embeddings.spectrogram import fourier_kernels
-from av2tsam_cli.metrics import Protocol, video_f_score, video_iou
+from av2tsam_cli.evaluation.metrics import ScoringProtocol, video_f_score, video_iou
+from av2tsam_cli.hub.checkpoint import load_network
+from av2tsam_cli.hub.convert import convert
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.checkpoint import load_model
 from av2tsam_cli.model.config import Beit3Config, ModelConfig, Sam2Config, SamConfig
-from av2tsam_cli.model.convert import convert
 from av2tsam_cli.model.prediction import MaskPrediction
 from av2tsam_cli.model.preprocess import beit_image, longest_side, sam_image
 from av2tsam_cli.model.text_sam import select, single
@@ -137,7 +137,7 @@ def load(weights: Path, config: ModelConfig, parts: tuple[str, ...]) -> Av2tSam:
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "converted.safetensors"
         convert(weights, converted, config=config)
-        return load_model(converted, dtype=torch.float32, parts=parts)
+        return load_network(converted, dtype=torch.float32, parts=parts)
 
 
 def thinned(maps: Tensor, *, height_dim: int) -> Tensor:
@@ -457,7 +457,7 @@ def score(logits: Tensor, masks: Tensor) -> dict[str, float]:
     iou = video_iou(logits, masks)
     ours, theirs = (
         video_f_score(logits, masks, protocol)
-        for protocol in (Protocol.AVSBENCH, Protocol.REFERENCE)
+        for protocol in (ScoringProtocol.AVSBENCH, ScoringProtocol.REFERENCE)
     )
     return {
         "av2t_mask_iou": iou,

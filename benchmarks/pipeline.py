@@ -31,10 +31,12 @@ from machine import facts, seconds
 from networks import PRECISION_HELP, checkpoint, write_video
 from torch import Tensor
 
-from av2tsam_cli import inference
-from av2tsam_cli.inference import FrameInputs, LoadedModel, Segmenter, load_model, own_threads
+from av2tsam_cli.inference import segmenter as inference
+from av2tsam_cli.inference.device import own_threads
+from av2tsam_cli.inference.loading import LoadedModel, load_model
+from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.config import PRESETS
-from av2tsam_cli.pipeline import Plan, SegmentOptions, plan_video, segment_planned
+from av2tsam_cli.pipeline import SegmentOptions, SegmentPlan, plan_video, segment_planned
 from av2tsam_cli.values import AudioWindow
 
 Call = tuple[FrameInputs, Sequence[AudioWindow]]
@@ -71,7 +73,7 @@ def main() -> None:
     print(json.dumps(result | asked | facts(model.device)))
 
 
-def compare(plan: Plan, model: LoadedModel, runs: int) -> dict[str, object]:
+def compare(plan: SegmentPlan, model: LoadedModel, runs: int) -> dict[str, object]:
     """Times of the whole and of its halves, which take turns."""
     calls, answers, frames = record(plan, model)
     whole, codec, network, waits, cpu = [], [], [], [], []
@@ -98,7 +100,7 @@ def compare(plan: Plan, model: LoadedModel, runs: int) -> dict[str, object]:
     }
 
 
-def record(plan: Plan, model: LoadedModel) -> tuple[list[Call], list[Tensor], int]:
+def record(plan: SegmentPlan, model: LoadedModel) -> tuple[list[Call], list[Tensor], int]:
     """Segment once, to warm up: what the network was given and answered, and how many frames."""
     calls: list[Call] = []
     answers: list[Tensor] = []

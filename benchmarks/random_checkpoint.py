@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from av2tsam_cli.hub.layouts import recognise
 from av2tsam_cli.model.av2tsam import build_empty
 from av2tsam_cli.model.config import PRESETS, ModelConfig
-from av2tsam_cli.model.layouts import recognise
 
 SPREAD = 0.02
 """Standard deviation of the weights: that of most initialisations of transformers."""
@@ -31,7 +31,7 @@ def public_state(names: Mapping[str, Tensor], config: ModelConfig, seed: int) ->
     ours = build_empty(config).state_dict()
     state: dict[str, Tensor] = {}
     for name, like in names.items():
-        rule = layout.target(name)
+        rule = layout.rule_for(name)
         calculated = ours.get(rule.target) if rule and rule.target else None
         if calculated is not None and not calculated.is_meta:
             state[name] = calculated

@@ -22,7 +22,7 @@ from clips import RATE, SIZE, Run, drawn_scene, ious, segment, write
 from machine import facts
 from networks import PRECISION_HELP
 
-from av2tsam_cli.inference import load_model
+from av2tsam_cli.inference.loading import load_model
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.values import Scene
 from av2tsam_cli.values import UInt8Array

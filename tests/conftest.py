@@ -10,7 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from .hub import Hub, serve
+from .avsbench_fixtures import avss as avss
+from .avsbench_fixtures import data as data
+from .avsbench_fixtures import generated as generated
+from .avsbench_fixtures import harm_fixture as harm_fixture
+from .avsbench_fixtures import tiny_sam2 as tiny_sam2
+from .avsbench_fixtures import write_wav_fixture as write_wav_fixture
+from .fake_hub import Hub, serve
 
 TICK = Fraction(1, 12_800)
 SOUND_CHUNK = 1024
@@ -195,8 +201,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from av2tsam_cli.embeddings.clap import ClapConfig
     from av2tsam_cli.embeddings.clip import ClipConfig
+    from av2tsam_cli.hub.checkpoint import save_network
     from av2tsam_cli.model.av2tsam import build
-    from av2tsam_cli.model.checkpoint import save_model
     from av2tsam_cli.model.config import Beit3Config, ModelConfig, SamConfig
 
     config = ModelConfig(
@@ -247,7 +253,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_model(build(config).eval(), path)
+        save_network(build(config).eval(), path)
     return path
 
 

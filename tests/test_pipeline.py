@@ -13,7 +13,7 @@ import torch
 
 import av2tsam_cli
 from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
-from av2tsam_cli.inference import LoadedModel, load_model
+from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe

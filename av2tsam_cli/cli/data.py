@@ -10,8 +10,8 @@ from av2tsam_cli.cli.options import DataRoot, Debug, Json, Overwrite, Quiet, new
 from av2tsam_cli.errors import MediaError
 
 if TYPE_CHECKING:  # else --help would wait for NumPy and PyAV
-    from av2tsam_cli.training.avsbench import Subset
-    from av2tsam_cli.training.check import Report
+    from av2tsam_cli.data.avsbench import Subset
+    from av2tsam_cli.data.check import SubsetReport
 
 DEFAULT_VIDEOS = 100
 SHOWN_PROBLEMS = 20
@@ -110,7 +110,7 @@ def check(
     debug: Debug = False,
 ) -> int:
     """Show what a data set in AVSBench's layout holds, and which files are missing or damaged."""
-    from av2tsam_cli.training.avsbench import SUBSETS, find_root, find_subsets
+    from av2tsam_cli.data.avsbench import SUBSETS, find_root, find_subsets
 
     root = find_root(data, data_root)
     subsets = (subset,) if subset else find_subsets(root)
@@ -125,7 +125,7 @@ def check(
 
 def _check(console: Console, root: Path, subset: "Subset", *, json: bool) -> int:
     """Check one subset and say what was found; the exit code says whether it is whole."""
-    from av2tsam_cli.training.check import check_subset
+    from av2tsam_cli.data.check import check_subset
 
     try:
         with console.progress(f"videos of {subset}", None) as update:
@@ -146,9 +146,9 @@ def _check(console: Console, root: Path, subset: "Subset", *, json: bool) -> int
     return MediaError.exit_code if report.problems else 0
 
 
-def _table(report: "Report") -> str:
+def _table(report: "SubsetReport") -> str:
     """Videos by split and category, as text."""
-    from av2tsam_cli.training.avsbench import SPLITS
+    from av2tsam_cli.data.avsbench import SPLITS
 
     counts = {split: report.categories(split) for split in SPLITS}
     categories = sorted(set().union(*counts.values()))

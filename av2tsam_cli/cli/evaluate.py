@@ -31,10 +31,10 @@ from av2tsam_cli.cli.options import (
 from av2tsam_cli.errors import Av2tsamError
 
 if TYPE_CHECKING:
-    from av2tsam_cli.inference import LoadedModel
-    from av2tsam_cli.training.evaluate import Plan
-    from av2tsam_cli.training.evaluation import EvaluateOptions, Evaluation
-    from av2tsam_cli.training.processes import Processes
+    from av2tsam_cli.evaluation.evaluate import EvaluationPlan
+    from av2tsam_cli.evaluation.evaluation import EvaluateOptions, Evaluation
+    from av2tsam_cli.inference.distributed import Processes
+    from av2tsam_cli.inference.loading import LoadedModel
 
 OUTPUT = "Output"
 SCORE = "What is scored"
@@ -149,8 +149,8 @@ def evaluate(
     gate emptied masks, the scores of the network alone are given as well. Several processes give
     the same digits as one.
     """
-    from av2tsam_cli.metrics import Protocol
-    from av2tsam_cli.training.evaluation import EvaluateOptions
+    from av2tsam_cli.evaluation.evaluation import EvaluateOptions
+    from av2tsam_cli.evaluation.metrics import ScoringProtocol
 
     request = Request(
         options=EvaluateOptions(
@@ -158,7 +158,7 @@ def evaluate(
             data_root=data_root,
             subset=subset,
             split=split,
-            protocol=Protocol(protocol),
+            protocol=ScoringProtocol(protocol),
             audio=audio,
             reference_audio=reference_audio,
             silence_dbfs=silence_dbfs,
@@ -206,8 +206,8 @@ class Request:
 
 def _run(request: Request, *, quiet: bool, debug: bool, json: bool) -> int:
     """Start the processes, score, and let the first of them report."""
-    from av2tsam_cli.inference import choose_device
-    from av2tsam_cli.training.processes import start_processes
+    from av2tsam_cli.inference.device import choose_device
+    from av2tsam_cli.inference.distributed import start_processes
 
     _check_outputs(request)
     processes = start_processes(choose_device(request.device).type, request.devices)
@@ -228,7 +228,7 @@ def _run(request: Request, *, quiet: bool, debug: bool, json: bool) -> int:
 
 def _check_outputs(request: Request) -> None:
     """Find out before the work what is in the way of the results."""
-    from av2tsam_cli.training.report import MaskTree, check_free
+    from av2tsam_cli.evaluation.report import MaskTree, check_free
 
     for path in (request.csv, request.sheet):
         if path is not None:
@@ -243,9 +243,9 @@ def _score(request: Request, console: Console, processes: "Processes") -> dict[s
     Returns:
         The scores as JSON values.
     """
-    from av2tsam_cli.inference import load_model
-    from av2tsam_cli.training.evaluate import evaluate, plan_evaluation
-    from av2tsam_cli.training.report import MaskTree
+    from av2tsam_cli.evaluation.evaluate import evaluate, plan_evaluation
+    from av2tsam_cli.evaluation.report import MaskTree
+    from av2tsam_cli.inference.loading import load_model
 
     options = request.options
     plan = plan_evaluation(options)
@@ -274,10 +274,12 @@ def _score(request: Request, console: Console, processes: "Processes") -> dict[s
     return evaluation.to_json(options) | made_by
 
 
-def _write(request: Request, model: "LoadedModel", plan: "Plan", evaluation: "Evaluation") -> None:
+def _write(
+    request: Request, model: "LoadedModel", plan: "EvaluationPlan", evaluation: "Evaluation"
+) -> None:
     """Write the line per video and the sheet of examples."""
-    from av2tsam_cli.training.evaluate import Masked, score_jobs
-    from av2tsam_cli.training.report import draw_sheet, pick_examples, video_table, write_file
+    from av2tsam_cli.evaluation.evaluate import Masked, score_jobs
+    from av2tsam_cli.evaluation.report import draw_sheet, pick_examples, video_table, write_file
 
     if request.csv is not None:
         write_file(request.csv, video_table(evaluation), overwrite=request.overwrite)

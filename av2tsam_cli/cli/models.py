@@ -14,10 +14,9 @@ import typer
 from av2tsam_cli.cli.console import Console, print_json, print_table, print_text
 from av2tsam_cli.cli.options import Debug, Json, Overwrite, Quiet, new_app
 from av2tsam_cli.errors import UsageError, WeightsError
-from av2tsam_cli.model import installed as store
-from av2tsam_cli.model.header import count_values, read_metadata
-from av2tsam_cli.model.registry import MODELS, TOKENIZER, UNMEASURED, NamedModel, size_text
-from av2tsam_cli.model.weights import (
+from av2tsam_cli.hub import installed as installed_models
+from av2tsam_cli.hub.header import count_values, read_metadata
+from av2tsam_cli.hub.locate import (
     PACKAGED,
     find_companion,
     find_tokenizer,
@@ -25,10 +24,11 @@ from av2tsam_cli.model.weights import (
     place,
     resolve,
 )
+from av2tsam_cli.hub.registry import MODELS, TOKENIZER, UNMEASURED, NamedModel, size_text
 
 if TYPE_CHECKING:
+    from av2tsam_cli.hub.download import Remote
     from av2tsam_cli.model.config import ModelConfig
-    from av2tsam_cli.model.fetch import Remote
 
 app = new_app("Fetch, convert, check, show and remove models.")
 
@@ -120,13 +120,13 @@ def pull(
     What an interruption leaves is gone on from. A token for private repositories is read from
     HF_TOKEN; HF_ENDPOINT and HF_HUB_OFFLINE work as elsewhere.
     """
-    from av2tsam_cli.model import fetch
+    from av2tsam_cli.hub import download
 
     _known(name, MODELS)
     if name == PACKAGED:
         raise UsageError(f"{PACKAGED} comes with the package; there is nothing to pull")
     console = Console(quiet=quiet, debug=debug)
-    missing = fetch.to_fetch(name, force=force)
+    missing = download.to_fetch(name, force=force)
     if dry_run:
         for model in missing:
             _announce(model, file if model.name == name else None, json=json)
@@ -135,7 +135,7 @@ def pull(
     if dry_run or not missing:
         return 0
     progress = _download_bar(console)
-    for made in fetch.pull(name, file=file, projector=projector, force=force, progress=progress):
+    for made in download.pull(name, file=file, projector=projector, force=force, progress=progress):
         _installed(made, json=json)
     return 0
 
@@ -153,11 +153,11 @@ def verify(
     debug: Debug = False,  # noqa: ARG001 - see run_command
 ) -> int:
     """Compare the installed files' sha256 with what was recorded; exit code 4 if any differs."""
-    names = store.names()
+    names = installed_models.names()
     if name is not None:
         _known(name, [*MODELS, *names])
         names = [name]
-    statuses = {each: store.verify(each) for each in names}
+    statuses = {each: installed_models.verify(each) for each in names}
     for each, status in statuses.items():
         if json:
             print_json({"model": each, "status": status, "path": place(each)})
@@ -183,8 +183,8 @@ def remove(
     debug: Debug = False,  # noqa: ARG001 - see run_command
 ) -> int:
     """Delete an installed model."""
-    _known(name, [*MODELS, *store.names()])
-    paths = store.removable(name) if dry_run else store.remove(name)
+    _known(name, [*MODELS, *installed_models.names()])
+    paths = installed_models.removable(name) if dry_run else installed_models.remove(name)
     if json:
         print_json({"model": name, "removed": not dry_run, "paths": [str(path) for path in paths]})
     else:
@@ -228,13 +228,15 @@ def convert(
     """
     if out is not None:
         _check_out(source, out, overwrite=overwrite)
-    from av2tsam_cli.inference import PRECISIONS
-    from av2tsam_cli.model.convert import convert as convert_file
+    from av2tsam_cli.hub.convert import convert as convert_file
+    from av2tsam_cli.inference.device import PRECISIONS
 
     stored = PRECISIONS[dtype] if dtype else None
     if out is None:
-        origin = store.Source(str(source.resolve()), None)
-        made = store.install(source, origin, overwrite=overwrite, projector=projector, dtype=stored)
+        origin = installed_models.Source(str(source.resolve()), None)
+        made = installed_models.install(
+            source, origin, overwrite=overwrite, projector=projector, dtype=stored
+        )
         _installed(made, json=json)
         return 0
     report = convert_file(source, out, projector=projector, dtype=stored)
@@ -289,7 +291,7 @@ def _announce(model: NamedModel, file: str | None, *, json: bool) -> None:
     print_text(f"{model.name}: would fetch {what}{size} to {place(model.name)}\n")
 
 
-def _installed(made: store.Installed, *, json: bool) -> None:
+def _installed(made: installed_models.Installed, *, json: bool) -> None:
     """Say what was installed."""
     report = made.report
     if json:
@@ -368,7 +370,7 @@ def _scores(scores: Any) -> str:
 
 def _origin(name: str) -> dict[str, object]:
     """What was recorded when a model was installed."""
-    record = store.read_record(name)
+    record = installed_models.read_record(name)
     return {} if record is None else {"record": asdict(record)}
 
 

@@ -31,8 +31,8 @@ from av2tsam_cli.cli.options import (
 from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from av2tsam_cli.inference import LoadedModel
-    from av2tsam_cli.pipeline import Plan, SegmentOptions, SegmentResult
+    from av2tsam_cli.inference.loading import LoadedModel
+    from av2tsam_cli.pipeline import SegmentOptions, SegmentPlan, SegmentResult
 
 OUTPUT = "Output"
 PART = "Part of the video"
@@ -298,7 +298,7 @@ class _Batch:
             raise
         return self.codes.pop() if len(self.codes) == 1 else min(1, len(self.codes))
 
-    def _plans(self, source: Path) -> "list[Plan]":
+    def _plans(self, source: Path) -> "list[SegmentPlan]":
         """What is to be done with one input; nothing where it is skipped or cannot be done."""
         from av2tsam_cli.pipeline import plan_video
 
@@ -307,12 +307,12 @@ class _Batch:
             self.console.note(f"{source}: skipped, {place} exists")
             self._done(source, {"outputs": [place], "skipped": True})
             return []
-        plans: list[Plan] = []
+        plans: list[SegmentPlan] = []
         with self._reporting(source):
             plans.append(plan_video(source, self.request.out, self.request.options))
         return plans
 
-    def _load(self, plans: "Sequence[Plan]") -> "LoadedModel | None":
+    def _load(self, plans: "Sequence[SegmentPlan]") -> "LoadedModel | None":
         from av2tsam_cli.pipeline import load_for
 
         request = self.request
@@ -334,7 +334,7 @@ class _Batch:
             self.console.note(NANO_NOTE)
         return model
 
-    def _segment(self, plan: "Plan", model: "LoadedModel") -> None:
+    def _segment(self, plan: "SegmentPlan", model: "LoadedModel") -> None:
         from av2tsam_cli.pipeline import segment_planned
 
         source = plan.info.path

@@ -278,8 +278,8 @@ def _continued(options: "TrainOptions", asked: set[str]) -> "TrainOptions":
 
 def _run(options: "TrainOptions", *, json: bool, quiet: bool, debug: bool) -> int:
     """Train, and let the first process report."""
+    from av2tsam_cli.inference.distributed import OtherProcessFailed, rank_of_process
     from av2tsam_cli.training.loop import train as train_model
-    from av2tsam_cli.training.processes import OtherProcessFailed, rank_of_process
 
     first = rank_of_process() == 0
     console = Console(quiet=quiet or not first, debug=debug)

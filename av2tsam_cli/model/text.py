@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from av2tsam_cli.errors import UsageError, WeightsError
-from av2tsam_cli.model import weights
 from av2tsam_cli.model.config import ModelConfig
 
 # The ids that XLM-R's vocabulary begins with; a small one begins with the same four.
@@ -97,20 +96,21 @@ def _repeated_spaces() -> Any:
     return Regex(" {2,}")
 
 
-def tokenizer_for(config: ModelConfig, checkpoint: Path) -> Tokenizer:
+def tokenizer_for(config: ModelConfig, sentencepiece: Path | None) -> Tokenizer:
     """The tokenizer that a network's text embeddings belong to.
 
     Args:
         config: Of the network. A closed vocabulary comes from there.
-        checkpoint: The network's file; the SentencePiece model is looked for beside it and among
-            the installed models.
+        sentencepiece: The SentencePiece model, for a network without a vocabulary of its own.
 
     Raises:
-        WeightsError: If the SentencePiece model is needed and is not there.
+        WeightsError: The SentencePiece model is damaged.
     """
     if config.words:
         return WordTokenizer(config.words)
-    return SentencePieceTokenizer.read(weights.tokenizer_file(checkpoint))
+    if sentencepiece is None:
+        raise ValueError(f"{config.name} needs a SentencePiece model")
+    return SentencePieceTokenizer.read(sentencepiece)
 
 
 def read_sentencepiece(data: bytes) -> tuple[list[tuple[str, float]], bytes]:

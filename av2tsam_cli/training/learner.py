@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from av2tsam_cli.data.samples import Sample, Seen, best_logits
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.training.losses import mask_loss
-from av2tsam_cli.training.samples import Sample, Seen, best_logits
 
 
 class Learner(nn.Module):

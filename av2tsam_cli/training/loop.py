@@ -17,29 +17,12 @@ from typing import Any
 import torch
 from lightning_fabric.fabric import Fabric
 
+from av2tsam_cli.data.avsbench import Clip
+from av2tsam_cli.data.batches import epoch_batches, read_ahead, share, split
+from av2tsam_cli.data.samples import Sample, gather
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError
-from av2tsam_cli.inference import choose_device, choose_precision, is_light
-from av2tsam_cli.metrics import Protocol
-from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.header import read_metadata
-from av2tsam_cli.training import record, resume, trackers
-from av2tsam_cli.training.avsbench import Clip
-from av2tsam_cli.training.batches import epoch_batches, read_ahead, share, split
-from av2tsam_cli.training.data import Videos, embed, find_videos
-from av2tsam_cli.training.learner import Learner, frames_loss
-from av2tsam_cli.training.options import TrainOptions
-from av2tsam_cli.training.processes import (
-    OtherProcessFailed,
-    Stop,
-    rank_of_process,
-    said_by_any,
-    start_fabric,
-    summed,
-)
-from av2tsam_cli.training.progress import EpochRow, Nobody, Position, StepRow, Watcher
-from av2tsam_cli.training.run_folder import RunFolder, now, open_folder, read_record
-from av2tsam_cli.training.samples import Sample, gather
-from av2tsam_cli.training.scoring import (
+from av2tsam_cli.evaluation.metrics import ScoringProtocol
+from av2tsam_cli.evaluation.scoring import (
     Scores,
     VideoScore,
     emptied,
@@ -48,7 +31,25 @@ from av2tsam_cli.training.scoring import (
     silent,
     summarise,
 )
+from av2tsam_cli.hub.header import read_metadata
+from av2tsam_cli.inference.device import choose_device, choose_precision
+from av2tsam_cli.inference.distributed import (
+    OtherProcessFailed,
+    Stop,
+    rank_of_process,
+    said_by_any,
+    start_fabric,
+    summed,
+)
+from av2tsam_cli.inference.loading import is_light
+from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.training import record, resume, trackers
+from av2tsam_cli.training.learner import Learner, frames_loss
+from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.progress import EpochRow, Nobody, Position, StepRow, Watcher
+from av2tsam_cli.training.run_folder import RunFolder, now, open_folder, read_record
 from av2tsam_cli.training.start import set_learning, set_recompute, starting_network
+from av2tsam_cli.training.videos import Videos, embed, find_videos
 
 SAVE_EVERY_S = 600.0
 """Seconds after which the state is saved within an epoch, for machines that go down."""
@@ -427,7 +428,7 @@ class _Training:
         if row is not None:
             scores = {
                 "split": "val",
-                "protocol": Protocol.AVSBENCH,
+                "protocol": ScoringProtocol.AVSBENCH,
                 "miou": row.val_miou,
                 "f_score": row.val_f_score,
                 "epoch": row.epoch,

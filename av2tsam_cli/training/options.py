@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from av2tsam_cli.data.avsbench import DATA_NAME, SUBSETS, Subset
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.model.config import ProjectorKind
-from av2tsam_cli.training.avsbench import DATA_NAME, SUBSETS, Subset
 
 ClapKind = Literal["laion", "microsoft"]
 Init = Literal["fresh", "model"]

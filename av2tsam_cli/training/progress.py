@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from av2tsam_cli.training.scoring import Scores
+from av2tsam_cli.evaluation.scoring import Scores
 
 Done = Callable[[int, int], None]
 """Is told how many of how many are done."""

@@ -23,8 +23,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from av2tsam_cli.errors import MediaError, UsageError, WeightsError
+from av2tsam_cli.hub.checkpoint import save_network, write_tensors
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.checkpoint import save_model, write_tensors
 from av2tsam_cli.outputs.staging import MENDS, OTHER_MEND, make_folders, remove_if_empty
 from av2tsam_cli.training.curves import Panel, draw_png
 from av2tsam_cli.training.options import TrainOptions
@@ -110,7 +110,7 @@ class RunFolder:
     ) -> None:
         """Write `best` or `last`, whole or only what is trained."""
         with writing(path):
-            save_model(network, path, metadata, trained_only=not whole)
+            save_network(network, path, metadata, trained_only=not whole)
 
     def save_state(
         self, network: Av2tSam, tensors: Mapping[str, Tensor], state: Mapping[str, object]

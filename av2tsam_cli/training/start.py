@@ -10,13 +10,13 @@ from torch import nn
 
 from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.inference import is_light
-from av2tsam_cli.model import weights
+from av2tsam_cli.hub import locate
+from av2tsam_cli.hub.checkpoint import load_network
+from av2tsam_cli.hub.header import read_metadata
+from av2tsam_cli.hub.registry import TEXT_PROMPTED
+from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.av2tsam import Av2tSam, build_adapter, build_projector
-from av2tsam_cli.model.checkpoint import load_model
 from av2tsam_cli.model.config import LAION_CLAP, MICROSOFT_CLAP, PRESETS, ModelConfig
-from av2tsam_cli.model.header import read_metadata
-from av2tsam_cli.model.registry import TEXT_PROMPTED
 from av2tsam_cli.training.options import TrainOptions
 
 CLAPS = {"laion": LAION_CLAP, "microsoft": MICROSOFT_CLAP}
@@ -43,7 +43,7 @@ def starting_network(options: TrainOptions) -> Av2tSam:
     told = taught and begun.adapter and config.adapter
     wanted = {"clap": own_clap, "projector": taught, "adapter": told}
     parts = ["clip", "text_sam", *(part for part, is_wanted in wanted.items() if is_wanted)]
-    stored = load_model(path, dtype=torch.float32, parts=parts)
+    stored = load_network(path, dtype=torch.float32, parts=parts)
     network = Av2tSam(
         config=config,
         clip=stored.clip,
@@ -64,12 +64,12 @@ def starting_checkpoint(options: TrainOptions) -> Path:
         WeightsError: It is not there.
     """
     model = options.model
-    if options.init == "fresh" and model in PRESETS and model != weights.PACKAGED:
+    if options.init == "fresh" and model in PRESETS and model != locate.PACKAGED:
         model = f"{model}-text"
     if options.init == "fresh" and model is None:
-        installed = (name for name in TEXT_PROMPTED if weights.place(name).is_file())
-        model = next(installed, weights.PACKAGED)
-    path = weights.resolve(model)
+        installed = (name for name in TEXT_PROMPTED if locate.place(name).is_file())
+        model = next(installed, locate.PACKAGED)
+    path = locate.resolve(model)
     if options.model is None:
         log.warning("starting from %s; --model names another", path.stem)
     return path
@@ -101,8 +101,8 @@ def _adjusted(begun: ModelConfig, options: TrainOptions) -> ModelConfig:
 
 def _installed_clap(config: ModelConfig, checkpoint: Path) -> ClapEmbedder:
     """Another CLAP than the checkpoint's, from its own file."""
-    (path,) = weights.companions(config, ["clap"], checkpoint)
-    return load_model(path, dtype=torch.float32, parts=("clap",)).clap
+    (path,) = locate.companions(config, ["clap"], checkpoint)
+    return load_network(path, dtype=torch.float32, parts=("clap",)).clap
 
 
 # What the choice among masks 1 to 3 reads but no loss reaches.

@@ -19,12 +19,12 @@ from tempfile import TemporaryDirectory
 import torch
 from safetensors.torch import load_file
 
-from av2tsam_cli.training.avsbench import open_split
-from av2tsam_cli.training.cache import EmbeddingCache
+from av2tsam_cli.data.avsbench import open_split
+from av2tsam_cli.data.cache import EmbeddingCache
+from av2tsam_cli.data.samples import embed_from, read_sample
+from av2tsam_cli.evaluation.scoring import Scores, score_clips, summarise
 from av2tsam_cli.training.loop import train
 from av2tsam_cli.training.options import TrainOptions
-from av2tsam_cli.training.samples import embed_from, read_sample
-from av2tsam_cli.training.scoring import Scores, score_clips, summarise
 from data import SETS, make_data
 from variants import VARIANTS, base_network, begin
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from av2tsam_cli.inference import choose_precision
+from av2tsam_cli.inference.device import choose_precision
 
 FAST_BF16 = choose_precision("auto", torch.device("cpu")) == "bf16"
 """Whether this processor multiplies bfloat16 a good deal faster than float32."""

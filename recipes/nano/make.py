@@ -22,8 +22,8 @@ from torch import nn
 import audio_visual
 import segmenter
 import towers
+from av2tsam_cli.hub.checkpoint import save_network
 from av2tsam_cli.model.av2tsam import Av2tSam, build
-from av2tsam_cli.model.checkpoint import save_model
 from av2tsam_cli.model.config import PRESETS
 from data import Mixer, Pool, make_bank, make_pool, open_bank, open_pool
 from loop import Log
@@ -155,7 +155,7 @@ def main() -> None:
     recipe = Recipe(args.out, args.share)
     network = recipe.run()
     if recipe.rank == 0:
-        save_model(network, args.out / "nano.safetensors", {}, dtype=torch.float16)
+        save_network(network, args.out / "nano.safetensors", {}, dtype=torch.float16)
 
 
 if __name__ == "__main__":

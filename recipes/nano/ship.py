@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from av2tsam_cli.model.checkpoint import load_model, save_model
+from av2tsam_cli.hub.checkpoint import load_network, save_network
 from av2tsam_cli.synth.dataset import GENERATOR_VERSION
 from make import FRAMES, SEED, SOUNDS_PER_CATEGORY, STEPS
 
@@ -38,8 +38,8 @@ def main() -> None:
     args = parser.parse_args()
     scores = json.loads(args.scores.read_text())
     TARGET.parent.mkdir(exist_ok=True)
-    model = load_model(args.model)
-    save_model(model, TARGET, {"card": {**CARD, "scores": scores}}, dtype=torch.float16)
+    model = load_network(args.model)
+    save_network(model, TARGET, {"card": {**CARD, "scores": scores}}, dtype=torch.float16)
     print(f"{TARGET}: {TARGET.stat().st_size / 1e6:.1f} MB")
 
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from av2tsam_cli.__main__ import main
-from av2tsam_cli.model.checkpoint import load_model, write_tensors
+from av2tsam_cli.hub.checkpoint import load_network, write_tensors
+from av2tsam_cli.hub.convert import expected_shapes
 from av2tsam_cli.model.config import EVF_SAM2
-from av2tsam_cli.model.convert import expected_shapes
 
-from ..hub import COMMIT, Hub
+from ..fake_hub import COMMIT, Hub
 
 TOKENIZER = "sentencepiece.bpe.model"
 REPOSITORY = "YxZhang/evf-sam-multitask"
@@ -110,7 +110,7 @@ def test_info_and_path_of_a_checkpoint(
 def test_info_names_what_a_trained_checkpoint_needs_besides(
     tiny_model: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network, trained = load_model(tiny_model), tmp_path / "trained.safetensors"
+    network, trained = load_network(tiny_model), tmp_path / "trained.safetensors"
     network.config = dataclasses.replace(network.config, words=())
     state = {k: v for k, v in network.state_dict().items() if not k.startswith(("clip", "clap"))}
     write_tensors(state, trained, network.config)

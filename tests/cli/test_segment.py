@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from av2tsam_cli.__main__ import main
-from av2tsam_cli.model.checkpoint import load_model, write_tensors
+from av2tsam_cli.hub.checkpoint import load_network, write_tensors
 
 MakeClip = Callable[..., Path]
 Tone = Callable[..., npt.NDArray[np.float32]]
@@ -180,7 +180,7 @@ def test_a_phrase_that_cannot_be_looked_for_is_one_line_and_exit_code_2(
 def test_a_checkpoint_that_only_reads_needs_a_phrase(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
-    network = load_model(segment.model)
+    network = load_network(segment.model)
     weights = {n: t for n, t in network.state_dict().items() if n.startswith("text_sam.")}
     reader = tmp_path / "reader.safetensors"
     write_tensors(weights, reader, network.config)

@@ -5,7 +5,7 @@ import torch
 from av2tsam_cli.model.adapter import Adapter
 from av2tsam_cli.model.config import PRESETS
 
-from .conftest import shake
+from ..tiny import shake
 
 
 def test_each_block_gets_a_vector_of_its_width() -> None:

@@ -9,7 +9,7 @@ from av2tsam_cli.model.av2tsam import Av2tSam, build
 from av2tsam_cli.model.config import NANO, ModelConfig
 from av2tsam_cli.model.text_sam import select
 
-from .conftest import TINY
+from ..tiny import TINY
 
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -23,46 +23,46 @@ def inputs(model: Av2tSam, count: int = 2) -> Inputs:
     return (*model.prepare(frames), clip, clap)
 
 
-def test_masks_and_scores_of_every_frame(tiny_model: Av2tSam) -> None:
+def test_masks_and_scores_of_every_frame(tiny_network: Av2tSam) -> None:
     with torch.inference_mode():
-        prediction = tiny_model(*inputs(tiny_model))
-    side = 4 * tiny_model.config.sam.grid
+        prediction = tiny_network(*inputs(tiny_network))
+    side = 4 * tiny_network.config.sam.grid
     assert prediction.logits.shape == (2, 4, side, side)
     assert prediction.iou.shape == (2, 4)
-    resized = tiny_model.text_sam.resize(select(prediction), (40, 60))
+    resized = tiny_network.text_sam.resize(select(prediction), (40, 60))
     assert resized.shape == (2, 1, 40, 60)
 
 
-def test_frames_do_not_see_each_other(tiny_model: Av2tSam) -> None:
-    batch = inputs(tiny_model, count=3)
+def test_frames_do_not_see_each_other(tiny_network: Av2tSam) -> None:
+    batch = inputs(tiny_network, count=3)
     with torch.inference_mode():
-        together = tiny_model(*batch).logits
-        alone = torch.cat([tiny_model(*(x[n : n + 1] for x in batch)).logits for n in range(3)])
+        together = tiny_network(*batch).logits
+        alone = torch.cat([tiny_network(*(x[n : n + 1] for x in batch)).logits for n in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("changed", range(4))
-def test_every_input_matters(tiny_model: Av2tSam, changed: int) -> None:
-    batch = list(inputs(tiny_model))
+def test_every_input_matters(tiny_network: Av2tSam, changed: int) -> None:
+    batch = list(inputs(tiny_network))
     with torch.inference_mode():
-        before = tiny_model(*batch).logits
+        before = tiny_network(*batch).logits
         batch[changed] = batch[changed].flip(0)
-        after = tiny_model(*batch).logits
+        after = tiny_network(*batch).logits
     assert not torch.allclose(before, after, rtol=1e-3, atol=1e-3)
 
 
-def test_only_the_papers_part_learns(tiny_model: Av2tSam) -> None:
-    tiny_model.freeze_encoders()
-    batch = inputs(tiny_model)
-    prediction = tiny_model(*batch)
+def test_only_the_papers_part_learns(tiny_network: Av2tSam) -> None:
+    tiny_network.freeze_encoders()
+    batch = inputs(tiny_network)
+    prediction = tiny_network(*batch)
     (prediction.logits.square().mean() + prediction.iou.sum()).backward()
-    learning = {name for name, p in tiny_model.named_parameters() if p.grad is not None}
-    assert all(tiny_model.get_parameter(name).grad.isfinite().all() for name in learning)  # type: ignore[union-attr]
+    learning = {name for name, p in tiny_network.named_parameters() if p.grad is not None}
+    assert all(tiny_network.get_parameter(name).grad.isfinite().all() for name in learning)  # type: ignore[union-attr]
     kinds = {name.split(".")[0] for name in learning}
     assert kinds == {"projector", "adapter", "text_sam"}
     assert not any("image_encoder" in name or "beit3" in name for name in learning)
     # The adapters learn through the frozen image encoder.
-    first = next(tiny_model.adapter.parameters()).grad  # type: ignore[union-attr]
+    first = next(tiny_network.adapter.parameters()).grad  # type: ignore[union-attr]
     assert first is not None
     assert first.any()
 
@@ -77,11 +77,11 @@ def test_training_under_autocast(tiny_config: ModelConfig, dtype: torch.dtype) -
     prediction.logits.mean().backward()
 
 
-def test_16_bit_weights_run_without_autocast(tiny_model: Av2tSam) -> None:
-    batch = inputs(tiny_model)
+def test_16_bit_weights_run_without_autocast(tiny_network: Av2tSam) -> None:
+    batch = inputs(tiny_network)
     with torch.inference_mode():
-        exact = tiny_model(*batch).logits
-        half = tiny_model.to(torch.bfloat16)(*batch).logits
+        exact = tiny_network(*batch).logits
+        half = tiny_network.to(torch.bfloat16)(*batch).logits
     assert (half - exact).abs().mean() < 0.1 * exact.std()
 
 
@@ -92,12 +92,12 @@ def test_without_an_adapter_nothing_is_added() -> None:
         assert model(*inputs(model)).logits.isfinite().all()
 
 
-def test_text_prompts_need_no_sound(tiny_model: Av2tSam) -> None:
-    sam, beit, _, _ = inputs(tiny_model, count=1)
+def test_text_prompts_need_no_sound(tiny_network: Av2tSam) -> None:
+    sam, beit, _, _ = inputs(tiny_network, count=1)
     dog, bell = torch.tensor([[0, 4, 5, 2]]), torch.tensor([[0, 4, 6, 2]])
     with torch.inference_mode():
-        phrases = [tiny_model.embed_text(ids) for ids in (dog, bell)]
-        masks = [tiny_model.segment_text(sam, beit, phrase) for phrase in phrases]
+        phrases = [tiny_network.embed_text(ids) for ids in (dog, bell)]
+        masks = [tiny_network.segment_text(sam, beit, phrase) for phrase in phrases]
     assert masks[0].shape == (1, 1, *masks[0].shape[2:])
     assert not torch.allclose(masks[0], masks[1])
 

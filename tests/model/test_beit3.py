@@ -9,7 +9,7 @@ from torch import Tensor
 from av2tsam_cli.model.beit3 import Beit3, EncoderLayer, Multiway
 from av2tsam_cli.model.config import Beit3Config
 
-from .conftest import shake
+from ..tiny import shake
 
 SIZES = Beit3Config(
     image_size=32, dim=12, heads=3, ffn_dim=20, depth=2, vocabulary_size=9, text_positions=8

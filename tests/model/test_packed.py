@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from av2tsam_cli.inference import is_light
+from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.packed import PackedLinear, can_pack, linear_gelu, pack
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="this build of PyTorch has no oneDNN")

@@ -16,7 +16,7 @@ from av2tsam_cli.model.sam import (
 )
 from av2tsam_cli.model.windows import from_windows, to_windows
 
-from .conftest import TINY_SAM, shake
+from ..tiny import TINY_SAM, shake
 
 
 def encoder(config: SamConfig) -> SamImageEncoder:

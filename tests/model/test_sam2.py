@@ -12,7 +12,7 @@ from av2tsam_cli.model.prediction import ImageFeatures
 from av2tsam_cli.model.sam import SamPromptEncoder
 from av2tsam_cli.model.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
 
-from .conftest import TINY_SAM2, shake
+from ..tiny import TINY_SAM2, shake
 
 # From our decoder's names to those of transformers.
 DECODER_NAMES = (

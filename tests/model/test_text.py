@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from av2tsam_cli.errors import UsageError, WeightsError
+from av2tsam_cli.hub.locate import tokenizer_file
 from av2tsam_cli.model.text import SentencePieceTokenizer, tokenizer_for
 
-from .conftest import TINY, sentencepiece_model
+from ..tiny import TINY, sentencepiece_model
 
 LARGE = dataclasses.replace(TINY, words=())
 
@@ -20,20 +21,20 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "evf-sam.safetensors"
 
 
-def test_words_by_their_place_with_begin_and_end(checkpoint: Path) -> None:
-    assert tokenizer_for(TINY, checkpoint)("The dog").tolist() == [[0, 4, 5, 2]]
+def test_words_by_their_place_with_begin_and_end() -> None:
+    assert tokenizer_for(TINY, None)("The dog").tolist() == [[0, 4, 5, 2]]
 
 
 @pytest.mark.parametrize("phrase", ["the cat", "", "  ", "<pad>"])
-def test_an_unknown_word_is_named_with_those_that_are_known(phrase: str, checkpoint: Path) -> None:
+def test_an_unknown_word_is_named_with_those_that_are_known(phrase: str) -> None:
     with pytest.raises(UsageError, match="the, dog, bell"):
-        tokenizer_for(TINY, checkpoint)(phrase)
+        tokenizer_for(TINY, None)(phrase)
 
 
 @pytest.mark.parametrize("name", ["beit3.spm", "sentencepiece.bpe.model"])
 def test_pieces_have_xlm_rs_ids(checkpoint: Path, name: str) -> None:
     checkpoint.with_name(name).write_bytes(sentencepiece_model())
-    tokenizer = tokenizer_for(LARGE, checkpoint)
+    tokenizer = tokenizer_for(LARGE, tokenizer_file(checkpoint))
     # One more than in the file, whose first three pieces are specials in another order.
     assert tokenizer("the dog").tolist() == [[0, 4, 5, 2]]
     assert tokenizer("  the   dog ").tolist() == [[0, 4, 5, 2]]
@@ -44,19 +45,19 @@ def test_pieces_have_xlm_rs_ids(checkpoint: Path, name: str) -> None:
 def test_it_is_also_found_among_the_installed_models(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "beit3.spm").write_bytes(sentencepiece_model())
-    assert tokenizer_for(LARGE, checkpoint)("dog").tolist() == [[0, 5, 2]]
+    assert tokenizer_for(LARGE, tokenizer_file(checkpoint))("dog").tolist() == [[0, 5, 2]]
 
 
 def test_without_it_the_line_says_what_is_needed(checkpoint: Path) -> None:
     with pytest.raises(WeightsError, match=r"beit3\.spm"):
-        tokenizer_for(LARGE, checkpoint)
+        tokenizer_for(LARGE, tokenizer_file(checkpoint))
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"\x0a\xff", sentencepiece_model()[:40]])
 def test_a_damaged_one_is_refused(checkpoint: Path, data: bytes) -> None:
     checkpoint.with_name("beit3.spm").write_bytes(data)
     with pytest.raises(WeightsError, match="SentencePiece"):
-        tokenizer_for(LARGE, checkpoint)
+        tokenizer_for(LARGE, tokenizer_file(checkpoint))
 
 
 def test_an_empty_phrase_is_refused_before_the_tokenizer_runs() -> None:

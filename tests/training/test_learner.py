@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from av2tsam_cli.model.checkpoint import load_model
-from av2tsam_cli.training.avsbench import Clip
-from av2tsam_cli.training.cache import Embeddings
+from av2tsam_cli.data.avsbench import Clip
+from av2tsam_cli.data.cache import Embeddings
+from av2tsam_cli.data.samples import Sample
+from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.training.learner import frames_loss
 from av2tsam_cli.training.losses import mask_loss
-from av2tsam_cli.training.samples import Sample
 
 
 def sample(masks: Tensor) -> Sample:
@@ -21,7 +21,7 @@ def sample(masks: Tensor) -> Sample:
 
 
 def test_each_frame_counts_the_same_whatever_video_and_size_it_is_of(tiny_model: Path) -> None:
-    network = load_model(tiny_model)
+    network = load_network(tiny_model)
     logits = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     small = torch.rand(2, 24, 24) > 0.5
     wide = torch.rand(1, 20, 40) > 0.5

@@ -17,16 +17,16 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from av2tsam_cli.data.avsbench import open_split
+from av2tsam_cli.data.batches import epoch_batches
+from av2tsam_cli.data.cache import EmbeddingCache
+from av2tsam_cli.data.samples import embed_from, read_sample
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
-from av2tsam_cli.model.checkpoint import load_model
+from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.synth.dataset import write_dataset
-from av2tsam_cli.training.avsbench import open_split
-from av2tsam_cli.training.batches import epoch_batches
-from av2tsam_cli.training.cache import EmbeddingCache
 from av2tsam_cli.training.loop import RunResult, train
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.progress import EpochRow, Nobody, StepRow
-from av2tsam_cli.training.samples import embed_from, read_sample
 
 VIDEOS = 5
 """Not a multiple of the batch: the last batch is a short one."""
@@ -120,7 +120,7 @@ def test_only_what_the_paper_trains_changes(options: Make, tiny_model: Path) -> 
     before, after = load_file(tiny_model), load_file(result.checkpoint)
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    network = load_model(tiny_model)
+    network = load_network(tiny_model)
     trained = {name for name, _ in network.trained_parameters()}
     untouched = {name for name in trained if "iou_prediction_head" in name}
     assert trained - changed == untouched  # no loss reaches the head that predicts IoU
@@ -139,7 +139,7 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(options: Make) -> None:
 def test_the_training_of_s4_has_one_labelled_second_and_ms3_five(
     lessons: Path, cache: Path, tiny_model: Path
 ) -> None:
-    network = load_model(tiny_model)
+    network = load_network(tiny_model)
     for subset, seconds in (("s4", 1), ("ms3", 5)):
         clips = open_split(lessons, subset, "train")
         embed = embed_from(EmbeddingCache.open_or_build(cache, network, clips))
@@ -256,7 +256,7 @@ def test_a_gradient_can_be_shortened(options: Make, plain: RunResult) -> None:
 
 def test_a_network_can_be_handed_in(options: Make, tiny_model: Path) -> None:
     named = train(options("named", init="model", epochs=1))
-    given = train(options("given", epochs=1), network=load_model(tiny_model))
+    given = train(options("given", epochs=1), network=load_network(tiny_model))
     assert losses(given.out) == losses(named.out)
 
 

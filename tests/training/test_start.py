@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from av2tsam_cli.errors import UsageError, WeightsError
+from av2tsam_cli.hub.checkpoint import load_network, write_tensors
 from av2tsam_cli.model.av2tsam import Av2tSam, build
-from av2tsam_cli.model.checkpoint import load_model, write_tensors
 from av2tsam_cli.model.config import ModelConfig, ProjectorKind, Sam2Config
 from av2tsam_cli.model.prediction import select
 from av2tsam_cli.training.losses import mask_loss
@@ -31,7 +31,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_projector_and_adapters_start_anew_and_the_text_prompted_sam_is_kept(
     tiny_model: Path,
 ) -> None:
-    stored = load_model(tiny_model)
+    stored = load_network(tiny_model)
     torch.manual_seed(1)
     network = starting_network(options(tiny_model))
     assert same(weights(network, "text_sam"), weights(stored, "text_sam"))
@@ -43,7 +43,7 @@ def test_projector_and_adapters_start_anew_and_the_text_prompted_sam_is_kept(
 
 def test_a_model_can_be_trained_further(tiny_model: Path) -> None:
     network = starting_network(options(tiny_model, init="model"))
-    assert same(network.state_dict(), load_model(tiny_model).state_dict())
+    assert same(network.state_dict(), load_network(tiny_model).state_dict())
     without = starting_network(options(tiny_model, init="model", adapter=False))
     assert without.adapter is None
     assert without.config.adapter is False
@@ -70,7 +70,7 @@ def test_the_name_of_a_preset_means_its_text_prompted_sam(
 
 def test_a_text_prompted_sam_has_nothing_to_train_further(tiny_model: Path, tmp_path: Path) -> None:
     # As evf-sam2-text.safetensors is: one part, and the others in files of their own.
-    stored = load_model(tiny_model)
+    stored = load_network(tiny_model)
     path = tmp_path / "tiny-text.safetensors"
     kept = ("clip.", "clap.", "text_sam.")
     tensors = {n: t for n, t in stored.state_dict().items() if n.startswith(kept)}
@@ -82,7 +82,7 @@ def test_a_text_prompted_sam_has_nothing_to_train_further(tiny_model: Path, tmp_
 
 @pytest.fixture(params=["sam", "sam2"])
 def config(request: pytest.FixtureRequest, tiny_model: Path, tiny_sam2: Sam2Config) -> ModelConfig:
-    config = load_model(tiny_model).config
+    config = load_network(tiny_model).config
     return config if request.param == "sam" else dataclasses.replace(config, sam=tiny_sam2)
 
 
@@ -145,7 +145,7 @@ def test_less_is_kept_for_the_gradient_where_activations_are_computed_anew(
 
 
 def test_a_small_network_keeps_its_activations_unless_told_otherwise(tiny_model: Path) -> None:
-    network = load_model(tiny_model)
+    network = load_network(tiny_model)
     set_recompute(network, None)
     assert network.text_sam.beit3.encoder.recompute is False
     set_recompute(network, True)

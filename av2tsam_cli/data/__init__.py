@@ -1,0 +1,1 @@
+"""AVSBench and data sets in its layout: reading, checking, cached embeddings."""

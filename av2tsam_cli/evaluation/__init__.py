@@ -1,0 +1,1 @@
+"""AVSBench's scores, and evaluating a model with them."""

@@ -1,0 +1,1 @@
+"""Running a model: device and precision, loading, frames to mask logits."""

@@ -1,0 +1,311 @@
+"""AVSBench on disk: what is read, as its own loaders read it, and what is refused."""
+
+import shutil
+import wave
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from av2tsam_cli.data.avsbench import (
+    Clip,
+    Split,
+    Subset,
+    find_root,
+    find_subsets,
+    open_split,
+    read_frames,
+    read_masks,
+    read_windows,
+)
+from av2tsam_cli.errors import MediaError, UsageError
+
+RATE_HZ = 16_000
+
+
+def first(root: Path, split: Split = "train", subset: Subset = "s4") -> Clip:
+    return open_split(root, subset, split)[0]
+
+
+def test_s4_has_a_label_per_second_but_only_the_first_of_train(generated: Path) -> None:
+    assert [len(open_split(generated, "s4", s)) for s in ("train", "val", "test")] == [2, 1, 1]
+    train, val = first(generated), first(generated, "val")
+    assert (train.seconds, train.labelled) == (5, (0,))
+    assert (val.seconds, val.labelled) == (5, (0, 1, 2, 3, 4))
+    assert train.category in {path.name for path in generated.glob("*/s4_data/*/train/*")}
+    assert read_frames(train, range(5)).shape == (5, 224, 224, 3)
+    assert read_masks(val, val.labelled).shape == (5, 224, 224)
+    with pytest.raises(ValueError, match="not labelled"):
+        read_masks(train, [1])
+
+
+def test_ms3_is_labelled_in_every_second_and_has_no_categories(generated: Path) -> None:
+    clip = first(generated, "train", "ms3")
+    assert (clip.category, clip.labelled) == (None, (0, 1, 2, 3, 4))
+    frame = np.asarray(Image.open(generated.rglob(f"{clip.name}.mp4_3.png").__next__()))
+    mask = np.asarray(Image.open(generated.rglob(f"{clip.name}_3.png").__next__()))
+    assert np.array_equal(read_frames(clip, [2])[0], frame)
+    assert np.array_equal(read_masks(clip, [2])[0], mask > 0)
+
+
+def test_avsbench_semantic_is_read_as_one_binary_mask(avss: Path) -> None:
+    found = {c.name: c for s in ("train", "val", "test") for c in open_split(avss, "avss", s)}
+    labelled = {name: len(clip.labelled) for name, clip in found.items()}
+    assert labelled == {"one": 1, "two": 5, "three": 5, "four": 10}
+    assert found["four"].category == "dog_man"
+    mask = read_masks(found["four"], [9])[0]
+    assert mask[:9].all()
+    assert not mask[9:].any()
+    assert abs(float(read_frames(found["four"], [9]).mean()) - 90) < 3
+    assert read_windows(found["four"], [9], 8_000).shape == (1, 8_000)
+
+
+def test_numbered_labels_serve_where_there_are_no_coloured_ones(avss: Path) -> None:
+    folder = avss / "AVSBench_semantic" / "v1m" / "three"
+    shutil.rmtree(folder / "labels_rgb")
+    (folder / "labels_semantic").mkdir()
+    Image.fromarray(np.eye(12, 16, dtype=np.uint8) * 70).save(folder / "labels_semantic" / "0.png")
+    assert read_masks(first(avss, "val", "avss"), [0]).sum() == 12
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+def test_whatever_is_not_zero_in_a_mask_is_foreground(data: Path, mode: str) -> None:
+    clip = first(data)
+    wanted = np.zeros((224, 224), bool)
+    wanted[50:70, 100:150] = True
+    least = {"1": 255, "I;16": 300}.get(mode, 1)  # one step above black, where the mode has steps
+    levels = wanted.astype(np.uint16 if mode == "I;16" else np.uint8) * least
+    image = Image.fromarray(levels)
+    if mode == "P":
+        image.putpalette(bytes(3 * 256))  # every index is shown black
+    elif mode != "I;16":
+        image = image.convert(mode)
+    assert clip.masks[0] is not None
+    image.save(clip.masks[0])
+    assert np.array_equal(read_masks(clip, [0])[0], wanted)
+
+
+def test_the_windows_are_the_wavs_seconds(generated: Path) -> None:
+    clip = first(generated)
+    with wave.open(str(clip.sound)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+    windows = read_windows(clip, range(5), RATE_HZ)
+    assert np.allclose(windows.ravel(), samples, atol=1e-7)
+    assert np.array_equal(read_windows(clip, [3, 1], RATE_HZ), windows[[3, 1]])
+
+
+def test_sound_is_mono_unless_it_is_prepared_as_the_reference_does(
+    data: Path, write_wav: Callable[..., Path]
+) -> None:
+    clip = first(data)
+    write_wav(clip.sound, [np.full(5 * 44_100, 0.5), np.full(5 * 44_100, -0.25)], 44_100)
+    assert np.allclose(read_windows(clip, [2], 44_100), 0.125)
+    reference = read_windows(clip, [2], 44_100, reference=True)
+    assert reference.shape == (1, 88_200)
+    assert np.allclose(reference[0, :44_100], 0.5)
+    assert np.allclose(reference[0, 44_100:], -0.25)
+
+
+def test_sound_that_ends_a_little_early_is_padded_with_silence(
+    data: Path, write_wav: Callable[..., Path]
+) -> None:
+    clip = first(data)
+    write_wav(clip.sound, [np.full(round(4.25 * RATE_HZ), 0.5)])
+    last = read_windows(clip, [4], RATE_HZ)[0]
+    assert np.allclose(last[:4_000], 0.5)
+    assert not last[4_000:].any()
+    write_wav(clip.sound, [np.full(4 * RATE_HZ, 0.5)])
+    assert not read_windows(clip, [4], RATE_HZ).any()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "complaint"),
+    [(3.9, "shorter than its video, 3.90 of 5 s"), (0, "cut short")],
+)
+def test_sound_that_ends_much_earlier_is_damaged(
+    data: Path, write_wav: Callable[..., Path], seconds: float, complaint: str
+) -> None:
+    clip = first(data)
+    write_wav(clip.sound, [np.zeros(round(seconds * RATE_HZ))])
+    with pytest.raises(MediaError, match=complaint) as caught:
+        read_windows(clip, [0], RATE_HZ)
+    assert str(clip.sound) in str(caught.value)
+
+
+def test_a_wav_that_was_cut_or_is_none_is_named(data: Path) -> None:
+    clip = first(data)
+    content = clip.sound.read_bytes()
+    for damaged in (content[:-100], content[:30], content[:5], b"ID3" + content):
+        clip.sound.write_bytes(damaged)
+        with pytest.raises(MediaError, match=r"cut short|is no WAV") as caught:
+            read_windows(clip, [0], RATE_HZ)
+        assert str(clip.sound) in str(caught.value)
+
+
+def test_a_damaged_frame_is_named(data: Path, harm: Callable[[Path], None]) -> None:
+    clip = first(data)
+    harm(clip.frames[2])
+    assert read_frames(clip, [0, 1, 3, 4]).shape[0] == 4
+    with pytest.raises(MediaError) as caught:
+        read_frames(clip, range(5))
+    assert str(caught.value).startswith(f"{clip.frames[2]}: is ")
+    assert str(caught.value).count(clip.frames[2].name) == 1
+
+
+def test_a_mask_of_another_size_than_its_frame_is_refused(data: Path) -> None:
+    clip = first(data)
+    assert clip.masks[0] is not None
+    Image.new("1", (112, 224)).save(clip.masks[0])
+    with pytest.raises(MediaError, match=r"_1\.png: is of another size \(112 x 224\)"):
+        read_masks(clip, [0])
+
+
+def test_frames_and_sound_come_from_raw_videos_where_nothing_was_extracted(
+    data: Path, make_clip: Callable[..., Path], tone: Callable[..., Any]
+) -> None:
+    name = first(data, "train", "ms3").name
+    base = data / "Multi-sources" / "ms3_data"
+    video = make_clip("raw.mp4", seconds=5, rate=16, sounds=[{"samples": tone(5.0)}])
+    shutil.copy(video, base / "raw_videos" / f"{name}.mp4")
+    shutil.rmtree(base / "visual_frames")
+    shutil.rmtree(base / "audio_wav")
+    clip = first(data, "train", "ms3")
+    frames = read_frames(clip, [0, 4, 2])
+    assert frames.shape == (3, 224, 224, 3)
+    # 16 frames a second, the last of each second is taken; frame k is of grey 40 + 6 (k % 30).
+    shown = [40 + 6 * ((16 * second + 15) % 30) for second in (0, 4, 2)]
+    assert np.allclose(frames[:, 150:, 150:].mean((1, 2, 3)), shown, atol=3)
+    windows = read_windows(clip, range(5), RATE_HZ)
+    assert windows.std(axis=1) == pytest.approx([0.5 / 2**0.5] * 5, abs=0.02)
+
+
+def test_a_raw_video_that_ends_early_repeats_its_last_frame_up_to_a_second(
+    data: Path, make_clip: Callable[..., Path]
+) -> None:
+    shutil.rmtree(data / "Multi-sources" / "ms3_data" / "visual_frames")
+    clip = first(data, "train", "ms3")
+    assert clip.video is not None
+    shutil.copy(make_clip("early.mp4", seconds=4.5, rate=16), clip.video)
+    frames = read_frames(clip, [4])
+    assert np.allclose(frames[0, 150:, 150:].mean(), 40 + 6 * (71 % 30), atol=3)
+    shutil.copy(make_clip("earlier.mp4", seconds=3, rate=16), clip.video)
+    with pytest.raises(MediaError, match=r"ends after 2\.94 s") as caught:
+        read_frames(clip, [4])
+    assert str(clip.video) in str(caught.value)
+
+
+def test_avsbench_is_looked_for_where_options_and_environment_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AVSBENCH_ROOT", raising=False)
+    for name in ("avsbench_data", "named", "given"):
+        (tmp_path / name).mkdir()
+    assert find_root("avsbench") == Path("avsbench_data")
+    monkeypatch.setenv("AVSBENCH_ROOT", str(tmp_path / "named"))
+    assert find_root("avsbench") == tmp_path / "named"
+    assert find_root("avsbench", tmp_path / "given") == tmp_path / "given"
+    assert find_root("given") == Path("given")
+    with pytest.raises(UsageError, match="--data-root goes with --data avsbench"):
+        find_root("given", tmp_path / "named")
+    monkeypatch.setenv("AVSBENCH_ROOT", "gone")
+    with pytest.raises(MediaError, match=r"\$AVSBENCH_ROOT \(gone\)"):
+        find_root("avsbench")
+    with pytest.raises(MediaError, match="nowhere: there is no such folder"):
+        find_root("nowhere")
+
+
+@pytest.mark.parametrize("level", [".", "Single-source", "Single-source/s4_data"])
+def test_the_path_may_be_a_level_further_down(generated: Path, level: str) -> None:
+    clips = open_split(generated / level, "s4", "train")
+    assert [clip.name for clip in clips] == ["s4_train_000000", "s4_train_000001"]
+    assert "s4" in find_subsets(generated / level)
+    assert read_frames(clips[0], [0]).any()
+
+
+def test_a_subset_that_is_not_there_is_said_to_be_missing(data: Path) -> None:
+    with pytest.raises(MediaError, match=r"metadata\.csv, it has S4 and MS3;"):
+        open_split(data, "avss", "train")
+    (data / "Single-source" / "s4_meta_data.csv").rename(
+        data / "Single-source" / "._s4_meta_data.csv"
+    )
+    with pytest.raises(MediaError, match=r"s4_meta_data\.csv, it has MS3; .* --subset"):
+        open_split(data, "s4", "train")
+
+
+def test_the_shadow_files_of_macos_do_no_harm(data: Path) -> None:
+    clip = first(data)
+    for path in (clip.sound, clip.frames[0], data / "Single-source" / "s4_meta_data.csv"):
+        path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07")
+    assert first(data) == clip
+    assert read_frames(clip, range(5)).shape[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ("name,start,category", "no column split, only: name, start, category"),
+        ("", "no column category, split, only: none"),
+        ("name,start,category,split\na,0,dog,trian", "line 2: split 'trian' is unknown"),
+        ("name,start,category,split\na,0,dog,train\n../b,0,dog,train", r"line 3: '\.\./b' cannot"),
+        ("name,start,category,split\n/etc/passwd,0,dog,train", "line 2: '/etc/passwd' cannot"),
+        ("name,start,category,split\na,0,..,train", r"line 2: '\.\.' cannot be the name"),
+        ("name,start,category,split\na\\b,0,dog,train", "cannot be the name of a video"),
+        ("name,start,category,split\n,0,dog,train", "line 2: '' cannot"),
+        ("name,start,category,split\na,0,dog,test", "no videos of the split train"),
+        ("name,start,category,split\na,0,dog", "split '' is unknown"),
+        ('name,start,category,split\n"a,0,dog,train', "cannot be read as CSV"),
+    ],
+)
+def test_a_csv_that_cannot_be_is_refused_by_name(data: Path, lines: str, complaint: str) -> None:
+    path = data / "Single-source" / "s4_meta_data.csv"
+    path.write_text(lines)
+    with pytest.raises(MediaError, match=complaint) as caught:
+        open_split(data, "s4", "train")
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_csv_from_elsewhere_is_read_all_the_same(data: Path) -> None:
+    path = data / "Single-source" / "s4_meta_data.csv"
+    names = [clip.name for clip in open_split(data, "s4", "train")]
+    for content in (
+        path.read_bytes().replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf" + path.read_bytes(),
+        path.read_bytes().replace(b"name", b"video_id", 1),
+    ):
+        path.write_bytes(content)
+        assert [clip.name for clip in open_split(data, "s4", "train")] == names
+    path.write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(MediaError, match="cannot be read as CSV"):
+        open_split(data, "s4", "train")
+
+
+def test_an_unknown_split_is_a_usage_error(generated: Path) -> None:
+    with pytest.raises(UsageError, match="dev: is no split; use one of train, val, test"):
+        open_split(generated, "s4", "dev")  # type: ignore[arg-type]
+
+
+def test_links_may_not_lead_out_of_the_data_folder(data: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    clip = first(data)
+    shutil.move(clip.frames[0], secret / "a.png")
+    clip.frames[0].symlink_to(secret / "a.png")
+    with pytest.raises(MediaError, match="leads out of the data folder") as caught:
+        read_frames(clip, [0])
+    assert str(clip.frames[0]) in str(caught.value)
+    shutil.move(clip.sound.parent, secret / "sound")
+    clip.sound.parent.symlink_to(secret / "sound")
+    with pytest.raises(MediaError, match="leads out of the data folder"):
+        read_windows(replace(clip), [0], RATE_HZ)
+
+
+def test_whole_parts_of_the_data_may_be_links_to_another_disk(data: Path, tmp_path: Path) -> None:
+    frames = data / "Single-source" / "s4_data" / "visual_frames"
+    shutil.move(frames, tmp_path / "other_disk")
+    frames.symlink_to(tmp_path / "other_disk")
+    assert read_frames(first(data), [0]).shape == (1, 224, 224, 3)

@@ -1,0 +1,132 @@
+"""Reading other people's files: all their forms, and none that would run code."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from av2tsam_cli.errors import WeightsError
+from av2tsam_cli.hub.source import read_state
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2).half()}
+
+
+def same(state: dict[str, torch.Tensor]) -> bool:
+    return state.keys() == STATE.keys() and all(torch.equal(state[k], STATE[k]) for k in STATE)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3},
+        {"model": STATE},
+        {"state_dict": {f"module.{k}": v for k, v in STATE.items()}},
+        # As LAION saved it, a numpy number among the rest.
+        {"epoch": 1, "best": np.float64(0.5), "state_dict": STATE},
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickles_in_all_their_wrappings(wrapped: Any, tmp_path: Path, *, zipped: bool) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(wrapped, path, _use_new_zipfile_serialization=zipped)
+    assert same(read_state(path))
+
+
+def test_a_numpy_number_as_numpy_1_wrote_it(tmp_path: Path) -> None:
+    path, old = tmp_path / "new.pt", tmp_path / "old.pt"
+    torch.save({"best": np.float64(0.5), "state_dict": STATE}, path)
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(old, "w") as target:
+        for item in source.infolist():
+            data = source.read(item)
+            if item.filename.endswith("data.pkl"):
+                assert b"numpy._core" in data
+                data = data.replace(b"numpy._core.", b"numpy.core.")
+            target.writestr(item.filename, data)
+    assert same(read_state(old))
+
+
+class Malicious:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_is_refused_by_name(tmp_path: Path, *, zipped: bool) -> None:
+    path, trap = tmp_path / "weights.pth", tmp_path / "trap"
+    torch.save(
+        {"state_dict": STATE, "extra": Malicious(trap)},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    with pytest.raises(WeightsError, match=r"refused, because loading it would run \w+\.mkdir"):
+        read_state(path)
+    assert not trap.exists()
+
+
+def test_a_folder_of_shards(tmp_path: Path) -> None:
+    names = {"a.weight": "model-1.safetensors", "b.bias": "model-2.safetensors"}
+    for name, shard in names.items():
+        save_file({name: STATE[name]}, tmp_path / shard)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    assert same(read_state(tmp_path))
+    assert same(read_state(index))
+    (tmp_path / "model-2.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"shards are missing: model-2\.safetensors"):
+        read_state(tmp_path)
+
+
+def test_a_shard_without_its_tensor(tmp_path: Path) -> None:
+    save_file({"a.weight": STATE["a.weight"]}, tmp_path / "only.safetensors")
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(STATE, "only.safetensors")}))
+    with pytest.raises(WeightsError, match=r"b\.bias"):
+        read_state(index)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".index.json"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all", bytes(200)])
+def test_what_holds_no_weights_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="weights"):
+        read_state(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, *, zipped: bool) -> None:
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
+    else:
+        save_file(STATE, path)
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(WeightsError, match="damaged"):
+        read_state(path)
+
+
+def test_what_is_no_tensor_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"a": [1, 2]}, path)
+    with pytest.raises(WeightsError, match="no tensor"):
+        read_state(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such file"):
+        read_state(tmp_path / "absent.pth")
+    with pytest.raises(WeightsError, match=r"holds none of model\.safetensors"):
+        read_state(tmp_path)

@@ -1,0 +1,202 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
+from av2tsam_cli.inference.compiling import compile_network
+from av2tsam_cli.inference.device import choose_device, choose_precision, own_threads
+from av2tsam_cli.inference.loading import TEXT_PARTS, LoadedModel, load_model
+from av2tsam_cli.inference.segmenter import Segmenter
+from av2tsam_cli.values import AudioWindow
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: object) -> LoadedModel:
+    return load_model(str(tiny_model), device="cpu", precision="fp32")
+
+
+def window(index: int, level: float, rate_hz: int) -> AudioWindow:
+    rng = np.random.default_rng(index)
+    noise = rng.normal(0.0, level, rate_hz).astype(np.float32)
+    return AudioWindow(noise, index=index, rate_hz=rate_hz)
+
+
+def test_auto_takes_what_is_here() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type in {"cpu", "cuda", "mps"}
+    assert choose_precision("auto", torch.device("cpu")) in {"fp32", "bf16"}
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_what_is_not_here_is_named_with_what_is() -> None:
+    with pytest.raises(UsageError, match="--device tpu: not available here; use auto or one of"):
+        choose_device("tpu")
+    with pytest.raises(UsageError, match="--precision fp16"):
+        choose_precision("fp16", torch.device("cpu"))
+    with pytest.raises(UsageError, match="--precision int8"):
+        choose_precision("int8", torch.device("cpu"))
+
+
+def test_a_model_knows_its_name_device_and_precision(model: LoadedModel) -> None:
+    assert model.name.endswith("tiny.safetensors")
+    assert (model.device.type, model.precision) == ("cpu", "fp32")
+    assert not model.network.training
+    assert model.light
+    assert model.batch_size >= 1
+    assert model.cpu_threads >= 1
+
+
+def test_each_window_is_heard_once_however_many_frames_it_serves(model: LoadedModel) -> None:
+    segmenter = Segmenter(model)
+    heard: list[int] = []
+    hook = model.network.clap.register_forward_pre_hook(
+        lambda _, inputs: heard.append(inputs[0].shape[0])
+    )
+    frames = [np.full((48, 64, 3), 60 * k, np.uint8) for k in range(4)]
+    first, second = (window(k, 0.1, segmenter.rate_hz) for k in range(2))
+    try:
+        inputs = segmenter.prepare(frames)
+        mixed = segmenter.logits(inputs, [first, first, second, second])
+        again = segmenter.logits(inputs, [second] * 4)
+    finally:
+        hook.remove()
+    assert heard == [2]
+    assert mixed.shape[:2] == (4, 1)
+    assert torch.allclose(mixed[2:], again[2:], atol=1e-4)
+
+
+def test_another_video_is_heard_anew(model: LoadedModel) -> None:
+    segmenter = Segmenter(model)
+    inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
+    rng = np.random.default_rng(5)
+    other = AudioWindow(
+        rng.normal(0.0, 0.4, segmenter.rate_hz).astype(np.float32),
+        index=0,
+        rate_hz=segmenter.rate_hz,
+    )
+    segmenter.logits(inputs, [window(0, 0.1, segmenter.rate_hz)])
+    expected = Segmenter(model).logits(inputs, [other])
+    assert torch.equal(segmenter.logits(inputs, [other]), expected)
+
+
+def test_the_sound_decides(model: LoadedModel) -> None:
+    segmenter = Segmenter(model)
+    inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
+    one, other = (window(k, 0.1 * 3**k, segmenter.rate_hz) for k in range(2))
+    assert not torch.equal(segmenter.logits(inputs, [one]), segmenter.logits(inputs, [other]))
+
+
+def test_a_phrase_decides_without_any_sound(tiny_model: object) -> None:
+    model = load_model(str(tiny_model), device="cpu", precision="fp32", parts=TEXT_PARTS)
+    assert all(p.is_meta for p in model.network.clap.parameters())
+    frames = [np.full((48, 64, 3), 60 * k, np.uint8) for k in range(3)]
+    dog, bell = (Segmenter(model, text) for text in ("the dog", "the bell"))
+    inputs = dog.prepare(frames)
+    assert dog.logits(inputs, []).shape[:2] == (3, 1)
+    assert not torch.equal(dog.logits(inputs, []), bell.logits(inputs, []))
+    # A batch is as many phrases as it has frames.
+    alone = dog.logits(dog.prepare(frames[1:2]), [])
+    assert torch.allclose(dog.logits(inputs, [])[1:2], alone, atol=1e-4)
+
+
+def test_a_phrase_is_tokenised_and_embedded_once(model: LoadedModel) -> None:
+    embedded: list[int] = []
+    hook = model.network.text_sam.beit3.text_embed.register_forward_hook(
+        lambda *_: embedded.append(1)
+    )
+    try:
+        segmenter = Segmenter(model, "the drum")
+        inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
+        for _ in range(3):
+            segmenter.logits(inputs, [])
+    finally:
+        hook.remove()
+    assert embedded == [1]
+
+
+def test_a_model_without_ears_says_so(tiny_model: object) -> None:
+    model = load_model(str(tiny_model), device="cpu", parts=TEXT_PARTS)
+    with pytest.raises(WeightsError, match="written phrases only"):
+        Segmenter(model)
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    return [rng.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(count)]
+
+
+def memory_for(model: LoadedModel, most: int) -> torch.utils.hooks.RemovableHandle:
+    """Let the image encoder run out of memory with more than `most` frames."""
+
+    def check(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > most:
+            raise torch.OutOfMemoryError("out of memory")
+
+    return model.network.text_sam.image_encoder.register_forward_pre_hook(check)
+
+
+def test_out_of_memory_halves_the_batch_and_says_so_once(
+    model: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    segmenter = Segmenter(model)
+    inputs = segmenter.prepare(pictures(7))
+    windows = [window(k // 4, 0.1, segmenter.rate_hz) for k in range(7)]
+    whole = segmenter.logits(inputs, windows)
+    hook = memory_for(model, 3)
+    try:
+        in_parts = segmenter.logits(inputs, windows)
+        again = segmenter.logits(inputs, windows)
+    finally:
+        hook.remove()
+    torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(again, whole, atol=1e-4, rtol=1e-4)
+    assert [r.getMessage() for r in caplog.records] == [
+        "out of memory at 7 frames a batch: going on with 3"
+    ]
+
+
+def test_too_little_memory_for_one_frame_is_an_error(model: LoadedModel) -> None:
+    segmenter = Segmenter(model)
+    inputs = segmenter.prepare(pictures(2))
+    hook = memory_for(model, 0)
+    try:
+        with pytest.raises(Av2tsamError, match=r"too small for one frame.*--device cpu"):
+            segmenter.logits(inputs, [window(0, 0.1, segmenter.rate_hz)] * 2)
+    finally:
+        hook.remove()
+
+
+def test_large_frames_are_shrunk_a_few_at_a_time(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(model)
+    together = segmenter.prepare(pictures(5))
+    monkeypatch.setattr("av2tsam_cli.inference.segmenter.PIXELS_AT_ONCE", 2 * 48 * 64)
+    few = segmenter.prepare(pictures(5))
+    assert torch.equal(together.sam, few.sam)
+    assert together.clip is not None
+    assert few.clip is not None
+    assert torch.equal(together.clip, few.clip)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
+def test_a_compiled_network_gives_the_same_masks_for_any_count(tiny_model: object) -> None:
+    plain, fast = (load_model(str(tiny_model), device="cpu", precision="fp32") for _ in range(2))
+    fast = compile_network(fast, 4)
+    windows = [window(0, 0.1, Segmenter(plain).rate_hz)] * 4
+    for count in (4, 1, 3):
+        expected, compiled = (
+            Segmenter(m).logits(Segmenter(m).prepare(pictures(count)), windows[:count])
+            for m in (plain, fast)
+        )
+        torch.testing.assert_close(compiled, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with own_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
