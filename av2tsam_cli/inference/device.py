@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import sys
 from collections.abc import Generator
 from functools import cache
@@ -11,10 +12,11 @@ from functools import cache
 import torch
 
 from av2tsam_cli.errors import UsageError
+from av2tsam_cli.model.cpu import Capabilities, cpu_capabilities, has_fast_bf16
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
-"""What a CPU needs to multiply bfloat16 faster than float32, in PyTorch's names."""
+
+log = logging.getLogger(__name__)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -36,31 +38,37 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def choose_precision(wanted: str, device: torch.device) -> str:
+def choose_precision(
+    wanted: str, device: torch.device, capabilities: Capabilities | None = None
+) -> str:
     """Turn `auto` into the precision that is fast and safe on the device.
 
+    bf16 works on every CPU. On one without instructions for it a warning says that it is slow.
+
+    Args:
+        wanted: `auto`, `fp32`, `bf16` or `fp16`.
+        device: The device that the network runs on.
+        capabilities: What the CPU supports; None for this machine's CPU.
+
     Raises:
-        UsageError: The device cannot run the precision that was asked for.
+        UsageError: The device does not support this precision.
     """
+    fast = _has_fast_bf16(device, cpu_capabilities() if capabilities is None else capabilities)
     if wanted == "auto":
-        return "bf16" if fast_bf16(device.type) else "fp32"
+        return "bf16" if fast else "fp32"
     if wanted not in PRECISIONS:
         raise UsageError(f"--precision {wanted}: use auto or one of: {', '.join(PRECISIONS)}")
     if wanted == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16: not on the CPU; use bf16 or fp32")
+    if wanted == "bf16" and device.type == "cpu" and not fast:
+        log.warning("bf16 is slower than fp32 on this CPU, which has no instructions for it")
     return wanted
 
 
-def fast_bf16(kind: str) -> bool:
-    """Whether a kind of device multiplies bfloat16 a good deal faster than float32.
-
-    Of CPUs these are the ones with instructions for it; the others calculate it in float32, and
-    slower. An old PyTorch that cannot tell is taken not to have them.
-    """
-    if kind != "cpu":
-        return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(known.get(name) for name in BF16_INSTRUCTIONS)
+def _has_fast_bf16(device: torch.device, capabilities: Capabilities) -> bool:
+    if device.type == "cpu":
+        return has_fast_bf16(capabilities)
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from av2tsam_cli.inference.device import (
     own_threads,
 )
 from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.model.cpu import cpu_capabilities
 from av2tsam_cli.model.packed import can_pack, pack
 from av2tsam_cli.model.text import Tokenizer, tokenizer_for
 
@@ -151,6 +152,6 @@ def load_model(
 
 def pack_weights(model: LoadedModel) -> None:
     """Lay the weights of the large encoders out as a CPU multiplies them, in bf16; in place."""
-    if model.device.type == "cpu" and can_pack():
+    if model.device.type == "cpu" and can_pack(cpu_capabilities()):
         pack(model.network.text_sam.image_encoder)
         pack(model.network.text_sam.beit3)

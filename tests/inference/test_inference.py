@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,19 @@ def test_auto_takes_what_is_here() -> None:
     assert choose_precision("bf16", torch.device("cpu")) == "bf16"
 
 
+@pytest.mark.cpu
+def test_auto_is_bf16_only_on_cpus_with_instructions_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu, {"avx512_bf16": True}) == "bf16"
+    assert choose_precision("auto", cpu, {"avx2": True}) == "fp32"
+    assert choose_precision("bf16", cpu, {"avx512_bf16": True}) == "bf16"
+    assert not caplog.messages
+    assert choose_precision("bf16", cpu, {"avx2": True}) == "bf16"
+    assert "slower than fp32 on this CPU" in caplog.text
+
+
 def test_what_is_not_here_is_named_with_what_is() -> None:
     with pytest.raises(UsageError, match="--device tpu: not available here; use auto or one of"):
         choose_device("tpu")
@@ -37,6 +51,24 @@ def test_what_is_not_here_is_named_with_what_is() -> None:
         choose_precision("fp16", torch.device("cpu"))
     with pytest.raises(UsageError, match="--precision int8"):
         choose_precision("int8", torch.device("cpu"))
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("packed", [False, True])
+def test_masks_in_bf16_are_those_of_fp32_with_packed_weights_or_without(
+    tiny_model: Path, packed: bool
+) -> None:
+    frames = [np.random.default_rng(k).integers(0, 256, (48, 64, 3), np.uint8) for k in range(3)]
+    tone = np.sin(np.arange(8_000) / 5, dtype=np.float32) / 2
+    windows = [AudioWindow(tone, index=0, rate_hz=8_000)] * 3
+    logits = []
+    for precision in ("fp32", "bf16"):
+        model = load_model(str(tiny_model), device="cpu", precision=precision, packed=packed)
+        segmenter = Segmenter(model)
+        logits.append(segmenter.logits(segmenter.prepare(frames), windows).float())
+    exact, rough = logits
+    # Measured: 0.010 on a Zen 5 CPU, packed or not; 0.013 on an emulated Haswell.
+    assert (rough - exact).abs().max() < 0.03 * exact.abs().max()
 
 
 def test_a_model_knows_its_name_device_and_precision(model: LoadedModel) -> None:

@@ -4,24 +4,33 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av2tsam_cli.model import attention
-from av2tsam_cli.model.attention import attend
+from av2tsam_cli.model.attention import attend, attend_in_chunks
+
+pytestmark = pytest.mark.cpu
 
 
 def tokens(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape) + sum(shape)))
 
 
-@pytest.mark.parametrize("at_once", [7, 40, 300, 1 << 21])
-def test_bfloat16_in_pieces_of_any_size_is_attention(
-    at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "LOGITS_AT_ONCE", at_once)
+@pytest.mark.parametrize("chunk_logits", [7, 40, 300, 1 << 21])
+def test_bfloat16_in_chunks_of_any_size_is_attention(chunk_logits: int) -> None:
     q, k, v = tokens(2, 3, 8, 16), tokens(2, 3, 11, 16), tokens(2, 3, 11, 5)
     expected = (q @ k.transpose(-1, -2) / 16**0.5).softmax(dim=-1) @ v
     with torch.inference_mode():
-        attended = attend(*(part.bfloat16() for part in (q, k, v)))
+        bf16 = (part.bfloat16() for part in (q, k, v))
+        attended = attend_in_chunks(*bf16, chunk_logits=chunk_logits)
     torch.testing.assert_close(attended.float(), expected, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_on_this_cpu_whichever_way_is_taken(dtype: torch.dtype) -> None:
+    q, k, v = tokens(2, 3, 8, 16), tokens(2, 3, 11, 16), tokens(2, 3, 11, 5)
+    expected = (q @ k.transpose(-1, -2) / 16**0.5).softmax(dim=-1) @ v
+    with torch.inference_mode():
+        attended = attend(*(part.to(dtype) for part in (q, k, v)))
+    tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(attended.float(), expected, atol=tolerance, rtol=tolerance)
 
 
 def test_narrow_values_and_a_scale_in_float32() -> None:
