@@ -1,13 +1,15 @@
-"""`av2tsam doctor`: what this installation is and can do."""
+"""`av2tsam doctor`: check the installation and show what it can do."""
 
 import os
 import platform
+from collections.abc import Callable
 from importlib import metadata
 
 from av2tsam_cli import __version__
-from av2tsam_cli.cli.console import print_json, print_text
+from av2tsam_cli.cli.console import explain, print_json, print_text
 from av2tsam_cli.cli.models import installed
 from av2tsam_cli.cli.options import Debug, Json, new_app
+from av2tsam_cli.hub.locate import PACKAGED
 
 PACKAGES = (
     "torch",
@@ -29,23 +31,54 @@ app = new_app()
 
 @app.command()
 def doctor(*, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
-    """Show versions, devices, codecs and models; exit code 1 where `segment` misses something."""
+    """Show versions, devices, codecs and models, and whether 'av2tsam segment' can run.
+
+    Exits with 1 if it cannot.
+    """
+    versions = {name: _version(name) for name in PACKAGES}
+    problems = [f"{name} is not installed" for name, found in versions.items() if found is None]
     report: dict[str, object] = {
         "av2tsam": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **{name: _version(name) for name in PACKAGES},
-        **_devices(),
-        **_codecs(),
+        **versions,
+        **_checked(_devices, problems),
+        **_checked(_codecs, problems),
         "models": [name for name, path in installed().items() if path is not None],
     }
-    wanting = _wanting(report)
+    _checked(_import_everything, problems)
+    problems += [f"the FFmpeg in PyAV has no encoder {name}" for name in _missing_encoders(report)]
     if json:
-        print_json({**report, "missing": wanting})
+        print_json({**report, "ready": not problems, "problems": problems})
     else:
-        rows = {**report, "missing": wanting}
-        print_text("".join(f"{key:<18} {_shown(value)}\n" for key, value in rows.items()))
-    return 1 if wanting else 0
+        rows = "".join(f"{key:<18} {_shown(value)}\n" for key, value in report.items())
+        print_text(rows + _verdict(problems))
+    return 1 if problems else 0
+
+
+def _verdict(problems: list[str]) -> str:
+    if not problems:
+        return "ready: 'av2tsam segment' can run\n"
+    return f"not ready: {'; '.join(problems)}\n"
+
+
+def _checked(check: Callable[[], dict[str, object]], problems: list[str]) -> dict[str, object]:
+    """Return what a check finds out; note why it fails, once per reason."""
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001 - a broken package may raise anything
+        if (reason := explain(error)) not in problems:
+            problems.append(reason)
+        return {}
+
+
+def _import_everything() -> dict[str, object]:
+    """Import all that 'av2tsam segment' imports, borrowed networks included, by loading nano."""
+    import av2tsam_cli.pipeline
+    from av2tsam_cli.inference.loading import load_model
+
+    load_model(PACKAGED, device="cpu")
+    return {"pipeline": av2tsam_cli.pipeline}
 
 
 def _version(name: str) -> str | None:
@@ -58,10 +91,13 @@ def _version(name: str) -> str | None:
 def _devices() -> dict[str, object]:
     import torch
 
-    cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    from av2tsam_cli.model.cpu import cpu_capabilities, has_fast_bf16
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    bf16 = "with" if has_fast_bf16(cpu_capabilities()) else "without"
     return {
-        "cpu": f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
-        "cuda": cuda,
+        "cpu": f"{os.cpu_count()} cores, {capability}, {bf16} bfloat16 instructions",
+        "cuda": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
         "mps": torch.backends.mps.is_available(),
     }
 
@@ -87,16 +123,14 @@ def _has_codec(name: str, mode: str) -> bool:
     return True
 
 
-def _wanting(report: dict[str, object]) -> list[str]:
-    """What `segment` cannot do without."""
-    packages = [name for name in PACKAGES if report[name] is None]
-    encoders = [name for name in ENCODERS if name not in str(report["encoders"])]
-    return [*packages, *encoders, *([] if report["models"] else ["a model"])]
+def _missing_encoders(report: dict[str, object]) -> list[str]:
+    present = report.get("encoders", ENCODERS)  # without PyAV that is the problem, not these
+    return [name for name in ENCODERS if name not in str(present)]
 
 
 def _shown(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(value) or "nothing"
+        return ", ".join(value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "missing" if value is None else str(value)
+    return "not installed" if value is None else str(value)
