@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from av2tsam_cli.hub import locate
 from av2tsam_cli.hub.checkpoint import save_network
+from av2tsam_cli.hub.registry import BUNDLED_MODEL
 from av2tsam_cli.model import sam
 from av2tsam_cli.model.av2tsam import Av2tSam, build, build_empty
 from av2tsam_cli.model.config import PRESETS, ModelConfig
@@ -45,7 +46,7 @@ def checkpoint(preset: str, folder: Path | None = None) -> Generator[Path, None,
         preset: Its name.
         folder: Where random weights are kept and found again; None for as long as they are needed.
     """
-    if preset == locate.PACKAGED:
+    if preset == BUNDLED_MODEL:
         yield locate.resolve(preset)
         return
     with nullcontext(folder) if folder else TemporaryDirectory() as place:

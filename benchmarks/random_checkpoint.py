@@ -32,7 +32,7 @@ def public_state(names: Mapping[str, Tensor], config: ModelConfig, seed: int) ->
     state: dict[str, Tensor] = {}
     for name, like in names.items():
         rule = layout.rule_for(name)
-        calculated = ours.get(rule.target) if rule and rule.target else None
+        calculated = ours.get(rule.rename(name) or "") if rule else None
         if calculated is not None and not calculated.is_meta:
             state[name] = calculated
         elif name.endswith("weight") and like.ndim == 1:

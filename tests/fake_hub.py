@@ -1,5 +1,4 @@
-"""A Hugging Face hub on this machine, as small as the parts of it that are used, and as unreliable
-as is asked for."""
+"""A local Hugging Face hub with the few endpoints that av2tsam uses; it fails on request."""
 
 import hashlib
 import json
@@ -16,42 +15,44 @@ CONTENT = re.compile(r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)$")
 
 @dataclass
 class Hub:
-    """What is published, what goes wrong, and what was asked for."""
+    """What the hub publishes, how it fails, and the requests that it received."""
 
     url: str = ""
-    """Its address."""
+    """Address of the server."""
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    """Files by path, by repository."""
+    """Content of files by path, for each repository."""
     sizes: dict[str, int] = field(default_factory=dict)
-    """Sizes that the listing claims, by path, where they are not the files'."""
+    """Wrong sizes in the listing, by path."""
     digests: dict[str, str] = field(default_factory=dict)
-    """sha256 that the listing claims, by path, where they are not the files'."""
+    """Wrong sha256 checksums in the listing, by path."""
     cuts: list[int] = field(default_factory=list)
-    """After how many bytes the next answers with a file break off; -1 refuses (503)."""
+    """Number of bytes after which each of the next downloads is cut off; -1 answers with 503."""
     status: dict[str, int] = field(default_factory=dict)
-    """Error codes by repository or path."""
+    """HTTP status of errors, by repository or path."""
     hold: threading.Event | None = None
-    """Where set, files come without their last byte until the event."""
-    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    """Paths that were asked for, with the headers."""
+    """If set, the last byte of each file is held back until the event."""
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    """Path and headers of each request."""
 
-    def files_asked(self) -> list[str]:
-        """Paths of the files that were asked for."""
-        return [path for path, _ in self.asked if "/resolve/" in path]
+    def files_requested(self) -> list[str]:
+        """Return the paths of the requested files."""
+        return [path for path, _ in self.requests if "/resolve/" in path]
 
     def ranges(self) -> list[str | None]:
-        """The Range of each request for a file."""
-        return [headers.get("range") for path, headers in self.asked if "/resolve/" in path]
+        """Return the Range header of each request for a file."""
+        return [headers.get("range") for path, headers in self.requests if "/resolve/" in path]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as the hub does."""
+    """Answers requests as the hub does."""
 
     hub: ClassVar[Hub]
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        self.hub.asked.append((path, {key.lower(): value for key, value in self.headers.items()}))
+        self.hub.requests.append(
+            (path, {key.lower(): value for key, value in self.headers.items()})
+        )
         listing, content = LISTING.match(path), CONTENT.match(path)
         if listing and listing[1] in self.hub.repositories and listing[1] not in self.hub.status:
             self.answer(json.dumps(list_repository(self.hub, listing[1])).encode())
@@ -100,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(hub: Hub) -> ThreadingHTTPServer:
-    """Start serving on a free port, in threads."""
+    """Start a server on a free port, in background threads."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Ours", (Handler,), {"hub": hub}))
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -108,7 +109,7 @@ def serve(hub: Hub) -> ThreadingHTTPServer:
 
 
 def list_repository(hub: Hub, name: str) -> dict[str, Any]:
-    """What the hub says of a repository, with its files' sizes and checksums."""
+    """Return the hub's listing of a repository, with sizes and checksums."""
     siblings = []
     for path, data in hub.repositories[name].items():
         size = hub.sizes.get(path, len(data))

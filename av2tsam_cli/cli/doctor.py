@@ -7,9 +7,9 @@ from importlib import metadata
 
 from av2tsam_cli import __version__
 from av2tsam_cli.cli.console import explain, print_json, print_text
-from av2tsam_cli.cli.models import installed
 from av2tsam_cli.cli.options import Debug, Json, new_app
-from av2tsam_cli.hub.locate import PACKAGED
+from av2tsam_cli.hub.locate import installed_models
+from av2tsam_cli.hub.registry import BUNDLED_MODEL
 
 PACKAGES = (
     "torch",
@@ -44,7 +44,7 @@ def doctor(*, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 
         **versions,
         **_checked(_devices, problems),
         **_checked(_codecs, problems),
-        "models": [name for name, path in installed().items() if path is not None],
+        "models": installed_models(),
     }
     _checked(_import_everything, problems)
     problems += [f"the FFmpeg in PyAV has no encoder {name}" for name in _missing_encoders(report)]
@@ -77,7 +77,7 @@ def _import_everything() -> dict[str, object]:
     import av2tsam_cli.pipeline
     from av2tsam_cli.inference.loading import load_model
 
-    load_model(PACKAGED, device="cpu")
+    load_model(BUNDLED_MODEL, device="cpu")
     return {"pipeline": av2tsam_cli.pipeline}
 
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from difflib import get_close_matches
 from json import JSONDecodeError, dumps, loads
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,19 +16,24 @@ from av2tsam_cli.cli.console import Console, print_json, print_table, print_text
 from av2tsam_cli.cli.options import Debug, Json, Overwrite, Quiet, new_app
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.hub import installed as installed_models
-from av2tsam_cli.hub.header import count_values, read_metadata
 from av2tsam_cli.hub.locate import (
-    PACKAGED,
-    find_companion,
+    find_model,
     find_tokenizer,
+    installed_path,
     part_name,
-    place,
     resolve,
 )
-from av2tsam_cli.hub.registry import MODELS, TOKENIZER, UNMEASURED, NamedModel, size_text
+from av2tsam_cli.hub.registry import (
+    BUNDLED_MODEL,
+    MODELS,
+    TOKENIZER,
+    NamedModel,
+    format_bytes,
+)
+from av2tsam_cli.hub.tensor_file import TensorFile, read_metadata
 
 if TYPE_CHECKING:
-    from av2tsam_cli.hub.download import Remote
+    from av2tsam_cli.hub.download import RemoteFile
     from av2tsam_cli.model.config import ModelConfig
 
 app = new_app("Fetch, convert, check, show and remove models.")
@@ -68,7 +74,7 @@ def list_models(*, json: Json = False, debug: Debug = False) -> int:  # noqa: AR
 def info(model: Name = None, *, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
     """Show what is known of a model: where it is from, its parts, its training, what it misses."""
     entry = MODELS.get(model or "")
-    if entry is not None and not place(entry.name).is_file():
+    if entry is not None and not installed_path(entry.name).is_file():
         record = _summary(entry)
     elif entry is not None and not entry.parts:
         record = {**_summary(entry), **_origin(entry.name)}
@@ -123,10 +129,10 @@ def pull(
     from av2tsam_cli.hub import download
 
     _known(name, MODELS)
-    if name == PACKAGED:
-        raise UsageError(f"{PACKAGED} comes with the package; there is nothing to pull")
+    if name == BUNDLED_MODEL:
+        raise UsageError(f"{BUNDLED_MODEL} comes with the package; there is nothing to pull")
     console = Console(quiet=quiet, debug=debug)
-    missing = download.to_fetch(name, force=force)
+    missing = download.missing_models(name, force=force)
     if dry_run:
         for model in missing:
             _announce(model, file if model.name == name else None, json=json)
@@ -153,16 +159,16 @@ def verify(
     debug: Debug = False,  # noqa: ARG001 - see run_command
 ) -> int:
     """Compare the installed files' sha256 with what was recorded; exit code 4 if any differs."""
-    names = installed_models.names()
+    names = installed_models.names_to_verify()
     if name is not None:
         _known(name, [*MODELS, *names])
         names = [name]
     statuses = {each: installed_models.verify(each) for each in names}
     for each, status in statuses.items():
         if json:
-            print_json({"model": each, "status": status, "path": place(each)})
+            print_json({"model": each, "status": status, "path": installed_path(each)})
         else:
-            print_text(f"{each}: {_VERDICTS[status].format(place(each), each)}\n")
+            print_text(f"{each}: {_VERDICTS[status].format(installed_path(each), each)}\n")
     return 0 if set(statuses.values()) <= {"ok"} else WeightsError.exit_code
 
 
@@ -183,8 +189,8 @@ def remove(
     debug: Debug = False,  # noqa: ARG001 - see run_command
 ) -> int:
     """Delete an installed model."""
-    _known(name, [*MODELS, *installed_models.names()])
-    paths = installed_models.removable(name) if dry_run else installed_models.remove(name)
+    _known(name, [*MODELS, *installed_models.names_to_verify()])
+    paths = installed_models.files_to_remove(name) if dry_run else installed_models.remove(name)
     if json:
         print_json({"model": name, "removed": not dry_run, "paths": [str(path) for path in paths]})
     else:
@@ -226,6 +232,8 @@ def convert(
     Every tensor is used or named as not needed, and shapes are checked. Pickles are read without
     running anything that is in them.
     """
+    if not source.exists():
+        raise UsageError(f"{source}: file not found; check the path")
     if out is not None:
         _check_out(source, out, overwrite=overwrite)
     from av2tsam_cli.hub.convert import convert as convert_file
@@ -233,7 +241,7 @@ def convert(
 
     stored = PRECISIONS[dtype] if dtype else None
     if out is None:
-        origin = installed_models.Source(str(source.resolve()), None)
+        origin = installed_models.Origin(str(source.resolve()), None)
         made = installed_models.install(
             source, origin, overwrite=overwrite, projector=projector, dtype=stored
         )
@@ -243,13 +251,8 @@ def convert(
     if json:
         print_json({**asdict(report), "path": out, "bytes": out.stat().st_size})
     else:
-        print_text(f"{report}\nwrote {out} ({size_text(out.stat().st_size)})\n")
+        print_text(f"{report}\nwrote {out} ({format_bytes(out.stat().st_size)})\n")
     return 0
-
-
-def installed() -> dict[str, str | None]:
-    """Every name of the registry with its file; None where it is not here."""
-    return {name: str(place(name)) if place(name).is_file() else None for name in MODELS}
 
 
 def _known(name: str, names: "Mapping[str, object] | list[str]") -> None:
@@ -279,19 +282,18 @@ def _announce(model: NamedModel, file: str | None, *, json: bool) -> None:
                 "model": model.name,
                 "repository": model.repository,
                 "file": file or model.file,
-                "revision": model.revision,
                 "bytes": model.size,
-                "path": place(model.name),
+                "path": installed_path(model.name),
                 "installed": False,
             }
         )
         return
-    what = f"{file} of {model.repository}" if file else model.origin
-    size = "" if model.size or file else ", size not known beforehand"
-    print_text(f"{model.name}: would fetch {what}{size} to {place(model.name)}\n")
+    what = f"{file} from {model.repository}" if file else model.origin
+    size = "" if model.size or file else " (size unknown)"
+    print_text(f"{model.name}: would download {what}{size} to {installed_path(model.name)}\n")
 
 
-def _installed(made: installed_models.Installed, *, json: bool) -> None:
+def _installed(made: installed_models.InstalledModel, *, json: bool) -> None:
     """Say what was installed."""
     report = made.report
     if json:
@@ -299,18 +301,20 @@ def _installed(made: installed_models.Installed, *, json: bool) -> None:
         print_json({"model": made.record.name, "path": made.path, **asdict(made.record), **told})
     else:
         told_text = f"{report}\n" if report else ""
-        size = size_text(made.record.bytes)
+        size = format_bytes(made.record.bytes)
         print_text(f"{told_text}installed {made.record.name} as {made.path} ({size})\n")
 
 
 def _download_bar(
     console: Console,
-) -> "Callable[[Remote], AbstractContextManager[Callable[[int], None] | None]]":
+) -> "Callable[[RemoteFile], AbstractContextManager[Callable[[int], None] | None]]":
     """Shows one file's download."""
 
     @contextmanager
-    def shown(remote: "Remote") -> Generator[Callable[[int], None] | None, None, None]:
-        console.note(f"fetching {remote.file} of {remote.model.repository} at {remote.commit[:12]}")
+    def shown(remote: "RemoteFile") -> Generator[Callable[[int], None] | None, None, None]:
+        console.note(
+            f"downloading {remote.file} from {remote.model.repository} at {remote.commit[:12]}"
+        )
         with console.progress(remote.model.name, remote.bytes, "bytes") as update:
             yield update
 
@@ -319,7 +323,7 @@ def _download_bar(
 
 def _summary(model: NamedModel) -> dict[str, object]:
     """What the registry knows, and whether it is installed."""
-    path = place(model.name)
+    path = installed_path(model.name)
     here = path.is_file()
     size = model.size if model.repository else (path.stat().st_size if here else None)
     return {
@@ -354,7 +358,7 @@ def _row(record: Mapping[str, Any]) -> list[str]:
     return [
         record["model"],
         record["purpose"],
-        "unknown" if size is None else size_text(size),
+        "unknown" if size is None else format_bytes(size),
         record["licence"],
         "yes" if record["installed"] else "no",
         _scores(record["measured"]),
@@ -365,7 +369,7 @@ def _scores(scores: Any) -> str:
     try:
         return f"mIoU {scores['s4']['miou']:.3f} S4, {scores['ms3']['miou']:.3f} MS3 (see info)"
     except (KeyError, TypeError):
-        return UNMEASURED
+        return "not measured here"
 
 
 def _origin(name: str) -> dict[str, object]:
@@ -379,7 +383,7 @@ def _contents(path: Path) -> dict[str, object]:
     from av2tsam_cli.model.config import ModelConfig
 
     metadata = {key: _value(text) for key, text in sorted(read_metadata(path).items())}
-    counts = count_values(path)
+    counts = _parameters(path)
     config = ModelConfig.from_json(read_metadata(path)["config"])
     parameters = {part: count.total() for part, count in counts.items()}
     types = sum(counts.values(), start=Counter[str]())
@@ -394,12 +398,20 @@ def _contents(path: Path) -> dict[str, object]:
     }
 
 
+def _parameters(path: Path) -> dict[str, Counter[str]]:
+    """Return the number of parameters by part of the network and by type."""
+    counts: dict[str, Counter[str]] = {}
+    for name, tensor in TensorFile(path).tensors.items():
+        counts.setdefault(name.partition(".")[0], Counter())[tensor.dtype] += prod(tensor.shape)
+    return counts
+
+
 def _missing(path: Path, config: "ModelConfig", parts: set[str]) -> list[str]:
     """Names of what a checkpoint needs and is neither in it, nor beside it, nor installed."""
     hears = "projector" in parts
     absent = [part for part in ("clip", "clap", "text_sam") if hears and part not in parts]
     names = [part_name(config, part) for part in absent]
-    missing = [name for name in names if find_companion(name, path) is None]
+    missing = [name for name in names if find_model(name, path) is None]
     speaks = (hears or "text_sam" in parts) and not config.words
     return missing + ([TOKENIZER] if speaks and find_tokenizer(path) is None else [])
 

@@ -1,34 +1,35 @@
-"""A network, or some of its parts, and its configuration in one safetensors file."""
+"""Save a network, or some of its parts, with its configuration in one safetensors file; load it."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.hub import locate
-from av2tsam_cli.hub.header import FORMAT, read_metadata
+from av2tsam_cli.hub.tensor_file import FORMAT, TensorFile, read_metadata
 from av2tsam_cli.model.av2tsam import Av2tSam, build_empty
 from av2tsam_cli.model.config import ModelConfig
 
-PARTS = ("clip", "clap", "projector", "adapter", "text_sam")
-"""Parts of the network; each tensor's name begins with its part's."""
+MODEL_PARTS = ("clip", "clap", "projector", "adapter", "text_sam")
+"""Parts of the network; the name of each tensor begins with its part."""
 
-# Tensors that are read before the file is mapped into memory anew.
-AT_A_TIME = 8
+READ_AT_ONCE = 8
+"""Tensors that are read through one memory mapping, which counts as the process's memory."""
 
-# Always stored and run in float32: these span too wide a range for 16 bits.
-FLOAT32_ONLY = (
+# Always stored and run in float32: their range is too wide for 16 bits.
+STORED_IN_FLOAT32 = (
     "clap.htsat.spectrogram_extractor.",
     "clap.htsat.logmel_extractor.",
     "clap.htsat.bn0.",
 )
-# Run in float32 wherever the rest is in 16 bits: hundredths of the time, and most of the error.
-FLOAT32_RUN = ("text_sam.mask_decoder.", "text_sam.prompt_encoder.")
+# Run in float32 even where the rest runs in 16 bits: they cause most of the error and take about
+# a hundredth of the time.
+RUN_IN_FLOAT32 = ("text_sam.mask_decoder.", "text_sam.prompt_encoder.")
 
 
 def save_network(
@@ -43,11 +44,14 @@ def save_network(
 
     Args:
         model: The network.
-        path: A `.safetensors` file; one that exists is replaced.
-        metadata: What else to remember (training options, data, metrics), as JSON values.
-        dtype: Floating tensors are stored in it; None keeps each as it is.
-        trained_only: Leave out what the paper keeps frozen; `load_network` finds that in the public
-            files, as `locate.companions` says.
+        path: A `.safetensors` file; an existing one is replaced.
+        metadata: Further JSON values to store: training options, data, metrics.
+        dtype: Type in which floating-point tensors are stored; None keeps the type of each.
+        trained_only: Store only what the paper trains. `load_network` then reads the rest from the
+            public models' files (see `locate.part_file`).
+
+    Raises:
+        WeightsError: The file cannot be written; an existing one is left as it was.
     """
     state = model.state_dict()
     if trained_only:
@@ -64,12 +68,12 @@ def write_tensors(
     *,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write tensors under our names beside the file's place, then move them there.
+    """Write some of a network's tensors, by name, and its configuration to one file.
 
     Raises:
-        WeightsError: If the file cannot be written; nothing is left behind.
+        WeightsError: The file cannot be written; an existing one is left as it was.
     """
-    stored = {name: _stored(name, tensor, dtype) for name, tensor in tensors.items()}
+    stored = {name: _as_stored(name, tensor, dtype) for name, tensor in tensors.items()}
     header = {"format": FORMAT, "config": config.to_json()}
     header |= {key: json.dumps(value) for key, value in (metadata or {}).items()}
     partial = path.with_name(path.name + ".part")
@@ -77,7 +81,7 @@ def write_tensors(
         partial.touch()
         mode = partial.stat().st_mode
         save_file(stored, partial, metadata=header)
-        partial.chmod(mode)  # some versions of safetensors write files that only the owner reads
+        partial.chmod(mode)  # some versions of safetensors let only the owner read their files
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be written ({error})") from error
@@ -85,10 +89,10 @@ def write_tensors(
         partial.unlink(missing_ok=True)
 
 
-def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """The tensor as it is stored: contiguous, on the CPU, floating ones in `dtype`."""
+def _as_stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return a contiguous tensor on the CPU; floating-point ones are converted to `dtype`."""
     tensor = tensor.detach().cpu()
-    if name.startswith(FLOAT32_ONLY) and tensor.is_floating_point():
+    if name.startswith(STORED_IN_FLOAT32) and tensor.is_floating_point():
         tensor = tensor.float()
     elif dtype is not None and tensor.is_floating_point():
         tensor = tensor.to(dtype)
@@ -100,116 +104,128 @@ def load_network(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     *,
-    parts: Collection[str] = PARTS,
-    companions: Sequence[Path] | None = None,
+    parts: Collection[str] = MODEL_PARTS,
 ) -> Av2tSam:
-    """Rebuild a network from its file, in evaluation mode, without a second copy in memory.
+    """Load a network in evaluation mode. At no time are there two copies of it in memory.
+
+    Parts that the file does not contain are read from the files of the public models, beside the
+    checkpoint or among the installed models.
 
     Args:
-        path: A file that `save_network` or the conversion wrote.
-        device: Where the weights go.
-        dtype: Floating weights become it, but for those of the mask decoder, which become float32
-            then; None keeps the file's.
-        parts: The parts that will be used; the others stay empty and cannot be called.
-        companions: Files with what this one leaves out; None looks for them by name.
+        path: A file written by `save_network` or by `av2tsam models convert`.
+        device: Device for the weights.
+        dtype: Type of the floating-point weights, except the mask decoder's, which are float32;
+            None keeps the types of the file.
+        parts: Parts to load; the others stay without weights and cannot be called.
 
     Raises:
-        WeightsError: If the file is missing, damaged, of another kind, or does not fit its own
-            configuration, or if a part of it is nowhere to be found.
+        WeightsError: The file is missing, corrupted, of another kind or inconsistent with its own
+            configuration, or a part cannot be found.
     """
     config = ModelConfig.from_json(read_metadata(path)["config"])
     model = build_empty(config)
     for part, module in model.named_children():
         if part not in parts:
             module.to("meta")
-    everything = model.state_dict()
-    wanted = {name: t.shape for name, t in everything.items() if name.split(".")[0] in parts}
-    reader = _Reader(torch.device(device), dtype)
-    reader.read(path, wanted, known=everything.keys())
-    absent = _parts_of(wanted.keys() - reader.state.keys())
-    if "projector" in absent and "projector" not in _parts_of(reader.state):
-        raise WeightsError(
-            f"{path}: cannot hear, it holds only what written phrases need; pass --text PHRASE, or "
-            "choose another model (see: av2tsam models list)"
-        )
-    if absent:
-        found = locate.companions(config, absent, path) if companions is None else companions
-        for companion in found:
-            _check_companion(companion, config, absent)
-            reader.read(companion, wanted, known=everything.keys())
-    _require(path, wanted.keys() - reader.state.keys())
-    model.load_state_dict({**everything, **reader.state}, strict=True, assign=True)
-    return model.eval()
-
-
-class _Reader:
-    """Collects tensors from files, the first file first, as the network runs them."""
-
-    def __init__(self, device: torch.device, dtype: torch.dtype | None) -> None:
-        self.device = device
-        self.dtype = dtype
-        self.state: dict[str, Tensor] = {}
-
-    def read(self, path: Path, wanted: Mapping[str, torch.Size], *, known: Collection[str]) -> None:
-        """Take what is wanted and not there yet; a name that is not known is an error."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = list(file.keys())
-            _refuse_strangers(path, [name for name in names if name not in known])
-            needed = [name for name in names if name in wanted and name not in self.state]
-            for start in range(0, len(needed), AT_A_TIME):
-                # Opened anew each time: what is read and converted leaves the memory again.
-                with safe_open(path, framework="pt", device=str(self.device)) as file:
-                    for name in needed[start : start + AT_A_TIME]:
-                        self.state[name] = self._fitting(path, name, file.get_tensor(name), wanted)
-        except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{path}: damaged ({error})") from error
-
-    def _fitting(
-        self, path: Path, name: str, tensor: Tensor, wanted: Mapping[str, torch.Size]
-    ) -> Tensor:
-        if tensor.shape != wanted[name]:
-            raise WeightsError(f"{path}: {name} is {list(tensor.shape)}, not {list(wanted[name])}")
-        if not tensor.is_floating_point():
-            return tensor
-        if name.startswith(FLOAT32_ONLY):
-            return tensor.float()
-        if self.dtype is None:
-            return tensor
-        return tensor.to(torch.float32 if name.startswith(FLOAT32_RUN) else self.dtype)
-
-
-def _refuse_strangers(path: Path, names: Sequence[str]) -> None:
-    if names:
-        raise WeightsError(
-            f"{path}: does not fit its configuration: {len(names)} tensors that are not part of "
-            f"the network ({', '.join(names[:3])})"
-        )
-
-
-def _require(path: Path, missing: Collection[str]) -> None:
+    state = model.state_dict()
+    needed = {name for name in state if part_of(name) in parts}
+    loaded = _read_tensors(path, state, needed, torch.device(device), dtype)
+    for part, file in _part_files(path, config, needed - loaded.keys(), loaded).items():
+        rest = {name for name in needed - loaded.keys() if part_of(name) == part}
+        loaded |= _read_tensors(file, state, rest, torch.device(device), dtype)
+    missing = needed - loaded.keys()
     if missing:
         raise WeightsError(
             f"{path}: {len(missing)} tensors of {', '.join(_parts_of(missing))} are missing "
-            f"({', '.join(sorted(missing)[:3])})"
+            f"({', '.join(sorted(missing)[:3])}); download or convert the file again"
         )
+    model.load_state_dict({**state, **loaded}, strict=True, assign=True)
+    return model.eval()
 
 
-def _check_companion(companion: Path, config: ModelConfig, parts: Sequence[str]) -> None:
-    """A part from another file must be of the same architecture as the one that is missed."""
-    other = ModelConfig.from_json(read_metadata(companion)["config"])
-    pairs = {
-        "clip": (other.clip, config.clip),
-        "clap": (other.clap, config.clap),
-        "text_sam": ((other.sam, other.beit3), (config.sam, config.beit3)),
-    }
-    for part in parts:
-        theirs, ours = pairs.get(part, (None, None))
-        if theirs != ours and locate.part_name(other, part) == locate.part_name(config, part):
-            raise WeightsError(f"{companion}: its {part} is of another size")
+def _read_tensors(
+    path: Path,
+    state: Mapping[str, Tensor],
+    needed: Collection[str],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> dict[str, Tensor]:
+    """Read the needed tensors that a file contains, in the types that the network runs in."""
+    file = TensorFile(path)
+    unexpected = [name for name in file.tensors if name not in state]
+    if unexpected:
+        raise WeightsError(
+            f"{path}: does not fit its own configuration: {len(unexpected)} tensors are not part "
+            f"of the network ({', '.join(unexpected[:3])}); download or convert the file again"
+        )
+    names = [name for name in file.tensors if name in needed]
+    for name in names:
+        stored, expected = list(file.tensors[name].shape), list(state[name].shape)
+        if stored != expected:
+            raise WeightsError(
+                f"{path}: {name} has the shape {stored}, not {expected}; download or convert the "
+                "file again"
+            )
+    tensors: dict[str, Tensor] = {}
+    for start in range(0, len(names), READ_AT_ONCE):
+        mapped = file.read(names[start : start + READ_AT_ONCE], str(device))
+        tensors |= {name: _as_run(name, tensor, dtype) for name, tensor in mapped.items()}
+    return tensors
+
+
+def _as_run(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return a tensor in the type that it runs in, on the CPU always in memory of its own.
+
+    Networks run slower on memory-mapped weights: these are not aligned, and their pages are small.
+    """
+    if not tensor.is_floating_point():
+        wanted = tensor.dtype
+    elif name.startswith(STORED_IN_FLOAT32) or (
+        dtype is not None and name.startswith(RUN_IN_FLOAT32)
+    ):
+        wanted = torch.float32
+    else:
+        wanted = dtype or tensor.dtype
+    return tensor.to(wanted, copy=tensor.device.type == "cpu")
+
+
+def _part_files(
+    path: Path, config: ModelConfig, missing: Collection[str], loaded: Collection[str]
+) -> dict[str, Path]:
+    """Find the files with the parts that a checkpoint does not contain, or only partly.
+
+    Raises:
+        WeightsError: A file cannot be found or is of another architecture.
+    """
+    parts = _parts_of(missing)
+    if "projector" in parts and "projector" not in _parts_of(loaded):
+        raise WeightsError(
+            f"{path}: contains no weights for audio, only for text prompts; set `text` to a "
+            "phrase, or choose another model (see 'av2tsam models list')"
+        )
+    separate = [part for part in parts if part in locate.SEPARATE_PARTS]
+    files = {part: locate.part_file(config, part, path) for part in separate}
+    for part, file in files.items():
+        other = ModelConfig.from_json(read_metadata(file)["config"])
+        if _sizes(other, part) != _sizes(config, part):
+            raise WeightsError(
+                f"{file}: its {part} has another size than {path} needs; use the file that the "
+                "checkpoint was trained with"
+            )
+    return files
+
+
+def _sizes(config: ModelConfig, part: str) -> object:
+    """Return the configuration of a part that may be in a file of its own."""
+    return (config.sam, config.beit3) if part == "text_sam" else getattr(config, part)
+
+
+def part_of(name: str) -> str:
+    """Return the part of the network that a tensor belongs to."""
+    return name.partition(".")[0]
 
 
 def _parts_of(names: Iterable[str]) -> list[str]:
-    """Parts that tensors belong to, in the network's order."""
-    found = {name.split(".")[0] for name in names}
-    return [part for part in PARTS if part in found]
+    """Return the parts that tensors belong to, in the network's order."""
+    found = {part_of(name) for name in names}
+    return [part for part in MODEL_PARTS if part in found]

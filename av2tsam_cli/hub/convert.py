@@ -1,4 +1,4 @@
-"""Public checkpoints to ours, strictly: every tensor is used or named as not needed."""
+"""Convert published checkpoints strictly: every tensor is used, or skipped for a stated reason."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.hub import locate
-from av2tsam_cli.hub.checkpoint import write_tensors
+from av2tsam_cli.hub.checkpoint import part_of, write_tensors
 from av2tsam_cli.hub.layouts import Layout, recognise
-from av2tsam_cli.hub.source import read_state
+from av2tsam_cli.hub.source import read_state, some
 from av2tsam_cli.model.av2tsam import build_empty
 from av2tsam_cli.model.config import (
     EVF_SAM,
@@ -24,48 +24,45 @@ from av2tsam_cli.model.config import (
     ProjectorKind,
 )
 
-# How many names an error line shows.
-SHOWN = 3
-
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion did."""
+    """What a conversion recognised, used and skipped."""
 
     source: str
-    """What the source was recognised as."""
+    """Kind of checkpoint that was recognised."""
     name: str
-    """Name under which its file is looked for."""
+    """Name under which its file is installed."""
     preset: str
-    """The preset that it fits."""
+    """Preset that it fits."""
     parts: tuple[str, ...]
-    """Parts of the network that are in the result."""
+    """Parts of the network in the result."""
     used: int
-    """Tensors taken over."""
-    unneeded: Mapping[str, int]
-    """Tensors left out, counted by the reason."""
+    """Number of converted tensors."""
+    skipped: Mapping[str, int]
+    """Number of skipped tensors by reason."""
 
     def __str__(self) -> str:
-        left_out = "".join(f"\n  left out {n}: {why}" for why, n in self.unneeded.items())
+        skipped = "".join(f"\n  skipped {n} tensors: {why}" for why, n in self.skipped.items())
         return (
-            f"{self.source}, as {self.name}: {self.used} tensors for "
-            f"{', '.join(self.parts)}{left_out}"
+            f"recognised {self.source} as {self.name}\n"
+            f"  converted {self.used} tensors: {', '.join(self.parts)}{skipped}"
         )
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A public checkpoint that was found to fit, under our names, still in its own file."""
+    """A published checkpoint that was checked and renamed, but not written yet."""
 
     tensors: Mapping[str, Tensor] = field(repr=False)
-    """By our names, memory-mapped where the source's format allows it."""
+    """Tensors by this tool's names, memory-mapped if the source's format allows it."""
     config: ModelConfig
     """Sizes of the network that they fit."""
     report: ConversionReport
-    """What was recognised, used and left out."""
+    """What was recognised, used and skipped."""
 
     def write(self, out: Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write the file that `load_model` reads, as `checkpoint.write_tensors` does."""
+        """Write the checkpoint; see `checkpoint.write_tensors`."""
         write_tensors(self.tensors, out, self.config, dtype=dtype)
 
 
@@ -77,135 +74,138 @@ def convert(
     projector: ProjectorKind = "mul",
     dtype: torch.dtype | None = None,
 ) -> ConversionReport:
-    """Convert one public checkpoint to a file that `load_model` reads.
+    """Convert a published checkpoint to a file that `load_model` reads.
 
     Args:
-        source: What `source.read_state` reads.
-        out: A `.safetensors` file.
+        source: A file or folder that `source.read_state` reads.
+        out: A `.safetensors` file; an existing one is replaced.
         config: Sizes of the network; None recognises a full-size preset by names and shapes.
-        projector: Which embeddings a reference checkpoint was trained on. Its weights do not tell.
-        dtype: Of the stored weights; None keeps the source's.
+        projector: Embeddings that a checkpoint of the authors was trained on, which its weights do
+            not show.
+        dtype: Type of the stored floating-point weights; None keeps the source's.
 
     Raises:
-        WeightsError: If the source is damaged, of an unknown kind, or does not fit exactly.
+        WeightsError: The source is corrupted, of an unknown kind, or does not fit exactly.
     """
-    conversion = prepare(source, config=config, projector=projector)
+    conversion = prepare_conversion(source, config=config, projector=projector)
     conversion.write(out, dtype=dtype)
     return conversion.report
 
 
-def prepare(
+def prepare_conversion(
     source: Path, *, config: ModelConfig | None = None, projector: ProjectorKind = "mul"
 ) -> Conversion:
-    """Recognise and check one public checkpoint; nothing is written, and hardly anything read.
+    """Recognise, check and rename a published checkpoint, without writing anything.
 
     Raises:
-        WeightsError: If the source is damaged, of an unknown kind, or does not fit exactly.
+        WeightsError: The source is corrupted, of an unknown kind, or does not fit exactly.
     """
     state = read_state(source)
     layout = recognise(state)
     if layout is None:
         raise WeightsError(
-            f"{source}: none of the checkpoints that are known (its first tensor is "
-            f"{next(iter(state), 'absent')})"
+            f"{source}: unknown kind of checkpoint (its first tensor is "
+            f"{next(iter(state), 'absent')}); 'av2tsam models list' shows the supported models"
         )
-    tensors, unneeded = rename(source, state, layout)
-    fitting = config or replace(_preset(source, tensors, layout), projector=projector)
-    parts = tuple(part for part in layout.parts if part != "adapter" or fitting.adapter)
-    check_fit(source, tensors, fitting, parts)
-    name = locate.part_name(fitting, parts[0])
-    report = ConversionReport(layout.name, name, fitting.name, parts, len(tensors), dict(unneeded))
-    return Conversion(tensors, fitting, report)
+    tensors, skipped = rename_tensors(source, state, layout)
+    sizes = config or replace(_recognise_preset(source, tensors, layout), projector=projector)
+    parts = tuple(part for part in layout.parts if part != "adapter" or sizes.adapter)
+    check_fit(source, tensors, sizes, parts)
+    name = locate.part_name(sizes, parts[0])
+    report = ConversionReport(layout.name, name, sizes.name, parts, len(tensors), dict(skipped))
+    return Conversion(tensors, sizes, report)
 
 
-def rename(
+def rename_tensors(
     source: Path, state: Mapping[str, Tensor], layout: Layout
 ) -> tuple[dict[str, Tensor], Counter[str]]:
-    """Our names for the tensors that are needed, and a count of the rest by reason.
+    """Return the needed tensors by this tool's names, and the number of skipped ones by reason.
 
     Raises:
-        WeightsError: If a tensor is of no known use.
+        WeightsError: The layout has no rule for a tensor.
     """
     tensors: dict[str, Tensor] = {}
-    unneeded: Counter[str] = Counter()
-    strangers: list[str] = []
+    skipped: Counter[str] = Counter()
+    unexpected: list[str] = []
     for name, tensor in state.items():
         rule = layout.rule_for(name)
         if rule is None:
-            strangers.append(name)
-        elif rule.target is None:
-            unneeded[rule.why] += 1
+            unexpected.append(name)
+        elif (ours := rule.rename(name)) is None:
+            skipped[rule.reason] += 1
         else:
-            tensors[rule.target] = tensor
-    if strangers:
+            tensors[ours] = tensor
+    if unexpected:
         raise WeightsError(
-            f"{source}: {len(strangers)} tensors are not part of {layout.name}: {_some(strangers)}"
+            f"{source}: {len(unexpected)} tensors are not part of {layout.name}: "
+            f"{some(unexpected)}; pass the published file"
         )
-    return tensors, unneeded
+    return tensors, skipped
 
 
 def check_fit(
     source: Path, tensors: Mapping[str, Tensor], config: ModelConfig, parts: tuple[str, ...]
 ) -> None:
-    """Every tensor of those parts is there with its shape, and no other.
+    """Check that the tensors are exactly those of some parts of a network, with their shapes.
 
     Raises:
-        WeightsError: Naming the first few that do not fit.
+        WeightsError: They are not; the message names the first few that do not fit.
     """
     expected = expected_shapes(config, parts)
-    problems = [
-        ("missing", sorted(expected.keys() - tensors.keys())),
-        ("not expected", sorted(tensors.keys() - expected.keys())),
-        (
-            "of another shape",
-            [
-                f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
-                for name, shape in sorted(expected.items())
-                if name in tensors and tensors[name].shape != shape
-            ],
-        ),
+    wrong_shapes = [
+        f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
+        for name, shape in sorted(expected.items())
+        if name in tensors and tensors[name].shape != shape
     ]
-    said = [f"{len(names)} tensors {what}: {_some(names)}" for what, names in problems if names]
-    if said:
-        raise WeightsError(f"{source}: does not fit {config.name}: {'; '.join(said)}")
+    problems = {
+        "are missing": sorted(expected.keys() - tensors.keys()),
+        "are not expected": sorted(tensors.keys() - expected.keys()),
+        "have another shape": wrong_shapes,
+    }
+    found = [
+        f"{len(names)} tensors {what}: {some(names)}" for what, names in problems.items() if names
+    ]
+    if found:
+        raise WeightsError(
+            f"{source}: does not fit {config.name}: {'; '.join(found)}; pass the published file"
+        )
 
 
 def expected_shapes(config: ModelConfig, parts: tuple[str, ...]) -> dict[str, torch.Size]:
-    """Names and shapes of the tensors of some parts of a network; nothing is allocated."""
+    """Return the names and shapes of the tensors of some parts of a network."""
     state = build_empty(config).state_dict()
-    return {name: t.shape for name, t in state.items() if name.split(".")[0] in parts}
+    return {name: tensor.shape for name, tensor in state.items() if part_of(name) in parts}
 
 
-def _preset(source: Path, tensors: Mapping[str, Tensor], layout: Layout) -> ModelConfig:
-    """The full-size network that the tensors belong to, told by a few of their shapes."""
+def _recognise_preset(source: Path, tensors: Mapping[str, Tensor], layout: Layout) -> ModelConfig:
+    """Return the full-size network that the tensors belong to, judging by a few shapes."""
     if layout.parts == ("clap",):
         clap = LAION_CLAP if "clap.projection.0.weight" in tensors else MICROSOFT_CLAP
         return replace(EVF_SAM2, clap=clap)
     if layout.parts == ("clip",):
         return EVF_SAM2
-    config = _sam_preset(source, tensors)
+    config = _recognise_sam(source, tensors)
     if "projector.audio_proj.weight" not in tensors:
         return config
     laion = tensors["projector.audio_proj.weight"].shape[-1] == LAION_CLAP.embed_dim
     return replace(
         config,
         clap=LAION_CLAP if laion else MICROSOFT_CLAP,
-        adapter=any(name.startswith("adapter.") for name in tensors),
+        adapter=any(part_of(name) == "adapter" for name in tensors),
     )
 
 
-def _sam_preset(source: Path, tensors: Mapping[str, Tensor]) -> ModelConfig:
-    """The preset whose image encoder begins with patches of the same width."""
-    patches = {
+def _recognise_sam(source: Path, tensors: Mapping[str, Tensor]) -> ModelConfig:
+    """Return the preset whose image encoder has patch embeddings of the same width."""
+    patch_embeddings = {
         "text_sam.image_encoder.patch_embed.proj.bias": (EVF_SAM,),
         "text_sam.image_encoder.backbone.patch_embed.projection.bias": (EVF_SAM2, EVF_SAM2_TINY),
     }
-    for name, configs in patches.items():
+    for name, configs in patch_embeddings.items():
         for config in configs:
             if name in tensors and tensors[name].shape == (config.sam.dim,):
                 return config
-    raise WeightsError(f"{source}: its image encoder is none of the presets'")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (" …" if len(names) > SHOWN else "")
+    names = ", ".join(config.name for config in (EVF_SAM, EVF_SAM2, EVF_SAM2_TINY))
+    raise WeightsError(
+        f"{source}: the size of its image encoder is not supported; the supported ones are {names}"
+    )

@@ -1,8 +1,8 @@
-"""From the Hugging Face hub to an installed model: look up, download, check, convert.
+"""Install models from the Hugging Face hub: look up, download, verify, convert.
 
-The hub's own `hf_hub_download` throws a part of a file away when it is interrupted (since version
-2), so what is used of the package is one layer below: its client for the listing, and `http_get`,
-which goes on after a number of bytes. What is kept here is the part, named by the file's checksum.
+Since version 2 `hf_hub_download` discards a partial file when it is interrupted. This module
+therefore uses one layer below: the hub's client lists the files, and `http_get`, which can continue
+after a number of bytes, downloads them. Partial files are kept, named by the file's checksum.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -20,77 +20,84 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli.errors import Interrupted, WeightsError
-from av2tsam_cli.hub.installed import Installed, Source, install, sha256, writing
-from av2tsam_cli.hub.locate import home, place
-from av2tsam_cli.hub.registry import MODELS, NamedModel, size_text
+from av2tsam_cli.hub.installed import InstalledModel, Origin, install, sha256, write_errors
+from av2tsam_cli.hub.locate import home, installed_path
+from av2tsam_cli.hub.registry import MODELS, NamedModel, format_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
     from av2tsam_cli.model.config import ProjectorKind
 
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-"""How the names of public checkpoints end."""
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+"""Suffixes of published checkpoints."""
 
 TIMEOUT_S = 20.0
 """Seconds without an answer after which the hub counts as unreachable."""
 
-SHOWN = 12
-"""How many of a repository's files an error line names."""
+FILES_SHOWN = 12
+"""Most files of a repository that an error message lists."""
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Errors of the disk, where everything else is the network's."""
-
-Update = Callable[[int], None]
-"""Called with the number of bytes that are there."""
+"""Error numbers of the disk; any other operating system error is the network's."""
 
 
 @dataclass(frozen=True)
-class Remote:
-    """One file as the hub's listing has it."""
+class RemoteFile:
+    """A file on the hub, as the repository's listing describes it."""
 
     model: NamedModel
-    """What it will become."""
+    """The model that will be made from it."""
     file: str
     """Path in the repository."""
     commit: str
-    """Of the repository."""
+    """Commit of the repository."""
     bytes: int
     """Size."""
     sha256: str | None
-    """The checksum that the hub gives, as it does for every large file."""
+    """Checksum; the hub lists one for every large file."""
     url: str = field(repr=False)
-    """Where it is."""
+    """Address of the content."""
 
     @property
     def path(self) -> Path:
-        """Where it is downloaded to; another content has another place."""
+        """Path of the download, which depends on the content."""
         folder = (self.sha256 or self.commit)[:16]
         return home() / "downloads" / folder / PurePosixPath(self.file).name
 
     @property
-    def part(self) -> Path:
-        """What there is of it so far."""
+    def partial_path(self) -> Path:
+        """Path of the download while it is incomplete."""
         return self.path.with_name(self.path.name + ".part")
 
     @property
-    def missing(self) -> int:
-        """Bytes that are not here yet."""
-        there = next((p.stat().st_size for p in (self.path, self.part) if p.is_file()), 0)
-        return max(self.bytes - there, 0)
+    def missing_bytes(self) -> int:
+        """Number of bytes that are still to be downloaded."""
+        paths = (self.path, self.partial_path)
+        present = next((path.stat().st_size for path in paths if path.is_file()), 0)
+        return max(self.bytes - present, 0)
 
 
-Progress = Callable[[Remote], AbstractContextManager[Update | None]]
-"""Shows the download of one file for as long as the context lasts."""
+ReportBytes = Callable[[int], None]
+"""Called with the number of bytes downloaded so far."""
+
+ShowDownload = Callable[[RemoteFile], AbstractContextManager[ReportBytes | None]]
+"""Shows the progress of one download for the duration of the context."""
 
 
-def to_fetch(
+def missing_models(
     name: str, *, force: bool = False, models: Mapping[str, NamedModel] = MODELS
 ) -> list[NamedModel]:
-    """A model and what it needs, without what is installed, unless the first is forced."""
+    """Return which of a model and those that it needs are not installed.
+
+    Args:
+        name: Name of the model.
+        force: Whether to include the model itself although it is installed.
+        models: The registry.
+    """
     model = models[name]
-    needed = [models[other] for other in model.needs if not place(other).is_file()]
-    return ([model] if force or not place(name).is_file() else []) + needed
+    needed = [models[other] for other in model.needs if not installed_path(other).is_file()]
+    return ([model] if force or not installed_path(name).is_file() else []) + needed
 
 
 def pull(
@@ -101,253 +108,264 @@ def pull(
     force: bool = False,
     models: Mapping[str, NamedModel] = MODELS,
     endpoint: str | None = None,
-    progress: Progress | None = None,
-) -> Iterator[Installed]:
-    """Fetch, check, convert and install a model and what it needs.
+    progress: ShowDownload | None = None,
+) -> Iterator[InstalledModel]:
+    """Download, verify, convert and install a model and the models that it needs.
 
     Args:
-        name: Of the model.
-        file: Path in its repository, where the registry does not know it, or for another one.
-        projector: As `convert.convert` takes it.
-        force: Fetch the model again though it is installed.
+        name: Name of the model.
+        file: Path in its repository, if the registry has none or to use another file.
+        projector: See `convert.convert`.
+        force: Whether to download the model again although it is installed.
         models: The registry.
-        endpoint: Address of the hub; None for the package's own, which is `HF_ENDPOINT`.
-        progress: Makes the context in which one file is downloaded; entering it gives what is
-            called with the bytes that are there.
+        endpoint: Address of the hub; None for huggingface_hub's default, `HF_ENDPOINT`.
+        progress: Shows the progress of each download.
 
     Yields:
         Each model as soon as it is installed.
 
     Raises:
-        WeightsError: The hub cannot be reached or has no such file, the disk is full, or what came
-            is damaged or something else. What was installed before stays.
-        Interrupted: By the user. What has been downloaded is kept, and the next call goes on.
+        WeightsError: The hub cannot be reached or has no such file, the disk is full, or a file is
+            corrupted or not the expected model. Installed models are left as they were.
+        Interrupted: The user interrupted it. The partial download is kept; the next call resumes.
     """
-    wanted = to_fetch(name, force=force, models=models)
-    if not wanted:
+    missing = missing_models(name, force=force, models=models)
+    if not missing:
         return
+    downloads = home() / "downloads"
     try:
-        with writing(home() / "downloads"):
-            (home() / "downloads").mkdir(parents=True, exist_ok=True)
-        with _alone():
-            hub = _Hub(endpoint)
-            remotes = [hub.look_up(m, file if m.name == name else None, wanted) for m in wanted]
+        with write_errors(downloads):
+            downloads.mkdir(parents=True, exist_ok=True)
+        with _download_lock(downloads):
+            client = _HubClient(endpoint)
+            remotes = [
+                client.look_up(m, file if m.name == name else None, missing) for m in missing
+            ]
             check_space(remotes)
             for remote in remotes:
-                yield _fetch(hub, remote, projector, progress)
+                yield _download_and_install(client, remote, projector, progress)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted; what was downloaded is kept, `av2tsam models pull {name}` goes on"
+            f"interrupted; the partial download is kept, 'av2tsam models pull {name}' resumes it"
         ) from None
 
 
-def _fetch(
-    hub: _Hub,
-    remote: Remote,
+def _download_and_install(
+    client: _HubClient,
+    remote: RemoteFile,
     projector: ProjectorKind,
-    progress: Progress | None,
-) -> Installed:
+    progress: ShowDownload | None,
+) -> InstalledModel:
     if not remote.path.is_file():
-        hub.download(remote, progress)
-    digest = check(remote)
-    source = Source(remote.file, digest, remote.model.repository, remote.commit)
-    made = install(remote.path, source, wanted=remote.model, overwrite=True, projector=projector)
+        client.download(remote, progress)
+    origin = Origin(remote.file, verify_download(remote), remote.model.repository, remote.commit)
+    model = install(remote.path, origin, expected=remote.model, overwrite=True, projector=projector)
     shutil.rmtree(remote.path.parent)
-    return made
+    return model
 
 
-def check(remote: Remote) -> str:
-    """Compare a complete download with every checksum that is known for it; returns its own.
+def verify_download(remote: RemoteFile) -> str:
+    """Return the checksum of a complete download after comparing it with the known ones.
 
     Raises:
-        WeightsError: If it is another. The download is removed then.
+        WeightsError: It differs; the download is deleted.
     """
     digest = sha256(remote.path)
-    for known, whose in ((remote.sha256, "the hub"), (remote.model.sha256, "this tool")):
-        if known is not None and digest != known:
+    for expected, origin in ((remote.sha256, "the hub"), (remote.model.sha256, "this tool")):
+        if expected is not None and digest != expected:
             remote.path.unlink()
             raise WeightsError(
-                f"{remote.file} of {remote.model.repository}: its sha256 is {digest}, but {whose} "
-                f"knows it as {known}; it was deleted, run again to fetch it anew"
+                f"{remote.file} from {remote.model.repository}: its sha256 is {digest}, but "
+                f"{origin} lists {expected}; the download was deleted, run again to repeat it"
             )
     return digest
 
 
-def check_space(remotes: Sequence[Remote]) -> None:
-    """Make sure that all results and the largest download fit on the disk together.
+def check_space(remotes: Sequence[RemoteFile]) -> None:
+    """Check that all converted files and the largest download fit on the disk together.
 
     Raises:
-        WeightsError: If they do not.
+        WeightsError: They do not fit.
     """
-    needed = sum(remote.bytes for remote in remotes) + max(remote.missing for remote in remotes)
+    needed = sum(remote.bytes for remote in remotes) + max(r.missing_bytes for r in remotes)
     free = shutil.disk_usage(home()).free
     if needed > free:
         raise WeightsError(
-            f"{home()}: {size_text(needed)} are needed to download and convert, but "
-            f"{size_text(free)} are free; free some space or set AV2TSAM_HOME to another disk"
+            f"{home()}: not enough space, {format_bytes(needed)} are needed to download and "
+            f"convert and {format_bytes(free)} are free; free some space or set AV2TSAM_HOME to "
+            "another disk"
         )
 
 
-def choose(
+def choose_file(
     model: NamedModel, file: str | None, info: ModelInfo, models: Mapping[str, NamedModel] = MODELS
 ) -> RepoSibling:
-    """The file of a repository that is to be fetched: the one named, else the only fitting one.
+    """Return the repository's file to download: the given one, else the only one that can be it.
 
     Raises:
-        WeightsError: If there is none, or more than one.
+        WeightsError: There is none, or more than one.
     """
-    there = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    named = file or model.file
-    if named is not None and named in there:
-        return there[named]
-    towers = {m.file for m in models.values() if m.parts in {("clip",), ("clap",)}}
-    fitting = [
-        name for name in there if name.endswith(WEIGHTS) and PurePosixPath(name).name not in towers
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    file = file or model.file
+    if file is not None and file in siblings:
+        return siblings[file]
+    encoders = {entry.file for entry in models.values() if entry.parts in {("clip",), ("clap",)}}
+    candidates = [
+        path
+        for path in siblings
+        if path.endswith(WEIGHT_SUFFIXES) and PurePosixPath(path).name not in encoders
     ]
-    if named is None and len(fitting) == 1:
-        return there[fitting[0]]
-    if named is not None:
-        holds = f"holds no {named}, but {_some(there)}"
-    elif fitting:
-        holds = f"holds several files that could be it: {_some(fitting)}"
+    if file is None and len(candidates) == 1:
+        return siblings[candidates[0]]
+    if file is not None:
+        problem = f"has no file {file}; it contains {_listed(siblings)}"
+    elif candidates:
+        problem = f"contains several weights files: {_listed(candidates)}"
     else:
-        holds = f"holds no weights that could be it, but {_some(there)}"
+        problem = f"contains no weights for this model; it contains {_listed(siblings)}"
     raise WeightsError(
-        f"{model.name}: {model.repository} {holds}; pick one with "
-        f"`av2tsam models pull {model.name} --file NAME`"
+        f"{model.name}: {model.repository} {problem}; pick one with "
+        f"'av2tsam models pull {model.name} --file NAME'"
     )
 
 
-def _some(names: Iterable[str]) -> str:
-    """A few names, for an error line."""
-    names = sorted(names)
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "") or "nothing"
+def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+    """Return the first names in alphabetical order, for an error message."""
+    ordered = sorted(names)
+    return (
+        ", ".join(ordered[:FILES_SHOWN]) + (", ..." if len(ordered) > FILES_SHOWN else "")
+        or "nothing"
+    )
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Let one process at a time download into the folder."""
+def _download_lock(folder: Path) -> Iterator[None]:
+    """Let only one process at a time download into the folder."""
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported lazily
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(WeakFileLock(home() / "downloads" / ".lock", timeout=1.0))
+            stack.enter_context(WeakFileLock(folder / ".lock", timeout=1.0))
         except TimeoutError as error:
             raise WeightsError(
-                f"{home()}: another av2tsam is fetching models; wait for it, then run again"
+                f"{folder.parent}: another av2tsam is downloading models; run again when it is done"
             ) from error
         yield
 
 
-class _Hub:
-    """The hub's client, with its errors as lines of ours."""
+class _HubClient:
+    """The client of huggingface_hub, with its errors turned into clear lines."""
 
     def __init__(self, endpoint: str | None) -> None:
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
-            build_hf_headers,
-            disable_progress_bars,
-        )
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported lazily
 
-        disable_progress_bars()  # the console has one, and says what went wrong
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        # False: never the token that another tool has stored.
+        # False: never send a token that another tool has stored.
         token = os.environ.get("HF_TOKEN") or False
-        us = version("av2tsam")
-        self.api = HfApi(endpoint, token, library_name="av2tsam", library_version=us)
-        self.headers = build_hf_headers(token=token, library_name="av2tsam", library_version=us)
-        self.headers["Accept-Encoding"] = "identity"  # bytes are counted, and gone on from
+        ours = version("av2tsam")
+        self.api = HfApi(endpoint, token, library_name="av2tsam", library_version=ours)
+        self.headers = build_hf_headers(token=token, library_name="av2tsam", library_version=ours)
+        # Downloads resume after a number of bytes, so these must be the file's own bytes.
+        self.headers["Accept-Encoding"] = "identity"
 
-    def look_up(self, model: NamedModel, file: str | None, wanted: Sequence[NamedModel]) -> Remote:
+    def look_up(
+        self, model: NamedModel, file: str | None, missing: Sequence[NamedModel]
+    ) -> RemoteFile:
         """Find a model's file, its size and its checksum.
 
         Raises:
-            WeightsError: If the hub cannot be reached, or has no such repository or file.
+            WeightsError: The hub cannot be reached, or has no such repository or file.
         """
         from huggingface_hub import hf_hub_url
 
         repository = model.repository
         if repository is None:
-            raise WeightsError(f"{model.name} comes with the package; install the package again")
+            raise WeightsError(f"{model.name}: comes with the package; install the package again")
         try:
-            with self._answers(repository):
-                info = self.api.model_info(
-                    repository, revision=model.revision, files_metadata=True, timeout=TIMEOUT_S
-                )
-        except _Unreachable as error:
-            raise WeightsError(_by_hand(self.api.endpoint, str(error), wanted)) from error
-        found = choose(model, file, info)
-        if info.sha is None or found.size is None:
+            with self._clear_errors(repository):
+                info = self.api.model_info(repository, files_metadata=True, timeout=TIMEOUT_S)
+        except _ConnectionFailed as error:
+            origins = "; ".join(entry.origin for entry in missing)
             raise WeightsError(
-                f"{self.api.endpoint}: does not give the size of {repository}'s files"
+                f"{missing[0].name}: {self.api.endpoint} cannot be reached ({error}); check the "
+                f"connection, or download by hand and run 'av2tsam models convert FILE': {origins}"
+            ) from error
+        sibling = choose_file(model, file, info)
+        if info.sha is None or sibling.size is None:
+            raise WeightsError(
+                f"{repository}: {self.api.endpoint} does not list the sizes of its files; try later"
             )
-        return Remote(
+        return RemoteFile(
             model=model,
-            file=found.rfilename,
+            file=sibling.rfilename,
             commit=info.sha,
-            bytes=found.size,
-            sha256=found.lfs.sha256 if found.lfs else None,
+            bytes=sibling.size,
+            sha256=sibling.lfs.sha256 if sibling.lfs else None,
             url=hf_hub_url(
-                repository, found.rfilename, revision=info.sha, endpoint=self.api.endpoint
+                repository, sibling.rfilename, revision=info.sha, endpoint=self.api.endpoint
             ),
         )
 
-    def download(self, remote: Remote, progress: Progress | None) -> None:
-        """Download a file, or the rest of it, and give it its name.
+    def download(self, remote: RemoteFile, progress: ShowDownload | None) -> None:
+        """Download a file, or the rest of it.
 
         Raises:
-            WeightsError: If the connection breaks for good, or the disk is full.
+            WeightsError: The connection was lost and retrying does not help, or the disk is full.
         """
-        what = f"{remote.file} of {remote.model.repository}"
-        with writing(remote.part):
-            remote.part.parent.mkdir(parents=True, exist_ok=True)
-        if remote.part.is_file() and remote.part.stat().st_size > remote.bytes:
-            remote.part.unlink()
+        what = f"{remote.file} from {remote.model.repository}"
+        partial = remote.partial_path
+        with write_errors(partial):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+        if partial.is_file() and partial.stat().st_size > remote.bytes:
+            partial.unlink()
         missing = remote.bytes + 1
-        while remote.missing < missing:  # as long as every attempt brings something
-            missing = remote.missing
+        while remote.missing_bytes < missing:  # retry as long as each attempt adds something
+            missing = remote.missing_bytes
             try:
-                with writing(remote.part), self._answers(what):
+                with write_errors(partial), self._clear_errors(what):
                     self._append(remote, progress)
                 break
-            except _Unreachable as error:
+            except _ConnectionFailed as error:
                 reason = error
         else:
-            here = size_text(remote.bytes - missing)
             raise WeightsError(
-                f"{what}: broke off after {here} of {size_text(remote.bytes)} ({reason}); "
-                f"`av2tsam models pull {remote.model.name}` goes on from there"
+                f"{what}: the connection was lost after {format_bytes(remote.bytes - missing)} of "
+                f"{format_bytes(remote.bytes)} ({reason}); run 'av2tsam models pull "
+                f"{remote.model.name}' to resume"
             ) from reason
-        remote.part.replace(remote.path)
+        partial.replace(remote.path)
 
-    def _append(self, remote: Remote, progress: Progress | None) -> None:
+    def _append(self, remote: RemoteFile, progress: ShowDownload | None) -> None:
+        """Download the missing bytes to the end of the partial file."""
         from huggingface_hub.file_download import http_get
 
         shown = nullcontext() if progress is None else progress(remote)
-        with shown as update, _Counted(remote.part, update) as file:
-            if (there := file.tell()) < remote.bytes:
+        with shown as report, _ReportingFile(remote.partial_path, report) as file:
+            present = file.tell()
+            if present < remote.bytes:
                 http_get(
                     remote.url,
                     file,
-                    resume_size=there,
+                    resume_size=present,
                     headers=self.headers,
                     expected_size=remote.bytes,
                 )
 
     @contextmanager
-    def _answers(self, what: str) -> Iterator[None]:
-        """Turn what the hub's client raises into one line.
+    def _clear_errors(self, what: str) -> Iterator[None]:
+        """Silence huggingface_hub while the block runs and turn its errors into one line.
 
         Raises:
-            WeightsError: The hub has answered, and refuses.
-            _Unreachable: It has not answered to the end.
-            OSError: The disk is full.
+            WeightsError: The hub refused the request.
+            _ConnectionFailed: The hub did not answer, or not completely.
+            OSError: The disk failed.
         """
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
         hub = self.api.endpoint
         try:
-            yield
+            with _silenced_library():
+                yield
         except GatedRepoError as error:
             raise WeightsError(
                 f"{what}: accept its terms on {hub} first, then set HF_TOKEN to your token"
@@ -358,49 +376,64 @@ class _Hub:
             ) from error
         except HfHubHTTPError as error:
             code = error.response.status_code
-            mend = "set HF_TOKEN to a token that may read it" if code in {401, 403} else "try later"
-            raise WeightsError(f"{what}: {hub} answered {code}; {mend}") from error
+            fix = "set HF_TOKEN to a token that may read it" if code in {401, 403} else "try later"
+            raise WeightsError(f"{what}: {hub} answered with status {code}; {fix}") from error
         except _transport_errors() as error:
             if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise
-            raise _Unreachable(str(error).partition("\n")[0]) from error
+            raise _ConnectionFailed(str(error).partition("\n")[0]) from error
+
+
+@contextmanager
+def _silenced_library() -> Iterator[None]:
+    """Turn off the progress bars and warnings of huggingface_hub while the block runs."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    bars = "huggingface_hub.http_get"
+    show_bars = not are_progress_bars_disabled(bars)
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        if show_bars:
+            disable_progress_bars(bars)
+        yield
+    finally:
+        logger.setLevel(level)
+        if show_bars:
+            enable_progress_bars(bars)
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
-    """What a broken connection raises, and an answer that is none.
+    """Return the exceptions that a lost connection or an incomplete answer raises.
 
-    The hub's error has among its bases the root of the errors of the HTTP library that this version
-    of the package is built on: requests, httpx or httpx2.
+    `HfHubHTTPError` derives from the base exception of the HTTP library that huggingface_hub uses,
+    which depends on its version: requests, httpx or httpx2.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    roots = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
-    return (*roots, OSError, ValueError)
+    bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    return (*bases, OSError, ValueError)
 
 
-class _Unreachable(Exception):  # noqa: N818 - never seen outside
-    """The hub has not answered, or not to the end."""
+class _ConnectionFailed(Exception):  # noqa: N818 - caught in this module
+    """The hub did not answer, or not completely."""
 
 
-def _by_hand(hub: str, why: str, wanted: Sequence[NamedModel]) -> str:
-    """What would be fetched from where, and how to do without."""
-    origins = "; ".join(model.origin for model in wanted)
-    return (
-        f"{wanted[0].name}: {hub} cannot be reached ({why}); would fetch: {origins}; get them "
-        "by hand, then run `av2tsam models convert FILE` on each"
-    )
+class _ReportingFile(io.BufferedWriter):
+    """A file opened for appending that reports its size after each write."""
 
-
-class _Counted(io.BufferedWriter):
-    """Appends to a file and says how long it is."""
-
-    def __init__(self, path: Path, update: Update | None) -> None:
+    def __init__(self, path: Path, report: ReportBytes | None) -> None:
         super().__init__(io.FileIO(path, "ab"))
-        self._update = update
+        self._report = report
 
     def write(self, data: Any, /) -> int:
-        """Append some bytes."""
+        """Append bytes and report the size."""
         count = super().write(data)
-        if self._update is not None:
-            self._update(self.tell())
+        if self._report is not None:
+            self._report(self.tell())
         return count

@@ -1,25 +1,33 @@
-"""How the public checkpoints name their tensors, and what these are called here.
+"""How the public checkpoints name their tensors, and this tool's names for them.
 
-A layout is a list of rules, tried in order; the first whose pattern fits the start of a name
-rewrites it. A rule without a replacement says why the tensor is not needed. A name that no rule
-fits is an error: nothing is ever dropped silently.
+A layout is a list of rules, tried in order. The first rule whose pattern matches the start of a
+name replaces what it matched, or skips the tensor and gives the reason. A name that no rule matches
+is an error: no tensor is dropped silently.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What happens to the tensors whose name begins with a pattern."""
+    """Rename or skip the tensors whose name begins with a pattern."""
 
     pattern: str
-    """Regular expression for the beginning of the source's name."""
-    target: str | None
-    """What stands in its place here; None: not needed."""
-    why: str = ""
-    """Why it is not needed."""
+    """Regular expression for the start of the published name."""
+    replacement: str | None
+    """What replaces the match; None skips the tensor."""
+    reason: str = ""
+    """Why the tensor is skipped."""
+
+    def rename(self, name: str) -> str | None:
+        """Return this tool's name for a tensor that the pattern matches; None skips it."""
+        return (
+            None
+            if self.replacement is None
+            else re.sub(self.pattern, self.replacement, name, count=1)
+        )
 
 
 @dataclass(frozen=True)
@@ -27,50 +35,43 @@ class Layout:
     """One kind of public checkpoint."""
 
     name: str
-    """What it is, for the report."""
+    """Name shown in the report."""
     marker: str
-    """Beginning of a name that only this kind has."""
+    """Start of a tensor name that only this kind contains."""
     rules: tuple[Rule, ...]
-    """In the order in which they are tried."""
+    """Rules in the order in which they are tried."""
     parts: tuple[str, ...]
-    """Parts of our network that it holds."""
+    """Parts of the network that it contains."""
 
     def rule_for(self, name: str) -> Rule | None:
-        """The rule for one tensor, with our name for it as the target; None if there is none."""
-        for rule in self.rules:
-            match = re.match(rule.pattern, name)
-            if match and rule.target is not None:
-                return Rule(rule.pattern, match.expand(rule.target) + name[match.end() :])
-            if match:
-                return rule
-        return None
+        """Return the first rule that matches a tensor's name, or None."""
+        return next((rule for rule in self.rules if re.match(rule.pattern, name)), None)
 
 
 BEIT3 = (
-    Rule(r"mm_extractor\.beit3\.vision_embed\.mask_token", None, "BEiT-3's pre-training"),
+    Rule(
+        r"mm_extractor\.beit3\.vision_embed\.mask_token", None, "only used in BEiT-3's pre-training"
+    ),
     Rule(r"mm_extractor\.beit3\.", "text_sam.beit3."),
     Rule(r"text_hidden_fcs\.", "text_sam.text_hidden_fcs."),
 )
 
 SAM1 = (
-    Rule(r"visual_model\.pixel_(mean|std)$", None, "constants"),
+    Rule(r"visual_model\.pixel_(mean|std)$", None, "constants of the image normalisation"),
     Rule(r"visual_model\.(image_encoder|prompt_encoder|mask_decoder)\.", r"text_sam.\1."),
 )
 
+_VIDEO_MEMORY = "SAM 2's video memory, not used for single frames"
 _TRUNK = r"visual_model\.image_encoder\.trunk\."
 _BACKBONE = "text_sam.image_encoder.backbone."
 _DECODER_LAYER = r"visual_model\.sam_mask_decoder\.transformer\.layers\.(\d+)\.mlp\.layers\."
 _LAYER = r"text_sam.mask_decoder.transformer.layers.\1.mlp."
 SAM2 = (
-    Rule(r"visual_model\.pixel_(mean|std)$", None, "constants"),
-    Rule(r"visual_model\.(memory_attention|memory_encoder)\.", None, "SAM 2's memory of a video"),
-    Rule(r"visual_model\.(maskmem_tpos_enc|no_mem_pos_enc)$", None, "SAM 2's memory of a video"),
-    Rule(r"visual_model\.(no_obj_ptr|no_obj_embed_spatial)$", None, "SAM 2's memory of a video"),
-    Rule(
-        r"visual_model\.(mask_downsample|obj_ptr_proj|obj_ptr_tpos_proj)\.",
-        None,
-        "SAM 2's memory of a video",
-    ),
+    Rule(r"visual_model\.pixel_(mean|std)$", None, "constants of the image normalisation"),
+    Rule(r"visual_model\.(memory_attention|memory_encoder)\.", None, _VIDEO_MEMORY),
+    Rule(r"visual_model\.(maskmem_tpos_enc|no_mem_pos_enc)$", None, _VIDEO_MEMORY),
+    Rule(r"visual_model\.(no_obj_ptr|no_obj_embed_spatial)$", None, _VIDEO_MEMORY),
+    Rule(r"visual_model\.(mask_downsample|obj_ptr(_tpos)?_proj)\.", None, _VIDEO_MEMORY),
     Rule(r"visual_model\.no_mem_embed$", "text_sam.image_encoder.no_mem_embed"),
     Rule(_TRUNK + r"patch_embed\.proj\.", _BACKBONE + "patch_embed.projection."),
     Rule(_TRUNK + r"blocks\.(\d+)\.norm(\d)\.", _BACKBONE + r"blocks.\1.layer_norm\2."),
@@ -93,26 +94,27 @@ AV2T = (
 )
 
 
-def _inside(prefix: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """The same rules for names that begin with `prefix`."""
-    return tuple(Rule(prefix + rule.pattern, rule.target, rule.why) for rule in rules)
+def _prefixed(prefix: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return the same rules for names that begin with a prefix."""
+    return tuple(replace(rule, pattern=prefix + rule.pattern) for rule in rules)
 
 
-def _text_towers(*patterns: str) -> tuple[Rule, ...]:
-    return tuple(Rule(pattern, None, "the text tower and its loss") for pattern in patterns)
+def _skip_text_encoder(*patterns: str) -> tuple[Rule, ...]:
+    return tuple(Rule(pattern, None, "text encoder and contrastive loss") for pattern in patterns)
 
 
+# More specific layouts come first.
 LAYOUTS: Sequence[Layout] = (
     Layout(
         "AV2T-SAM on SAM 2 (AVTSAM.state_dict())",
         "model.visual_model.sam_mask_decoder.",
-        _inside(r"model\.", (*SAM2, *BEIT3)) + AV2T,
+        _prefixed(r"model\.", (*SAM2, *BEIT3)) + AV2T,
         ("projector", "adapter", "text_sam"),
     ),
     Layout(
         "AV2T-SAM on SAM (AVTSAM.state_dict())",
         "model.visual_model.mask_decoder.",
-        _inside(r"model\.", (*SAM1, *BEIT3)) + AV2T,
+        _prefixed(r"model\.", (*SAM1, *BEIT3)) + AV2T,
         ("projector", "adapter", "text_sam"),
     ),
     Layout("EVF-SAM 2", "visual_model.sam_mask_decoder.", (*SAM2, *BEIT3), ("text_sam",)),
@@ -121,11 +123,11 @@ LAYOUTS: Sequence[Layout] = (
         "LAION CLAP",
         "audio_branch.",
         (
-            Rule(r"audio_branch\.head\.", None, "a classifier that no forward pass reads"),
+            Rule(r"audio_branch\.head\.", None, "unused classifier"),
             Rule(r"audio_branch\.", "clap.htsat."),
             Rule(r"audio_projection\.", "clap.projection."),
-            Rule(r"audio_transform\.", None, "used in LAION's training only"),
-            *_text_towers(r"text_(branch|projection|transform)\.", r"logit_scale_[at]$"),
+            Rule(r"audio_transform\.", None, "only used in LAION's training"),
+            *_skip_text_encoder(r"text_(branch|projection|transform)\.", r"logit_scale_[at]$"),
         ),
         ("clap",),
     ),
@@ -133,10 +135,10 @@ LAYOUTS: Sequence[Layout] = (
         "Microsoft CLAP 2023",
         "audio_encoder.base.htsat.",
         (
-            Rule(r"audio_encoder\.base\.htsat\.head\.", None, "a classifier that nothing reads"),
+            Rule(r"audio_encoder\.base\.htsat\.head\.", None, "unused classifier"),
             Rule(r"audio_encoder\.base\.htsat\.", "clap.htsat."),
             Rule(r"audio_encoder\.projection\.", "clap.projection."),
-            *_text_towers(r"caption_encoder\.", r"logit_scale$"),
+            *_skip_text_encoder(r"caption_encoder\.", r"logit_scale$"),
         ),
         ("clap",),
     ),
@@ -145,7 +147,7 @@ LAYOUTS: Sequence[Layout] = (
         "visual.",
         (
             Rule(r"visual\.", "clip.visual."),
-            *_text_towers(
+            *_skip_text_encoder(
                 r"(transformer|token_embedding|ln_final)\.",
                 r"(positional_embedding|text_projection|logit_scale|logit_bias|attn_mask)$",
             ),
@@ -156,8 +158,8 @@ LAYOUTS: Sequence[Layout] = (
 
 
 def recognise(names: Iterable[str]) -> Layout | None:
-    """The layout whose marker some name begins with; the more special ones come first."""
-    names = list(names)
+    """Return the first layout whose marker starts one of the names, or None."""
+    names = tuple(names)
     for layout in LAYOUTS:
         if any(name.startswith(layout.marker) for name in names):
             return layout

@@ -1,7 +1,7 @@
-"""The models that have names: what each is for, and where its weights are published.
+"""The models that have names: what to use each for, and where its weights are published.
 
-Nothing here was fetched or measured by this project, except what is said of nano: sizes, licences
-and file names are those that their publishers state, and what could not be verified is said.
+Except for nano, this project has neither downloaded nor measured these models. Sizes, licences and
+file names are those that the publishers state; `unverified` lists what could not be checked.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # importing it imports torch, which a list of names does not need
+if TYPE_CHECKING:  # it imports torch, which a list of names does not need
     from av2tsam_cli.model.config import ModelConfig
-
-UNMEASURED = "not measured here"
 
 
 @dataclass(frozen=True)
@@ -20,48 +18,46 @@ class NamedModel:
     """One entry of the registry."""
 
     name: str
-    """What `--model` and `av2tsam models` call it; its file's stem too."""
+    """Name for `--model` and `av2tsam models`; also the stem of the installed file."""
     purpose: str
-    """What it is for, in a few words."""
+    """What to use it for, in a few words."""
     licence: str
-    """Licence of the weights, as their publisher states it."""
+    """Licence of the weights, as the publisher states it."""
     parts: tuple[str, ...]
-    """Parts of the network that its file holds; none for a tokenizer."""
+    """Parts of the network in its file; none for a tokenizer."""
     preset: str | None = None
-    """The preset that has its sizes, where it is a whole network or the larger part of one."""
+    """Preset with its sizes, for a whole network or the larger part of one."""
     repository: str | None = None
-    """Repository on the Hugging Face hub; None where it comes with the package."""
+    """Repository on the Hugging Face hub; None for the model that comes with the package."""
     file: str | None = None
-    """Path in the repository; None where the repository has to be asked."""
-    revision: str | None = None
-    """Commit to fetch; None for the newest."""
+    """Path in the repository; None if it is not known until the repository is listed."""
     size: int | None = None
-    """Bytes to fetch, as published and rounded; None where nobody has said."""
+    """Size of the published file in bytes, rounded; None if it is not stated."""
     sha256: str | None = None
-    """Of the published file (of the packaged one for nano), where it is known beforehand."""
+    """Checksum of the published file (of the bundled one for nano), if known in advance."""
     unverified: str = ""
-    """What of the above could not be verified when this was written."""
+    """Which of the above could not be verified."""
     needs: tuple[str, ...] = ()
-    """Names of the models that it does not work without."""
+    """Names of further models that it needs to run."""
     suffix: str = ".safetensors"
-    """Of the installed file."""
+    """Suffix of the installed file."""
     config: ModelConfig | None = None
-    """Its sizes, where no preset has them."""
+    """Sizes of a network without a preset."""
 
     @property
     def installed_as(self) -> str:
-        """Name of the installed file."""
+        """File name of the installed model."""
         return self.name + self.suffix
 
     @property
     def origin(self) -> str:
-        """What would be fetched from where, in words."""
-        size = "" if self.size is None else f", {size_text(self.size)}"
-        return f"{self.file or 'a weights file'} of {self.repository}{size}"
+        """The published file in words: its name, repository and size."""
+        size = "" if self.size is None else f" ({format_bytes(self.size)})"
+        return f"{self.file or 'the weights'} from {self.repository}{size}"
 
 
-def size_text(count: int) -> str:
-    """Bytes for people, in the decimal units that the hub uses: 2.63 GB."""
+def format_bytes(count: int) -> str:
+    """Return a size in decimal units, as the hub does: 2.63 GB."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= scale:
             value = count / scale
@@ -69,47 +65,50 @@ def size_text(count: int) -> str:
     return f"{count} bytes"
 
 
-TOKENIZER = "beit3-tokenizer"
-"""The tokenizer that text prompts of the large networks need."""
+BUNDLED_MODEL = "nano"
+"""The model that comes with the package."""
 
-_HEARING = ("projector", "adapter", "text_sam")
-_THEIR_FILES = (
-    "which files its repository holds; the authors' page calls them pre-trained backbones, so the "
-    "trained weights may not be among them"
+TOKENIZER = "beit3-tokenizer"
+"""The tokenizer that the full-size models need for text prompts."""
+
+_TRAINED_PARTS = ("projector", "adapter", "text_sam")
+_UNVERIFIED_WEIGHTS = (
+    "which files the repository contains; the authors' page calls them pre-trained backbones, so "
+    "the trained weights may not be among them"
 )
 
-_ALL = (
+_ENTRIES = (
     NamedModel(
-        name="nano",
-        purpose="trying the tool out: sixteen drawn things and their synthesised sounds",
+        name=BUNDLED_MODEL,
+        purpose="demo: drawn scenes with synthesised sounds, not real videos",
         licence="Apache-2.0",
-        parts=("clip", "clap", *_HEARING),
+        parts=("clip", "clap", *_TRAINED_PARTS),
         preset="nano",
         sha256="65ae769aef50356c27edf67bdc93ac1410157c723b2c87f1c86d0182bb35435e",
     ),
     NamedModel(
         name="evf-sam2",
-        purpose="AV2T-SAM on SAM 2 (Hiera-L), the paper's main network",
+        purpose="sound sources in real videos: AV2T-SAM on SAM 2 (Hiera-L)",
         licence="none stated",
-        parts=_HEARING,
+        parts=_TRAINED_PARTS,
         preset="evf-sam2",
         repository="Kyungbok/AV2T-SAM",
-        unverified=_THEIR_FILES,
+        unverified=_UNVERIFIED_WEIGHTS,
         needs=("clip-vit-b-32", "clap-microsoft", TOKENIZER),
     ),
     NamedModel(
         name="evf-sam",
-        purpose="AV2T-SAM on SAM (ViT-H)",
+        purpose="sound sources in real videos: AV2T-SAM on SAM (ViT-H)",
         licence="none stated",
-        parts=_HEARING,
+        parts=_TRAINED_PARTS,
         preset="evf-sam",
         repository="Kyungbok/AV2T-SAM",
-        unverified=_THEIR_FILES,
+        unverified=_UNVERIFIED_WEIGHTS,
         needs=("clip-vit-b-32", "clap-microsoft", TOKENIZER),
     ),
     NamedModel(
         name="evf-sam2-text",
-        purpose="EVF-SAM 2: text prompts, and the frozen part that training starts from",
+        purpose="text prompts in real videos (EVF-SAM 2); where training of evf-sam2 starts",
         licence="Apache-2.0",
         parts=("text_sam",),
         preset="evf-sam2",
@@ -121,7 +120,7 @@ _ALL = (
     ),
     NamedModel(
         name="evf-sam-text",
-        purpose="EVF-SAM: text prompts, and the frozen part that training starts from",
+        purpose="text prompts in real videos (EVF-SAM); where training of evf-sam starts",
         licence="Apache-2.0",
         parts=("text_sam",),
         preset="evf-sam",
@@ -132,7 +131,7 @@ _ALL = (
     ),
     NamedModel(
         name="clap-laion",
-        purpose="hears, 512 numbers a second: LAION CLAP",
+        purpose="audio encoder for models trained with it: LAION CLAP",
         licence="CC0-1.0",
         parts=("clap",),
         repository="lukewys/laion_clap",
@@ -141,7 +140,7 @@ _ALL = (
     ),
     NamedModel(
         name="clap-microsoft",
-        purpose="hears, 1024 numbers a second: Microsoft CLAP 2023",
+        purpose="audio encoder of evf-sam2 and evf-sam: Microsoft CLAP 2023",
         licence="MS-PL",
         parts=("clap",),
         repository="microsoft/msclap",
@@ -150,7 +149,7 @@ _ALL = (
     ),
     NamedModel(
         name="clip-vit-b-32",
-        purpose="sees: OpenAI CLIP ViT-B/32",
+        purpose="image encoder of evf-sam2 and evf-sam: OpenAI CLIP ViT-B/32",
         licence="MIT",
         parts=("clip",),
         repository="timm/vit_base_patch32_clip_224.openai",
@@ -160,7 +159,7 @@ _ALL = (
     ),
     NamedModel(
         name=TOKENIZER,
-        purpose="tokenizer of text prompts for the large networks",
+        purpose="tokenizer for text prompts with the models evf-*",
         licence="Apache-2.0",
         parts=(),
         repository="YxZhang/evf-sam-multitask",
@@ -170,12 +169,14 @@ _ALL = (
     ),
 )
 
-MODELS: dict[str, NamedModel] = {model.name: model for model in _ALL}
+MODELS: dict[str, NamedModel] = {entry.name: entry for entry in _ENTRIES}
 
-HEARING: tuple[str, ...] = tuple(
-    model.name for model in _ALL if "projector" in model.parts and model.repository
+AUDIO_MODELS: tuple[str, ...] = tuple(
+    entry.name for entry in _ENTRIES if "projector" in entry.parts and entry.repository
 )
-"""Whole networks that can be installed, best first."""
+"""Full-size models that find sound sources, best first."""
 
-TEXT_PROMPTED: tuple[str, ...] = tuple(model.name for model in _ALL if model.parts == ("text_sam",))
-"""SAMs that follow written phrases and hear nothing, best first."""
+TEXT_ONLY_MODELS: tuple[str, ...] = tuple(
+    entry.name for entry in _ENTRIES if entry.parts == ("text_sam",)
+)
+"""Models for text prompts without audio, best first."""

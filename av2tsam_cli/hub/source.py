@@ -1,35 +1,35 @@
-"""Reading other people's checkpoint files: safetensors or pickles, whole or in shards."""
+"""Read published checkpoints: safetensors files or pickles, whole or in shards."""
 
 import codecs
 import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
+from av2tsam_cli.hub.tensor_file import TensorFile
 
-# Where a folder downloaded from the Hugging Face hub keeps its weights, best first.
-HUB_FILES = (
+# Names of the weights in a folder from the Hugging Face hub, in order of preference.
+FOLDER_FILES = (
     "model.safetensors.index.json",
     "model.safetensors",
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
 
-# LAION saved an epoch number and a score as numpy values beside the weights. These build numbers
-# and do nothing else; whatever else a pickle asks for is refused.
+# What a pickle may refer to besides tensors. LAION stored an epoch number and a score as NumPy
+# scalars beside the weights; these functions and types only create numbers.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
-ALLOWED: tuple[Any, ...] = (
+ALLOWED_GLOBALS: tuple[Any, ...] = (
     _SCALAR,
-    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # its name in NumPy 1
     np.dtype,
     np.dtypes.Float64DType,
     np.dtypes.Float32DType,
@@ -37,95 +37,119 @@ ALLOWED: tuple[Any, ...] = (
     (codecs.encode, "_codecs.encode"),
 )
 
-# Names under which training scripts put the weights among other things.
+# Keys under which training scripts store the weights among other values.
 WRAPPERS = ("state_dict", "model", "module")
 
 
 def read_state(source: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name, memory-mapped where the format allows it.
+    """Return all tensors of a checkpoint by name, memory-mapped if the format allows it.
 
     Args:
         source: A `.safetensors`, `.bin`, `.pt` or `.pth` file, an index of shards, or a folder
-            from the Hugging Face hub that holds one of these.
+            from the Hugging Face hub that contains one of these.
 
     Raises:
-        WeightsError: If it is missing, incomplete, damaged, or would run code.
+        WeightsError: It is missing, incomplete or corrupted, or loading it would run code.
     """
     if source.is_dir():
-        source = _in_folder(source)
+        source = _weights_in(source)
     if not source.is_file():
-        raise WeightsError(f"{source}: there is no such file")
+        raise WeightsError(f"{source}: file not found; check the path")
     if source.name.endswith(".index.json"):
         return _read_shards(source)
     if source.suffix == ".safetensors":
-        return _read_safetensors(source)
+        return TensorFile(source).read()
     return _unwrap(source, _read_pickle(source))
 
 
-def _in_folder(folder: Path) -> Path:
-    for name in HUB_FILES:
+def _weights_in(folder: Path) -> Path:
+    for name in FOLDER_FILES:
         if (folder / name).is_file():
             return folder / name
-    raise WeightsError(f"{folder}: holds none of {', '.join(HUB_FILES)}")
+    raise WeightsError(
+        f"{folder}: contains none of {', '.join(FOLDER_FILES)}; pass the weights file itself"
+    )
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
         shard_of: dict[str, str] = json.loads(index.read_text())["weight_map"]
         shards = sorted(set(shard_of.values()))
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{index}: not an index of shards ({error!r})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{index}: not an index of weights in shards ({error!r}); download it again"
+        ) from error
     missing = [shard for shard in shards if not (index.parent / shard).is_file()]
     if missing:
-        raise WeightsError(f"{index.parent}: shards are missing: {', '.join(missing)}")
+        raise WeightsError(
+            f"{index.parent}: shards are missing: {', '.join(missing)}; download them too"
+        )
     state: dict[str, Tensor] = {}
     for shard in shards:
         state |= read_state(index.parent / shard)
     absent = sorted(shard_of.keys() - state.keys())
     if absent:
-        raise WeightsError(f"{index}: tensors are in none of the shards: {', '.join(absent[:3])}")
+        raise WeightsError(
+            f"{index}: no shard contains the tensors {some(absent)}; download the shards again"
+        )
     return state
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: damaged, or no safetensors file ({error})") from error
-
-
 def _read_pickle(path: Path) -> object:
-    """Unpickle with the minimal allow-list, memory-mapped where the file's format has it."""
+    """Unpickle with only the allowed globals, memory-mapped if the file is a zip archive."""
     try:
-        with torch.serialization.safe_globals(list(ALLOWED)):
+        with torch.serialization.safe_globals(list(ALLOWED_GLOBALS)):
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
     except pickle.UnpicklingError as error:
-        wanted = re.search(r"(?:GLOBAL|Unsupported \w+:?) ([\w.]+\.[\w.]+)", str(error))
-        if wanted is None:
-            raise WeightsError(f"{path}: damaged, or no checkpoint") from error
-        raise WeightsError(
-            f"{path}: refused, because loading it would run {wanted[1]}, which weights do not need"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise WeightsError(f"{path}: damaged, or no checkpoint of weights") from error
-    except (TypeError, AttributeError, AssertionError) as error:
-        raise WeightsError(f"{path}: damaged, or no checkpoint of weights") from error
+        refused = re.search(r"(?:GLOBAL|Unsupported \w+:?) ([\w.]+\.[\w.]+)", str(error))
+        if refused is not None:
+            raise WeightsError(
+                f"{path}: refused, because loading it would run {refused[1]}, which weights do not "
+                "need; do not trust this file"
+            ) from error
+        raise _corrupted(path) from error
+    # torch.load raises any of these when the content is not what it expects.
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:
+        raise _corrupted(path) from error
+
+
+def _corrupted(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path}: corrupted, truncated or not a checkpoint with weights; download it again"
+    )
 
 
 def _unwrap(path: Path, loaded: object) -> dict[str, Tensor]:
-    """The mapping of names to tensors inside what was pickled, without a common `module.`."""
+    """Return the unpickled mapping from names to tensors, without a common prefix `module.`."""
     while isinstance(loaded, Mapping):
         inner = next((loaded[w] for w in WRAPPERS if isinstance(loaded.get(w), Mapping)), None)
         if inner is None:
             break
         loaded = inner
     if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{path}: holds no weights")
-    strangers = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise WeightsError(f"{path}: holds what is no tensor: {', '.join(strangers[:3])}")
+        raise WeightsError(f"{path}: contains no weights; pass a checkpoint")
+    others = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
+    if others:
+        raise WeightsError(
+            f"{path}: contains values that are not tensors: {some(others)}; pass a checkpoint that "
+            "contains only weights"
+        )
     prefix = "module." if all(str(name).startswith("module.") for name in loaded) else ""
     return {str(name).removeprefix(prefix): value for name, value in loaded.items()}
+
+
+def some(names: Iterable[str], limit: int = 3) -> str:
+    """Return the first few names, for an error message."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

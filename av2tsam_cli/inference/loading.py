@@ -24,7 +24,7 @@ from av2tsam_cli.model.cpu import cpu_capabilities
 from av2tsam_cli.model.packed import can_pack, pack
 from av2tsam_cli.model.text import Tokenizer, tokenizer_for
 
-PARTS = checkpoint.PARTS
+PARTS = checkpoint.MODEL_PARTS
 """Parts of a network; listening needs all."""
 TEXT_PARTS = ("text_sam",)
 """Parts of a network that looking for a written phrase needs."""
@@ -136,7 +136,7 @@ def load_model(
     """
     place = choose_device(device)
     chosen = choose_precision(precision, place)
-    path = locate.resolve(model, hears="projector" in parts)
+    path = locate.resolve(model, needs_audio="projector" in parts)
     if place.type == "cpu":
         keep_freed_memory()
     # A thread that once computed in parallel keeps its workers. With those and the network's own

@@ -31,7 +31,7 @@ from av2tsam_cli.evaluation.scoring import (
     silent,
     summarise,
 )
-from av2tsam_cli.hub.header import read_metadata
+from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.device import choose_device, choose_precision
 from av2tsam_cli.inference.distributed import (
     OtherProcessFailed,

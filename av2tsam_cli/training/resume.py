@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from av2tsam_cli.errors import MediaError
+from av2tsam_cli.errors import MediaError, WeightsError
+from av2tsam_cli.hub.tensor_file import TensorFile
 from av2tsam_cli.model.av2tsam import Av2tSam
 
 MODEL, OPTIMISER, RANDOM = "model:", "optimiser:", "random:"
@@ -51,12 +51,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         MediaError: It is missing or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError) as error:
-        raise MediaError(
-            f"{path}: missing or damaged ({error}); start again with --overwrite"
-        ) from error
+        return TensorFile(path).read()
+    except WeightsError as error:
+        raise MediaError(f"{error}; or start again with `overwrite`") from error
 
 
 def _random_states() -> dict[str, Tensor]:

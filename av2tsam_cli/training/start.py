@@ -12,8 +12,8 @@ from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.hub import locate
 from av2tsam_cli.hub.checkpoint import load_network
-from av2tsam_cli.hub.header import read_metadata
-from av2tsam_cli.hub.registry import TEXT_PROMPTED
+from av2tsam_cli.hub.registry import BUNDLED_MODEL, TEXT_ONLY_MODELS
+from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.av2tsam import Av2tSam, build_adapter, build_projector
 from av2tsam_cli.model.config import LAION_CLAP, MICROSOFT_CLAP, PRESETS, ModelConfig
@@ -64,11 +64,11 @@ def starting_checkpoint(options: TrainOptions) -> Path:
         WeightsError: It is not there.
     """
     model = options.model
-    if options.init == "fresh" and model in PRESETS and model != locate.PACKAGED:
+    if options.init == "fresh" and model in PRESETS and model != BUNDLED_MODEL:
         model = f"{model}-text"
     if options.init == "fresh" and model is None:
-        installed = (name for name in TEXT_PROMPTED if locate.place(name).is_file())
-        model = next(installed, locate.PACKAGED)
+        installed = (name for name in TEXT_ONLY_MODELS if locate.installed_path(name).is_file())
+        model = next(installed, BUNDLED_MODEL)
     path = locate.resolve(model)
     if options.model is None:
         log.warning("starting from %s; --model names another", path.stem)
@@ -101,7 +101,7 @@ def _adjusted(begun: ModelConfig, options: TrainOptions) -> ModelConfig:
 
 def _installed_clap(config: ModelConfig, checkpoint: Path) -> ClapEmbedder:
     """Another CLAP than the checkpoint's, from its own file."""
-    (path,) = locate.companions(config, ["clap"], checkpoint)
+    path = locate.part_file(config, "clap", checkpoint)
     return load_network(path, dtype=torch.float32, parts=("clap",)).clap
 
 

@@ -1,3 +1,5 @@
+"""`av2tsam models`."""
+
 import dataclasses
 import json
 import os
@@ -33,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tokenizer() -> bytes:
-    """A SentencePiece model of a few pieces."""
+    """Return a SentencePiece model with a few pieces."""
 
     def field(number: int, data: bytes) -> bytes:
         return bytes([number << 3 | 2, len(data)]) + data
@@ -45,7 +47,7 @@ def tokenizer() -> bytes:
 
 @pytest.fixture
 def run(hub: Hub) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command in a process of its own: the hub's package reads its environment once."""
+    """Run a command in a new process, since huggingface_hub reads its environment only once."""
 
     def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - our own command line
@@ -63,7 +65,7 @@ def records(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_list_says_of_every_model_what_it_is_and_whether_it_is_here(
+def test_list_shows_every_model(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["models", "list"]) == 0
@@ -77,12 +79,12 @@ def test_list_says_of_every_model_what_it_is_and_whether_it_is_here(
     by_name = {record["model"]: record for record in records(capsys.readouterr().out)}
     assert by_name["evf-sam"]["installed"] is False
     assert by_name["nano"]["installed"] is True
-    # What is said of nano's scores is read from its own card.
+    # The scores of nano are read from the card in its metadata.
     miou = by_name["nano"]["measured"]["s4"]["miou"]
     assert f"mIoU {miou:.3f} S4" in rows["nano"]
 
 
-def test_what_is_installed_is_told_without_torch() -> None:
+def test_list_path_and_verify_do_not_import_torch() -> None:
     code = (
         "import sys; from av2tsam_cli.__main__ import main\n"
         "codes = [main(['models', *words.split()]) for words in ('list', 'path', 'verify')]\n"
@@ -107,7 +109,7 @@ def test_info_and_path_of_a_checkpoint(
     assert capsys.readouterr().out == f"{tiny_model}\n"
 
 
-def test_info_names_what_a_trained_checkpoint_needs_besides(
+def test_info_lists_the_models_that_a_trained_checkpoint_is_missing(
     tiny_model: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network, trained = load_network(tiny_model), tmp_path / "trained.safetensors"
@@ -125,27 +127,27 @@ def test_info_names_what_a_trained_checkpoint_needs_besides(
     assert records(capsys.readouterr().out)[0]["missing"] == []
 
 
-def test_info_of_what_is_not_installed_says_where_it_is_from(
+def test_info_of_a_model_that_is_not_installed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["models", "info", "evf-sam2"]) == 0
     out = capsys.readouterr().out
     assert "repository: Kyungbok/AV2T-SAM" in out
     assert 'needs: ["clip-vit-b-32", "clap-microsoft", "beit3-tokenizer"]' in out
-    assert "unverified: which files its repository holds" in out
+    assert "unverified: which files the repository contains" in out
 
 
-def test_a_model_that_is_not_here_is_exit_code_4(capsys: pytest.CaptureFixture[str]) -> None:
+def test_model_that_is_not_installed_exits_with_4(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "path", "evf-sam-text"]) == 4
     err = capsys.readouterr().err
-    assert "evf-sam-text is not installed; `av2tsam models pull evf-sam-text` fetches it" in err
-    assert "`av2tsam models convert pytorch_model.bin`" in err
+    assert "evf-sam-text: not installed; run 'av2tsam models pull evf-sam-text'" in err
+    assert "'av2tsam models convert pytorch_model.bin'" in err
     assert main(["models", "info", "nonsense"]) == 4
     assert "nonsense" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         ("pull clap-microsft", "did you mean clap-microsoft?"),
         ("verify ../evf-sam", "not the name of a model"),
@@ -155,23 +157,23 @@ def test_a_model_that_is_not_here_is_exit_code_4(capsys: pytest.CaptureFixture[s
         ("pull", "Missing argument"),
     ],
 )
-def test_a_name_that_makes_no_sense_is_exit_code_2(
-    words: str, says: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_name_exits_with_2(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", *words.split()]) == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_dry_run_says_what_would_be_fetched_from_where(
+def test_dry_run_shows_what_would_be_downloaded(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", "pull", "evf-sam-text", "--dry-run"]) == 0
     network, tokenizer = capsys.readouterr().out.splitlines()
     assert network == (
-        "evf-sam-text: would fetch pytorch_model.bin of YxZhang/evf-sam-multitask, 2.63 GB "
+        "evf-sam-text: would download pytorch_model.bin from YxZhang/evf-sam-multitask (2.63 GB) "
         f"to {home / 'evf-sam-text.safetensors'}"
     )
-    assert tokenizer.startswith("beit3-tokenizer: would fetch sentencepiece.bpe.model of ")
+    assert tokenizer.startswith("beit3-tokenizer: would download sentencepiece.bpe.model from ")
     assert main(["models", "pull", "clap-laion", "--dry-run", "--json"]) == 0
     (record,) = records(capsys.readouterr().out)
     assert record["bytes"] == 1_860_000_000
@@ -193,7 +195,9 @@ def test_pull_verify_and_remove(
     assert record["source"]["revision"] == COMMIT
     path = Path(record["path"])
     assert path.read_bytes() == tokenizer
-    assert pulled.stderr == (f"av2tsam: fetching {TOKENIZER} of {REPOSITORY} at {COMMIT[:12]}\n")
+    assert pulled.stderr == (
+        f"av2tsam: downloading {TOKENIZER} from {REPOSITORY} at {COMMIT[:12]}\n"
+    )
 
     assert main(["models", "verify"]) == 0
     assert capsys.readouterr().out == "nano: ok\nbeit3-tokenizer: ok\n"
@@ -203,7 +207,7 @@ def test_pull_verify_and_remove(
     assert statuses == {"nano": "ok", "beit3-tokenizer": "differs"}
     path.unlink()
     assert main(["models", "verify", "beit3-tokenizer"]) == 4
-    assert "is missing" in capsys.readouterr().out
+    assert "missing" in capsys.readouterr().out
     path.write_bytes(tokenizer)
 
     assert main(["models", "remove", "beit3-tokenizer", "--dry-run"]) == 0
@@ -214,7 +218,7 @@ def test_pull_verify_and_remove(
     assert "nothing to remove" in capsys.readouterr().err
 
 
-def test_a_file_without_a_record_cannot_be_verified(
+def test_file_without_a_record_cannot_be_verified(
     home: Path, tokenizer: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home.mkdir()
@@ -228,14 +232,14 @@ def test_a_file_without_a_record_cannot_be_verified(
     [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}],
     ids=["offline", "refused"],
 )
-def test_without_network_one_line_says_what_to_do(
+def test_without_a_network_one_line_says_what_to_do(
     run: Callable[..., subprocess.CompletedProcess[str]], home: Path, environment: dict[str, str]
 ) -> None:
     done = run("pull", "clap-laion", **environment)
     assert done.returncode == 4
     (line,) = done.stderr.splitlines()
-    assert "would fetch: 630k-audioset-best.pt of lukewys/laion_clap, 1.86 GB" in line
-    assert "`av2tsam models convert FILE`" in line
+    assert "630k-audioset-best.pt from lukewys/laion_clap (1.86 GB)" in line
+    assert "'av2tsam models convert FILE'" in line
 
 
 def test_ctrl_c_during_a_download(hub: Hub, home: Path, tokenizer: bytes) -> None:
@@ -247,55 +251,55 @@ def test_ctrl_c_during_a_download(hub: Hub, home: Path, tokenizer: bytes) -> Non
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        while not hub.files_asked():
+        while not hub.files_requested():
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     hub.hold.set()
     assert process.returncode == 130
     assert err.splitlines() == [
-        "av2tsam: error: interrupted; what was downloaded is kept, "
-        "`av2tsam models pull beit3-tokenizer` goes on"
+        "av2tsam: error: interrupted; the partial download is kept, "
+        "'av2tsam models pull beit3-tokenizer' resumes it"
     ]
     assert not list(home.glob("beit3*"))
 
 
 @pytest.fixture(scope="module")
 def clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Microsoft's CLAP as it is published, full size, all zeros."""
+    """Return Microsoft CLAP as it is published, in full size, with all weights zero."""
     path = tmp_path_factory.mktemp("published") / "CLAP_weights_2023.pth"
     state = {}
     for name, shape in expected_shapes(EVF_SAM2, ("clap",)).items():
-        theirs = name.removeprefix("clap.").replace("htsat.", "base.htsat.", 1)
+        published = name.removeprefix("clap.").replace("htsat.", "base.htsat.", 1)
         zero = torch.zeros((), dtype=torch.float16)
-        state[f"audio_encoder.{theirs}"] = zero.expand(shape)  # stored as one number
+        state[f"audio_encoder.{published}"] = zero.expand(shape)  # stored as a single number
     state["caption_encoder.base.wte.weight"] = torch.zeros(1)
     torch.save({"model": state}, path)
     return path
 
 
-def test_convert_writes_a_file_and_says_what_it_did(
+def test_convert_writes_a_file_and_prints_a_report(
     clap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "ours.safetensors"
     words = ["models", "convert", str(clap), "--out", str(out), "--dtype", "bf16"]
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("Microsoft CLAP 2023, as clap-microsoft: ")
-    assert "left out 1: the text tower and its loss" in told
+    out_text = capsys.readouterr().out
+    assert out_text.startswith("recognised Microsoft CLAP 2023 as clap-microsoft\n")
+    assert "skipped 1 tensors: text encoder and contrastive loss" in out_text
     assert main(words) == 2
-    assert "pass --overwrite" in capsys.readouterr().err
+    assert "overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite", "--json"]) == 0
     (record,) = records(capsys.readouterr().out)
     assert record["name"] == "clap-microsoft"
-    assert record["unneeded"] == {"the text tower and its loss": 1}
+    assert record["skipped"] == {"text encoder and contrastive loss": 1}
     assert main(["models", "info", str(out), "--json"]) == 0
     (info,) = records(capsys.readouterr().out)
     assert info["dtype"][0] == "BF16"
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_convert_without_out_installs(
+def test_convert_without_out_installs_the_model(
     clap: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["models", "convert", str(clap)]
@@ -307,10 +311,10 @@ def test_convert_without_out_installs(
     assert main(["models", "path", "clap-microsoft"]) == 0
     assert capsys.readouterr().out.endswith(f"{path}\n")
     assert main(words) == 2
-    assert "pass --overwrite" in capsys.readouterr().err
+    assert "overwrite" in capsys.readouterr().err
 
 
-def test_convert_installs_a_tokenizer_too(
+def test_convert_installs_a_tokenizer(
     tokenizer: bytes, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "beit3.spm"
@@ -324,30 +328,30 @@ def test_convert_installs_a_tokenizer_too(
 
 
 @pytest.mark.parametrize(
-    ("out", "says"),
+    ("out", "message"),
     [
         ("ours.pth", "must end in .safetensors"),
         ("absent/ours.safetensors", "there is no folder"),
         ("source.safetensors", "choose another name"),
     ],
 )
-def test_an_output_that_cannot_be_is_exit_code_2(
-    out: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_output_exits_with_2(
+    out: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "source.safetensors"
     source.write_bytes(b"")
     words = ["models", "convert", str(source), "--out", str(tmp_path / out), "--overwrite"]
     assert main(words) == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_source_that_is_none_is_exit_code_4(
+def test_unusable_source_exits_with_2_or_4(
     tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "model.bin"
-    assert main(["models", "convert", str(source)]) == 4
-    assert "there is no such file" in capsys.readouterr().err
+    assert main(["models", "convert", str(source)]) == 2
+    assert "file not found" in capsys.readouterr().err
     torch.save({"something": torch.zeros(1)}, source)
     assert main(["models", "convert", str(source)]) == 4
-    assert "none of the checkpoints that are known" in capsys.readouterr().err
+    assert "unknown kind of checkpoint" in capsys.readouterr().err
     assert not home.exists()

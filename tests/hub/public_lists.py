@@ -1,4 +1,4 @@
-"""Names and shapes of the public checkpoints' tensors, from the lists in `layouts/`."""
+"""Names and shapes of the tensors in the published checkpoints, from the lists in `layouts/`."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ LAYOUTS = Path(__file__).parent / "layouts"
 
 
 def public_list(name: str) -> dict[str, Tensor]:
-    """A public checkpoint as tensors without memory, by their public names."""
+    """Return the tensors of a published checkpoint by name, on the meta device."""
     state = {}
     for line in (LAYOUTS / f"{name}.txt").read_text().splitlines():
         template, shape = line.split(" ")
@@ -21,7 +21,7 @@ def public_list(name: str) -> dict[str, Tensor]:
 
 
 def expanded(template: str) -> list[str]:
-    """`a.{0-2,5}.b` stands for four names."""
+    """Expand a template: `a.{0-2,5}.b` stands for four names."""
     match = re.search(r"\{(.+)\}", template)
     if match is None:
         return [template]

@@ -1,4 +1,4 @@
-"""Networks in files: the same after loading, strict, and put together from several."""
+"""Saving and loading networks: round trip, strictness, and parts from several files."""
 
 import dataclasses
 from pathlib import Path
@@ -9,18 +9,18 @@ from safetensors.torch import load_file, save_file
 
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.hub.checkpoint import (
-    FORMAT,
+    MODEL_PARTS,
     load_network,
-    read_metadata,
     save_network,
     write_tensors,
 )
+from av2tsam_cli.hub.tensor_file import FORMAT, TensorFile, read_metadata
 from av2tsam_cli.model.av2tsam import Av2tSam, build
 
 from ..tiny import TINY
 
 
-def test_a_network_is_the_same_after_loading(tiny_network: Av2tSam, tmp_path: Path) -> None:
+def test_loading_restores_a_saved_network(tiny_network: Av2tSam, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_network(tiny_network, path, {"epochs": 3, "data": {"set": "s4"}})
     loaded = load_network(path)
@@ -33,7 +33,7 @@ def test_a_network_is_the_same_after_loading(tiny_network: Av2tSam, tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_sounds_front_end_stays_in_float32(tiny_network: Av2tSam, tmp_path: Path) -> None:
+def test_audio_front_end_stays_in_float32(tiny_network: Av2tSam, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_network(tiny_network, path, dtype=torch.float16)
     for dtype in (None, torch.bfloat16):
@@ -45,7 +45,9 @@ def test_the_sounds_front_end_stays_in_float32(tiny_network: Av2tSam, tmp_path: 
     assert stored["projector.audio_proj.weight"].dtype == torch.float16
 
 
-def test_loading_does_not_change_the_file(tiny_network: Av2tSam, tmp_path: Path) -> None:
+def test_changing_a_loaded_network_leaves_the_file_unchanged(
+    tiny_network: Av2tSam, tmp_path: Path
+) -> None:
     path = tmp_path / "model.safetensors"
     save_network(tiny_network, path)
     before = path.read_bytes()
@@ -55,9 +57,31 @@ def test_loading_does_not_change_the_file(tiny_network: Av2tSam, tmp_path: Path)
     assert path.read_bytes() == before
 
 
+def test_loaded_weights_are_aligned_and_not_memory_mapped(
+    tiny_network: Av2tSam, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_network(tiny_network, path)
+    for name, tensor in load_network(path).state_dict().items():
+        assert tensor.data_ptr() % 64 == 0, name
+    assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def test_header_lists_types_and_shapes(tiny_network: Av2tSam, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_network(tiny_network, path, dtype=torch.float16)
+    tensors = TensorFile(path).tensors
+    expected = tiny_network.state_dict()
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        name: tuple(tensor.shape) for name, tensor in expected.items()
+    }
+    assert tensors["projector.audio_proj.weight"].dtype == "F16"
+    assert {name.partition(".")[0] for name in tensors} == set(MODEL_PARTS)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of installed models."""
+    """Return an empty folder of installed models."""
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("AV2TSAM_HOME", str(folder))
@@ -65,7 +89,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def split(model: Av2tSam, folder: Path) -> None:
-    """The frozen parts in files of their own, as conversion makes them."""
+    """Write the frozen parts to files of their own, as conversion does."""
     state = model.state_dict()
     for name, part in (
         ("clip-vit-b-32", "clip."),
@@ -76,7 +100,7 @@ def split(model: Av2tSam, folder: Path) -> None:
         write_tensors(tensors, folder / f"{name}.safetensors", model.config)
 
 
-def test_a_trained_checkpoint_finds_the_frozen_parts(
+def test_trained_checkpoint_loads_frozen_parts_from_their_files(
     tiny_network: Av2tSam, tmp_path: Path, home: Path
 ) -> None:
     split(tiny_network, home)
@@ -91,14 +115,16 @@ def test_a_trained_checkpoint_finds_the_frozen_parts(
         assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
-def test_a_part_that_is_nowhere_is_named(tiny_network: Av2tSam, tmp_path: Path, home: Path) -> None:
+def test_missing_part_is_named_in_the_error(
+    tiny_network: Av2tSam, tmp_path: Path, home: Path
+) -> None:
     path = tmp_path / "trained.safetensors"
     save_network(tiny_network, path, trained_only=True)
-    with pytest.raises(WeightsError, match=r"no clip, and clip-vit-b-32\.safetensors"):
+    with pytest.raises(WeightsError, match=r"contains no clip, and clip-vit-b-32\.safetensors"):
         load_network(path)
 
 
-def test_a_part_of_another_size_is_refused(
+def test_part_of_another_size_is_rejected(
     tiny_network: Av2tSam, tmp_path: Path, home: Path
 ) -> None:
     clip = dataclasses.replace(tiny_network.config.clip, width=24)
@@ -110,9 +136,7 @@ def test_a_part_of_another_size_is_refused(
         load_network(path)
 
 
-def test_parts_that_will_not_be_used_need_not_be_there(
-    tiny_network: Av2tSam, tmp_path: Path, home: Path
-) -> None:
+def test_unused_parts_may_be_missing(tiny_network: Av2tSam, tmp_path: Path, home: Path) -> None:
     split(tiny_network, tmp_path)
     path = tmp_path / f"{tiny_network.config.name}-text.safetensors"
     loaded = load_network(path, parts=("text_sam",))
@@ -122,8 +146,8 @@ def test_parts_that_will_not_be_used_need_not_be_there(
         assert loaded.text_sam.encode_image(images).embedding.isfinite().all()
 
 
-@pytest.mark.parametrize("damage", ["missing", "stranger", "shape"])
-def test_a_file_that_does_not_fit_its_configuration(
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "shape"])
+def test_file_inconsistent_with_its_configuration_is_rejected(
     tiny_network: Av2tSam, tmp_path: Path, home: Path, damage: str
 ) -> None:
     path = tmp_path / "model.safetensors"
@@ -131,18 +155,18 @@ def test_a_file_that_does_not_fit_its_configuration(
     name = "projector.audio_proj.bias"
     if damage == "missing":
         del state[name]
-    elif damage == "stranger":
-        name = "projector.unheard_of"
+    elif damage == "unexpected":
+        name = "projector.unexpected"
         state[name] = torch.zeros(1)
     else:
         state[name] = torch.zeros(99)
     write_tensors(state, path, tiny_network.config)
-    with pytest.raises(WeightsError, match=r"audio_proj|unheard_of|projector"):
+    with pytest.raises(WeightsError, match=rf"{path.name}: .*{name}"):
         load_network(path)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"rubbish", bytes(64)])
-def test_a_missing_or_damaged_file(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"not weights", bytes(64)])
+def test_missing_or_corrupted_file_is_rejected(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "model.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -150,15 +174,15 @@ def test_a_missing_or_damaged_file(tmp_path: Path, content: bytes | None) -> Non
         load_network(path)
 
 
-def test_a_truncated_file(tmp_path: Path) -> None:
+def test_truncated_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_network(build(TINY), path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match="damaged"):
+    with pytest.raises(WeightsError, match="truncated"):
         load_network(path)
 
 
-def test_a_file_of_another_program(tmp_path: Path) -> None:
+def test_file_of_another_program_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.zeros(1)}, path, metadata={"format": "pt"})
     with pytest.raises(WeightsError, match="models convert"):
@@ -168,7 +192,7 @@ def test_a_file_of_another_program(tmp_path: Path) -> None:
         load_network(path)
 
 
-def test_a_place_that_cannot_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+def test_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "absent" / "model.safetensors"
     with pytest.raises(WeightsError, match="cannot be written"):
         save_network(build(TINY), path)

@@ -1,4 +1,4 @@
-"""Public checkpoints become ours: key by key at full size, and number by number when tiny."""
+"""Converting published checkpoints: every name at full size, every value for a tiny network."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.hub.checkpoint import load_network
-from av2tsam_cli.hub.convert import check_fit, convert, rename
+from av2tsam_cli.hub.convert import check_fit, convert, rename_tensors
 from av2tsam_cli.hub.layouts import recognise
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import (
@@ -34,19 +34,19 @@ from .public_lists import public_list
         ("openai_clip", EVF_SAM2, None),
     ],
 )
-def test_every_public_tensor_has_a_place_or_a_reason(
+def test_every_published_tensor_is_used_or_skipped_for_a_reason(
     name: str, config: ModelConfig, count: int | None
 ) -> None:
     state = public_list(name)
     assert count is None or len(state) == count
     layout = recognise(state)
     assert layout is not None
-    tensors, unneeded = rename(Path(name), state, layout)
-    assert len(tensors) + unneeded.total() == len(state)
+    tensors, skipped = rename_tensors(Path(name), state, layout)
+    assert len(tensors) + skipped.total() == len(state)
     check_fit(Path(name), tensors, config, layout.parts)
 
 
-def test_an_evf_checkpoint_is_the_same_without_the_first_word() -> None:
+def test_evf_checkpoint_has_the_same_names_without_the_prefix() -> None:
     for name, config in (("av2t_evf_sam", EVF_SAM), ("av2t_evf_sam2", EVF_SAM2)):
         state = {
             key.removeprefix("model."): tensor
@@ -56,11 +56,12 @@ def test_an_evf_checkpoint_is_the_same_without_the_first_word() -> None:
         layout = recognise(state)
         assert layout is not None
         assert layout.parts == ("text_sam",)
-        check_fit(Path(name), rename(Path(name), state, layout)[0], config, layout.parts)
+        tensors, _ = rename_tensors(Path(name), state, layout)
+        check_fit(Path(name), tensors, config, layout.parts)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_the_weights_arrive_where_they_belong(
+def test_converted_weights_equal_the_published_ones(
     tiny_network: Av2tSam, tmp_path: Path, suffix: str
 ) -> None:
     source, out = tmp_path / f"reference{suffix}", tmp_path / "ours.safetensors"
@@ -70,7 +71,7 @@ def test_the_weights_arrive_where_they_belong(
     else:
         save_file(state, source)
     report = convert(source, out, config=tiny_network.config)
-    assert "left out 1: BEiT-3's pre-training" in str(report)
+    assert "skipped 1 tensors: only used in BEiT-3's pre-training" in str(report)
     parts = ("projector", "adapter", "text_sam")
     assert report.parts == parts
     loaded = load_network(out, parts=parts).state_dict()
@@ -79,25 +80,25 @@ def test_the_weights_arrive_where_they_belong(
             assert torch.equal(loaded[name], tensor), name
 
 
-def test_16_bit_weights_stay_16_bits(tiny_network: Av2tSam, tmp_path: Path) -> None:
+def test_16_bit_weights_keep_their_type(tiny_network: Av2tSam, tmp_path: Path) -> None:
     source, out = tmp_path / "reference.bin", tmp_path / "ours.safetensors"
     torch.save({k: v.half() for k, v in reference_state(tiny_network).items()}, source)
     convert(source, out, config=tiny_network.config)
     parts = ("projector", "adapter", "text_sam")
     assert load_network(out, parts=parts).projector.audio_proj.weight.dtype == torch.float16
-    as_asked = load_network(out, dtype=torch.float32, parts=parts)
-    assert as_asked.projector.audio_proj.weight.dtype == torch.float32
+    converted = load_network(out, dtype=torch.float32, parts=parts)
+    assert converted.projector.audio_proj.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("damage", ["missing", "stranger", "shape"])
-def test_what_does_not_fit_exactly_is_refused(
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "shape"])
+def test_checkpoint_that_does_not_fit_exactly_is_rejected(
     tiny_network: Av2tSam, tmp_path: Path, damage: str
 ) -> None:
     state = reference_state(tiny_network)
     name = "projector.audio_proj.bias"
     if damage == "missing":
         del state[name]
-    elif damage == "stranger":
+    elif damage == "unexpected":
         name = "audio_prompt_generator.something_else.weight"
         state[name] = torch.zeros(1)
     else:
@@ -109,14 +110,14 @@ def test_what_does_not_fit_exactly_is_refused(
     assert not out.exists()
 
 
-def test_a_network_of_no_preset_is_refused(tiny_network: Av2tSam, tmp_path: Path) -> None:
+def test_network_of_unknown_size_is_rejected(tiny_network: Av2tSam, tmp_path: Path) -> None:
     source = tmp_path / "reference.safetensors"
     save_file(reference_state(tiny_network), source)
-    with pytest.raises(WeightsError, match="none of the presets"):
+    with pytest.raises(WeightsError, match="image encoder is not supported"):
         convert(source, tmp_path / "ours.safetensors")
 
 
-def test_an_unknown_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_unknown_checkpoint_is_rejected(tmp_path: Path) -> None:
     source = tmp_path / "other.safetensors"
     save_file({"backbone.weight": torch.zeros(2)}, source)
     with pytest.raises(WeightsError, match=r"backbone\.weight"):

@@ -1,9 +1,10 @@
-"""Models come from the hub, whole, or not at all; what was there before stays."""
+"""Installing models from the hub: complete or not at all, keeping what was installed before."""
 
 import dataclasses
 import hashlib
 import io
 import json
+import logging
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.utils import are_progress_bars_disabled
 
 from av2tsam_cli.errors import Interrupted, WeightsError
 from av2tsam_cli.hub import download, installed
@@ -54,7 +56,7 @@ def network() -> Av2tSam:
 
 @pytest.fixture(scope="module")
 def published(network: Av2tSam) -> bytes:
-    """The authors' file."""
+    """Return the authors' file."""
     file = io.BytesIO()
     torch.save(reference_state(network), file)
     return file.getvalue()
@@ -69,29 +71,29 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def pull(
     hub: Hub, home: Path, published: bytes, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., list[installed.Installed]]:
-    """Pull from a hub that has the network and its tokenizer, among other files."""
-    # The hub's package writes 10 MB at a time, more than there is here.
+) -> Callable[..., list[installed.InstalledModel]]:
+    """Pull from a hub that has the network, its tokenizer and another file."""
+    # By default huggingface_hub writes 10 MB at a time, more than these files have.
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
     files = {"README.md": b"", "tiny.pth": published, "pieces.model": sentencepiece_model()}
     hub.repositories = {REPOSITORY: files}
 
-    def run(name: str = "tiny", **options: Any) -> list[installed.Installed]:
+    def run(name: str = "tiny", **options: Any) -> list[installed.InstalledModel]:
         options = {"models": REGISTRY, "endpoint": hub.url, **options}
         return list(download.pull(name, **options))
 
     return run
 
 
-Pull = Callable[..., list[installed.Installed]]
+Pull = Callable[..., list[installed.InstalledModel]]
 
 
-def left_in(home: Path) -> set[str]:
-    """Files that are there, but for the lock."""
+def files_in(home: Path) -> set[str]:
+    """Return the names of all files except the lock."""
     return {path.name for path in home.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-def test_a_network_is_fetched_converted_and_recorded(
+def test_pull_downloads_converts_and_records(
     pull: Pull, home: Path, network: Av2tSam, published: bytes
 ) -> None:
     made, tokenizer = pull()
@@ -111,8 +113,8 @@ def test_a_network_is_fetched_converted_and_recorded(
     assert record["bytes"] == made.path.stat().st_size
     assert record["tool"].startswith("av2tsam ")
     assert tokenizer.path == home / "beit3-tokenizer.spm"
-    # The downloads are gone.
-    assert left_in(home) == {
+    # The downloads have been deleted.
+    assert files_in(home) == {
         "tiny.safetensors",
         "tiny.json",
         "beit3-tokenizer.spm",
@@ -120,45 +122,47 @@ def test_a_network_is_fetched_converted_and_recorded(
     }
 
 
-def test_what_is_installed_is_not_fetched_again_unless_forced(pull: Pull, hub: Hub) -> None:
+def test_installed_models_are_downloaded_again_only_with_force(pull: Pull, hub: Hub) -> None:
     pull("beit3-tokenizer")
     assert [made.record.name for made in pull()] == ["tiny"]
-    asked = len(hub.asked)
+    count = len(hub.requests)
     assert pull() == []
-    assert len(hub.asked) == asked
+    assert len(hub.requests) == count
     assert [made.record.name for made in pull(force=True)] == ["tiny"]
-    assert len(hub.asked) > asked
+    assert len(hub.requests) > count
 
 
-def test_a_connection_that_breaks_is_taken_up_again(pull: Pull, hub: Hub, published: bytes) -> None:
+def test_lost_connection_is_resumed(pull: Pull, hub: Hub, published: bytes) -> None:
     assert len(published) > 20 * CHUNK
     hub.cuts = [17 * CHUNK + 5]
     pull()
     assert hub.ranges()[:2] == [None, f"bytes={17 * CHUNK}-"]
 
 
-def test_the_next_call_goes_on_where_a_broken_one_ended(pull: Pull, hub: Hub, home: Path) -> None:
+def test_next_call_resumes_a_failed_download(pull: Pull, hub: Hub, home: Path) -> None:
     hub.cuts = [7 * CHUNK, -1]
-    with pytest.raises(WeightsError, match=r"tiny\.pth of authors/tiny: .* answered 503"):
+    with pytest.raises(
+        WeightsError, match=r"tiny\.pth from authors/tiny: .* answered with status 503"
+    ):
         pull()
-    assert left_in(home) == {"tiny.pth.part"}
-    hub.asked.clear()
+    assert files_in(home) == {"tiny.pth.part"}
+    hub.requests.clear()
     assert len(pull()) == 2
     assert hub.ranges()[0] == f"bytes={7 * CHUNK}-"
 
 
-def test_a_file_that_ends_early_is_not_taken_as_done(
+def test_download_that_ends_early_is_not_complete(
     pull: Pull, hub: Hub, home: Path, published: bytes
 ) -> None:
     hub.sizes["tiny.pth"] = 2 * len(published)
-    with pytest.raises(WeightsError, match=r"broke off after 362 kB of 724 kB .* goes on from"):
+    with pytest.raises(WeightsError, match=r"lost after 362 kB of 724 kB .* to resume"):
         pull()
-    assert left_in(home) == {"tiny.pth.part"}
+    assert files_in(home) == {"tiny.pth.part"}
 
 
-def test_ctrl_c_keeps_what_there_is(pull: Pull, hub: Hub, home: Path) -> None:
+def test_ctrl_c_keeps_the_partial_download(pull: Pull, hub: Hub, home: Path) -> None:
     @contextmanager
-    def shown(remote: download.Remote) -> Iterator[Callable[[int], None]]:
+    def shown(remote: download.RemoteFile) -> Iterator[Callable[[int], None]]:
         def update(count: int) -> None:
             if count == 3 * CHUNK:
                 raise KeyboardInterrupt
@@ -168,59 +172,61 @@ def test_ctrl_c_keeps_what_there_is(pull: Pull, hub: Hub, home: Path) -> None:
 
     with pytest.raises(Interrupted, match="is kept"):
         pull(progress=shown)
-    assert left_in(home) == {"tiny.pth.part"}
-    hub.asked.clear()
+    assert files_in(home) == {"tiny.pth.part"}
+    hub.requests.clear()
     assert len(pull()) == 2
     assert hub.ranges()[0] == f"bytes={3 * CHUNK}-"
 
 
-def test_a_wrong_checksum_is_refused_and_what_was_there_stays(
+def test_wrong_checksum_is_rejected_and_the_installed_model_kept(
     pull: Pull, hub: Hub, home: Path
 ) -> None:
     (made, _) = pull()
     before = made.path.read_bytes()
     hub.digests["tiny.pth"] = "5" * 64
-    with pytest.raises(WeightsError, match=r"tiny\.pth of authors/tiny: its sha256 is .* the hub"):
+    with pytest.raises(
+        WeightsError, match=r"tiny\.pth from authors/tiny: its sha256 is .* the hub"
+    ):
         pull(force=True)
     assert made.path.read_bytes() == before
     assert installed.verify("tiny") == "ok"
-    assert not any(name.startswith("tiny.pth") for name in left_in(home))
+    assert not any(name.startswith("tiny.pth") for name in files_in(home))
     hub.digests.clear()
     assert len(pull(force=True)) == 1
     assert installed.verify("tiny") == "ok"
 
 
-def test_a_checksum_that_is_known_beforehand_counts_too(pull: Pull, home: Path) -> None:
+def test_checksum_of_the_registry_is_compared_too(pull: Pull, home: Path) -> None:
     known = dataclasses.replace(NETWORK, sha256="7" * 64)
-    with pytest.raises(WeightsError, match=f"this tool knows it as {'7' * 64}"):
+    with pytest.raises(WeightsError, match=f"this tool lists {'7' * 64}"):
         pull(models={**REGISTRY, "tiny": known})
-    assert not left_in(home)
+    assert not files_in(home)
 
 
-def test_what_is_something_else_is_not_installed(pull: Pull, hub: Hub, home: Path) -> None:
+def test_another_model_than_expected_is_not_installed(pull: Pull, hub: Hub, home: Path) -> None:
     other = dataclasses.replace(NETWORK, name="other")
-    with pytest.raises(WeightsError, match="holds tiny, not other"):
+    with pytest.raises(WeightsError, match="contains tiny, not other"):
         pull("other", models={**REGISTRY, "other": other})
     assert not list(home.glob("*.safetensors"))
 
 
-def test_a_damaged_file_is_not_installed(pull: Pull, hub: Hub, home: Path) -> None:
+def test_corrupted_file_is_not_installed(pull: Pull, hub: Hub, home: Path) -> None:
     pull()
     hub.repositories[REPOSITORY]["tiny.pth"] = b"not weights"
-    with pytest.raises(WeightsError, match="damaged"):
+    with pytest.raises(WeightsError, match="corrupted"):
         pull(force=True)
     assert installed.verify("tiny") == "ok"
 
 
-def test_the_only_fitting_file_is_taken_where_its_name_is_not_known(pull: Pull, hub: Hub) -> None:
+def test_only_weights_file_is_used_if_its_name_is_unknown(pull: Pull, hub: Hub) -> None:
     unknown = {**REGISTRY, "tiny": dataclasses.replace(NETWORK, file=None)}
     files = hub.repositories[REPOSITORY]
-    files[f"pretrained/{CLAP.file}"] = b"the hearing, which the repository has too"
+    files[f"pretrained/{CLAP.file}"] = b"an audio encoder in the same repository"
     (made, _) = pull(models=unknown)
     assert made.record.source.file == "tiny.pth"
 
 
-def test_several_fitting_files_are_named(pull: Pull, hub: Hub) -> None:
+def test_error_for_several_weights_files_lists_them(pull: Pull, hub: Hub) -> None:
     unknown = {**REGISTRY, "tiny": dataclasses.replace(NETWORK, file=None)}
     files = hub.repositories[REPOSITORY]
     files["best/ms3.pth"] = files["tiny.pth"]
@@ -230,62 +236,71 @@ def test_several_fitting_files_are_named(pull: Pull, hub: Hub) -> None:
     assert made.record.source.file == "best/ms3.pth"
 
 
-def test_a_repository_with_nothing_that_fits(pull: Pull, hub: Hub) -> None:
+def test_repository_without_weights_for_the_model(pull: Pull, hub: Hub) -> None:
     unknown = {**REGISTRY, "tiny": dataclasses.replace(NETWORK, file=None)}
-    hub.repositories[REPOSITORY] = {"README.md": b"", f"{CLAP.file}": b"the hearing"}
-    with pytest.raises(WeightsError, match="holds no weights that could be it, but CLAP_weights"):
+    hub.repositories[REPOSITORY] = {"README.md": b"", f"{CLAP.file}": b"an audio encoder"}
+    with pytest.raises(WeightsError, match="no weights for this model; it contains CLAP_weights"):
         pull(models=unknown)
-    assert not hub.files_asked()
+    assert not hub.files_requested()
 
 
-def test_a_file_that_is_not_there(pull: Pull) -> None:
-    with pytest.raises(WeightsError, match=r"holds no s4\.pth, but README\.md, pieces\.model"):
+def test_file_that_the_repository_does_not_have(pull: Pull) -> None:
+    with pytest.raises(
+        WeightsError, match=r"has no file s4\.pth; it contains README\.md, pieces\.model"
+    ):
         pull(file="s4.pth")
 
 
 @pytest.mark.parametrize(
-    ("code", "says"),
+    ("code", "message"),
     [(404, "not found on"), (401, "set HF_TOKEN"), (403, "its terms"), (500, "500")],
 )
-def test_a_repository_that_cannot_be_had(pull: Pull, hub: Hub, code: int, says: str) -> None:
+def test_refused_repository(pull: Pull, hub: Hub, code: int, message: str) -> None:
     hub.status[REPOSITORY] = code
-    with pytest.raises(WeightsError, match=rf"authors/tiny: .*{says}"):
+    with pytest.raises(WeightsError, match=rf"authors/tiny: .*{message}"):
         pull()
 
 
-def test_without_a_connection_the_line_says_what_would_be_fetched(pull: Pull, home: Path) -> None:
+def test_without_a_connection_the_error_lists_what_to_download_by_hand(
+    pull: Pull, home: Path
+) -> None:
     with pytest.raises(
         WeightsError,
-        match=r"127\.0\.0\.1:9 cannot be reached \(.*\); would fetch: tiny\.pth of authors/tiny, "
-        r"300 kB; pieces\.model of authors/tiny; .*`av2tsam models convert FILE`",
+        match=r"127\.0\.0\.1:9 cannot be reached \(.*\); .*'av2tsam models convert FILE': "
+        r"tiny\.pth from authors/tiny \(300 kB\); pieces\.model from authors/tiny$",
     ):
         pull(endpoint="http://127.0.0.1:9")
-    assert not left_in(home)
+    assert not files_in(home)
+
+
+def test_pull_restores_the_settings_of_huggingface_hub(pull: Pull) -> None:
+    group, logger = "huggingface_hub.http_get", logging.getLogger("huggingface_hub")
+    level, disabled = logger.level, are_progress_bars_disabled(group)
+    pull()
+    assert (logger.level, are_progress_bars_disabled(group)) == (level, disabled)
 
 
 @pytest.mark.parametrize("token", [None, "hf_secret"])
-def test_a_token_is_sent_only_where_the_environment_has_one(
+def test_token_comes_only_from_the_environment(
     pull: Pull, hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str | None
 ) -> None:
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
     pull("beit3-tokenizer")
     expected = f"Bearer {token}" if token else None
-    assert [headers.get("authorization") for _, headers in hub.asked] == [expected, expected]
+    assert [headers.get("authorization") for _, headers in hub.requests] == [expected, expected]
 
 
-def test_a_disk_that_is_too_small_is_seen_before_the_download(
-    pull: Pull, hub: Hub, home: Path
-) -> None:
+def test_lack_of_disk_space_is_found_before_the_download(pull: Pull, hub: Hub, home: Path) -> None:
     hub.sizes["tiny.pth"] = 10**16
     with pytest.raises(WeightsError, match=r"20000000 GB are needed .* are free"):
         pull()
-    assert not hub.files_asked()
+    assert not hub.files_requested()
 
 
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """Within this, no file of this process can grow beyond some bytes, as on a full disk."""
+    """Let no file of this process grow beyond a size, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -294,36 +309,36 @@ def files_up_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_gets_full_during_the_download(pull: Pull, hub: Hub, home: Path) -> None:
+def test_disk_full_during_the_download(pull: Pull, hub: Hub, home: Path) -> None:
     with (
         files_up_to(5 * CHUNK),
         pytest.raises(WeightsError, match=r"cannot be written .*free some"),
     ):
         pull()
-    assert left_in(home) == {"tiny.pth.part"}
-    hub.asked.clear()
+    assert files_in(home) == {"tiny.pth.part"}
+    hub.requests.clear()
     assert len(pull()) == 2
     assert hub.ranges()[0] == f"bytes={5 * CHUNK}-"
 
 
-def test_a_disk_that_gets_full_during_the_conversion(
+def test_disk_full_during_the_conversion(
     pull: Pull, home: Path, published: bytes, tmp_path: Path
 ) -> None:
     (made, _) = pull()
     before = made.path.read_bytes()
     by_hand = tmp_path / "tiny.pth"
     by_hand.write_bytes(published)
-    source = installed.Source(str(by_hand), None)
+    origin = installed.Origin(str(by_hand), None)
     with files_up_to(1000), pytest.raises(WeightsError, match="cannot be written"):
-        installed.install(by_hand, source, wanted=NETWORK, overwrite=True)
+        installed.install(by_hand, origin, expected=NETWORK, overwrite=True)
     assert made.path.read_bytes() == before
     assert installed.verify("tiny") == "ok"
-    assert not [name for name in left_in(home) if name.endswith(".part")]
+    assert not [name for name in files_in(home) if name.endswith(".part")]
 
 
-def test_two_at_a_time_do_not_get_into_each_others_way(pull: Pull, hub: Hub, home: Path) -> None:
+def test_two_processes_do_not_download_at_the_same_time(pull: Pull, hub: Hub, home: Path) -> None:
     first = download.pull("tiny", models=REGISTRY, endpoint=hub.url)
     next(first)
-    with pytest.raises(WeightsError, match="another av2tsam is fetching"):
+    with pytest.raises(WeightsError, match="another av2tsam is downloading"):
         pull("beit3-tokenizer")
     assert len(list(first)) == 1

@@ -1,18 +1,18 @@
-"""What is said of the named models fits together."""
+"""The entries of the registry are consistent."""
 
 import hashlib
 
 import pytest
 
-from av2tsam_cli.hub.locate import TOKENIZER_FILES, part_name, place
-from av2tsam_cli.hub.registry import HEARING, MODELS, NamedModel, size_text
+from av2tsam_cli.hub.locate import TOKENIZER_FILES, installed_path, part_name
+from av2tsam_cli.hub.registry import AUDIO_MODELS, MODELS, NamedModel, format_bytes
 from av2tsam_cli.model.config import PRESETS
 
 ENTRIES = pytest.mark.parametrize("entry", MODELS.values(), ids=list(MODELS))
 
 
-@pytest.mark.parametrize("name", ["nano", *HEARING])
-def test_every_part_of_a_network_is_in_its_file_or_in_one_that_it_needs(name: str) -> None:
+@pytest.mark.parametrize("name", ["nano", *AUDIO_MODELS])
+def test_model_and_those_it_needs_contain_every_part(name: str) -> None:
     entry = MODELS[name]
     config = PRESETS[entry.preset or ""]
     rest = {"clip", "clap", "text_sam"} - set(entry.parts)
@@ -21,29 +21,29 @@ def test_every_part_of_a_network_is_in_its_file_or_in_one_that_it_needs(name: st
 
 
 @ENTRIES
-def test_what_a_model_needs_needs_nothing_more(entry: NamedModel) -> None:
+def test_needed_models_need_no_others(entry: NamedModel) -> None:
     assert all(not MODELS[name].needs for name in entry.needs)
 
 
 @ENTRIES
-def test_it_is_known_where_a_model_is_from_and_what_of_that_is_unsure(entry: NamedModel) -> None:
+def test_every_model_has_a_repository_and_lists_what_is_unverified(entry: NamedModel) -> None:
     assert (entry.repository is None) == (entry.name == "nano")
     if entry.repository and (entry.file is None or entry.size is None):
         assert entry.unverified
 
 
-def test_nanos_checksum_is_that_of_the_file_in_the_package() -> None:
-    # Where nano was made anew: put the new checksum into the registry.
-    digest = hashlib.sha256(place("nano").read_bytes()).hexdigest()
+def test_checksum_of_nano_is_that_of_the_bundled_file() -> None:
+    # After training a new nano, update the checksum in the registry.
+    digest = hashlib.sha256(installed_path("nano").read_bytes()).hexdigest()
     assert MODELS["nano"].sha256 == digest
 
 
-def test_the_installed_tokenizer_is_looked_for() -> None:
-    assert place("beit3-tokenizer").name in TOKENIZER_FILES
+def test_installed_tokenizer_is_found() -> None:
+    assert installed_path("beit3-tokenizer").name in TOKENIZER_FILES
 
 
-def test_the_best_comes_first() -> None:
-    assert HEARING == ("evf-sam2", "evf-sam")
+def test_best_model_comes_first() -> None:
+    assert AUDIO_MODELS == ("evf-sam2", "evf-sam")
 
 
 @pytest.mark.parametrize(
@@ -57,5 +57,5 @@ def test_the_best_comes_first() -> None:
         (10**16, "10000000 GB"),
     ],
 )
-def test_sizes_for_people(count: int, text: str) -> None:
-    assert size_text(count) == text
+def test_sizes_in_words(count: int, text: str) -> None:
+    assert format_bytes(count) == text
