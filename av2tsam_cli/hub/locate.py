@@ -140,6 +140,6 @@ def install_hint(name: str) -> str:
     if entry is None or entry.repository is None:
         return "train or convert it first"
     return (
-        f"run 'av2tsam models pull {name}'; without a network, download {entry.origin} from "
-        f"huggingface.co and run 'av2tsam models convert {entry.file or 'FILE'}'"
+        f"run 'av2tsam models pull {name}', or download {entry.origin} by hand and run "
+        f"'av2tsam models convert {entry.file or 'FILE'}'"
     )

@@ -51,9 +51,9 @@ class NamedModel:
 
     @property
     def origin(self) -> str:
-        """The published file in words: its name, repository and size."""
+        """The published file for a message: its name, repository and size."""
         size = "" if self.size is None else f" ({format_bytes(self.size)})"
-        return f"{self.file or 'the weights'} from {self.repository}{size}"
+        return f"{self.file or 'the weights'} from huggingface.co/{self.repository}{size}"
 
 
 def format_bytes(count: int) -> str:

@@ -170,7 +170,8 @@ def test_dry_run_shows_what_would_be_downloaded(
     assert main(["models", "pull", "evf-sam-text", "--dry-run"]) == 0
     network, tokenizer = capsys.readouterr().out.splitlines()
     assert network == (
-        "evf-sam-text: would download pytorch_model.bin from YxZhang/evf-sam-multitask (2.63 GB) "
+        "evf-sam-text: would download pytorch_model.bin from "
+        "huggingface.co/YxZhang/evf-sam-multitask (2.63 GB) "
         f"to {home / 'evf-sam-text.safetensors'}"
     )
     assert tokenizer.startswith("beit3-tokenizer: would download sentencepiece.bpe.model from ")
@@ -238,7 +239,7 @@ def test_without_a_network_one_line_says_what_to_do(
     done = run("pull", "clap-laion", **environment)
     assert done.returncode == 4
     (line,) = done.stderr.splitlines()
-    assert "630k-audioset-best.pt from lukewys/laion_clap (1.86 GB)" in line
+    assert "630k-audioset-best.pt from huggingface.co/lukewys/laion_clap (1.86 GB)" in line
     assert "'av2tsam models convert FILE'" in line
 
 

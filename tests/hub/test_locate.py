@@ -63,7 +63,7 @@ def test_error_for_a_missing_part_names_the_commands_that_install_it(
 ) -> None:
     with pytest.raises(
         WeightsError,
-        match=r"contains no clap, .*run 'av2tsam models pull clap-microsoft'; .*"
+        match=r"contains no clap, .*run 'av2tsam models pull clap-microsoft', .*"
         r"'av2tsam models convert CLAP_weights_2023\.pth'",
     ):
         locate.part_file(EVF_SAM2, "clap", tmp_path / "trained.safetensors")

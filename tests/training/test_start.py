@@ -64,7 +64,7 @@ def test_the_name_of_a_preset_means_its_text_prompted_sam(
     monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="evf-sam2-text"):
         starting_network(options("evf-sam2"))
-    with pytest.raises(WeightsError, match=r"^evf-sam2 "):
+    with pytest.raises(WeightsError, match=r"^evf-sam2: "):
         starting_network(options("evf-sam2", init="model"))
 
 
