@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import logging
 import sys
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Generator
 from functools import cache
+from typing import TypeVar
 
 import torch
 
@@ -15,6 +17,8 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.model.cpu import Capabilities, cpu_capabilities, has_fast_bf16
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +76,44 @@ def _has_fast_bf16(device: torch.device, capabilities: Capabilities) -> bool:
 
 
 @contextlib.contextmanager
-def own_threads(count: int) -> Generator[None, None, None]:
-    """Give PyTorch `count` CPU threads on the calling thread, so that stages share the cores."""
+def torch_threads(count: int) -> Generator[None, None, None]:
+    """Run the block with `count` CPU threads in PyTorch, on the calling thread only.
+
+    Other threads keep their number, and so do threads that start while the block runs. Enter it
+    around the work itself; a generator must not yield to its caller inside the block.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    _set_torch_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        _set_torch_threads(before)
+
+
+own_threads = torch_threads
+
+_set_threads_lock = threading.Lock()
+
+
+def _set_torch_threads(count: int) -> None:
+    """Set the number for the calling thread and leave the default for new threads unchanged.
+
+    `torch.set_num_threads` sets both, so a short-lived thread sets the default back.
+    """
+    if count == torch.get_num_threads():
+        return
+    with _set_threads_lock:
+        default = _run_in_new_thread(torch.get_num_threads)
+        torch.set_num_threads(count)
+        _run_in_new_thread(lambda: torch.set_num_threads(default))
+
+
+def _run_in_new_thread(function: Callable[[], T]) -> T:
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(function()))
+    thread.start()
+    thread.join()
+    return results[0]
 
 
 @cache

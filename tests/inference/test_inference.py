@@ -1,4 +1,5 @@
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
 from av2tsam_cli.inference.compiling import compile_network
-from av2tsam_cli.inference.device import choose_device, choose_precision, own_threads
+from av2tsam_cli.inference.device import choose_device, choose_precision, torch_threads
 from av2tsam_cli.inference.loading import TEXT_PARTS, LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import Segmenter
 from av2tsam_cli.values import AudioWindow
@@ -227,8 +228,21 @@ def test_a_compiled_network_gives_the_same_masks_for_any_count(tiny_model: objec
         torch.testing.assert_close(compiled, expected, atol=1e-3, rtol=1e-3)
 
 
-def test_threads_are_given_back() -> None:
+def test_the_number_of_threads_changes_on_this_thread_only_and_is_restored() -> None:
     before = torch.get_num_threads()
-    with own_threads(before + 1):
+    threads_in_new_thread: list[int] = []
+
+    def count_in_new_thread() -> None:
+        thread = threading.Thread(
+            target=lambda: threads_in_new_thread.append(torch.get_num_threads())
+        )
+        thread.start()
+        thread.join()
+
+    count_in_new_thread()
+    with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
+        count_in_new_thread()
     assert torch.get_num_threads() == before
+    count_in_new_thread()
+    assert len(set(threads_in_new_thread)) == 1
