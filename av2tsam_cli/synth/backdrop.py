@@ -1,4 +1,4 @@
-"""Drawing the background: value noise or a gradient, a pattern over it, and clutter."""
+"""Draw the background: value noise or a gradient, a pattern over it, and clutter."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ _FIRST_CELLS = 3
 def draw_backdrop(
     background: Background, width_px: int, height_px: int, width: float
 ) -> UInt8Array:
-    """Draws a backdrop (height_px, width_px, 3) uint8 for a view `width` units wide and 1 high."""
+    """Draw a backdrop (height_px, width_px, 3) uint8 for a view `width` units wide and 1 high."""
     rng = np.random.default_rng(background.seed)
     field = _field(rng, background.octaves, width_px, height_px, width)
     rgb = _paint(field, background)
@@ -29,7 +29,7 @@ def draw_backdrop(
 def _field(
     rng: np.random.Generator, octaves: int, width_px: int, height_px: int, width: float
 ) -> npt.NDArray[np.float32]:
-    """Returns smooth values (H, W) in [0, 1]: a gradient plus octaves of value noise."""
+    """Return smooth values (H, W) in [0, 1]: a gradient plus octaves of value noise."""
     corners = rng.random((2, 2), dtype=np.float32)
     field = cv2.resize(corners, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
     weight = np.float32(rng.uniform(0.5, 1.1))
@@ -44,7 +44,7 @@ def _field(
 
 
 def _paint(field: npt.NDArray[np.float32], background: Background) -> UInt8Array:
-    """Maps values in [0, 1] to the background's colours."""
+    """Map values in [0, 1] to the background's colours."""
     stops = np.linspace(0, 255, len(background.colours))
     table = np.stack(
         [
@@ -60,7 +60,7 @@ def _paint(field: npt.NDArray[np.float32], background: Background) -> UInt8Array
 def _lay_pattern(
     rgb: UInt8Array, rng: np.random.Generator, background: Background, width: float
 ) -> None:
-    """Blends stripes, checks, blotches or a grid over the backdrop, in place."""
+    """Blend stripes, checks, blotches or a grid over the backdrop, in place."""
     height_px, width_px = rgb.shape[:2]
     if background.pattern == "blotches":
         cells = int(rng.integers(4, 12))
@@ -78,7 +78,7 @@ def _lay_pattern(
 def _regular(
     rng: np.random.Generator, pattern: str, width_px: int, height_px: int, width: float
 ) -> npt.NDArray[np.bool_]:
-    """Returns where (H, W) a pattern of straight lines covers the backdrop."""
+    """Return where (H, W) a pattern of straight lines covers the backdrop."""
     angle, waves = rng.uniform(0, np.pi), rng.uniform(3, 14)
     x = np.linspace(0, width, width_px, dtype=np.float32)[None, :]
     y = np.linspace(0, 1, height_px, dtype=np.float32)[:, None]
@@ -93,7 +93,7 @@ def _regular(
 
 
 def _scatter(rgb: UInt8Array, rng: np.random.Generator, count: int, width: float) -> None:
-    """Draws small polygons, discs, rings and strokes that are no objects, in place."""
+    """Draw small polygons, discs, rings and strokes that are not objects, in place."""
     if not count:
         return
     height_px, width_px = rgb.shape[:2]
@@ -130,7 +130,7 @@ def _scatter(rgb: UInt8Array, rng: np.random.Generator, count: int, width: float
 
 
 def _ring(rng: np.random.Generator, corners: int) -> npt.NDArray[np.float64]:
-    """Returns corners (N, 2) of an irregular polygon about the origin, of radius about 1."""
+    """Return corners (N, 2) of an irregular polygon about the origin, of radius about 1."""
     angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
     return np.stack([np.cos(angles), np.sin(angles)], 1) * rng.uniform(0.6, 1.2, (corners, 1))
 

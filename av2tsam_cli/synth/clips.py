@@ -1,4 +1,4 @@
-"""Scenes as video files with sound, and the samples that come with exact masks."""
+"""Write scenes as video files with sound, and the samples with their exact masks."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -22,11 +22,11 @@ from av2tsam_cli.synth.values import Scene
 from av2tsam_cli.values import Float32Array, UInt8Array
 
 SMALL_H264 = {"preset": "ultrafast", "crf": "26", "threads": "1"}
-"""Quick; one thread, so that the bytes do not depend on the machine."""
+"""Fast. One thread, so that the bytes do not depend on the machine."""
 SAMPLE_H264 = {"preset": "slow", "crf": "25", "threads": "1"}
 SAMPLE_RATE_HZ = 48_000
 _AAC = {"aac_coder": "fast"}
-"""A third of the time of the encoder's usual search."""
+"""Takes a third of the time of the encoder's default."""
 _AAC_BITS_PER_S = 64_000
 _AAC_FRAME = 1024
 _QUICK_PNG = (
@@ -37,14 +37,14 @@ _QUICK_PNG = (
 
 
 def sounding_mask(scene: Scene, ids: UInt8Array, second: int) -> npt.NDArray[np.bool_]:
-    """Returns where (H, W) a frame of the window [second, second + 1) shows what sounds in it."""
+    """Return the mask (H, W) of the sounding objects in a frame of [second, second + 1)."""
     labels = np.zeros(256, bool)
     labels[[position + 1 for position in scene.sounding(second)]] = True
     return labels[ids]
 
 
 def encode_png(pixels: UInt8Array, *options: int) -> bytes:
-    """Packs RGB (H, W, 3) or one channel (H, W) as PNG, fast rather than small."""
+    """Encode RGB (H, W, 3) or one channel (H, W) as PNG, fast rather than small."""
     ordered = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     flags = options or _QUICK_PNG
     _, data = cv2.imencode(".png", np.ascontiguousarray(ordered), flags)
@@ -61,7 +61,7 @@ def write_clip(
     rate_hz: int,
     h264: dict[str, str],
 ) -> None:
-    """Encodes frames and mono sound as an MP4 (H.264, BT.709, and AAC).
+    """Encode frames and mono sound as an MP4 (H.264, BT.709, and AAC).
 
     Args:
         path: The file.
@@ -90,12 +90,12 @@ def write_clip(
 def write_sample(
     scene: Scene, path: Path, masks_dir: Path, size: tuple[int, int] = (640, 360), rate: int = 25
 ) -> None:
-    """Writes a scene as an MP4 with sound at 48 kHz, and the exact mask of every frame.
+    """Write a scene as an MP4 with sound at 48 kHz, and the exact mask of every frame.
 
     Args:
         scene: The scene.
         path: The MP4.
-        masks_dir: Folder of the masks, 000000.png and so on: 8-bit, 255 on what sounds.
+        masks_dir: Folder of the masks, 000000.png and so on: 8-bit, 255 on sounding objects.
         size: Width and height in pixels, both even.
         rate: Frames per second.
     """

@@ -1,6 +1,6 @@
-"""Data sets of scenes in AVSBench's layout: frames, masks, sound, raw videos and the CSV.
+"""Write data sets of scenes in AVSBench's layout: frames, masks, sound, raw videos and the CSV.
 
-The layout is that of AVSBench's S4 and MS3 subsets, read by its data loaders
+The layout is that of AVSBench's S4 and MS3 subsets, as its data loaders read it
 (OpenNLPLab/AVSBench, `avs_scripts/avs_s4/dataloader.py`, `avs_scripts/avs_ms3/dataloader.py` and
 `preprocess_scripts/`): frames of 224 x 224 pixels taken 15/16 of the way through each second.
 """
@@ -38,10 +38,10 @@ from av2tsam_cli.synth.values import Pool, Scene, Subset
 from av2tsam_cli.values import Float32Array
 
 GENERATOR_VERSION = 1
-"""Raised whenever the same seed makes other scenes."""
+"""Increased whenever the same seed generates different scenes."""
 FRAME_PX = 224
 FRAME_SHARE = 15 / 16
-"""How far through its second a frame is taken."""
+"""Position of a frame within its second."""
 RATE_HZ = 16_000
 VIDEO_HEIGHT_PX = 144
 VIDEO_RATE = 8
@@ -52,7 +52,7 @@ _SPLITS: tuple[Pool, ...] = ("train", "val", "test")
 Job = tuple[Pool, int]
 """A split and a position in it."""
 Progress = Callable[[int, int], None]
-"""Is told how many videos are done, and how many there are."""
+"""Called with the number of finished videos and the total."""
 
 
 class Entry(NamedTuple):
@@ -61,7 +61,7 @@ class Entry(NamedTuple):
     split: Pool
     name: str
     category: str
-    """What is heard; `noise` where nothing but noise is."""
+    """Category of the first sound source; `noise` if there is only noise."""
 
 
 def write_dataset(
@@ -75,17 +75,17 @@ def write_dataset(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Makes one subset; it appears in `out` when it is complete.
+    """Write one subset. It appears in `out` when it is complete.
 
     Args:
-        out: Folder for `Single-source` or `Multi-sources`; may hold the other one already.
+        out: Folder for `Single-source` or `Multi-sources`; may contain the other one already.
         subset: `s4` or `ms3`.
-        videos: How many videos in all.
-        seed: Same seed, same options, same data set, whatever the number of workers.
-        split_sizes: Videos in train, val and test; by default 70, 15 and 15 %.
-        overwrite: Replace this subset where it exists.
-        workers: Processes; by default one per core.
-        progress: Is called after each video.
+        videos: Total number of videos.
+        seed: The same seed and options give the same data set, for any number of workers.
+        split_sizes: Videos in train, val and test; None for 70, 15 and 15 %.
+        overwrite: Replace this subset if it exists.
+        workers: Number of processes; None for one per core.
+        progress: Called after each video.
 
     Raises:
         UsageError: `out` cannot be used, or the sizes do not add up.
@@ -149,11 +149,11 @@ def _write_videos(
 
 @contextmanager
 def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Entry]]]:
-    """Gives a `map` in order, over processes where there is more than one worker."""
+    """Yield an ordered `map`, over processes if there is more than one worker."""
     if workers == 1:
         yield map
         return
-    # Not forked: a fork of a process with threads (a progress bar's, PyTorch's) can hang.
+    # Not "fork": forking a process with threads (of a progress bar, of PyTorch) can hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,))
     try:
@@ -163,7 +163,7 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Entry]]]:
 
 
 def _write_video(root: Path, subset: Subset, seed: int, job: Job) -> Entry:
-    """Makes one scene and everything that AVSBench has of a video."""
+    """Generate one scene and write all files that AVSBench has for a video."""
     split, index = job
     scene = sample_scene(scene_rng(split, seed, index), subset=subset)
     category = scene.voices[0].category if scene.voices else "noise"
@@ -186,12 +186,12 @@ def _write_video(root: Path, subset: Subset, seed: int, job: Job) -> Entry:
 
 
 def _without_jpeg(scene: Scene) -> Scene:
-    """Returns the scene as a video encoder should get it, which does its own damage."""
+    """Return the scene without JPEG artefacts: the video encoder adds its own."""
     return replace(scene, camera=replace(scene.camera, jpeg_quality=None))
 
 
 class _Paths(NamedTuple):
-    """Where the parts of one video belong."""
+    """Paths of the files of one video."""
 
     frames: Path
     masks: Path
@@ -202,7 +202,7 @@ class _Paths(NamedTuple):
     def of(cls, data: Path, subset: Subset, entry: Entry) -> "_Paths":
         name = entry.name
         group = Path(entry.split) / entry.category if subset == "s4" else Path(entry.split)
-        loose = group if subset == "s4" else Path()  # MS3's frames and videos know no split
+        loose = group if subset == "s4" else Path()  # MS3 has no split here
         return cls(
             frames=data / "visual_frames" / loose / name,
             masks=data / "gt_masks" / group / name,
@@ -212,7 +212,7 @@ class _Paths(NamedTuple):
 
 
 def _write_stills(scene: Scene, subset: Subset, entry: Entry, paths: _Paths) -> None:
-    """Writes a frame per second, and its mask where AVSBench has one."""
+    """Write one frame per second, and its mask if AVSBench has one."""
     renderer = Renderer(scene, FRAME_PX, FRAME_PX)
     frame_name = entry.name if subset == "s4" else f"{entry.name}.mp4"
     for second in range(scene.duration_s):
@@ -234,7 +234,7 @@ def _write_wav(path: Path, sound: Float32Array) -> None:
 
 
 def _write_csv(path: Path, subset: Subset, entries: list[Entry]) -> None:
-    """Writes the columns in AVSBench's order, which its loaders read by position."""
+    """Write the columns in AVSBench's order, which its loaders read by position."""
     with path.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         if subset == "s4":

@@ -1,4 +1,4 @@
-"""Sampling how things look: colours with enough contrast, textures, backdrops, light."""
+"""Sample looks: colours with enough contrast, textures, backdrops, light."""
 
 import colorsys
 
@@ -18,12 +18,12 @@ _SEED_LIMIT = 2**31
 
 
 def sample_seed(rng: np.random.Generator) -> int:
-    """Draws the seed of something that is made later."""
+    """Draw a seed for something that is generated later."""
     return int(rng.integers(_SEED_LIMIT))
 
 
 def luminance(colour: Colour) -> float:
-    """Returns the perceived brightness in [0, 1] (Rec. 601 weights)."""
+    """Return the perceived brightness in [0, 1] (Rec. 601 weights)."""
     return (0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]) / 255
 
 
@@ -32,12 +32,12 @@ def sample_colour(
     saturation: tuple[float, float] = (0.0, 1.0),
     value: tuple[float, float] = (0.1, 1.0),
 ) -> Colour:
-    """Draws a colour of any hue within ranges of saturation and value."""
+    """Draw a colour of any hue within ranges of saturation and value."""
     return _rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
 
 
 def sample_appearance(rng: np.random.Generator) -> Appearance:
-    """Draws colours in which the inner structure stays visible, whatever the body's colour is."""
+    """Draw colours that keep the inner structure visible, whatever the body's colour."""
     hue, saturation, value = rng.random(), rng.uniform(0.1, 1.0), rng.uniform(0.35, 1.0)
     body = _rgb(hue, saturation, value)
     shift = rng.uniform(0.14, 0.3) * (-1 if value > 0.65 else 1)
@@ -47,7 +47,7 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
     pale = sample_colour(rng, (0.0, 0.22), (0.88, 1.0))
     if luminance(body) > 0.72:  # pale details would vanish on a pale body
         pale = sample_colour(rng, (0.3, 0.9), (0.4, 0.62))
-    if luminance(body) < 0.25:  # and dark ones on a dark body
+    if luminance(body) < 0.25:  # so would dark ones on a dark body
         dark = sample_colour(rng, (0.0, 0.5), (0.55, 0.75))
     ink = dark if rng.random() < 0.75 else sample_colour(rng, (0.0, 0.3), (0.85, 1.0))
     return Appearance(
@@ -68,7 +68,7 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
 
 
 def sample_background(rng: np.random.Generator) -> Background:
-    """Draws a backdrop: two to four colours, noise or a gradient, a pattern, clutter."""
+    """Draw a backdrop: two to four colours, noise or a gradient, a pattern, clutter."""
     spread = rng.uniform(0.05, 0.35)
     value, saturation, hue = rng.uniform(0.2, 0.9), rng.uniform(0.0, 0.75), rng.random()
     colours = tuple(
@@ -92,7 +92,7 @@ def sample_background(rng: np.random.Generator) -> Background:
 
 
 def sample_occluder(rng: np.random.Generator, width: float) -> Occluder:
-    """Draws a foreground bar or blob somewhere in a frame of this width (its height is 1)."""
+    """Draw a foreground bar or blob somewhere in a frame of this width (its height is 1)."""
     bar = rng.random() < 0.6
     upright = np.pi / 2 if rng.random() < 0.6 else 0.0
     return Occluder(
@@ -107,7 +107,7 @@ def sample_occluder(rng: np.random.Generator, width: float) -> Occluder:
 
 
 def sample_camera(rng: np.random.Generator) -> Camera:
-    """Draws drift, colour cast, flicker, tone curve, sensor noise and compression."""
+    """Draw drift, colour cast, flicker, tone curve, sensor noise and compression."""
     brightness = rng.uniform(0.78, 1.18)
     return Camera(
         drift=(rng.uniform(0, 0.045), rng.uniform(0, 0.035)),
@@ -122,7 +122,7 @@ def sample_camera(rng: np.random.Generator) -> Camera:
 
 
 def sample_noise(rng: np.random.Generator, level_dbfs: tuple[float, float]) -> BackgroundNoise:
-    """Draws background noise with a level in a range."""
+    """Draw background noise with a level in a range."""
     return BackgroundNoise(
         seed=sample_seed(rng),
         colour=("white", "pink", "brown", "hum")[int(rng.integers(4))],
@@ -131,7 +131,7 @@ def sample_noise(rng: np.random.Generator, level_dbfs: tuple[float, float]) -> B
 
 
 def _contrasting(rng: np.random.Generator, against: float, least: float) -> Colour:
-    """Draws a colour whose brightness differs by `least`; gives up on colour for black or white."""
+    """Draw a colour whose brightness differs by `least`; fall back to black or white."""
     for _ in range(12):
         colour = sample_colour(rng, (0.2, 1.0), (0.1, 1.0))
         if abs(luminance(colour) - against) >= least:

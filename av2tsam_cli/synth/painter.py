@@ -1,4 +1,4 @@
-"""A small canvas on which the objects are drawn: unit coordinates in, premultiplied RGBA out."""
+"""The canvas on which objects are drawn: unit coordinates in, premultiplied RGBA out."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -22,7 +22,7 @@ _CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 28, endpoint=False)) for f in (n
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> Points:
-    """Returns the outline (28, 2) of an ellipse, turned clockwise on the screen by `degrees`."""
+    """Return the outline (28, 2) of an ellipse, turned clockwise on the screen by `degrees`."""
     points = _CIRCLE * (rx, ry)
     if degrees:
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -31,13 +31,13 @@ def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> P
 
 
 def arc(x: float, y: float, rx: float, ry: float, degrees: tuple[float, float]) -> Points:
-    """Returns 16 points of an elliptic arc between two angles (clockwise, 0 is right)."""
+    """Return 16 points of an elliptic arc between two angles (clockwise, 0 is right)."""
     angles = np.radians(np.linspace(*degrees, 16))
     return np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], 1)
 
 
 def box(x: float, y: float, half_x: float, half_y: float, corner: float = 0.0) -> Points:
-    """Returns an upright rectangle about a centre, its corners rounded by a radius."""
+    """Return an upright rectangle about a centre, its corners rounded by a radius."""
     corners = np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])
     if not corner:
         return corners * (half_x, half_y) + (x, y)
@@ -47,7 +47,7 @@ def box(x: float, y: float, half_x: float, half_y: float, corner: float = 0.0) -
 
 
 def smooth(points: PointsLike, rounds: int = 2) -> Points:
-    """Rounds the corners of a closed outline by cutting them (Chaikin's scheme)."""
+    """Round the corners of a closed outline by cutting them (Chaikin's scheme)."""
     curve = np.asarray(points, dtype=np.float64)
     for _ in range(rounds):
         following = np.concatenate([curve[1:], curve[:1]])
@@ -57,7 +57,7 @@ def smooth(points: PointsLike, rounds: int = 2) -> Points:
 
 
 def mirrored(points: PointsLike) -> Points:
-    """Returns an outline (from top to bottom) closed by its mirror image about x = 0."""
+    """Return an outline (from top to bottom) closed by its mirror image about x = 0."""
     right = np.asarray(points, dtype=np.float64)
     return np.concatenate([right, right[::-1] * (-1.0, 1.0)])
 
@@ -83,7 +83,7 @@ class Painter:
         self._texture = _texture(size_px, appearance)
 
     def fill(self, points: PointsLike, role: Role, *, outline: bool = True) -> None:
-        """Fills a closed outline, with the body's texture where the role is the body."""
+        """Fill a closed outline, with the texture if the role is `body`."""
         pixels = self._pixels(points)
         if role == "body" and self._texture is not None:
             inside = np.zeros(self.canvas.shape[:2], np.uint8)
@@ -95,7 +95,7 @@ class Painter:
             self._stroke(pixels, "ink", self._outline_px, closed=True)
 
     def line(self, points: PointsLike, width: float, role: Role, *, outline: bool = False) -> None:
-        """Draws an open line of a width in unit coordinates, with an outline on both sides."""
+        """Draw an open line of a width in unit coordinates, with an outline on both sides."""
         pixels = self._pixels(points)
         width_px = max(1, round(width * self._unit_px))
         if outline:
@@ -118,7 +118,7 @@ def _opaque(colour: Colour) -> tuple[int, int, int, int]:
 
 
 def _texture(size_px: int, appearance: Appearance) -> UInt8Array | None:
-    """Returns the body's texture (S, S, 4) uint8; None where the body is plain."""
+    """Return the body's texture (S, S, 4) uint8; None if the body is plain."""
     if appearance.texture == "plain":
         return None
     c, s = (

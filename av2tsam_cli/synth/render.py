@@ -1,4 +1,4 @@
-"""From a scene to pixels: frames at any size and time, with the exact visible regions."""
+"""Render scenes: frames at any size and time, with the exact visible regions."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from av2tsam_cli.synth.values import Camera, Instance, Motion, Occluder, Scene
 from av2tsam_cli.values import UInt8Array
 
 _OPAQUE = 128
-"""A pixel belongs to an object from this coverage (of 255) on."""
+"""Smallest coverage, of 255, at which a pixel belongs to an object."""
 _NOISE_TILE_PX = 512
 _NOISE_TILE_STD = 24.0
 
@@ -23,15 +23,15 @@ _NOISE_TILE_STD = 24.0
 @dataclass(frozen=True)
 class _Sprite:
     pixels: UInt8Array
-    """Premultiplied RGBA, (h, w, 4), with nothing but the object in it."""
+    """Premultiplied RGBA of the object alone, (h, w, 4)."""
     to_scene: npt.NDArray[np.float64]
-    """(2, 3): its pixels to scene units about the object's centre, without its motion."""
+    """(2, 3), maps its pixels to scene units about the object's centre, without its motion."""
     corners: npt.NDArray[np.float64]
     """(4, 3): its corners in pixels, homogeneous."""
 
 
 class Renderer:
-    """Draws the frames of one scene at one size; backdrop and objects are drawn once."""
+    """Renders the frames of one scene at one size; backdrop and objects are drawn once."""
 
     def __init__(self, scene: Scene, width_px: int, height_px: int) -> None:
         self._scene = scene
@@ -45,7 +45,7 @@ class Renderer:
         self._tone = _tone_curves(scene.camera)
 
     def frame(self, time_s: float) -> tuple[UInt8Array, UInt8Array]:
-        """Returns RGB (H, W, 3) and visible regions (H, W), both uint8, at a time in seconds.
+        """Return RGB (H, W, 3) and visible regions (H, W), both uint8, at a time in seconds.
 
         Regions hold 0 for the background and position + 1 where that instance is visible.
         """
@@ -54,13 +54,13 @@ class Renderer:
         rgb = self._crop_backdrop(offset)
         ids = np.zeros(rgb.shape[:2], np.uint8)
         for position in range(len(scene.instances)):
-            self._place(rgb, ids, position, time_s, offset)
+            self._draw_instance(rgb, ids, position, time_s, offset)
         for occluder in scene.occluders:
             self._occlude(rgb, ids, occluder, offset)
         return self._expose(rgb, time_s), ids
 
     def _crop_backdrop(self, offset: npt.NDArray[np.float64]) -> UInt8Array:
-        """Cuts the frame's part out of the backdrop, interpolating between whole pixels."""
+        """Cut the frame's part out of the backdrop, interpolating between whole pixels."""
         (width, height), corner = self._size, self._margin - offset * self._scale
         x, y = (int(c) for c in corner)
         part_x, part_y = corner - (x, y)
@@ -69,7 +69,7 @@ class Renderer:
         left, right = rows[:, x : x + width], rows[:, x + 1 : x + width + 1]
         return np.asarray(cv2.addWeighted(left, 1 - part_x, right, part_x, 0))
 
-    def _place(
+    def _draw_instance(
         self,
         rgb: UInt8Array,
         ids: UInt8Array,
@@ -77,7 +77,7 @@ class Renderer:
         time_s: float,
         offset: npt.NDArray[np.float64],
     ) -> None:
-        """Warps one object onto its bounding box in the frame."""
+        """Warp one object onto its bounding box in the frame."""
         sprite = self._sprites[position]
         centre, angle, scale = pose(self._scene.instances[position].motion, time_s)
         c, s = math.cos(angle) * scale, math.sin(angle) * scale
@@ -106,7 +106,7 @@ class Renderer:
         cv2.polylines(ids, [pixels], True, 0, edge_px, cv2.LINE_8, 4)
 
     def _expose(self, rgb: UInt8Array, time_s: float) -> UInt8Array:
-        """Applies tone, flicker, sensor noise and compression."""
+        """Apply tone, flicker, sensor noise and compression."""
         camera = self._scene.camera
         rgb = cv2.LUT(rgb, self._tone)
         gain = 1 + camera.flicker * np.sin(2 * np.pi * 0.7 * time_s + camera.phase)
@@ -120,12 +120,12 @@ class Renderer:
 
 
 def render(scene: Scene, time_s: float, width: int, height: int) -> tuple[UInt8Array, UInt8Array]:
-    """Draws one frame of a scene; see `Renderer.frame`. For many frames keep a `Renderer`."""
+    """Draw one frame of a scene; see `Renderer.frame`. For many frames keep a `Renderer`."""
     return Renderer(scene, width, height).frame(time_s)
 
 
 def pose(motion: Motion, time_s: float) -> tuple[npt.NDArray[np.float64], float, float]:
-    """Returns centre (2,), angle in radians and scale of an object at a time in seconds."""
+    """Return centre (2,), angle in radians and scale of an object at a time in seconds."""
     wave = 2 * math.pi * motion.rate_hz * time_s + motion.phase
     s, c = math.sin(wave), math.cos(wave)
     x = motion.centre[0] + motion.drift[0] * time_s + motion.sway[0] * s
@@ -134,13 +134,13 @@ def pose(motion: Motion, time_s: float) -> tuple[npt.NDArray[np.float64], float,
 
 
 def camera_offset(camera: Camera, time_s: float) -> npt.NDArray[np.float64]:
-    """Returns by how much (x, y) the whole picture is moved at a time in seconds."""
+    """Return the offset (x, y) of the whole picture at a time in seconds."""
     wave = 2 * np.pi * camera.rate_hz * time_s + camera.phase
     return np.array([camera.drift[0] * np.sin(wave), camera.drift[1] * np.cos(0.8 * wave)])
 
 
 def occluder_outline(occluder: Occluder, width: float) -> npt.NDArray[np.float64]:
-    """Returns the closed outline (N, 2) of a foreground shape in scene units."""
+    """Return the closed outline (N, 2) of a foreground shape in scene units."""
     centre = np.array(occluder.centre)
     if occluder.kind == "bar":
         along = np.array([np.cos(occluder.angle), np.sin(occluder.angle)])
@@ -161,7 +161,7 @@ def occluder_outline(occluder: Occluder, width: float) -> npt.NDArray[np.float64
 
 
 def _draw_sprite(instance: Instance, unit_px: float) -> _Sprite:
-    """Draws an object a little larger than it is shown at most, so that it stays sharp."""
+    """Draw an object a little larger than its largest size in the frame, to keep it sharp."""
     x, y, half = bounds(instance.category)
     grow = instance.size / 2 / half  # scene units per drawing unit
     size_px = int(np.clip(np.ceil(2 * CANVAS_REACH * grow * unit_px * 1.1), 16, 1024))
@@ -181,14 +181,14 @@ def _draw_sprite(instance: Instance, unit_px: float) -> _Sprite:
 
 
 def _blend(below: UInt8Array, above: UInt8Array) -> None:
-    """Lays premultiplied RGBA over RGB, in place."""
+    """Composite premultiplied RGBA over RGB, in place."""
     through = cv2.cvtColor(255 - above[..., 3], cv2.COLOR_GRAY2RGB)
     kept = cv2.multiply(below, through, scale=1 / 255)
     cv2.add(kept, cv2.cvtColor(above, cv2.COLOR_RGBA2RGB), dst=below)
 
 
 def _tone_curves(camera: Camera) -> UInt8Array:
-    """Returns one table (1, 256, 3) for tone curve and colour cast."""
+    """Return one table (1, 256, 3) for tone curve and colour cast."""
     curve = 255 * (np.arange(256) / 255) ** camera.gamma
     table = np.clip(curve[None, :, None] * np.array(camera.gain), 0, 255)
     return np.asarray(np.rint(table), dtype=np.uint8)
@@ -196,20 +196,20 @@ def _tone_curves(camera: Camera) -> UInt8Array:
 
 @cache
 def _noise_bank(height_px: int, width_px: int) -> UInt8Array:
-    """Returns fixed noise, repeated so far that a frame can be cut out anywhere in one period."""
+    """Return fixed noise, tiled so that a frame can be cut out at any offset within one tile."""
     noise = np.random.default_rng(0).normal(128, _NOISE_TILE_STD, (_NOISE_TILE_PX,) * 2 + (3,))
     tile = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
     return np.pad(tile, ((0, height_px), (0, width_px), (0, 0)), mode="wrap")
 
 
 def _noise_tile(height_px: int, width_px: int, seed: int) -> UInt8Array:
-    """Cuts a piece of fixed noise at a place that depends on the seed."""
+    """Cut a piece out of the fixed noise, at an offset that depends on the seed."""
     bank = _noise_bank(height_px, width_px)
     y, x = (seed * 7919) % _NOISE_TILE_PX, (seed * 104729) % _NOISE_TILE_PX
     return bank[y : y + height_px, x : x + width_px]
 
 
 def _compress(rgb: UInt8Array, quality: int) -> UInt8Array:
-    """Passes a frame through JPEG (as if RGB were BGR: its damage is alike)."""
+    """Pass a frame through JPEG. RGB is taken for BGR, which hardly changes the artefacts."""
     _, data = cv2.imencode(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))

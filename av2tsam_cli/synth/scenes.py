@@ -1,4 +1,4 @@
-"""Sampling scenes: which objects, where they are, how they move, when they sound."""
+"""Sample scenes: which objects, where they are, how they move, when they sound."""
 
 import math
 from typing import NamedTuple
@@ -49,37 +49,37 @@ _LARGEST = (0.5, 0.5, 0.48, 0.45, 0.42)
 _MOVES = (0.5, 0.4, 0.25, 0.4, 0.3)
 """Shares of objects that drift, sway, bounce, rock and pulse."""
 _LEAST_VISIBLE = 0.7
-"""Share of an object's disc that nothing may cover while a place is sought."""
+"""Smallest uncovered share of an object's disc for a position to be accepted."""
 
 
 def scene_rng(pool: Pool, seed: int, index: int) -> np.random.Generator:
-    """Returns the generator of one scene of a pool.
+    """Return the random generator of one scene of a pool.
 
-    The pools' entropies start with different words, so that no scene of one pool is ever a scene
-    of another, whatever the seeds: what is held out stays held out.
+    The entropy starts with the pool's number, so that pools never share a scene, whatever the
+    seeds: held-out scenes stay held out.
     """
     return np.random.default_rng(np.random.SeedSequence((_POOLS[pool], seed, index)))
 
 
 class _Cast(NamedTuple):
-    """Who is in the scene: names of objects in view and their voices."""
+    """The objects in view, by name, and the sources that sound."""
 
     names: tuple[str, ...]
     voices: dict[str, Voice]
-    heard: Voice | None
+    off_screen: Voice | None
     noise_only: bool
 
 
 def sample_scene(rng: np.random.Generator, *, subset: Subset) -> Scene:
-    """Draws a scene of five seconds.
+    """Draw a scene of five seconds.
 
     Args:
         rng: Source of every choice; the same state gives the same scene.
-        subset: `s4` has one source that sounds all the time, `ms3` two or three that come and go.
+        subset: `s4` has one source that always sounds, `ms3` two or three that come and go.
 
     Returns:
-        The scene. In about one of ten nothing in view sounds: the source is elsewhere, or there is
-        only noise.
+        The scene. In about one scene of ten no object in view sounds: the source is off screen, or
+        there is only noise.
     """
     cast = _sample_cast(rng, subset)
     aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
@@ -99,13 +99,13 @@ def sample_scene(rng: np.random.Generator, *, subset: Subset) -> Scene:
         instances=instances,
         occluders=occluders,
         camera=sample_camera(rng),
-        heard=cast.heard,
+        off_screen=cast.off_screen,
         noise=noise,
     )
 
 
 def _sample_cast(rng: np.random.Generator, subset: Subset) -> _Cast:
-    """Decides who is in view and who sounds when."""
+    """Decide which objects are in view, and which sources sound when."""
     order = [NAMES[k] for k in rng.permutation(len(NAMES))]
     silent = int(rng.integers(1, 4)) if rng.random() < DISTRACTOR_SHARE else 0
     if rng.random() < NEGATIVE_SHARE:
@@ -120,14 +120,14 @@ def _sample_cast(rng: np.random.Generator, subset: Subset) -> _Cast:
     level = rng.uniform(*LEVEL_DBFS)
     turns = zip(order[:sources], seconds, strict=True)
     voices = {name: sample_voice(rng, name, on, level) for name, on in turns}
-    heard = None
-    if subset == "ms3" and rng.random() < 0.08:  # one more that is heard and not seen
-        heard = sample_voice(rng, order[-1], sample_seconds(rng, subset, 1)[0], level)
-    return _Cast(names, voices, heard, noise_only=False)
+    off_screen = None
+    if subset == "ms3" and rng.random() < 0.08:  # one more, off screen
+        off_screen = sample_voice(rng, order[-1], sample_seconds(rng, subset, 1)[0], level)
+    return _Cast(names, voices, off_screen, noise_only=False)
 
 
 def sample_seconds(rng: np.random.Generator, subset: Subset, sources: int) -> list[Seconds]:
-    """Draws when each source sounds: always (S4), or turns and overlapping stretches (MS3)."""
+    """Draw when each source sounds: always (S4), or in turns or overlapping (MS3)."""
     seconds = np.ones((sources, SCENE_SECONDS), bool)
     if subset == "ms3":
         kind = rng.random()
@@ -135,7 +135,7 @@ def sample_seconds(rng: np.random.Generator, subset: Subset, sources: int) -> li
             cuts = np.sort(rng.choice(np.arange(1, SCENE_SECONDS), sources - 1, replace=False))
             turn = np.searchsorted(cuts, np.arange(SCENE_SECONDS), side="right")
             seconds = turn[None, :] == rng.permutation(sources)[:, None]
-        else:  # stretches that start and stop where they like
+        else:  # each source starts and stops at any second
             lengths = rng.integers(1, SCENE_SECONDS + 1, sources)
             starts = [int(rng.integers(0, SCENE_SECONDS + 1 - length)) for length in lengths]
             at = np.arange(SCENE_SECONDS) - np.array(starts)[:, None]
@@ -146,7 +146,7 @@ def sample_seconds(rng: np.random.Generator, subset: Subset, sources: int) -> li
 def sample_voice(
     rng: np.random.Generator, category: str, seconds: Seconds, level_dbfs: float | None = None
 ) -> Voice:
-    """Draws one source's sound; a given level is varied by some decibels."""
+    """Draw the sound of one source; a given level is varied by a few decibels."""
     low, high = LEVEL_DBFS
     level = rng.uniform(low, high) if level_dbfs is None else level_dbfs + rng.uniform(-4, 4)
     return Voice(category, sample_seed(rng), float(np.clip(level, low - 2, high + 2)), seconds)
@@ -158,7 +158,7 @@ def _sample_occluders(rng: np.random.Generator, width: float) -> tuple[Occluder,
 
 
 class _Spot(NamedTuple):
-    """A place that is taken: by whom, how large, and where at five times (5, 2)."""
+    """A position that is taken: the object, its size, and its path at five times, (5, 2)."""
 
     name: str
     size: float
@@ -169,9 +169,9 @@ class _Spot(NamedTuple):
 def _arrange(
     rng: np.random.Generator, cast: _Cast, width: float, occluders: tuple[Occluder, ...]
 ) -> tuple[Instance, ...]:
-    """Places the objects one after another, each where enough of all stays visible.
+    """Place the objects one after another so that enough of each stays visible.
 
-    Sources come first, so that they find a place; how far in front each one is, is drawn as well.
+    Sources are placed first, while there is room. Their depth is random.
     """
     spots: list[_Spot] = []
     for name in cast.names:
@@ -196,7 +196,7 @@ def _find_spot(
     width: float,
     occluders: tuple[Occluder, ...],
 ) -> list[_Spot] | None:
-    """Returns the spots from back to front with one more; None where no place was found."""
+    """Return the spots from back to front with one more; None if no position was found."""
     largest = _LARGEST[min(crowd, len(_LARGEST)) - 1]
     for attempt in range(40):
         roomy = max(0.22, largest * (1 - 0.012 * attempt))
@@ -213,7 +213,7 @@ def _find_spot(
 def sample_instance(
     rng: np.random.Generator, category: str, size: float, motion: Motion, voice: Voice | None
 ) -> Instance:
-    """Draws how one object of a category looks."""
+    """Draw how one object of a category looks."""
     return Instance(
         category=category,
         appearance=sample_appearance(rng),
@@ -227,7 +227,7 @@ def sample_instance(
 
 
 def sample_motion(rng: np.random.Generator, size: float, width: float) -> Motion:
-    """Draws a path on which an object of this size stays mostly inside the frame."""
+    """Draw a path on which an object of this size stays mostly inside the frame."""
     u = rng.random(14).tolist()
     drifts, sways, bounces, rocks, pulses = (u[k] < share for k, share in enumerate(_MOVES))
     drift = [0.08 * (v - 0.5) * drifts for v in u[5:7]]
@@ -258,7 +258,7 @@ def _path(motion: Motion) -> npt.NDArray[np.float64]:
 
 
 def least_visible(spots: list[_Spot], occluders: tuple[Occluder, ...]) -> float:
-    """Returns the smallest share of any object's disc that stays uncovered at five times."""
+    """Return the smallest share of any object's disc that stays uncovered at five times."""
     radii = 0.42 * np.array([spot.size for spot in spots])
     centres = np.stack([spot.path for spot in spots])  # (N, T, 2)
     points = centres[:, :, None, :] + radii[:, None, None, None] * _DISC  # (N, T, P, 2)
@@ -280,7 +280,7 @@ def _covered_by(occluder: Occluder, points: npt.NDArray[np.float64]) -> npt.NDAr
 
 
 def _disc_points() -> npt.NDArray[np.float64]:
-    """Returns points (P, 2) spread evenly over the unit disc (a sunflower's spiral)."""
+    """Return points (P, 2) spread evenly over the unit disc (a sunflower's spiral)."""
     k = np.arange(40) + 0.5
     radius, angle = np.sqrt(k / 40), k * np.pi * (3 - np.sqrt(5))
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)

@@ -1,7 +1,7 @@
-"""The look of each category: silhouettes and inner structure that differ at 30 pixels.
+"""The look of each category: silhouettes and inner structure that can be told apart at 30 pixels.
 
 Every function draws within about [-1, 1] in both unit coordinates, y down, upright and facing
-right; `build` changes proportions without changing what the thing is.
+right; `build` changes the proportions, but the object stays recognisable.
 """
 
 from collections.abc import Callable
@@ -278,7 +278,7 @@ DRAWINGS: dict[str, Callable[[Painter, Build], None]] = {
 
 
 def draw(category: str, appearance: Appearance, size_px: int) -> np.ndarray:
-    """Draws one object on a canvas of its own, (S, S, 4) uint8, premultiplied RGBA."""
+    """Draw one object on its own canvas, (S, S, 4) uint8, premultiplied RGBA."""
     painter = Painter(size_px, appearance)
     DRAWINGS[category](painter, appearance.build)
     return painter.canvas
@@ -286,7 +286,7 @@ def draw(category: str, appearance: Appearance, size_px: int) -> np.ndarray:
 
 @cache
 def bounds(category: str) -> tuple[float, float, float]:
-    """Returns centre (x, y) and half the largest extent of a category's plain drawing, in units."""
+    """Return centre (x, y) and half the largest extent of a category's plain drawing, in units."""
     grey = (128, 128, 128)
     plain = Appearance(grey, grey, grey, grey, grey, grey, 0.05, "plain", 0.0, 1.0, (0, 0, 0, 0))
     size_px = 256

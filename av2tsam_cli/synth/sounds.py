@@ -1,7 +1,7 @@
-"""The sound of each category, and a scene's sound track.
+"""The sound of each category, and the sound track of a scene.
 
-Everything is synthesised below 7.5 kHz, with filters given in hertz, so that a sound is the same
-thing at 16 kHz and at 48 kHz. A sound that is on has at least one event in every second.
+Everything is synthesised below 7.5 kHz, with filters specified in hertz, so that a sound is the
+same at 16 kHz and at 48 kHz. A source that sounds has at least one event in every second.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from av2tsam_cli.synth.values import BackgroundNoise, Scene, Voice
 from av2tsam_cli.values import Float32Array
 
 TOP_HZ = 7500.0
-"""No partial and no noise lies above this."""
+"""Highest frequency of partials and noise."""
 LEVEL_DBFS = (-30.0, -8.0)
 """Range of root-mean-square levels."""
 _PEAK = 0.97
@@ -32,11 +32,11 @@ def synthesise(
     rate_hz: int,
     level_dbfs: float | None = None,
 ) -> Float32Array:
-    """Makes the sound of one instance of a category.
+    """Make the sound of one instance of a category.
 
     Args:
         category: Name of the category.
-        rng: Source of pitch, rhythm and timbre (and of the level where none is given).
+        rng: Source of pitch, rhythm and timbre (and of the level if none is given).
         seconds: Length.
         rate_hz: Samples per second.
         level_dbfs: Root-mean-square level; sounds with high peaks end up below it.
@@ -50,7 +50,7 @@ def synthesise(
 
 
 def background_noise(noise: BackgroundNoise, seconds: float, rate_hz: int) -> Float32Array:
-    """Makes noise that belongs to no object: white, pink, brown or mains hum."""
+    """Make background noise: white, pink, brown or mains hum."""
     rng = np.random.default_rng(noise.seed)
     count = round(seconds * rate_hz)
     if noise.colour == "hum":
@@ -65,11 +65,11 @@ def background_noise(noise: BackgroundNoise, seconds: float, rate_hz: int) -> Fl
 
 
 def soundtrack(scene: Scene, rate_hz: int) -> Float32Array:
-    """Mixes a scene's sources and its noise.
+    """Mix a scene's sources and its noise.
 
     Returns:
-        Mono samples, float32, (duration_s * rate_hz,). Each source is on in its whole seconds only,
-        with fades of a few milliseconds inside them.
+        Mono samples, float32, (duration_s * rate_hz,). Each source sounds only in its own whole
+        seconds, with fades of a few milliseconds inside them.
     """
     mix = np.zeros(scene.duration_s * rate_hz, np.float32)
     for voice in scene.voices:
@@ -81,14 +81,14 @@ def soundtrack(scene: Scene, rate_hz: int) -> Float32Array:
 
 
 def voice_track(voice: Voice, rate_hz: int) -> Float32Array:
-    """Returns one source over the whole scene, float32, silent in the seconds where it is off."""
+    """Return one source over the whole scene, float32, silent in the seconds in which it is off."""
     rng = np.random.default_rng(voice.seed)
     sound = synthesise(voice.category, rng, len(voice.seconds), rate_hz, voice.level_dbfs)
     return sound * _gate(voice.seconds, rate_hz)
 
 
 def _gate(seconds: Sequence[bool], rate_hz: int) -> Samples:
-    """Returns 1 in the seconds that are on and 0 elsewhere, with short ramps inside the former."""
+    """Return 1 in the seconds that are on and 0 elsewhere, with short ramps at the edges."""
     gate = np.repeat(np.array(seconds, np.float32), rate_hz)
     ramp = np.linspace(0, 1, max(2, round(_FADE_S * rate_hz)), dtype=np.float32)
     edges = np.diff(np.concatenate([[0.0], np.array(seconds, np.float64), [0.0]]))
@@ -100,7 +100,7 @@ def _gate(seconds: Sequence[bool], rate_hz: int) -> Samples:
 
 
 def _levelled(sound: Samples, level_dbfs: float) -> Float32Array:
-    """Scales to a level, or as near to it as the peaks allow."""
+    """Scale to a level, or as close to it as the peaks allow."""
     rms = float(np.sqrt(np.mean(np.square(sound)))) + 1e-9
     peak = float(np.abs(sound).max(initial=0.0)) + 1e-9
     return (sound * np.float32(min(10 ** (level_dbfs / 20) / rms, _PEAK / peak))).astype(np.float32)
@@ -114,12 +114,12 @@ def _time(count: int, rate_hz: int) -> Samples:
 
 
 def _phase(hz: npt.NDArray[np.floating], rate_hz: int) -> npt.NDArray[np.float64]:
-    """Returns the running phase of a varying pitch, in cycles."""
+    """Return the running phase of a varying pitch, in cycles."""
     return np.cumsum(hz, dtype=np.float64) / rate_hz
 
 
 def _tone(phase: npt.NDArray[np.float64], weights: Sequence[float] | Samples) -> Samples:
-    """Reads one period with the given harmonics at a running phase in cycles."""
+    """Read a wavetable with the given harmonics at a running phase in cycles."""
     spectrum = np.zeros(_TABLE // 2 + 1, np.complex64)
     used = np.asarray(weights, np.float32)[: _TABLE // 2]
     spectrum[1 : len(used) + 1] = used * np.exp(2.4j * np.arange(len(used)) ** 1.5)
@@ -128,13 +128,13 @@ def _tone(phase: npt.NDArray[np.float64], weights: Sequence[float] | Samples) ->
 
 
 def _harmonics(hz: float, tilt: float, top_hz: float = TOP_HZ) -> Samples:
-    """Returns weights k ** -tilt of all harmonics of a pitch up to a frequency."""
+    """Return weights k ** -tilt of all harmonics of a pitch up to a frequency."""
     k = np.arange(1, max(2, int(top_hz / hz) + 1), dtype=np.float32)
     return k ** np.float32(-tilt)
 
 
 def _shaped(hz: float, formants: Formants, tilt: float = 0.5) -> Samples:
-    """Returns weights of the harmonics of a pitch under resonances."""
+    """Return the weights of a pitch's harmonics after the resonances."""
     weights = _harmonics(hz, tilt)
     return weights * _resonance(hz * np.arange(1, len(weights) + 1, dtype=np.float32), formants)
 
@@ -156,7 +156,7 @@ def _noise(
     slope: float = 0.0,
     formants: Formants = (),
 ) -> Samples:
-    """Returns noise between two frequencies with unit level, amplitude ~ frequency ** slope."""
+    """Return noise between two frequencies with unit level, amplitude ~ frequency ** slope."""
     length = 1 << (count - 1).bit_length() if count > 1 else 2
     hz = np.fft.rfftfreq(length, 1 / rate_hz).astype(np.float32)
     low, high = np.searchsorted(hz, (low_hz, min(high_hz, TOP_HZ, rate_hz / 2)))
@@ -171,7 +171,7 @@ def _noise(
 
 
 def _slow(rng: np.random.Generator, count: int, rate_hz: int, change_hz: float) -> Samples:
-    """Returns a wandering curve in [-1, 1] that turns about `change_hz` times a second."""
+    """Return a random curve in [-1, 1] that changes direction about `change_hz` times a second."""
     knots = rng.uniform(-1, 1, max(4, int(count / rate_hz * change_hz) + 4))
     at = np.linspace(0, len(knots) - 1, count)
     return np.interp(at, np.arange(len(knots)), knots).astype(np.float32)
@@ -180,7 +180,7 @@ def _slow(rng: np.random.Generator, count: int, rate_hz: int, change_hz: float) 
 def _onsets(
     rng: np.random.Generator, count: int, rate_hz: int, period_s: float, jitter: float = 0.08
 ) -> list[int]:
-    """Returns sample positions of events about a period apart; the first may lie before 0."""
+    """Return sample positions of events about a period apart; the first may lie before 0."""
     first = rng.uniform(-0.5, 0.5) * period_s
     number = int(count / rate_hz / period_s) + 2
     times = first + period_s * (np.arange(number) + jitter * rng.uniform(-1, 1, number))
@@ -188,26 +188,26 @@ def _onsets(
 
 
 def _place(mix: Samples, event: Samples, at: int, gain: float = 1.0) -> None:
-    """Adds an event to a mix at a position; what sticks out on either side is cut."""
+    """Add an event to a mix at a position, clipped to the mix."""
     start, stop = max(at, 0), min(at + len(event), len(mix))
     if stop > start:
         mix[start:stop] += np.float32(gain) * event[start - at : stop - at]
 
 
 def _swell(count: int, rate_hz: int, attack_s: float, release_s: float) -> Samples:
-    """Returns an envelope that rises, holds and falls."""
+    """Return an envelope that rises, holds and falls."""
     t = _time(count, rate_hz)
     end = count / rate_hz
     return np.asarray(np.clip(np.minimum(t / attack_s, (end - t) / release_s), 0, 1), np.float32)
 
 
 def _arch(u: Samples) -> Samples:
-    """Returns half a sine over [0, 1], never below zero (rounding would make roots fail)."""
+    """Return half a sine over [0, 1], clipped at zero, because rounding would make roots fail."""
     return np.asarray(np.clip(np.sin(np.pi * u), 0, 1), np.float32)
 
 
 def _decay(count: int, rate_hz: int, decay_s: float, attack_s: float = 0.002) -> Samples:
-    """Returns an envelope with a short attack that falls to 1/e in `decay_s`."""
+    """Return an envelope with a short attack that falls to 1/e in `decay_s`."""
     t = _time(count, rate_hz)
     return np.asarray(np.exp(-t / decay_s) * np.minimum(t / attack_s, 1), np.float32)
 
@@ -222,7 +222,7 @@ def _repeat(
     jitter: float = 0.08,
     order: Sequence[int] = (),
 ) -> Samples:
-    """Returns events in a rhythm, in a given order or drawn."""
+    """Return events in a rhythm, in a given or random order."""
     mix = np.zeros(count, np.float32)
     for k, at in enumerate(_onsets(rng, count, rate_hz, period_s, jitter)):
         which = order[k % len(order)] if order else int(rng.integers(len(events)))
@@ -266,7 +266,7 @@ def _bird(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
 
 
 def _bell(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
-    """Strikes with inharmonic partials that die away at rates of their own."""
+    """Strikes with inharmonic partials, each with its own decay."""
     pitch, period_s = rng.uniform(420, 1100), rng.uniform(0.4, 0.8)
     ratios = np.array([0.5, 1.0, 1.19, 1.5, 2.0, 2.74, 3.0, 3.76, 4.07, 5.4])
     weights = np.array([0.5, 0.8, 0.7, 0.35, 1.0, 0.55, 0.3, 0.4, 0.25, 0.25])
@@ -285,7 +285,7 @@ def _bell(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
 
 
 def _drum(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
-    """Thumps: a low tone that falls as it dies, behind a short slap of noise."""
+    """Thumps: a low tone that falls while it decays, after a short slap of noise."""
     pitch, period_s = rng.uniform(65, 150), rng.uniform(0.22, 0.5)
     thumps = []
     for accent in (1.0, rng.uniform(0.5, 0.9)):
@@ -387,7 +387,7 @@ def _singer(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
 
 
 def _clock(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
-    """Tick and tock: two dry clicks of high resonances, in turn and very even."""
+    """Tick and tock: two dry clicks of high resonances, alternating and very even."""
     period_s, pitch = rng.uniform(0.16, 0.34), rng.uniform(2200, 4200)
     clicks = []
     for ratio in (1.0, rng.uniform(0.7, 0.85)):
@@ -416,7 +416,7 @@ def _kettle(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
 
 
 def _phone(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
-    """Ring bursts: two tones that take turns twenty times a second, with pauses."""
+    """Ring bursts: two tones that alternate about twenty times a second, with pauses."""
     low = rng.uniform(800, 1250)
     high, trill_hz = low * rng.uniform(1.2, 1.35), rng.uniform(15, 24)
     ring_s, pause_s = rng.uniform(0.28, 0.45), rng.uniform(0.1, 0.22)
@@ -476,7 +476,7 @@ def _bee(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
 
 
 def _helicopter(rng: np.random.Generator, count: int, rate_hz: int) -> Samples:
-    """Rotor blades: broad noise that is chopped ten to fourteen times a second, with low thuds."""
+    """Rotor blades: broadband noise chopped ten to fourteen times a second, with low thuds."""
     chops_hz = rng.uniform(10, 14)
     cycle = (chops_hz * _time(count, rate_hz) + np.float32(rng.random())) % 1
     chop = np.exp(-cycle / np.float32(rng.uniform(0.18, 0.3))) * np.minimum(cycle / 0.04, 1)

@@ -1,4 +1,4 @@
-"""What a scene is made of. Lengths are in units of the frame's shorter side, y points down."""
+"""The parts of a scene. Lengths are in units of the frame's shorter side; y points down."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,12 +10,12 @@ Pattern = Literal["none", "stripes", "checks", "blotches", "grid"]
 Subset = Literal["s4", "ms3"]
 Pool = Literal["train", "val", "test", "samples"]
 Seconds = tuple[bool, ...]
-"""One flag per whole second of the scene: is it sounding there?"""
+"""One flag per whole second of the scene: True if the source sounds."""
 
 
 @dataclass(frozen=True)
 class Category:
-    """A kind of object with a look and a sound of its own."""
+    """A kind of object, with its own look and sound."""
 
     name: str
     """Short name, as in AVSBench's folders."""
@@ -32,7 +32,7 @@ class Appearance:
     body_variant: Colour
     """The texture's second colour, near the main one."""
     accent: Colour
-    """Parts that must stand out from the body."""
+    """Colour of parts that stand out from the body."""
     pale: Colour
     """Light details: eyes, dials, windows."""
     dark: Colour
@@ -40,7 +40,7 @@ class Appearance:
     ink: Colour
     """Outline."""
     outline: float
-    """Outline's thickness in units of half the object's extent."""
+    """Thickness of the outline in units of half the object's extent."""
     texture: Texture
     """Texture of the body."""
     texture_angle: float
@@ -48,12 +48,12 @@ class Appearance:
     texture_pitch: float
     """Stripes or dots across half the object's extent."""
     build: tuple[float, float, float, float]
-    """Proportions of the drawing, each in [-1, 1]; their meaning is the category's own."""
+    """Proportions of the drawing, each in [-1, 1]; their meaning depends on the category."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Where an object is over time: a pose plus drift, sway, bounce, rocking and pulsing."""
+    """The position of an object over time: a pose plus drift, sway, bounce, rocking and pulsing."""
 
     centre: tuple[float, float]
     """Position (x, y) in the middle of the scene."""
@@ -68,7 +68,7 @@ class Motion:
     rock: float
     """Amplitude of a rotation back and forth, radians."""
     pulse: float
-    """Amplitude of a breathing change of size, as a share of the size."""
+    """Amplitude of a periodic change of size, as a share of the size."""
     rate_hz: float
     """Rate of sway, bounce, rocking and pulsing."""
     phase: float
@@ -77,16 +77,16 @@ class Motion:
 
 @dataclass(frozen=True)
 class Voice:
-    """What one source sounds like."""
+    """The sound of one source."""
 
     category: str
-    """Name of the category whose sound it is."""
+    """Name of the category."""
     seed: int
     """Seed of pitch, rhythm and timbre."""
     level_dbfs: float
-    """Root-mean-square level while it sounds."""
+    """Root-mean-square level while the source sounds."""
     seconds: Seconds
-    """When it sounds."""
+    """The seconds in which the source sounds."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,13 @@ class Instance:
 
     @property
     def seconds(self) -> Seconds | None:
-        """When it sounds; None for a silent distractor."""
+        """The seconds in which the object sounds; None for a silent distractor."""
         return self.voice.seconds if self.voice else None
 
 
 @dataclass(frozen=True)
 class Occluder:
-    """Something in the foreground that is no object: a bar across the frame or a blob."""
+    """A foreground shape that hides objects: a bar across the frame, or a blob."""
 
     kind: Literal["bar", "blob"]
     """Its shape."""
@@ -138,12 +138,12 @@ class Occluder:
 
 @dataclass(frozen=True)
 class Background:
-    """A textured backdrop with clutter; its details are drawn from the seed."""
+    """A textured backdrop with clutter; its details follow from the seed."""
 
     seed: int
-    """Seed of everything that is not listed here."""
+    """Seed of all details that are not listed here."""
     colours: tuple[Colour, ...]
-    """Two to four colours between which the noise moves."""
+    """Two to four colours that the noise blends."""
     pattern: Pattern
     """Pattern laid over the noise."""
     pattern_colour: Colour
@@ -153,15 +153,15 @@ class Background:
     octaves: int
     """Octaves of value noise; 0 is a plain gradient."""
     clutter: int
-    """Small shapes that are no objects."""
+    """Number of small shapes that are not objects."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Drift of the view and what the sensor does to the light."""
+    """Drift of the view, and the sensor's tone, noise and compression."""
 
     drift: tuple[float, float]
-    """Amplitudes (x, y) of a slow movement of everything."""
+    """Amplitudes (x, y) of a slow movement of the whole picture."""
     rate_hz: float
     """Rate of that movement."""
     phase: float
@@ -180,7 +180,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class BackgroundNoise:
-    """Sound that belongs to no object."""
+    """Sound that does not come from an object."""
 
     seed: int
     """Seed of the noise."""
@@ -192,12 +192,12 @@ class BackgroundNoise:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that was sampled for one clip; the picture and the sound follow from it."""
+    """Everything that is sampled for one clip; the picture and the sound follow from it."""
 
     duration_s: int
     """Whole seconds."""
     aspect: tuple[int, int]
-    """Width to height; the width is never the smaller one."""
+    """Width to height; the width is never smaller than the height."""
     background: Background
     """Backdrop."""
     instances: tuple[Instance, ...]
@@ -206,8 +206,8 @@ class Scene:
     """Foreground."""
     camera: Camera
     """View and sensor."""
-    heard: Voice | None
-    """A source that is not in the picture."""
+    off_screen: Voice | None
+    """A source that is not in the picture; None if there is none."""
     noise: BackgroundNoise | None
     """Background noise; None in a clean recording."""
 
@@ -218,12 +218,12 @@ class Scene:
 
     @property
     def voices(self) -> tuple[Voice, ...]:
-        """Every source of the sound track, in view or not."""
-        seen = tuple(i.voice for i in self.instances if i.voice)
-        return (*seen, self.heard) if self.heard else seen
+        """All sources of the sound track, in view or off screen."""
+        in_view = tuple(i.voice for i in self.instances if i.voice)
+        return (*in_view, self.off_screen) if self.off_screen else in_view
 
     def sounding(self, second: int) -> tuple[int, ...]:
-        """Returns the positions of the instances that sound in the window [second, second + 1)."""
+        """Return the positions of the instances that sound in the window [second, second + 1)."""
         return tuple(
             position
             for position, instance in enumerate(self.instances)

@@ -108,7 +108,7 @@ def compose(sample: Sample) -> Scene:
         instances=tuple(_place(rng, part, aspect[0] / aspect[1]) for part in sample.parts),
         occluders=(),
         camera=_calm(sample_camera(rng)),
-        heard=heard,
+        off_screen=heard,
         noise=BackgroundNoise(sample_seed(rng), "pink", NOISE_DBFS),
     )
 

@@ -1,4 +1,4 @@
-"""Data sets: AVSBench's layout, the same bytes from the same seed, and careful writing."""
+"""Data sets: AVSBench's layout, identical bytes for the same seed, atomic writing."""
 
 import csv
 import json
@@ -110,7 +110,7 @@ def test_raw_videos_play_for_five_seconds_with_sound(s4: Path) -> None:
         assert times == pytest.approx(np.arange(40) / 8)
 
 
-def test_the_manifest_says_how_to_make_it_again(s4: Path) -> None:
+def test_the_manifest_records_how_to_remake_the_data(s4: Path) -> None:
     manifest = json.loads((s4 / "manifest.json").read_text())
     assert manifest["seed"] == 5
     assert manifest["split_sizes"] == {"train": 2, "val": 1, "test": 1}
@@ -145,7 +145,7 @@ def test_both_subsets_share_a_folder(s4: Path) -> None:
     assert {path.name for path in s4.parent.iterdir()} == {"Single-source", "Multi-sources"}
 
 
-def test_what_exists_is_kept_unless_told(tmp_path: Path) -> None:
+def test_existing_data_is_kept_without_overwrite(tmp_path: Path) -> None:
     write_dataset(tmp_path, subset="s4", videos=1, seed=0, workers=1)
     before = contents(tmp_path)
     with pytest.raises(UsageError, match="--overwrite"):
@@ -156,7 +156,7 @@ def test_what_exists_is_kept_unless_told(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["Single-source"]
 
 
-def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match=r"thesis\.txt"):
         write_dataset(tmp_path, subset="s4", videos=1, seed=0, workers=1)

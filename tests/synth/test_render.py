@@ -1,4 +1,4 @@
-"""Pixels and the exact regions that go with them."""
+"""Rendered pixels and their exact regions."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def scenes(count: int) -> list[Scene]:
 
 
 def clean(scene: Scene) -> Scene:
-    """The scene through a camera that does no damage."""
+    """The scene without noise, colour cast and compression."""
     camera = replace(
         scene.camera, noise=0.0, jpeg_quality=None, gain=(1, 1, 1), gamma=1.0, flicker=0.0
     )
@@ -53,8 +53,8 @@ def test_regions_number_the_instances() -> None:
         assert set(np.unique(ids)) == set(range(len(scene.instances) + 1))
 
 
-def test_regions_are_where_the_picture_changes_when_an_object_goes() -> None:
-    """Independent of how regions are made: take an object away and see which pixels differ."""
+def test_regions_are_where_the_picture_changes_when_an_object_is_removed() -> None:
+    """Independent of how regions are computed: remove an object and compare the pixels."""
     for scene in map(clean, scenes(12)):
         rgb, ids = render(scene, 2.0, *size_of(scene))
         for position in range(len(scene.instances)):
@@ -83,7 +83,7 @@ def test_objects_stay_visible_and_of_good_size() -> None:
     assert np.quantile(extents, 0.99) <= 0.56
 
 
-def test_what_stands_in_front_is_background() -> None:
+def test_occluders_count_as_background() -> None:
     scene = clean(scenes(1)[0])
     bar = Occluder("bar", (scene.width / 2, 0.5), 0.0, 0.2, (255, 0, 255), (255, 0, 255), 0)
     rgb, ids = render(replace(scene, occluders=(bar,)), 1.0, *size_of(scene))
@@ -121,7 +121,7 @@ def test_drawings_fit_their_canvas(category: str) -> None:
         assert not edge.any()
 
 
-def test_categories_have_silhouettes_of_their_own() -> None:
+def test_all_silhouettes_differ() -> None:
     """Centred and scaled to 32 pixels, no two silhouettes are the same shape."""
     look = scenes(1)[0].instances[0].appearance
     shapes = []

@@ -1,4 +1,4 @@
-"""What is drawn for a scene: who is in view, who sounds, and what is held out."""
+"""Sampled scenes: which objects are in view, which sound, and what is held out."""
 
 import numpy as np
 import pytest
@@ -69,22 +69,22 @@ def test_ms3_sources_take_turns_overlap_start_and_stop() -> None:
 
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])
-def test_most_scenes_hold_silent_objects_and_some_hold_nothing_that_sounds(subset: Subset) -> None:
+def test_most_scenes_have_silent_objects_and_some_have_no_sound_source(subset: Subset) -> None:
     drawn = scenes(subset)
     assert np.mean([silent(scene) > 0 for scene in drawn]) >= 0.65
     assert 0.05 <= np.mean([negative(scene) for scene in drawn]) <= 0.16
-    kinds = {scene.heard is not None for scene in drawn if negative(scene)}
+    kinds = {scene.off_screen is not None for scene in drawn if negative(scene)}
     assert kinds == {True, False}  # a source elsewhere, or only noise
     assert all(scene.voices or scene.noise for scene in drawn)
 
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])
-def test_no_category_occurs_twice_and_what_is_heard_elsewhere_is_not_in_view(
+def test_no_category_occurs_twice_and_off_screen_sources_are_not_in_view(
     subset: Subset,
 ) -> None:
     for scene in scenes(subset):
         names = [instance.category for instance in scene.instances]
-        names += [scene.heard.category] if scene.heard else []
+        names += [scene.off_screen.category] if scene.off_screen else []
         assert len(set(names)) == len(names)
 
 

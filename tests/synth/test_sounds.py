@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_sound_and_another_a_different_one(category
 
 
 @every_category
-def test_any_second_of_a_sound_has_something_to_hear(category: str) -> None:
+def test_no_second_of_a_sound_is_silent(category: str) -> None:
     for seed in range(8):
         sound = synthesise(category, np.random.default_rng(seed), 5.0, RATE_HZ, level_dbfs=-15)
         windows = [sound[s : s + RATE_HZ] for s in range(0, 4 * RATE_HZ + 1, RATE_HZ // 8)]
@@ -49,7 +49,7 @@ def test_any_second_of_a_sound_has_something_to_hear(category: str) -> None:
 
 
 @every_category
-def test_a_level_that_is_asked_for_is_kept(category: str) -> None:
+def test_the_requested_level_is_kept(category: str) -> None:
     sound = synthesise(category, np.random.default_rng(0), 3.0, RATE_HZ, level_dbfs=-30)
     assert dbfs(sound) == pytest.approx(-30, abs=0.1)
 
@@ -72,7 +72,7 @@ def features(sound: Float32Array) -> np.ndarray:
 
 
 def test_categories_can_be_told_apart_in_one_second() -> None:
-    """The nearest of 20 known sounds of each category is of the right one, nearly always."""
+    """The nearest of 20 known sounds of each category is nearly always of the right category."""
     known, asked = (
         np.array(
             [
@@ -91,13 +91,13 @@ def test_categories_can_be_told_apart_in_one_second() -> None:
 def quiet_scene() -> Scene:
     scene = sample_scene(scene_rng("test", 0, 0), subset="s4")
     instances = tuple(replace(i, voice=None) for i in scene.instances)
-    return replace(scene, instances=instances, heard=None, noise=None)
+    return replace(scene, instances=instances, off_screen=None, noise=None)
 
 
-def test_a_source_sounds_in_its_seconds_and_nowhere_else() -> None:
+def test_a_source_sounds_only_in_its_seconds() -> None:
     on = (False, True, True, False, True)
     voice = Voice("siren", 5, -12.0, on)
-    track = soundtrack(replace(quiet_scene(), heard=voice), RATE_HZ).reshape(5, RATE_HZ)
+    track = soundtrack(replace(quiet_scene(), off_screen=voice), RATE_HZ).reshape(5, RATE_HZ)
     for second, sounds in zip(track, on, strict=True):
         assert bool(second.any()) == sounds
         if sounds:
@@ -110,7 +110,7 @@ def test_the_sound_track_is_the_sum_of_its_sources() -> None:
     first, second = (Voice(n, 1, -20.0, (True,) * 5) for n in ("bee", "bell"))
     scene = quiet_scene()
     seen = replace(scene.instances[0], voice=first)
-    track = soundtrack(replace(scene, instances=(seen,), heard=second), RATE_HZ)
+    track = soundtrack(replace(scene, instances=(seen,), off_screen=second), RATE_HZ)
     both = voice_track(first, RATE_HZ) + voice_track(second, RATE_HZ)
     np.testing.assert_allclose(track, both, atol=1e-6)
 
@@ -119,7 +119,7 @@ def test_a_loud_mix_does_not_clip() -> None:
     voice = Voice("trumpet", 1, -3.0, (True,) * 5)
     scene = quiet_scene()
     noise = BackgroundNoise(1, "white", -3.0)
-    track = soundtrack(replace(scene, heard=voice, noise=noise), RATE_HZ)
+    track = soundtrack(replace(scene, off_screen=voice, noise=noise), RATE_HZ)
     assert np.abs(track).max() <= 0.971
 
 
