@@ -1,4 +1,4 @@
-"""The two data sets of the comparison, made by the project's own generator."""
+"""The two generated data sets of the ablation."""
 
 import csv
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from av2tsam_cli.synth.values import Subset
 
 
 @dataclass(frozen=True)
-class Set:
+class DataSpec:
     """One generated data set."""
 
     subset: Subset
-    """Whose layout and labels it has."""
+    """Layout and labels."""
     sizes: tuple[int, int, int]
-    """Videos that are drawn for train, val and test."""
+    """Videos generated for train, val and test."""
     seed: int
-    """Another one than any that the towers or the text-prompted SAM were trained on."""
+    """Seed; different from those of the training data of the towers and the text-prompted SAM."""
     alone: bool = False
-    """Keep only the scenes in which the one object in view sounds."""
+    """Whether to keep only scenes with a single object, which sounds."""
 
 
 SETS = {
-    # Few for validation: with 50 clips to learn from there are 51 epochs, and each is scored.
-    "several": Set("ms3", (1000, 16, 200), seed=11),
-    "alone": Set("s4", (1000, 150, 600), seed=12, alone=True),
+    # Few validation clips: a run on 50 clips has 51 epochs, and each is validated.
+    "several": DataSpec("ms3", (1000, 16, 200), seed=11),
+    "alone": DataSpec("s4", (1000, 150, 600), seed=12, alone=True),
 }
 
 
 def make_data(folder: Path) -> None:
-    """Make what is missing."""
+    """Generate the data sets that are missing."""
     for name, wanted in SETS.items():
         if (folder / name).exists():
             continue
@@ -47,7 +47,7 @@ def make_data(folder: Path) -> None:
 
 
 def keep_alone(table: Path, seed: int) -> None:
-    """Leave out of the list every video that shows anything but one sounding object."""
+    """Remove all videos from a CSV except those of a single sounding object."""
     with table.open(newline="") as file:
         header, *rows = csv.reader(file)
     kept = [row for row in rows if is_alone(row[header.index("name")], seed)]
@@ -56,7 +56,7 @@ def keep_alone(table: Path, seed: int) -> None:
 
 
 def is_alone(name: str, seed: int) -> bool:
-    """Whether the scene behind a video's name has one object, and that sounds."""
+    """Return whether a video's scene has exactly one object, which sounds."""
     subset, split, index = name.split("_")
     scene = sample_scene(scene_rng(split, seed, int(index)), subset=subset)
     return len(scene.instances) == 1 and len(scene.voices) == 1

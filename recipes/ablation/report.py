@@ -1,4 +1,4 @@
-"""Table and plot of the comparison: `python recipes/ablation/report.py runs/ablation docs`.
+"""Make the table and the plot: `python recipes/ablation/report.py runs/ablation docs`.
 
 Writes `ablation-table.md` and `ablation.png`; the plot needs matplotlib.
 """
@@ -20,7 +20,7 @@ Runs = dict[tuple[str, str, int], list[dict[str, float]]]
 
 
 def read(path: Path) -> Runs:
-    """Results by data set, variant and clips."""
+    """Read the results by data set, variant and number of clips."""
     runs: Runs = {}
     for line in path.read_text().splitlines():
         row = json.loads(line)
@@ -29,14 +29,14 @@ def read(path: Path) -> Runs:
 
 
 def cell(runs: list[dict[str, float]]) -> str:
-    """Mean and spread over seeds of mIoU, mean F."""
+    """Format the mean and standard deviation of mIoU over seeds, and the mean F."""
     miou = [run["miou"] for run in runs]
     spread = f" ± {stdev(miou):.3f}" if len(miou) > 1 else ""
     return f"{mean(miou):.3f}{spread} / {mean(run['f_score'] for run in runs):.3f}"
 
 
 def table(runs: Runs) -> str:
-    """Markdown: a row per variant, a column per number of clips, and the single objects."""
+    """Return a Markdown table: a row per variant, a column per number of clips."""
     titles = [*(f"{size:,} clips" for size in SIZES), "one object alone, 200 clips"]
     lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for name, variant in VARIANTS.items():
@@ -47,7 +47,7 @@ def table(runs: Runs) -> str:
 
 
 def plot(runs: Runs, path: Path) -> None:
-    """MIoU over the number of labelled clips, every seed as a dot."""
+    """Plot mIoU over the number of labelled clips, with a dot per seed."""
     figure, axes = plt.subplots(figsize=(7, 5.2))
     for name, variant in VARIANTS.items():
         sizes = [size for size in SIZES if ("several", name, size) in runs]

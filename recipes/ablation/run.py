@@ -1,10 +1,10 @@
-"""The paper's findings in small.
+"""Run a small-scale version of the paper's ablation.
 
 `python recipes/ablation/run.py --nano runs/nano --out runs/ablation`, after `recipes/nano/make.py`.
 
-Every run trains one variant on a number of labelled clips by `av2tsam train`'s own loop, keeps the
-epoch that is best on the validation split, and scores it on the test split. Each leaves a line in
-`results.jsonl`; a second start goes on with what is missing. `report.py` makes table and plot.
+Each run trains one variant on a number of labelled clips with the loop of `av2tsam train`, keeps
+the best epoch on the validation split, and scores it on the test split. Each adds a line to
+`results.jsonl`; running the script again does the missing runs. `report.py` makes table and plot.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from av2tsam_cli.evaluation.scoring import Scores, score_clips, summarise
 from av2tsam_cli.training.loop import train
 from av2tsam_cli.training.options import TrainOptions
 from data import SETS, make_data
-from variants import VARIANTS, base_network, begin
+from variants import VARIANTS, base_network, initial_network
 
 STEPS = 240
-"""Steps of the optimiser in every run, whatever the number of clips."""
+"""Optimiser steps per run, for any number of clips."""
 BATCH = 8
-"""Clips of a step."""
+"""Clips per step."""
 LR = 1e-3
 """The reference's 2e-4 is for a network ten times as wide."""
 LEAST_EPOCHS = 2
@@ -39,20 +39,20 @@ LEAST_EPOCHS = 2
 
 @dataclass(frozen=True)
 class Job:
-    """One training."""
+    """One training run."""
 
     data: str
     """Name of the data set in `SETS`."""
     variant: str
     """Name in `VARIANTS`."""
     clips: int
-    """Labelled clips to learn from."""
+    """Number of labelled training clips."""
     seed: int
-    """Draws the clips, the fresh weights and the order."""
+    """Seed of the selection of clips, the initial weights and the order."""
 
 
 def jobs() -> Iterator[Job]:
-    """The whole comparison, quick runs first."""
+    """Yield all runs of the ablation, quick ones first."""
     for seed in (1, 2, 3):
         for variant in ("clap", "clip", "product"):
             yield Job("alone", variant, 200, seed)
@@ -62,9 +62,9 @@ def jobs() -> Iterator[Job]:
 
 
 def run(job: Job, nano: Path, out: Path) -> dict[str, object]:
-    """Train and score once."""
+    """Train and score one run."""
     torch.set_num_threads(1)
-    network = begin(VARIANTS[job.variant], base_network(nano), job.seed)
+    network = initial_network(VARIANTS[job.variant], base_network(nano), job.seed)
     subset = SETS[job.data].subset
     batch = min(BATCH, max(1, job.clips // 8))
     epochs = max(LEAST_EPOCHS, round(STEPS * BATCH / job.clips))
@@ -111,11 +111,13 @@ def test(network: torch.nn.Module, out: Path, job: Job) -> Scores:
 
 
 def main() -> None:
-    """Run what has no result yet."""
+    """Do all runs that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nano", type=Path, default=Path("runs/nano"), help="recipes/nano's run")
+    parser.add_argument(
+        "--nano", type=Path, default=Path("runs/nano"), help="run folder of recipes/nano"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--workers", type=int, default=2, help="parallel runs")
     args = parser.parse_args()
     make_data(args.out / "data")
     results = args.out / "results.jsonl"

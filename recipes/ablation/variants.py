@@ -1,4 +1,4 @@
-"""What is compared: the paper's network, parts of it, and sound that skips the text space.
+"""The variants of the ablation: the paper's network, parts of it, and a direct audio prompt.
 
 Letters: N frames, A and E widths of the CLAP and CLIP embeddings, D BEiT-3's, C SAM's prompt's.
 """
@@ -20,13 +20,13 @@ class Variant:
     """One row of the table."""
 
     title: str
-    """As the table calls it."""
+    """Name in the table."""
     projector: ProjectorKind
-    """What the feature is made of."""
+    """Embeddings that the feature is computed from."""
     adapter: bool = False
-    """Whether the image encoder is told the feature."""
+    """Whether the image encoder has adapters."""
     text_space: bool = True
-    """Whether the feature goes through BEiT-3's text space; otherwise it is SAM's prompt."""
+    """Whether BEiT-3 reads the feature as text; otherwise an MLP maps it to SAM's prompt."""
 
 
 VARIANTS = {
@@ -39,35 +39,35 @@ VARIANTS = {
 
 
 class DirectPrompt(TextSam):
-    """SAM prompted as in earlier work: an MLP makes the prompt, and nothing reads the image."""
+    """SAM prompted as in earlier work: an MLP computes the prompt, without the image."""
 
     def encode_prompt(
         self, beit_images: Tensor, text_embeddings: Tensor, text_padding: Tensor | None = None
     ) -> Tensor:
-        """The projector's tokens (N, 3, D) to a prompt (N, 1, C)."""
+        """Map the projector's tokens (N, 3, D) to a prompt (N, 1, C)."""
         del beit_images, text_padding
         prompt: Tensor = self.text_hidden_fcs[0](text_embeddings.flatten(1))
         return prompt[:, None]
 
 
 def base_network(run: Path) -> Av2tSam:
-    """What the paper starts from, in small: a SAM that follows words, and CLIP and CLAP towers.
+    """Load the base network: a text-prompted SAM, and the CLIP and CLAP towers.
 
     Args:
-        run: Run folder of `recipes/nano/make.py`, in which these stages are done. None of them has
-            paired a sound with a picture.
+        run: Run folder of `recipes/nano/make.py` with these stages finished. None of them pairs
+            sound with pictures.
     """
     network = build(PRESETS["nano"])
-    told = load_file(run / "text-again.safetensors")
-    words = {k.removeprefix("0."): v for k, v in told.items() if k.startswith("0.")}
-    network.text_sam.load_state_dict(words)
+    stored = load_file(run / "text-again.safetensors")
+    weights = {k.removeprefix("0."): v for k, v in stored.items() if k.startswith("0.")}
+    network.text_sam.load_state_dict(weights)
     network.clip.load_state_dict(load_file(run / "clip.safetensors"))
     network.clap.load_state_dict(load_file(run / "clap-again.safetensors"))
     return network.eval()
 
 
-def begin(variant: Variant, base: Av2tSam, seed: int) -> Av2tSam:
-    """The network that one run trains: the base with a fresh projector, and what else it takes."""
+def initial_network(variant: Variant, base: Av2tSam, seed: int) -> Av2tSam:
+    """Build the network of a run: the base network with newly initialised trained parts."""
     torch.manual_seed(seed)
     config = replace(base.config, projector=variant.projector, adapter=variant.adapter)
     return Av2tSam(
@@ -76,12 +76,12 @@ def begin(variant: Variant, base: Av2tSam, seed: int) -> Av2tSam:
         clap=base.clap,
         projector=build_projector(config),
         adapter=build_adapter(config),
-        text_sam=base.text_sam if variant.text_space else direct(base.text_sam, config),
+        text_sam=base.text_sam if variant.text_space else with_direct_prompt(base.text_sam, config),
     ).eval()
 
 
-def direct(text_sam: TextSam, config: ModelConfig) -> DirectPrompt:
-    """The same SAM with a fresh head between the projector's tokens and its prompt."""
+def with_direct_prompt(text_sam: TextSam, config: ModelConfig) -> DirectPrompt:
+    """Return the same SAM with a new MLP from the projector's tokens to the prompt."""
     width = config.beit3.dim
     head = nn.Sequential(
         nn.Linear(config.tokens * width, width), nn.ReLU(), nn.Linear(width, config.sam.decoder_dim)

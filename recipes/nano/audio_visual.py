@@ -1,7 +1,7 @@
-"""Stages 4 and 5: projector, adapters and decoder learn to follow sound.
+"""Stages 4 and 5: train projector, adapters and decoder on sound.
 
-Stage 4 decodes several prompts, heard and written, from each encoded frame, with the adapters
-still silent. Stage 5 switches the adapters on: then every sound needs its own pass of the encoder.
+Stage 4 decodes several prompts, audio and text, from each encoded frame, without adapters. Stage 5
+enables the adapters, so every sound needs its own pass through the image encoder.
 """
 
 from dataclasses import dataclass
@@ -27,27 +27,27 @@ Sounds = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class HeardBank:
-    """Windows that CLAP has embedded, found by what sounds in them."""
+class WindowBank:
+    """CLAP embeddings of audio windows, indexed by the categories that sound in them."""
 
     embeddings: Tensor
     """(M, A)."""
     rows: dict[Sounds, list[int]]
-    """Which rows hold each set of categories, in ascending order; () is noise alone."""
+    """Rows of each set of categories, sorted; () is noise alone."""
 
     def draw(self, sounds: list[Sounds], rng: np.random.Generator) -> Tensor:
-        """One random window of each set: (len(sounds), A)."""
+        """Return a random window of each set, (len(sounds), A)."""
         picked = [self.rows[tuple(sorted(s))] for s in sounds]
         return self.embeddings[[rows[rng.integers(len(rows))] for rows in picked]]
 
 
 @torch.no_grad()
-def hear(clap: nn.Module, mixer: Mixer, *, alone: int, together: int) -> HeardBank:
-    """Embed `alone` windows of every category and `together` of every pair, and noise."""
+def embed_windows(clap: nn.Module, mixer: Mixer, *, per_category: int, per_pair: int) -> WindowBank:
+    """Embed windows of every category, of every pair of categories, and of noise."""
     categories = range(CATEGORY_COUNT)
-    sets: list[Sounds] = [(c,) for c in categories for _ in range(alone)]
-    sets += [pair for pair in combinations(categories, 2) for _ in range(together)]
-    sets += [()] * (4 * alone)
+    sets: list[Sounds] = [(c,) for c in categories for _ in range(per_category)]
+    sets += [pair for pair in combinations(categories, 2) for _ in range(per_pair)]
+    sets += [()] * (4 * per_category)
     rows: dict[Sounds, list[int]] = {}
     embedded = []
     for start in range(0, len(sets), 64):
@@ -56,20 +56,23 @@ def hear(clap: nn.Module, mixer: Mixer, *, alone: int, together: int) -> HeardBa
         embedded.append(clap(windows))
         for offset, sounds in enumerate(chunk):
             rows.setdefault(sounds, []).append(start + offset)
-    return HeardBank(torch.cat(embedded), rows)
+    return WindowBank(torch.cat(embedded), rows)
 
 
-EAGER = (0.50, 0.20, 0.07, 0.18, 0.05)
-"""How often a frame is played one source in view, two, one in view with another that is not, one
-out of view, and noise."""
-WARY = (0.38, 0.24, 0.08, 0.17, 0.13)
-"""The same for the last stage, which learns what to leave alone."""
+JOINT_SHARES = (0.50, 0.20, 0.07, 0.18, 0.05)
+"""Shares of frames paired with one source in view, two in view, one in view and one off screen, one
+off screen, and noise."""
+FINAL_SHARES = (0.38, 0.24, 0.08, 0.17, 0.13)
+"""The same for the last stage, with more frames in which nothing should be highlighted."""
 
 
-def heard_in(
-    batch: Batch, owners: np.ndarray, rng: np.random.Generator, shares: tuple[float, ...] = EAGER
+def draw_sounds(
+    batch: Batch,
+    owners: np.ndarray,
+    rng: np.random.Generator,
+    shares: tuple[float, ...] = JOINT_SHARES,
 ) -> list[Sounds]:
-    """What to play to each frame."""
+    """Draw the sounds that each prompt's frame is paired with."""
     return [_sounds(batch.present[owner], rng, shares) for owner in owners]
 
 
@@ -90,7 +93,7 @@ def train_shared(
     network: nn.Module,
     category_map: CategoryMap,
     pool: Pool,
-    heard: HeardBank,
+    windows: WindowBank,
     rng: np.random.Generator,
     *,
     rate: float,
@@ -98,7 +101,7 @@ def train_shared(
     size: int,
     log: Log,
 ) -> None:
-    """Stage 4: four sounds and two phrases asked of each encoded frame, adapters silent."""
+    """Stage 4: four sounds and two phrases per encoded frame, without adapters."""
     network.text_sam.train()
     network.projector.train()
     alignment = Alignment(category_map.read.in_channels)
@@ -111,11 +114,11 @@ def train_shared(
             network.text_sam, features, beit_images, batch, rng, per_frame=2, alignment=alignment
         )
         owners = np.repeat(np.arange(size), 4)
-        sounds = heard_in(batch, owners, rng)
+        sounds = draw_sounds(batch, owners, rng)
         rows = torch.from_numpy(owners)
         with torch.no_grad():
             seen = network.embed_frames(batch.frames)
-        tokens = network.projector(seen[rows], heard.draw(sounds, rng)).tokens
+        tokens = network.projector(seen[rows], windows.draw(sounds, rng)).tokens
         prompts = network.text_sam.encode_prompt(beit_images[rows], tokens)
         target = truth(batch, owners, sounds)
         values = prompt_losses(network.text_sam, features.select(rows), prompts, target, alignment)
@@ -137,7 +140,7 @@ def train_shared(
 def train_joint(
     network: nn.Module,
     pool: Pool,
-    heard: HeardBank,
+    windows: WindowBank,
     rng: np.random.Generator,
     *,
     rate: float,
@@ -146,7 +149,7 @@ def train_joint(
     size: int,
     log: Log,
 ) -> None:
-    """Stage 5: one sound a frame through the adapters; one step in four keeps the words alive."""
+    """Stage 5: one sound per frame through the adapters; every fourth step trains on text."""
     network.text_sam.train()
     nothing = torch.zeros(())
 
@@ -156,10 +159,10 @@ def train_joint(
         return text_prediction(network.text_sam, features, beit_images, batch, rng, per_frame=3)
 
     def sound(batch: Batch) -> dict[str, Tensor]:
-        sounds = heard_in(batch, np.arange(size), rng, shares)
+        sounds = draw_sounds(batch, np.arange(size), rng, shares)
         with torch.no_grad():
             seen = network.embed_frames(batch.frames)
-        prediction = network(*network.prepare(batch.frames), seen, heard.draw(sounds, rng))
+        prediction = network(*network.prepare(batch.frames), seen, windows.draw(sounds, rng))
         target = truth(batch, np.arange(size), sounds)
         return prediction_losses(prediction.logits, prediction.iou, target)
 

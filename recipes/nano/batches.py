@@ -1,6 +1,6 @@
-"""Batches of frames from the pool, and the prompts that can be asked of them.
+"""Batches of frames from the pool, and the true masks of prompts.
 
-Letters: N frames, S = 128 pixels a side, K object slots, C categories.
+Letters: N frames, S = 128 pixels per side, K object slots, C categories.
 """
 
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ class Batch:
     regions: Tensor
     """(N, C, S, S) bool: the visible pixels of each category."""
     present: npt.NDArray[np.bool_]
-    """(N, C): whether at least `VISIBLE` pixels of a category can be seen."""
+    """(N, C): whether at least `VISIBLE` pixels of a category are visible."""
 
 
 VISIBLE = 40
-"""Fewer pixels than this of an object are not asked for."""
+"""Fewest visible pixels of an object that is used in prompts."""
 
 
 def draw(pool: Pool, rng: np.random.Generator, size: int) -> Batch:
-    """A random batch, mirrored at random and with its colours changed."""
+    """Draw a random batch, with random mirroring and colours."""
     rows = np.sort(rng.integers(len(pool.rgb), size=size))
     frames = torch.from_numpy(pool.rgb[rows]).permute(0, 3, 1, 2)
     ids = torch.from_numpy(pool.ids[rows])
@@ -48,7 +48,7 @@ def draw(pool: Pool, rng: np.random.Generator, size: int) -> Batch:
 
 
 def _regions(ids: Tensor, labels: Tensor) -> Tensor:
-    """Category regions (N, C, S, S) from slot ids (N, S, S) and slot labels (N, K)."""
+    """Return category regions (N, C, S, S) for slot ids (N, S, S) and slot labels (N, K)."""
     table = torch.full((len(ids), 256), CATEGORY_COUNT, dtype=torch.int64)
     table[:, 1 : SLOTS + 1] = torch.where(labels < 0, CATEGORY_COUNT, labels)
     category = table.gather(1, ids.flatten(1).long()).view_as(ids)
@@ -65,12 +65,12 @@ def _recolour(frames: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def truth(batch: Batch, owners: npt.NDArray[np.int64], wanted: list[tuple[int, ...]]) -> Tensor:
-    """Mask of each prompt at half the resolution, as the covered share of a pixel.
+    """Return the mask of each prompt at half resolution, as the covered share of each pixel.
 
     Args:
         batch: The frames.
-        owners: (P,) which frame each prompt is asked of.
-        wanted: The categories that each prompt names.
+        owners: The frame of each prompt, (P,).
+        wanted: The categories in each prompt.
 
     Returns:
         (P, 1, S / 2, S / 2) float32 in [0, 1].
@@ -83,6 +83,6 @@ def truth(batch: Batch, owners: npt.NDArray[np.int64], wanted: list[tuple[int, .
 
 
 def sam_images(frames: Tensor) -> Tensor:
-    """SAM's normalisation of frames that are S x S already: (N, 3, S, S) float32."""
+    """Normalise frames of S x S pixels for SAM: (N, 3, S, S) float32."""
     mean, std = (torch.tensor(c)[:, None, None] for c in (SAM_MEAN, SAM_STD))
     return (frames.float() - mean) / std

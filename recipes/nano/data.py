@@ -1,7 +1,7 @@
-"""What nano learns from: a pool of rendered frames and a bank of sounds, both made from seeds.
+"""nano's training data: a pool of rendered frames and a bank of sounds, generated from seeds.
 
-Frames keep every visible object's exact region, and sounds are kept apart by category, so that
-training can pair any frame with any sound and knows the true mask of each pairing.
+The exact region of every visible object is stored with each frame, and sounds are stored by
+category, so any frame can be paired with any sound and the true mask is known.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -21,28 +21,28 @@ from av2tsam_cli.synth.sounds import background_noise, synthesise
 SIDE = 128
 """Side of nano's SAM image in pixels."""
 SLOTS = 8
-"""Most objects that one scene can hold."""
+"""Largest number of objects in a scene."""
 FRAMES_PER_SCENE = 3
 RATE_HZ = 16_000
 BANK_SECONDS = 4
 SOUND_SEED = 1
-"""Sounds of the bank come from another seed of the training pool than the frames' scenes."""
+"""Seed of the bank's sounds, different from that of the frames' scenes."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Frames with their objects. N frames, S pixels a side, K object slots."""
+    """Frames with their objects. N frames, S pixels per side, K object slots."""
 
     rgb: npt.NDArray[np.uint8]
     """(N, S, S, 3), RGB, squashed to a square."""
     ids: npt.NDArray[np.uint8]
     """(N, S, S): 0 background, i + 1 the visible pixels of the object in slot i."""
     labels: npt.NDArray[np.int8]
-    """(N, K): category of the object in each slot, -1 where there is none."""
+    """(N, K): category of the object in each slot, -1 for empty slots."""
 
 
 def open_pool(folder: Path) -> Pool:
-    """Map a pool that `make_pool` wrote."""
+    """Open a pool written by `make_pool`, memory-mapped."""
     return Pool(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _POOL_PARTS))
 
 
@@ -50,7 +50,7 @@ _POOL_PARTS = ("rgb", "ids", "labels")
 
 
 def make_pool(folder: Path, frames: int, seed: int, workers: int = 2) -> Pool:
-    """Render `frames` frames of training scenes into `folder`, a few from each scene."""
+    """Render frames of training scenes into a folder, a few per scene."""
     folder.mkdir(parents=True, exist_ok=True)
     rgb = open_memmap(folder / "rgb.npy", "w+", np.uint8, (frames, SIDE, SIDE, 3))
     ids = open_memmap(folder / "ids.npy", "w+", np.uint8, (frames, SIDE, SIDE))
@@ -68,7 +68,7 @@ def make_pool(folder: Path, frames: int, seed: int, workers: int = 2) -> Pool:
 
 
 def _draw_frames(seed: int, index: int) -> list[tuple[npt.NDArray[np.generic], ...]]:
-    """Frames of scene `index`, drawn at the size of some video and squashed to S x S."""
+    """Render frames of a scene at a random video size and squash them to S x S."""
     cv2.setNumThreads(1)
     rng = scene_rng("train", seed, index)
     scene = sample_scene(rng, subset="ms3" if index % 2 else "s4")
@@ -77,7 +77,7 @@ def _draw_frames(seed: int, index: int) -> list[tuple[npt.NDArray[np.generic], .
         labels[slot] = NAMES.index(instance.category)
     height = int(rng.integers(80, 181)) * 2
     width = round(height * scene.width / 2) * 2
-    if rng.random() < 0.4:  # as in AVSBench's folders, whose frames are squares already
+    if rng.random() < 0.4:  # as in AVSBench, whose frames are already square
         height = width = 224
     renderer = Renderer(scene, width, height)
     times = rng.uniform(0, scene.duration_s, FRAMES_PER_SCENE)
@@ -95,12 +95,12 @@ def _squash(
 
 
 def open_bank(path: Path) -> npt.NDArray[np.int16]:
-    """Map a bank that `make_bank` wrote: (C, M, samples), int16, one row per category."""
+    """Open a bank written by `make_bank`, memory-mapped: (C, M, samples), int16."""
     return np.load(path, mmap_mode="r")
 
 
 def make_bank(path: Path, per_category: int, workers: int = 2) -> None:
-    """Synthesise `per_category` sounds of each category, peak-normalised."""
+    """Synthesise sounds of each category, peak-normalised."""
     shape = (len(NAMES), per_category, BANK_SECONDS * RATE_HZ)
     bank = open_memmap(path, "w+", np.int16, shape)
     with ProcessPoolExecutor(workers) as pool:
@@ -124,7 +124,7 @@ class Mixer:
         self.rng = rng
 
     def window(self, categories: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """One window (RATE_HZ,) float32 with these categories over some background noise."""
+        """Return a window (RATE_HZ,) float32 of these categories with background noise."""
         mix = self._noise(alone=not categories)
         loudness = self.rng.uniform(-28, -10)
         for category in categories:

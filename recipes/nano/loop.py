@@ -1,4 +1,4 @@
-"""The one training loop that every stage of the recipe runs."""
+"""The training loop of all stages."""
 
 import json
 import time
@@ -14,23 +14,23 @@ from torch import Tensor, nn
 from av2tsam_cli.inference.device import choose_precision
 
 FAST_BF16 = choose_precision("auto", torch.device("cpu")) == "bf16"
-"""Whether this processor multiplies bfloat16 a good deal faster than float32."""
+"""Whether this CPU multiplies bfloat16 faster than float32."""
 
 
 @dataclass
 class Log:
-    """Running means of what a stage reports, printed now and then and kept as JSON lines."""
+    """Running means of a stage's values, printed at intervals and appended as JSON lines."""
 
     path: Path
     stage: str
-    loud: bool = True
+    enabled: bool = True
     every: int = 50
     sums: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, step: int, values: dict[str, Tensor]) -> None:
-        """Add one step's values; after `every` steps print and write their means."""
-        if not self.loud:
+        """Add the values of one step; every `every` steps, print and write their means."""
+        if not self.enabled:
             return
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
@@ -48,7 +48,7 @@ class Log:
 
 
 def trainable(*parts: nn.Module) -> list[nn.Parameter]:
-    """The parameters of these parts, set to learn."""
+    """Return the parameters of these parts, with gradients enabled."""
     parameters = [p for part in parts for p in part.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -56,7 +56,7 @@ def trainable(*parts: nn.Module) -> list[nn.Parameter]:
 
 
 def groups(*pairs: tuple[Iterable[nn.Parameter], float]) -> list[dict[str, object]]:
-    """Optimiser groups from (parameters, rate); vectors and scalars are not decayed."""
+    """Make optimiser groups of (parameters, rate). Vectors and scalars get no weight decay."""
     out: list[dict[str, object]] = []
     for parameters, rate in pairs:
         listed = list(parameters)
@@ -74,9 +74,10 @@ def fit(
     end: float = 0.01,
     mixed: bool = False,
 ) -> None:
-    """Minimise `losses(step)["loss"]` with AdamW on a cosine from full rate to `end` of it.
+    """Minimise `losses(step)["loss"]` with AdamW and a cosine schedule.
 
-    With `mixed` products run in bfloat16, where the processor multiplies that faster.
+    The learning rate falls to `end` times its start value. With `mixed`, bfloat16 autocast is used
+    on CPUs that are faster with it.
     """
     optimiser = torch.optim.AdamW(parameter_groups, betas=(0.9, 0.98), foreach=True)
     warmup = min(200, steps // 5)
@@ -96,7 +97,7 @@ def fit(
 
 
 def _average(param_groups: Iterable[dict[str, list[nn.Parameter]]]) -> None:
-    """Share gradients between processes, in one message."""
+    """Average the gradients over all processes, in one message."""
     if not dist.is_initialized():
         return
     gradients = [p.grad for p in _all(param_groups) if p.grad is not None]

@@ -1,9 +1,10 @@
-"""Make nano, from seed to safetensors file: `python recipes/nano/make.py --out runs/nano`.
+"""Train nano from scratch: `python recipes/nano/make.py --out runs/nano`.
 
-Every stage leaves a file in the run folder; a second start goes on after the last finished one.
+Each stage writes a file to the run folder. Running the script again resumes after the last finished
+stage.
 
 On a CPU, `torchrun --nproc-per-node 2 recipes/nano/make.py` gives each process one core and half of
-every batch. It is twice as fast when freed memory is kept for reuse; glibc is told so with
+every batch. Training is twice as fast if glibc keeps freed memory for reuse: set
 `MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184`.
 """
 
@@ -56,13 +57,13 @@ BATCH = {
     "joint": 32,
     "joint-again": 32,
 }
-"""Frames (or windows) of a step, over all processes."""
-HEARD = {"alone": 300, "together": 80}
-"""Windows that CLAP embeds for each category alone and for each pair of them."""
+"""Frames (or windows) per step, over all processes."""
+WINDOWS = {"per_category": 300, "per_pair": 80}
+"""Windows that CLAP embeds for each category alone and for each pair of categories."""
 
 
 class Recipe:
-    """The stages in order, each resumed from its file where there is one."""
+    """The stages in order. A stage whose file exists is loaded instead of trained."""
 
     def __init__(self, out: Path, share: float) -> None:
         self.out = out
@@ -71,40 +72,43 @@ class Recipe:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         torch.manual_seed(SEED)
         self.network = build(replace(PRESETS["nano"], words=WORDS))
-        # Convolutions of oneDNN are faster with channels last.
+        # oneDNN's convolutions are faster with channels last.
         self.network.to(memory_format=torch.channels_last)
         self.category_map = segmenter.CategoryMap(PRESETS["nano"].sam.decoder_dim)
 
     def run(self) -> Av2tSam:
-        """From random weights to the whole network."""
+        """Train the whole network, from random weights."""
         net, sam = self.network, self.network.text_sam
         pool, bank = self.data()
-        seeing = nn.ModuleList([sam.image_encoder, self.category_map])
-        told = nn.ModuleList([sam, self.category_map])
-        whole = nn.ModuleList([net, self.category_map])
-        self.stage("encoder", seeing, segmenter.train_encoder, *seeing, pool, self.rng(3))
+        encoder_parts = nn.ModuleList([sam.image_encoder, self.category_map])
+        text_parts = nn.ModuleList([sam, self.category_map])
+        all_parts = nn.ModuleList([net, self.category_map])
+        self.stage(
+            "encoder", encoder_parts, segmenter.train_encoder, *encoder_parts, pool, self.rng(3)
+        )
         for name, rate, stream in (("text", 1e-3, 4), ("text-again", 8e-4, 11)):
             train = partial(segmenter.train_text, rate=rate)
-            self.stage(name, told, train, net, self.category_map, pool, self.rng(stream))
+            self.stage(name, text_parts, train, net, self.category_map, pool, self.rng(stream))
         self.stage("clip", net.clip, towers.train_clip, net.clip, pool, self.rng(2))
         for cycle, name in enumerate(("clap", "clap-again")):
             mixer = Mixer(bank, self.rng(1 + 10 * cycle))
             self.stage(name, net.clap, towers.train_clap, net.clap, mixer)
         mixer = Mixer(bank, np.random.default_rng((SEED, 5)))  # the same in every process
-        heard = audio_visual.hear(net.clap, mixer, **{k: self.part(n) for k, n in HEARD.items()})
+        counts = {name: self.scaled(count) for name, count in WINDOWS.items()}
+        windows = audio_visual.embed_windows(net.clap, mixer, **counts)
         for name, rate, stream in (("shared", 1e-3, 6), ("shared-again", 6e-4, 8)):
             train = partial(audio_visual.train_shared, rate=rate)
-            self.stage(name, whole, train, *whole, pool, heard, self.rng(stream))
+            self.stage(name, all_parts, train, *all_parts, pool, windows, self.rng(stream))
         for name, rate, shares, stream in (
-            ("joint", 4e-4, audio_visual.EAGER, 7),
-            ("joint-again", 3e-4, audio_visual.WARY, 9),
+            ("joint", 4e-4, audio_visual.JOINT_SHARES, 7),
+            ("joint-again", 3e-4, audio_visual.FINAL_SHARES, 9),
         ):
             train = partial(audio_visual.train_joint, rate=rate, shares=shares)
-            self.stage(name, net, train, net, pool, heard, self.rng(stream))
+            self.stage(name, net, train, net, pool, windows, self.rng(stream))
         return net
 
     def data(self) -> tuple[Pool, np.ndarray]:
-        """Frames and sounds, made by the first process."""
+        """Open the frames and sounds; the first process generates them if they are missing."""
         folder, bank, done = self.out / "pool", self.out / "bank.npy", self.out / "data.done"
         if self.rank == 0 and not done.exists():
             make_pool(folder, FRAMES, SEED)
@@ -114,28 +118,28 @@ class Recipe:
         return open_pool(folder), open_bank(bank)
 
     def stage(self, name: str, part: nn.Module, train: Callable[..., None], *args: object) -> None:
-        """Train `part` unless its result is there already, and load the result."""
+        """Train `part` unless its file exists, then load the file."""
         path = self.out / f"{name}.safetensors"
         if not path.exists():
             torch.manual_seed(SEED + self.rank)
-            log = Log(self.out / "log.jsonl", name, loud=self.rank == 0)
-            train(*args, steps=self.part(STEPS[name]), size=BATCH[name] // self.world, log=log)
+            log = Log(self.out / "log.jsonl", name, enabled=self.rank == 0)
+            train(*args, steps=self.scaled(STEPS[name]), size=BATCH[name] // self.world, log=log)
             if self.rank == 0:
                 save_file({k: v.contiguous() for k, v in part.state_dict().items()}, path)
             self.wait()
         part.load_state_dict(load_file(path))
         part.requires_grad_(requires_grad=False).eval()
 
-    def part(self, count: int) -> int:
-        """The share of `count` that is asked for, at least one."""
+    def scaled(self, count: int) -> int:
+        """Scale a count by `--share`; the result is at least one."""
         return max(1, round(count * self.share))
 
     def rng(self, stage: int) -> np.random.Generator:
-        """Each stage and process draws for itself."""
+        """Return the random generator of a stage in this process."""
         return np.random.default_rng((SEED, stage, self.rank))
 
     def wait(self) -> None:
-        """Let the processes meet."""
+        """Wait for the other processes."""
         if self.world > 1:
             dist.barrier()
 
@@ -145,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/nano"))
     parser.add_argument(
-        "--share", type=float, default=1.0, help="share of the steps, to try it out"
+        "--share", type=float, default=1.0, help="fraction of the steps to run, for a quick trial"
     )
     args = parser.parse_args()
     if dist.is_torchelastic_launched():

@@ -1,6 +1,6 @@
-"""nano's language: what it can be asked for in words.
+"""nano's vocabulary and phrases.
 
-A phrase is "the dog" or "the dog and the bell". Every category answers to a few nouns.
+A phrase is "the dog" or "the dog and the bell". Each category has one or more nouns.
 """
 
 import numpy as np
@@ -29,13 +29,13 @@ NOUNS = {
 }
 SPECIAL = ("<bos>", "<pad>", "<eos>", "<unk>")
 WORDS = (*SPECIAL, "the", "a", "and", *(noun for nouns in NOUNS.values() for noun in nouns))
-"""nano's vocabulary: a word's place is its token id."""
+"""nano's vocabulary: the index of a word is its token id."""
 
 _IDS = {word: index for index, word in enumerate(WORDS)}
 
 
 def phrase(names: list[str], rng: np.random.Generator) -> list[int]:
-    """Token ids that name these categories, with a random noun and article for each."""
+    """Return the token ids of a phrase for these categories, with random nouns and articles."""
     ids = [BEGIN]
     for position, name in enumerate(names):
         if position:
@@ -46,7 +46,7 @@ def phrase(names: list[str], rng: np.random.Generator) -> list[int]:
 
 
 def padded(phrases: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Token ids (P, L) int64 and a mask (P, L) bool that is True where there is only padding."""
+    """Return padded token ids, (P, L) int64, and the padding mask, (P, L) bool."""
     length = max(map(len, phrases))
     ids = torch.full((len(phrases), length), PAD, dtype=torch.int64)
     for row, tokens in enumerate(phrases):

@@ -1,10 +1,10 @@
 """Score a nano checkpoint: `python recipes/nano/score.py av2tsam_cli/assets/nano.safetensors`.
 
-The scenes are the test split of `av2tsam data synth --seed 0`, which no training scene shares a
-seed with, as AVSBench stores them: five 224 x 224 frames and a 16 kHz sound track each. Beside
-mIoU and F it measures what happens when the sound is not that of the picture: every second is
-replaced by the sound of a category that is not in view, by noise, or by silence (that is, the
-faint hiss of an empty room at -50 dBFS, which the silence gate lets through).
+The scenes are the test split of `av2tsam data synth --seed 0`, which shares no scene with the
+training split, in AVSBench's format: five 224 x 224 frames and a 16 kHz sound track each. Besides
+mIoU and F, the script measures the response to sound that does not belong to the picture: the sound
+track is replaced by a category that is not in view, by noise, or by the faint hiss of an empty room
+(-50 dBFS, above the silence gate).
 """
 
 import argparse
@@ -35,7 +35,7 @@ SOUNDS = ("true", "other", "noise", "hiss")
 
 
 def main() -> None:
-    """Print one JSON object: scores per subset and kind of sound, and IoU per sample."""
+    """Print the scores per subset and kind of sound, and the IoU per sample, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--videos", type=int, default=200)
@@ -60,29 +60,29 @@ def main() -> None:
 
 
 def score(model: LoadedModel, scenes: list[Scene], seed: int) -> dict[str, float]:
-    """MIoU and F with the true sound, and the area found with each other sound relative to it."""
+    """Return mIoU and F with the true sound, and the relative mask area with other sounds."""
     segmenter = Segmenter(model)
     iou, f_score, positive, areas = [], [], [], dict.fromkeys(SOUNDS, 0.0)
     for index, scene in enumerate(scenes):
         frames, masks = stills(scene)
-        heard = (masks.any(2).any(1)).tolist()
+        sounding = (masks.any(2).any(1)).tolist()
         for kind in SOUNDS:
             rng = np.random.default_rng((seed, index))
             logits = run(segmenter, frames, track(scene, kind, rng))
             found = (logits > 0).float().mean((1, 2))
-            areas[kind] += float(found[heard].sum())
+            areas[kind] += float(found[sounding].sum())
             if kind == "true":
                 iou.append(video_iou(logits, masks))
                 f_score.append(video_f_score(logits, masks))
-                if any(heard):
-                    positive.append(video_iou(logits[heard], masks[heard]))
+                if any(sounding):
+                    positive.append(video_iou(logits[sounding], masks[sounding]))
     ratios = {f"area_{kind}_sound": areas[kind] / areas["true"] for kind in SOUNDS[1:]}
     values = {"miou": np.mean(iou), "f_score": np.mean(f_score), "miou_sounding": np.mean(positive)}
     return {name: round(float(value), 4) for name, value in (values | ratios).items()}
 
 
 def stills(scene: Scene) -> tuple[list[npt.NDArray[np.uint8]], torch.Tensor]:
-    """The five frames of a scene, (H, W, 3) uint8, and their true masks, bool, (5, H, W)."""
+    """Return the frames of a scene, (H, W, 3) uint8, and their true masks, bool, (5, H, W)."""
     renderer = Renderer(scene, FRAME_PX, FRAME_PX)
     drawn = [renderer.frame(second + FRAME_SHARE) for second in range(scene.duration_s)]
     masks = [sounding_mask(scene, ids, second) for second, (_, ids) in enumerate(drawn)]
@@ -90,7 +90,7 @@ def stills(scene: Scene) -> tuple[list[npt.NDArray[np.uint8]], torch.Tensor]:
 
 
 def track(scene: Scene, kind: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """The sound track of a scene, or what is put in its place."""
+    """Return the sound track of a scene, or its replacement."""
     if kind == "true":
         return soundtrack(scene, RATE_HZ)
     if kind == "other":
@@ -107,7 +107,7 @@ def track(scene: Scene, kind: str, rng: np.random.Generator) -> npt.NDArray[np.f
 def run(
     segmenter: Segmenter, frames: list[npt.NDArray[np.uint8]], sound: npt.NDArray[np.float32]
 ) -> torch.Tensor:
-    """Logits (T, H, W) of one frame per second; a silent second is sure to be empty."""
+    """Return logits (T, H, W) of one frame per second; -100 in silent seconds."""
     windows = [
         AudioWindow(second, k, RATE_HZ) for k, second in enumerate(sound.reshape(-1, RATE_HZ))
     ]
@@ -119,7 +119,7 @@ def run(
 
 
 def sample_iou(model: LoadedModel, video: Path, scene: Scene) -> dict[str, float]:
-    """The command's own masks of a sample against what sounds in it and against what does not."""
+    """Compare the masks of `segment` with the sounding and with the silent objects of a sample."""
     rate = 25
     with tempfile.TemporaryDirectory() as folder:
         segment_video(video, folder, model=model, format="masks")
@@ -141,7 +141,7 @@ def sample_iou(model: LoadedModel, video: Path, scene: Scene) -> dict[str, float
 
 
 def sample_scenes() -> dict[str, Scene]:
-    """The scenes of the samples by name, from the script that makes them."""
+    """Return the scenes of the samples by name, from the script that generates them."""
     path = Path(__file__).parents[1] / "samples" / "make.py"
     script = runpy.run_path(str(path))
     return {name: script["compose"](sample) for name, sample in script["SAMPLES"].items()}

@@ -1,4 +1,4 @@
-"""Stages 2 and 3: the image encoder learns what is where, then SAM learns to follow words."""
+"""Stages 2 and 3: train the image encoder on category maps, then SAM on text prompts."""
 
 import numpy as np
 import torch
@@ -13,22 +13,22 @@ from loop import Log, fit, groups, trainable
 from phrases import padded, phrase
 
 BACKGROUND_WEIGHT = 0.25
-"""Most of a frame is background; without a lower weight the encoder is slow to see objects."""
+"""Weight of background cells. Most of a frame is background; a weight of 1 slows training down."""
 
 
 class CategoryMap(nn.Module):
-    """A linear reading of the image features: which category covers each cell."""
+    """A linear classifier of the image features: the category that covers each cell."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.read = nn.Conv2d(width, CATEGORY_COUNT + 1, 1)
 
     def forward(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy against the share of each cell, and the accuracy on object cells.
+        """Return the cross-entropy with each cell's category shares, and the accuracy on objects.
 
         Args:
             features: (N, width, g, g).
-            batch: The frames that the features were made from.
+            batch: The frames of the features.
         """
         cell = batch.regions.shape[-1] // features.shape[-1]
         shares = F.avg_pool2d(batch.regions.float(), cell)
@@ -52,7 +52,7 @@ def train_encoder(
     size: int,
     log: Log,
 ) -> None:
-    """SAM's image encoder, alone, from random weights."""
+    """Train SAM's image encoder alone, from random weights."""
     encoder.train()
 
     def losses(_: int) -> dict[str, Tensor]:
@@ -65,10 +65,10 @@ def train_encoder(
 
 
 class Alignment(nn.Module):
-    """Draws a prompt towards the features of what it names, and away from all others.
+    """Contrastive loss between prompts and image features.
 
-    The mask decoder has to find the cells that a prompt means; it learns to do so several times
-    faster once their plain product says it already.
+    The mask decoder learns several times faster to find the cells of a prompt if their dot product
+    with it is already large.
     """
 
     def __init__(self, width: int) -> None:
@@ -77,10 +77,10 @@ class Alignment(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
     def forward(self, features: Tensor, prompts: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of the products, object cells weighing ten times as much.
+        """Return the cross-entropy of the products; object cells have ten times the weight.
 
         Args:
-            features: (P, C, g, g), those of each prompt's own image.
+            features: Features of each prompt's image, (P, C, g, g).
             prompts: (P, 1, C).
             target: (P, 1, h, w) in [0, 1].
         """
@@ -90,20 +90,20 @@ class Alignment(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, share, weight=1 + 9 * share)
 
 
-def asked_in_words(
+def draw_text_queries(
     batch: Batch, rng: np.random.Generator, per_frame: int
 ) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """Prompts for each frame: visible objects, pairs of them, and objects that are not there."""
+    """Draw text prompts for each frame: visible objects, pairs, and absent objects."""
     owners, wanted = [], []
     for frame, present in enumerate(batch.present):
         seen, unseen = np.flatnonzero(present), np.flatnonzero(~present)
         for _ in range(per_frame):
             owners.append(frame)
-            wanted.append(_wish(seen, unseen, rng))
+            wanted.append(_draw_query(seen, unseen, rng))
     return np.array(owners), wanted
 
 
-def _wish(seen: np.ndarray, unseen: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
+def _draw_query(seen: np.ndarray, unseen: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
     kind = rng.choice(4, p=(0.60, 0.15, 0.18, 0.07))
     if kind == 0 and len(seen):
         return (int(rng.choice(seen)),)
@@ -115,7 +115,7 @@ def _wish(seen: np.ndarray, unseen: np.ndarray, rng: np.random.Generator) -> tup
 
 
 def prediction_losses(logits: Tensor, iou: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Losses of all four masks, and of the IoU that is predicted for each.
+    """Return the losses of all four masks and of their predicted IoU.
 
     Args:
         logits: (P, 4, h, w).
@@ -127,7 +127,7 @@ def prediction_losses(logits: Tensor, iou: Tensor, target: Tensor) -> dict[str, 
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
     overlap = (probability * target).sum((2, 3))
     total = (probability + target).sum((2, 3))
-    # One pixel is added to both sides, so that an empty mask is worth predicting as empty.
+    # Smoothing by a constant on both sides rewards an empty prediction for an empty mask.
     dice = 1 - (2 * overlap + 8) / (total + 8)
     soft_iou = 1 - (overlap + 8) / (total - overlap + 8)
     with torch.no_grad():
@@ -155,8 +155,8 @@ def text_prediction(
     per_frame: int,
     alignment: Alignment | None = None,
 ) -> dict[str, Tensor]:
-    """Ask every frame for things in words and compare the masks."""
-    owners, wanted = asked_in_words(batch, rng, per_frame)
+    """Return the losses of text prompts on every frame."""
+    owners, wanted = draw_text_queries(batch, rng, per_frame)
     ids, padding = padded([phrase([NAMES[c] for c in w], rng) for w in wanted])
     rows = torch.from_numpy(owners)
     tokens = text_sam.beit3.embed_text(ids)
@@ -173,7 +173,7 @@ def prompt_losses(
     target: Tensor,
     alignment: Alignment | None = None,
 ) -> dict[str, Tensor]:
-    """Losses of the masks that P prompts give, and of the prompts themselves if asked."""
+    """Return the losses of the masks of P prompts and, with `alignment`, of the prompts."""
     prediction = text_sam.decode(features, prompts)
     values = prediction_losses(prediction.logits, prediction.iou, target)
     if alignment is not None:
@@ -193,7 +193,7 @@ def train_text(
     size: int,
     log: Log,
 ) -> None:
-    """The whole text-prompted SAM; the encoder goes on at half the rate with its own loss."""
+    """Train the whole text-prompted SAM; the encoder with half the rate and its own loss."""
     text_sam = network.text_sam
     text_sam.train()
     alignment = Alignment(category_map.read.in_channels)
@@ -215,6 +215,6 @@ def train_text(
 
 
 def prompted(text_sam: nn.Module) -> tuple[nn.Module, ...]:
-    """The parts of the text-prompted SAM behind the image encoder."""
+    """Return the parts of the text-prompted SAM after the image encoder."""
     no_mask = text_sam.prompt_encoder.no_mask_embed
     return (text_sam.beit3, text_sam.text_hidden_fcs, text_sam.mask_decoder, no_mask)

@@ -1,4 +1,4 @@
-"""Give a scored checkpoint its card and put it where the package ships it.
+"""Add a model card to a scored checkpoint and copy it into the package.
 
 python recipes/nano/score.py runs/nano/nano.safetensors --samples sample_media > scores.json
 python recipes/nano/ship.py runs/nano/nano.safetensors scores.json
@@ -16,7 +16,7 @@ from make import FRAMES, SEED, SOUNDS_PER_CATEGORY, STEPS
 
 TARGET = Path("av2tsam_cli/assets/nano.safetensors")
 CARD = {
-    "what": "A small whole AV2T-SAM for trying the tool out, for tests and for experiments.",
+    "what": "A small, complete AV2T-SAM for trying the tool out, for tests and for experiments.",
     "not_for": "Real footage: it knows sixteen drawn objects and their synthesised sounds.",
     "data": {
         "generator": "av2tsam data synth",
@@ -31,7 +31,7 @@ CARD = {
 
 
 def main() -> None:
-    """Write the shipped file."""
+    """Write the packaged file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("scores", type=Path)

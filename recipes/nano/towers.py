@@ -1,8 +1,8 @@
-"""Stage 1: the CLAP and the CLIP tower learn from captions of what is heard and seen.
+"""Stage 1: train the CLAP and CLIP towers on captions.
 
-A window or a frame is matched with every caption "the dog", "the bell" …; a caption is true of
-it or not, so the loss is the pairwise sigmoid one (Zhai et al., "Sigmoid Loss for Language Image
-Pre-Training", 2023), which lets two captions be true at once.
+A window or frame is compared with every caption ("the dog", "the bell", ...). The loss is the
+pairwise sigmoid loss (Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023), because
+several captions can be true at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from segmenter import CategoryMap
 
 
 class Captions(nn.Module):
-    """One learned embedding per caption, with the loss's scale and bias."""
+    """One learned embedding per caption, with the scale and bias of the loss."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -29,22 +29,22 @@ class Captions(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """How well each caption fits: (N, width) -> logits (N, C)."""
+        """Return the logits of all captions, (N, C), for embeddings (N, width)."""
         similarity = F.normalize(embeddings, dim=1) @ F.normalize(self.table, dim=1).T
         return self.scale * similarity + self.bias
 
 
-def heard(rng: np.random.Generator) -> tuple[int, ...]:
-    """Categories that sound in a window: mostly one, often two, sometimes none or three."""
+def draw_categories(rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw the categories that sound in a window: mostly one or two, sometimes none or three."""
     count = int(rng.choice(4, p=(0.08, 0.47, 0.35, 0.10)))
     return tuple(int(c) for c in rng.choice(CATEGORY_COUNT, count, replace=False))
 
 
 def train_clap(tower: nn.Module, mixer: Mixer, *, steps: int, size: int, log: Log) -> None:
-    """Windows against captions of what sounds in them."""
+    """Train CLAP on windows and captions of their sound sources."""
 
     def batch(_: int) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = [heard(mixer.rng) for _ in range(size)]
+        chosen = [draw_categories(mixer.rng) for _ in range(size)]
         windows = torch.from_numpy(np.stack([mixer.window(c) for c in chosen]))
         return tower(windows), _labels(chosen), torch.zeros(())
 
@@ -54,10 +54,10 @@ def train_clap(tower: nn.Module, mixer: Mixer, *, steps: int, size: int, log: Lo
 def train_clip(
     tower: nn.Module, pool: Pool, rng: np.random.Generator, *, steps: int, size: int, log: Log
 ) -> None:
-    """Frames against captions of what they show, and two inner layers against what is where.
+    """Train CLIP on frames and captions of their objects, and two inner layers on category maps.
 
-    Captions alone leave the tower at chance for as long as anybody waited, even on crops: an
-    object is a few hundred pixels among 16,384. Where it is teaches the layers to see it.
+    With captions alone, accuracy stayed at chance level, even on crops: an object covers only a few
+    hundred of 16,384 pixels. The category maps provide a local training signal.
     """
     maps = {name: CategoryMap(width) for name, width in INNER.items()}
     inner: dict[str, Tensor] = {}
@@ -78,7 +78,7 @@ def train_clip(
 
 
 INNER = {"layer2": 128, "layer3": 256}
-"""Layers of the CLIP tower that learn what is where, and their widths."""
+"""Layers of the CLIP tower that are trained on category maps, and their widths."""
 
 
 def _keep(
@@ -96,7 +96,7 @@ def _train(
     log: Log,
     extra: Sequence[nn.Module] = (),
 ) -> None:
-    """`batch(step)` gives embeddings (N, E), captions that are true (N, C), and one more loss."""
+    """Train a tower; `batch(step)` returns embeddings (N, E), labels (N, C) and another loss."""
     captions = Captions(tower.config.embed_dim)
     tower.train()
 

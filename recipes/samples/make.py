@@ -1,4 +1,4 @@
-"""Makes sample_media/: four short videos with exact masks, from seeds that nothing is trained on.
+"""Generate sample_media/: four short videos with exact masks, from seeds not used in training.
 
 Run from the repository: `python recipes/samples/make.py [FOLDER]`.
 """
@@ -42,7 +42,7 @@ class Part(NamedTuple):
     size: float
     """Largest extent in frame heights."""
     on: str
-    """One character per second: `#` where it sounds."""
+    """One character per second: `#` if it sounds."""
     colour: Colour
     accent: Colour
 
@@ -54,10 +54,10 @@ class Sample(NamedTuple):
     """Position in the pool of seeds for samples."""
     seconds: int
     colours: tuple[Colour, ...]
-    """The backdrop's."""
+    """Colours of the backdrop."""
     parts: tuple[Part, ...]
-    heard: str | None = None
-    """Category that sounds and is not in the picture."""
+    off_screen: str | None = None
+    """Category that sounds off screen."""
 
 
 SAMPLES = {
@@ -88,32 +88,32 @@ SAMPLES = {
             Part("guitar", 0.3, 0.5, 0.50, ".....", (206, 138, 70), (110, 64, 36)),
             Part("clock", 0.7, 0.5, 0.44, ".....", (120, 180, 190), (226, 112, 84)),
         ),
-        heard="helicopter",
+        off_screen="helicopter",
     ),
 }  # fmt: skip
 
 
 def compose(sample: Sample) -> Scene:
-    """Sets up the scene of a sample; what it does not say is drawn from its seed."""
+    """Build the scene of a sample; unspecified details are drawn from its seed."""
     rng = scene_rng("samples", 0, sample.number)
     aspect = (16, 9)
-    heard = None
-    if sample.heard:
-        heard = Voice(sample.heard, sample_seed(rng), -16.0, (True,) * sample.seconds)
+    off_screen = None
+    if sample.off_screen:
+        off_screen = Voice(sample.off_screen, sample_seed(rng), -16.0, (True,) * sample.seconds)
     backdrop = sample_background(rng)
     return Scene(
         duration_s=sample.seconds,
         aspect=aspect,
         background=replace(backdrop, colours=sample.colours, octaves=4, clutter=4, pattern="none"),
-        instances=tuple(_place(rng, part, aspect[0] / aspect[1]) for part in sample.parts),
+        instances=tuple(_make_instance(rng, part, aspect[0] / aspect[1]) for part in sample.parts),
         occluders=(),
         camera=_calm(sample_camera(rng)),
-        off_screen=heard,
+        off_screen=off_screen,
         noise=BackgroundNoise(sample_seed(rng), "pink", NOISE_DBFS),
     )
 
 
-def _place(rng: np.random.Generator, part: Part, width: float) -> Instance:
+def _make_instance(rng: np.random.Generator, part: Part, width: float) -> Instance:
     voice = None
     if "#" in part.on:
         on: Seconds = tuple(mark == "#" for mark in part.on)
@@ -154,14 +154,14 @@ def _place(rng: np.random.Generator, part: Part, width: float) -> Instance:
 
 
 def _calm(camera: Camera) -> Camera:
-    """Keeps the drift; a little noise, true colours, no compression before the encoder's."""
+    """Keep the drift; little noise, neutral colours, no JPEG compression."""
     return replace(
         camera, gain=(1.0, 1.0, 1.0), gamma=1.0, flicker=0.01, noise=1.2, jpeg_quality=None
     )
 
 
 def main(folder: Path) -> None:
-    """Writes every sample into a folder, over what is there of the same name."""
+    """Write every sample to a folder, replacing existing files of the same name."""
     for name, sample in SAMPLES.items():
         video, masks = folder / f"{name}.mp4", folder / f"{name}_masks"
         shutil.rmtree(masks, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Make the README's picture from what the tool makes of sample_media/duet.mp4.
+"""Make docs/duet.jpg from the overlay of sample_media/duet.mp4.
 
 Run from the repository: `python recipes/samples/picture.py`.
 """
@@ -12,13 +12,13 @@ import numpy as np
 from av2tsam_cli import segment_video
 
 SECONDS = (1, 3, 5, 7)
-"""One moment for each part of the duet."""
+"""One time for each part of the duet."""
 RATE = 25
 WIDTH = 480
 
 
 def main() -> None:
-    """Write docs/duet.jpg: four frames of the overlay in one row of two by two."""
+    """Write docs/duet.jpg: four frames of the overlay, two by two."""
     with tempfile.TemporaryDirectory() as folder:
         segment_video("sample_media/duet.mp4", folder, format="overlays")
         names = [Path(folder) / "duet" / f"{second * RATE:06d}.png" for second in SECONDS]
