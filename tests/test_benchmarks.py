@@ -5,10 +5,16 @@ import math
 import runpy
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from av2tsam_cli.model.beit3 import Beit3
+
+from .tiny import TINY, shake
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LastLine = Callable[..., dict[str, Any]]
@@ -73,6 +79,26 @@ def test_masks_of_frames_that_repeat_against_masks_at_every_frame(last_line: Las
     assert all(of["least_iou"] >= 0.99 and is_positive(of["speed"]) for of in found.values())
     assert found["slides"]["skipped"] > 0.5
     assert found["moving"]["skipped"] == 0
+
+
+def test_parts_against_their_peers(last_line: LastLine) -> None:
+    words = ("--small", "--runs", "1", "--parts", "clip,beit3", "--in-memory", "--same-malloc")
+    parts = last_line("peers.py", *words)["parts"]
+    assert parts.keys() == {"clip", "beit3"}
+    for part in parts.values():
+        assert is_positive(part["ratio"], part["cpu_ratio"], part["in_memory_ratio"])
+        assert part["weights"]["ours"] == part["weights"]["theirs"]
+
+
+def test_plain_beit3_computes_what_ours_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    plain = import_module("plain_beit3").PlainBeit3(TINY.beit3).eval()
+    shake(plain)
+    ours = Beit3(TINY.beit3).eval()
+    ours.load_state_dict(plain.state_dict())
+    images, text = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images, text), plain(images, text), rtol=1e-4, atol=1e-5)
 
 
 def test_wait_at_the_start(last_line: LastLine) -> None:
