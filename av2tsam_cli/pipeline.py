@@ -27,11 +27,10 @@ from av2tsam_cli.media.audio import choose_audio, read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.mp4 import CONTAINERS
-from av2tsam_cli.outputs.writers import Format, Writer, check_target, open_writer
+from av2tsam_cli.outputs.writers import Writer, check_target, open_writer
+from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.threads import run_ahead, run_behind
 from av2tsam_cli.timeline.schedule import (
-    REUSE_LEVELS,
-    SILENCE_DBFS,
     Moment,
     batches,
     hear,
@@ -56,60 +55,6 @@ SMALL_PICTURE = 1280 * 720
 """Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """What to make of a video and how. Checked when it is made."""
-
-    format: Format | None = None
-    """Overlay video, mask PNGs or overlay PNGs; None where the output's suffix says it."""
-    text: str | None = None
-    """What to look for, such as "the dog", in place of listening; None for what sounds."""
-    start_s: float = 0.0
-    """Seconds of the presentation at which to begin."""
-    stop_s: float | None = None
-    """Seconds of the presentation at which to end; None for the end of the video."""
-    fps: Fraction | None = None
-    """Masks the network makes per second; those between follow what moves. None: every frame."""
-    reuse: float | None = REUSE_LEVELS
-    """Frames that differ by no more than this from the last one that the network saw in the same
-    second have its mask: levels of 0 to 255, by `motion.difference`. None: none do."""
-    threshold: float = 0.5
-    """Probability above which a pixel belongs to the mask."""
-    silence_dbfs: float | None = SILENCE_DBFS
-    """Seconds of sound below this level get an empty mask; None switches the gate off."""
-    audio_stream: int | str | None = None
-    """Position among the audio streams, or a language; None for the default one. With `text` it is
-    only what an overlay video sounds like."""
-    require_audio: bool = False
-    """Whether a video without sound is an error."""
-    batch_size: int | None = None
-    """Frames per run of the network; None for what suits device and model."""
-    overwrite: bool = False
-    """Whether outputs that exist are replaced."""
-
-    def __post_init__(self) -> None:
-        if self.text is not None and not self.text.strip():
-            raise UsageError("--text is empty; write what to look for, such as 'the dog'")
-        if self.text is not None and self.require_audio:
-            raise UsageError(
-                "--require-audio: with --text nothing is listened to; drop one of them"
-            )
-        if self.text is not None and self.silence_dbfs != SILENCE_DBFS:
-            raise UsageError("--silence-dbfs: with --text nothing is listened to; drop one of them")
-        if self.start_s < 0:
-            raise UsageError(f"--start {self.start_s:g}: must be 0 or later")
-        if self.stop_s is not None and self.stop_s <= self.start_s:
-            raise UsageError(f"--end {self.stop_s:g} s is not after --start {self.start_s:g} s")
-        if self.fps is not None and self.fps <= 0:
-            raise UsageError(f"--fps {self.fps}: must be above 0")
-        if not 0.0 < self.threshold < 1.0:
-            raise UsageError(f"--threshold {self.threshold:g}: must lie between 0 and 1")
-        if self.reuse is not None and not 0.0 <= self.reuse <= 255.0:
-            raise UsageError(f"--reuse {self.reuse:g}: must lie between 0 and 255")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"--batch-size {self.batch_size}: must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -144,8 +89,8 @@ class SegmentPlan:
         """About how many frames there will be; None where the file does not say."""
         if self.end_s is None or self.video.rate is None:
             return self.video.frames or None
-        stop_s = self.end_s if self.options.stop_s is None else min(self.options.stop_s, self.end_s)
-        return max(1, round((stop_s - self.options.start_s) * self.video.rate))
+        stop_s = self.end_s if self.options.end is None else min(self.options.end, self.end_s)
+        return max(1, round((stop_s - self.options.start) * self.video.rate))
 
 
 @dataclass(frozen=True)
@@ -278,9 +223,9 @@ def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
         target=target,
         options=options,
     )
-    if plan.end_s is not None and options.start_s >= plan.end_s:
+    if plan.end_s is not None and options.start >= plan.end_s:
         raise UsageError(
-            f"{source}: --start {options.start_s:g} s lies after its end ({plan.end_s:g} s)"
+            f"{source}: --start {options.start:g} s lies after its end ({plan.end_s:g} s)"
         )
     return plan
 
@@ -394,7 +339,7 @@ def _prepared(plan: SegmentPlan, segmenter: Segmenter, size: int) -> Generator[_
 def _moments(plan: SegmentPlan, segmenter: Segmenter) -> Iterator[Moment]:
     """Every frame of a plan with the sound that serves it, unless a phrase does."""
     options = plan.options
-    span = _Span(zero_s=plan.zero_s, start_s=options.start_s, stop_s=options.stop_s)
+    span = _Span(zero_s=plan.zero_s, start_s=options.start, stop_s=options.end)
     threads = _codec_threads(plan, segmenter.model)
     frames = read_frames(plan.info, stream=plan.video, threads=threads, **span)
     if options.text is not None:
@@ -451,8 +396,8 @@ def _open_writer(plan: SegmentPlan, model: LoadedModel) -> Writer:
         video=plan.video,
         audio=plan.audio,
         zero_s=plan.zero_s,
-        start_s=plan.options.start_s,
-        stop_s=plan.options.stop_s,
+        start_s=plan.options.start,
+        stop_s=plan.options.end,
         overwrite=plan.options.overwrite,
         threads=_codec_threads(plan, model),
     )

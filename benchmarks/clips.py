@@ -11,7 +11,8 @@ import numpy as np
 
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.masks import BoolArray
-from av2tsam_cli.pipeline import SegmentOptions, masked_frames, plan_video
+from av2tsam_cli.pipeline import masked_frames, plan_video
+from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.synth.clips import write_clip
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack

@@ -55,9 +55,9 @@ def main() -> None:
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with TemporaryDirectory() as folder:
         for video, group in videos(Path(folder), args.scenes):
-            every = segment(video, model, reuse=None, stop_s=args.seconds)
+            every = segment(video, model, reuse=None, end=args.seconds)
             for rate in rates:
-                result = compare(video, model, every, fps=rate, stop_s=args.seconds)
+                result = compare(video, model, every, fps=rate, end=args.seconds)
                 print(
                     json.dumps({"video": video.stem, "fps": str(rate), **means(result)}), flush=True
                 )

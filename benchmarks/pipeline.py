@@ -36,7 +36,8 @@ from av2tsam_cli.inference.device import own_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.config import PRESETS
-from av2tsam_cli.pipeline import SegmentOptions, SegmentPlan, plan_video, segment_planned
+from av2tsam_cli.pipeline import SegmentPlan, plan_video, segment_planned
+from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.values import AudioWindow
 
 Call = tuple[FrameInputs, Sequence[AudioWindow]]

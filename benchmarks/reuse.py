@@ -47,9 +47,9 @@ def main() -> None:
     for kind in KINDS:
         with TemporaryDirectory() as folder:
             clips = list(videos(Path(folder), kind, args.scenes))
-            every = [segment(video, model, reuse=None, stop_s=args.seconds) for video in clips]
+            every = [segment(video, model, reuse=None, end=args.seconds) for video in clips]
             for level in args.reuse.split(","):
-                ways = [segment(v, model, reuse=float(level), stop_s=args.seconds) for v in clips]
+                ways = [segment(v, model, reuse=float(level), end=args.seconds) for v in clips]
                 results.setdefault(level, {})[kind] = compare(every, ways)
                 print(
                     json.dumps({"reuse": level, "kind": kind, **results[level][kind]}), flush=True

@@ -28,7 +28,8 @@ COMMAND = Path(sys.executable).with_name("av2tsam")
 FIRST_FRAME = """
 import sys, time
 from pathlib import Path
-from av2tsam_cli.pipeline import SegmentOptions, load_for, masked_frames, plan_video
+from av2tsam_cli.pipeline import load_for, masked_frames, plan_video
+from av2tsam_cli.segment_options import SegmentOptions
 options = SegmentOptions()
 plan = plan_video(Path(sys.argv[1]), Path(sys.argv[2]), options)
 frames = masked_frames(plan, load_for(options, sys.argv[3], device="auto", precision="auto"))

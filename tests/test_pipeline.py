@@ -18,7 +18,8 @@ from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
 from av2tsam_cli.model.prediction import select
-from av2tsam_cli.pipeline import SegmentOptions, masked_frames, plan_video, segment_video
+from av2tsam_cli.pipeline import masked_frames, plan_video, segment_video
+from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.values import Frame
 
 from .conftest import grey_step
@@ -71,7 +72,7 @@ def test_masks_are_those_of_the_network_run_frame_by_frame(
 def test_only_the_seconds_that_sound_have_masks(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
-    second = {"samples": tone(1.0), "start_s": 1.0, "codec": "pcm_s16le"}
+    second = {"samples": tone(1.0), "start": 1.0, "codec": "pcm_s16le"}
     clip = make_clip("clip.mkv", seconds=3, rate=8, sounds=[second])
     areas = [mask.mean() for mask in masks_of(clip, model)]
     assert len(areas) == 24
@@ -109,7 +110,7 @@ def test_nano_finds_the_dog_when_it_is_named(tmp_path: Path) -> None:
     nano = load_model("nano", device="cpu")
     sample = SAMPLES / "duet.mp4"
     segment_video(
-        sample, tmp_path, model=nano, format="masks", text="the dog", fps=Fraction(5), stop_s=8.0
+        sample, tmp_path, model=nano, format="masks", text="the dog", fps=Fraction(5), end=8.0
     )
     found, true = (
         np.stack([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0 for path in sorted(paths)])
@@ -150,7 +151,7 @@ def test_a_part_of_a_video_has_the_masks_of_that_part(
 ) -> None:
     clip = make_clip(seconds=3, rate=10, sounds=[{"samples": tone(3.0)}])
     whole = masks_of(clip, model)
-    part = masks_of(clip, model, start_s=1.5, stop_s=2.5)
+    part = masks_of(clip, model, start=1.5, end=2.5)
     assert len(part) == 10
     assert max(np.mean(a != b) for a, b in zip(part, whole[15:25], strict=True)) < 0.01
 
@@ -258,14 +259,14 @@ def test_a_span_without_frames_is_an_error(
 ) -> None:
     clip = make_clip(rate=2)
     with pytest.raises(Av2tsamError, match="no frame between"):
-        segment_video(clip, tmp_path / "o", model=model, format="masks", start_s=0.1, stop_s=0.2)
+        segment_video(clip, tmp_path / "o", model=model, format="masks", start=0.1, end=0.2)
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_a_start_after_the_end_of_the_video_is_found_before_the_work(make_clip: MakeClip) -> None:
     clip = make_clip(seconds=1)
     with pytest.raises(UsageError, match=r"--start 5 s lies after its end \(1 s\)"):
-        plan_video(clip, clip.parent / "o.mp4", SegmentOptions(start_s=5.0))
+        plan_video(clip, clip.parent / "o.mp4", SegmentOptions(start=5.0))
 
 
 def test_sound_can_be_required(make_clip: MakeClip) -> None:
@@ -277,15 +278,15 @@ def test_sound_can_be_required(make_clip: MakeClip) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"start_s": -1.0}, "--start"),
-        ({"start_s": 3.0, "stop_s": 3.0}, "--end 3 s is not after"),
-        ({"fps": Fraction(0)}, "--fps"),
-        ({"threshold": 1.0}, "--threshold"),
-        ({"reuse": 256.0}, "--reuse"),
-        ({"batch_size": 0}, "--batch-size"),
-        ({"text": "  "}, "--text is empty"),
-        ({"text": "the dog", "require_audio": True}, "--require-audio: with --text"),
-        ({"text": "the dog", "silence_dbfs": -40.0}, "--silence-dbfs: with --text"),
+        ({"start": -1.0}, "`start`"),
+        ({"start": 3.0, "end": 3.0}, "`end` must be later than `start`"),
+        ({"fps": Fraction(0)}, "`fps`"),
+        ({"threshold": 1.0}, "`threshold`"),
+        ({"reuse": 256.0}, "`reuse`"),
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"text": "  "}, "`text` is empty"),
+        ({"text": "the dog", "require_audio": True}, "`require_audio` has no effect"),
+        ({"text": "the dog", "silence_dbfs": -40.0}, "`silence_dbfs` has no effect"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complaint: str) -> None:
@@ -295,7 +296,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complai
 
 def test_the_expected_number_of_frames_is_known_where_the_file_says(make_clip: MakeClip) -> None:
     clip = make_clip(seconds=4, rate=25)
-    options = SegmentOptions(start_s=1.0, stop_s=2.0)
+    options = SegmentOptions(start=1.0, end=2.0)
     assert plan_video(clip, clip.parent / "o.mp4", SegmentOptions()).frames == 100
     assert plan_video(clip, clip.parent / "o.mp4", options).frames == 25
 

@@ -15,6 +15,26 @@ TYPE_CHECKING = False  # as in the package's __init__
 if TYPE_CHECKING:
     from typing import Literal
 
+_flags: dict[str, str] = {}
+
+
+def name_flags(flags: Mapping[str, str]) -> None:
+    """Set how messages show the running command's options: `--end` for `end`, for example."""
+    _flags.clear()
+    _flags.update(flags)
+
+
+def with_flags(text: str) -> str:
+    """Replace the arguments that a message names in backticks with the command's flags."""
+    for name, flag in _flags.items():
+        text = text.replace(f"`{name}`", flag)
+    return text
+
+
+def is_url(word: str) -> bool:
+    """Whether a word is a URL."""
+    return "://" in word
+
 
 def print_text(text: str) -> None:
     """Write a command's result for people, such as its help, to stdout."""
@@ -63,12 +83,12 @@ def explain(error: BaseException) -> str:
     elif isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        text = "out of memory; use a smaller --batch-size, or --device cpu"
+        text = "out of memory; use a smaller `batch_size`, or the CPU as `device`"
     elif isinstance(error, ImportError):
         text = _explain_import(error)
     else:
         text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
-    return " ".join(text.split())
+    return with_flags(" ".join(text.split()))
 
 
 def _explain_import(error: ImportError) -> str:
@@ -88,7 +108,7 @@ class Console:
     def note(self, text: str) -> None:
         """Say something worth knowing, in one line, unless told to be quiet."""
         if not self.quiet:
-            _say(f"av2tsam: {text}")
+            _say(f"av2tsam: {with_flags(text)}")
 
     def row(self, cells: Sequence[str], width: int) -> None:
         """Add a line to a table that grows, in columns of one width, unless told to be quiet."""

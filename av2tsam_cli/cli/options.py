@@ -1,13 +1,336 @@
-"""How words become values, and the options that several commands share."""
+"""From dataclasses to Typer commands: their parameters, their help, and their error messages."""
 
+import inspect
 import math
-from collections.abc import Sequence
-from fractions import Fraction
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, dataclass, is_dataclass
+from functools import wraps
 from glob import glob
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NewType, cast, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+
+from av2tsam_cli.cli.console import is_url, name_flags
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.options import OptionField, Panel, either, option_field, option_fields, unknown
+
+Examples = Sequence[tuple[str, str]]
+"""Command lines, each with what it does."""
+
+Given = NewType("Given", frozenset[str])
+"""Names of the options that were given, rather than left at their defaults. A command that has a
+parameter of this type receives them."""
+
+HELP_WIDTH = 80
+"""Columns of a help page, on wider terminals too."""
+
+FLAGS_WIDTH = 24
+"""Columns of an option's flags and value, before its help text."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a command's function: one option, or a dataclass of several."""
+
+    name: str
+    """Its name in the function."""
+    fields: tuple[OptionField, ...]
+    """Its options."""
+    group: type[Any] | None = None
+    """The dataclass that collects them; None for one option that is passed as it is."""
+
+    def value(self, given: dict[str, Any]) -> Any:
+        """Make its value from the options that were given; the others keep their defaults."""
+        values = {field.name: given[field.name] for field in self.fields if field.name in given}
+        if self.group is not None:
+            return self.group(**values)
+        (field,) = self.fields
+        return values.get(field.name, field.default)
+
+
+@dataclass(frozen=True)
+class CommandPage:
+    """What the help and the errors of a command are made from."""
+
+    options: tuple[OptionField, ...]
+    """Its options, in order."""
+    summary: str
+    """The first sentence of its docstring."""
+    details: str
+    """The rest of its docstring."""
+    examples: Examples
+    """Shown at the top of the help."""
+
+    def render(self, path: str) -> str:
+        """Write the help of the command that is called by `path`, such as `av2tsam segment`."""
+        blocks = [
+            *([_examples(self.examples)] if self.examples else []),
+            f"Usage: {self.usage(path)}",
+            _wrap(self.summary),
+            *([_wrap(self.details)] if self.details else []),
+        ]
+        for panel in Panel:
+            rows = [_row(field) for field in self.options if field.option.panel is panel]
+            if panel is Panel.MESSAGES:
+                rows.append(("-h, --help", "print this help"))
+            if rows:
+                blocks.append(f"{panel}:\n{_table(rows, FLAGS_WIDTH)}")
+        return "\n\n".join(blocks) + "\n"
+
+    def usage(self, path: str) -> str:
+        """Return the command line in one line: what must be given, and that there are options."""
+        words = [path]
+        for field in self.options:
+            if field.option.positional:
+                word = field.metavar + ("..." if field.is_list else "")
+                words.append(word if field.required else f"[{word}]")
+            elif field.required:
+                words.append(f"{field.flag} {field.metavar}")
+        return " ".join([*words, "[OPTIONS]"])
+
+
+class HelpfulCommand(TyperCommand):
+    """A command with our own help page and our own words for wrong arguments."""
+
+    @property
+    def page(self) -> CommandPage:
+        """What `command` has stored with the function."""
+        return cast("CommandPage", self.callback.page)  # type: ignore[union-attr]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page."""
+        formatter.write(self.page.render(ctx.command_path))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words after the command.
+
+        Raises:
+            UsageError: They do not fit the command's options.
+        """
+        name_flags({field.name: field.flag for field in self.page.options})
+        try:
+            rest = super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            raise UsageError(self._explain(error, ctx.command_path)) from error
+        if ctx.args:
+            raise UsageError(f"unexpected argument {ctx.args[0]!r}; {_see(ctx.command_path)}")
+        return rest
+
+    def _explain(self, error: typer.TyperException, path: str) -> str:
+        """Say in our words what is wrong with an option."""
+        word = str(getattr(error, "option_name", ""))
+        flags = {field.flag: field for field in self.page.options}
+        flags |= {f.option.short: f for f in self.page.options if f.option.short}
+        if word not in flags:
+            known = [flag for flag in flags if flag.startswith("--")]
+            return unknown("option", word, [*known, "--help"], otherwise=_see(path))
+        field = flags[word]
+        if field.is_flag:
+            return f"{word}: takes no value; {_see(path)}"
+        return f"{word}: needs a value, {field.metavar}; {_see(path)}"
+
+
+class HelpfulGroup(TyperGroup):
+    """A command with subcommands, likewise."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page."""
+        path = ctx.command_path
+        rows = [(name, _summary(command.help)) for name, command in self.commands.items()]
+        width = max(len(name) for name, _ in rows) + 4
+        formatter.write(
+            f"Usage: {path} COMMAND ...\n\n{_wrap(self.help or '')}\n\n"
+            f"Commands:\n{_table(rows, width)}\n\n"
+            f"'{path} COMMAND --help' describes a command.\n"
+        )
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the subcommand.
+
+        Raises:
+            UsageError: There is none, or it does not exist.
+        """
+        names, path = list(self.commands), ctx.command_path
+        if not args:
+            raise UsageError(f"missing command; use {either([f'{path} {n}' for n in names])}")
+        if args[0].startswith("-") and args[0] not in {"-h", "--help"}:
+            raise UsageError(f"unknown option {args[0]!r}; {_see(path)}")
+        if not args[0].startswith("-") and args[0] not in names:
+            raise UsageError(unknown("command", args[0], names))
+        return super().parse_args(ctx, args)
+
+
+def new_app(help_text: str | None = None) -> typer.Typer:
+    """Create an app for a command, or for a group of commands that the text describes."""
+    return typer.Typer(
+        cls=HelpfulGroup,
+        help=help_text,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def command(
+    app: typer.Typer, name: str | None = None, *, examples: Examples = ()
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Add a function to an app as a command.
+
+    Each parameter is an option (`Annotated[..., Option(...)]`, see `av2tsam_cli.options`), a
+    dataclass of options, or `Given`. The docstring's first paragraph is the summary.
+
+    Args:
+        app: Where to add it.
+        name: What it is called; the function's name if None.
+        examples: Shown at the top of its help.
+    """
+
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        parameters, given_name = _parameters(function)
+        options = tuple(field for parameter in parameters for field in parameter.fields)
+        summary, _, details = inspect.getdoc(function).partition("\n\n")  # type: ignore[union-attr]
+
+        @wraps(function)
+        def run(**words: Any) -> int:
+            given = {
+                field.name: _parsed(field, words[field.name])
+                for field in options
+                if words[field.name] not in (None, [])
+            }
+            for field in options:
+                if field.required and field.name not in given:
+                    raise UsageError(_missing(field))
+            values = {parameter.name: parameter.value(given) for parameter in parameters}
+            if given_name:
+                values[given_name] = Given(frozenset(given))
+            return function(**values)
+
+        signature = [_typer_parameter(field) for field in options]
+        run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in signature}
+        run.page = CommandPage(options, summary, details, examples)  # type: ignore[attr-defined]
+        settings = {"allow_extra_args": True}
+        app.command(name, cls=HelpfulCommand, context_settings=settings)(run)
+        return run
+
+    return decorate
+
+
+def expand(words: Sequence[str]) -> tuple[Path, ...]:
+    """Return the files that words name, each once, with the patterns that no shell has expanded.
+
+    A word that matches nothing is kept, so that opening it reports what is wrong.
+
+    Raises:
+        UsageError: A word is a URL.
+    """
+    paths: dict[Path, Path] = {}
+    for word in words:
+        if is_url(word):
+            raise UsageError(f"{word}: URLs are not supported; download the video first")
+        matches = [] if Path(word).exists() else sorted(glob(word, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
+        files = [Path(match) for match in matches if Path(match).is_file()]
+        for path in files or [Path(word)]:
+            paths.setdefault(path.resolve(), path)
+    return tuple(paths.values())
+
+
+def _parameters(function: Callable[..., int]) -> tuple[list[Parameter], str | None]:
+    """Return the parameters with options, and the name of the one of type `Given`, if any."""
+    hints = get_type_hints(function, include_extras=True)
+    parameters, given_name = [], None
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = hints[name]
+        if hint is Given:
+            given_name = name
+        elif is_dataclass(hint):
+            group = cast("type[Any]", hint)
+            parameters.append(Parameter(name, tuple(option_fields(group)), group))
+        else:
+            required = parameter.default is inspect.Parameter.empty
+            field = option_field(name, hint, MISSING if required else parameter.default)
+            if field is None:
+                raise TypeError(f"{function.__name__}: parameter {name} has no Option")
+            parameters.append(Parameter(name, (field,)))
+    return parameters, given_name
+
+
+def _typer_parameter(field: OptionField) -> inspect.Parameter:
+    """Describe an option to Typer: as text or a flag, None unless it is given."""
+    kind: Any = bool if field.is_flag else list[str] if field.is_list else str
+    info = typer.Argument() if field.option.positional else typer.Option(*_flags(field))
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, info],
+    )
+
+
+def _flags(field: OptionField) -> list[str]:
+    """Return an option's flags as Typer declares them."""
+    pair = f"{field.flag}/{field.negation}" if field.negation else field.flag
+    return [pair, *([field.option.short] if field.option.short else [])]
+
+
+def _missing(field: OptionField) -> str:
+    what = field.metavar if field.option.positional else f"{field.flag} {field.metavar}"
+    return f"missing {what}: {field.option.help}"
+
+
+def _see(path: str) -> str:
+    return f"see '{path} --help'"
+
+
+def _parsed(field: OptionField, word: Any) -> Any:
+    if field.is_flag:
+        return word
+    return [field.parse(each) for each in word] if field.is_list else field.parse(word)
+
+
+def _examples(examples: Examples) -> str:
+    lines = [f"  {line}" if not what else f"  {line}  # {what}" for line, what in examples]
+    return "Examples:\n" + "\n".join(lines)
+
+
+def _row(field: OptionField) -> tuple[str, str]:
+    """Return an option's line in the help: how it is written, and what it does."""
+    option = field.option
+    if option.positional:
+        flags = field.metavar
+    else:
+        names = [option.short, field.flag, field.negation]
+        flags = f"{', '.join(filter(None, names))} {field.metavar}".rstrip()
+    return flags, field.help
+
+
+def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
+    """Lay out names and texts in two columns; a name that is too long gets its own line."""
+    lines = []
+    for name, text in rows:
+        parts = textwrap.wrap(text, HELP_WIDTH - width, break_on_hyphens=False) or [""]
+        if len(name) + 4 > width:
+            lines.append(f"  {name}")
+        else:
+            lines.append(f"  {name}".ljust(width) + parts.pop(0))
+        lines += [" " * width + part for part in parts]
+    return "\n".join(lines)
+
+
+def _wrap(text: str) -> str:
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(textwrap.fill(" ".join(each.split()), HELP_WIDTH) for each in paragraphs)
+
+
+def _summary(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split()).rstrip(".")
+
+
+# Until every command is converted to `command`: the same options for plain Typer functions.
 
 NETWORK = "Network"
 TALK = "What it says"
@@ -128,42 +451,6 @@ Overwrite = Annotated[
 ]
 
 
-def new_app(help_text: str | None = None) -> typer.Typer:
-    """An app whose errors are ours to show."""
-    return typer.Typer(
-        help=help_text,
-        add_completion=False,
-        rich_markup_mode="markdown",  # joins the lines of a paragraph
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-
-
-def seconds(text: str) -> float:
-    """Seconds, or [HH:]MM:SS, with decimals."""
-    try:
-        parts = [float(part) for part in str(text).split(":")]  # Typer parses defaults as well
-    except ValueError:
-        parts = []
-    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
-        raise typer.BadParameter(f"{text}: give seconds or [HH:]MM:SS, such as 90 or 1:30")
-    total_s = 0.0
-    for part in parts:
-        total_s = total_s * 60 + part
-    return total_s
-
-
-def rate(text: str) -> Fraction:
-    """A rate per second, exact: 25, 12.5 or 30000/1001."""
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        value = Fraction(0)
-    if value <= 0:
-        raise typer.BadParameter(f"{text}: give a number above 0, such as 5 or 30000/1001")
-    return value
-
-
 def decibels(text: str) -> float:
     """A level in dBFS; `off` is the level that nothing is below."""
     if text == "off":
@@ -172,41 +459,3 @@ def decibels(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text}: give a level such as -60, or off") from error
-
-
-def levels(text: str) -> float | None:
-    """A difference in levels of 0 to 255, or off."""
-    if text == "off":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 255.0:
-        raise typer.BadParameter(f"{text}: give levels from 0 to 255, such as 2, or off")
-    return value
-
-
-def probability(text: str) -> float:
-    """A number between 0 and 1, both left out."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < 1.0:
-        raise typer.BadParameter(f"{text}: give a number between 0 and 1, such as 0.5")
-    return value
-
-
-def expand(words: Sequence[str]) -> tuple[Path, ...]:
-    """The files that the words name, each once: patterns that no shell has expanded are expanded.
-
-    A word that matches nothing stays as it is, so that opening it can say what is wrong.
-    """
-    paths: dict[Path, Path] = {}
-    for word in words:
-        matches = [] if Path(word).exists() else sorted(glob(word, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
-        files = [Path(match) for match in matches if Path(match).is_file()]
-        for path in files or [Path(word)]:
-            paths.setdefault(path.resolve(), path)
-    return tuple(paths.values())

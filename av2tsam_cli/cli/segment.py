@@ -3,224 +3,81 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.console import Console, explain, print_json
-from av2tsam_cli.cli.options import (
-    EXPERT,
-    BatchSize,
-    Debug,
-    Device,
-    Json,
-    Model,
-    Overwrite,
-    Precision,
-    Quiet,
-    decibels,
-    expand,
-    levels,
-    new_app,
-    probability,
-    rate,
-    seconds,
-)
+from av2tsam_cli.cli.options import command, expand, new_app
 from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
+from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
+from av2tsam_cli.segment_options import SegmentOptions
 
 if TYPE_CHECKING:
     from av2tsam_cli.inference.loading import LoadedModel
-    from av2tsam_cli.pipeline import SegmentOptions, SegmentPlan, SegmentResult
+    from av2tsam_cli.pipeline import SegmentPlan, SegmentResult
 
-OUTPUT = "Output"
-PART = "Part of the video"
 NANO_NOTE = (
-    "using nano, the small built-in model: it knows the drawn objects of its synthetic training "
-    "scenes, and is for trying things out; see: av2tsam models info nano"
+    "using nano, the built-in demo model, which only recognises drawn scenes; for real videos try "
+    "'av2tsam models pull {}' (its weights have not been tested here)"
 )
 
 app = new_app()
 
 
-@app.command()
+@command(
+    app,
+    examples=[
+        ("av2tsam segment video.mp4 -o overlay.mp4", "highlight the sound source"),
+        ("av2tsam segment video.mp4 -o masks -f masks", "write a mask PNG per frame"),
+        ('av2tsam segment video.mp4 -o dog.mp4 --text "the dog"', "follow a phrase"),
+    ],
+)
 def segment(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Videos, or quoted patterns.")
+        list[str],
+        Option("videos, or patterns in quotes, such as '*.mp4'", metavar="INPUT", positional=True),
     ],
     *,
     out: Annotated[
         Path,
-        typer.Option(
+        Option(
+            "a video (.mp4, .mov, .mkv, .webm), or a folder with --format",
+            panel=Panel.OUTPUT,
             metavar="PATH",
-            help="A video (.mp4, .mov, .mkv, .webm), or a folder.",
-            rich_help_panel=OUTPUT,
+            short="-o",
         ),
     ],
-    text: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PHRASE",
-            help="Look for this instead of listening, such as 'the dog'; the video needs no sound. "
-            "nano knows a few words: a wrong one lists them.",
-            show_default="what is making the sound",
-        ),
-    ] = None,
-    kind: Annotated[
-        Literal["video", "masks", "overlays"] | None,
-        typer.Option(
-            "--format",
-            help="What to write into the folder --out: NAME.mp4, or NAME/000000.png ... with a "
-            "0/255 mask or a highlighted picture per frame.",
-            show_default="video where --out names one",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    overwrite: Overwrite = False,
+    options: SegmentOptions,
     skip_existing: Annotated[
+        bool, Option("skip inputs whose output already exists", panel=Panel.OUTPUT)
+    ] = False,
+    model: ModelOptions,
+    compile: Annotated[  # noqa: A002 - the option's name
         bool,
-        typer.Option(
-            "--skip-existing",
-            help="Leave inputs out whose output exists.",
-            rich_help_panel=OUTPUT,
+        Option(
+            "compile the network first: takes a minute, and pays off for long videos only",
+            panel=Panel.ADVANCED,
         ),
     ] = False,
-    start: Annotated[
-        float,
-        typer.Option(
-            parser=seconds,
-            metavar="TIME",
-            help="Begin here: seconds, or [HH:]MM:SS.",
-            rich_help_panel=PART,
-        ),
-    ] = 0.0,
-    end: Annotated[
-        float | None,
-        typer.Option(
-            parser=seconds,
-            metavar="TIME",
-            help="End here: seconds, or [HH:]MM:SS.",
-            show_default="the end of the video",
-            rich_help_panel=PART,
-        ),
-    ] = None,
-    audio_stream: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|LANG",
-            help="Which sound: 0 is the first audio stream; or a language, such as eng. It is also "
-            "the sound of an overlay video.",
-            show_default="the one that players take",
-            rich_help_panel=PART,
-        ),
-    ] = None,
-    require_audio: Annotated[
-        bool,
-        typer.Option(
-            "--require-audio",
-            help="Fail with exit code 3 where there is no audio stream; otherwise all masks are "
-            "empty then. Not with --text.",
-            rich_help_panel=PART,
-        ),
-    ] = False,
-    model: Model = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    fps: Annotated[
-        Fraction | None,
-        typer.Option(
-            parser=rate,
-            metavar="RATE",
-            help="Masks per second that the network makes. In between, they follow what moves, by "
-            "optical flow.",
-            show_default="every frame",
-            rich_help_panel=EXPERT,
-        ),
-    ] = None,
-    threshold: Annotated[
-        float,
-        typer.Option(
-            parser=probability,
-            metavar="P",
-            help="Probability from which a pixel belongs to the mask, between 0 and 1.",
-            rich_help_panel=EXPERT,
-        ),
-    ] = 0.5,
-    silence_dbfs: Annotated[
-        float,
-        typer.Option(
-            parser=decibels,
-            metavar="LEVEL",
-            help="Seconds of sound below this RMS level, in dB relative to full scale, get an "
-            "empty mask; off: none do. Not with --text.",
-            rich_help_panel=EXPERT,
-        ),
-    ] = -60.0,
-    reuse: Annotated[
-        float | None,
-        typer.Option(
-            parser=levels,
-            metavar="LEVELS",
-            help="Frames that differ by no more than this from the last that the network saw in "
-            "that second get its mask: levels of 0 to 255, on average over every block of the "
-            "picture (of 32 x 32); off: every frame is looked at.",
-            rich_help_panel=EXPERT,
-        ),
-    ] = 1.0,
-    precision: Precision = "auto",
-    batch_size: BatchSize = None,
-    compiled: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help="Compile the network first, which takes a minute and is left out where the inputs "
-            "are too short for it to pay. Needs a C++ compiler on a CPU.",
-            rich_help_panel=EXPERT,
-        ),
-    ] = False,
+    messages: Messages,
 ) -> int:
-    """Find what is making the sound in each video, and highlight it or write masks of it.
-
-    With --text, find what a phrase names: to see what the model knows, or where it hears wrong.
-
-    Inputs of one name from several folders would overwrite each other: that is refused before the
-    work. Nothing is replaced unasked, and nothing half-written is left behind. Where several
-    inputs fail for different reasons the exit code is 1.
-    """
-    from av2tsam_cli.pipeline import SegmentOptions
-
-    if overwrite and skip_existing:
-        raise UsageError("--overwrite and --skip-existing do not go together; pass one of them")
+    """Highlight the sound source in videos, or write masks of it."""
+    if options.overwrite and skip_existing:
+        raise UsageError("`overwrite` and `skip_existing` exclude each other; pass one of them")
     request = Request(
         inputs=expand(inputs),
         out=out,
-        options=SegmentOptions(
-            format=kind,
-            text=text,
-            start_s=start,
-            stop_s=end,
-            fps=fps,
-            threshold=threshold,
-            silence_dbfs=silence_dbfs,
-            reuse=reuse,
-            audio_stream=audio_stream,
-            require_audio=require_audio,
-            batch_size=batch_size,
-            overwrite=overwrite,
-        ),
-        model=model,
-        device=device,
-        precision=precision,
-        compiled=compiled,
+        options=options,
+        model=model.model,
+        device=model.device,
+        precision=model.precision,
+        compiled=compile,
         skip_existing=skip_existing,
     )
     _check_collisions(request)
-    console = Console(quiet=quiet, debug=debug)
+    console = Console(quiet=messages.quiet, debug=messages.debug)
     with console.logged():
-        return _Batch(request, console, json=json).run()
+        return _Batch(request, console, json=messages.json).run()
 
 
 @dataclass(frozen=True)
@@ -231,7 +88,7 @@ class Request:
     """The videos, each once."""
     out: Path
     """A video file, or a folder."""
-    options: "SegmentOptions"
+    options: SegmentOptions
     """What to make of each."""
     model: str | None
     """Name or path; None for the best installed one."""
@@ -331,7 +188,8 @@ class _Batch:
                 self._failed(plan.info.path, error)
             return None
         if request.model is None and model.name == "nano":
-            self.console.note(NANO_NOTE)
+            wanted = "evf-sam2" if request.options.text is None else "evf-sam2-text"
+            self.console.note(NANO_NOTE.format(wanted))
         return model
 
     def _segment(self, plan: "SegmentPlan", model: "LoadedModel") -> None:

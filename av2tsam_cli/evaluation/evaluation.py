@@ -14,7 +14,7 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.evaluation.metrics import ScoringProtocol
 from av2tsam_cli.evaluation.negative_audio import Sound
 from av2tsam_cli.evaluation.scoring import VideoScore, summarise
-from av2tsam_cli.timeline.schedule import SILENCE_DBFS
+from av2tsam_cli.segment_options import SILENCE_DBFS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from av2tsam_cli.data.samples import Sample, best_logits, gather
 from av2tsam_cli.evaluation.metrics import ScoringProtocol, video_f_score, video_iou
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.timeline.schedule import SILENCE_DBFS
+from av2tsam_cli.segment_options import SILENCE_DBFS
 
 
 @dataclass(frozen=True)

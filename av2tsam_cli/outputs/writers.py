@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,9 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.outputs.mp4 import CONTAINERS, OverlayVideo
 from av2tsam_cli.outputs.png import MaskFolder, OverlayFolder
 from av2tsam_cli.outputs.staging import make_folders, remove_if_empty, staging_path
+from av2tsam_cli.segment_options import Format
 from av2tsam_cli.values import AudioStream, Frame, MediaInfo, VideoStream
 
-Format = Literal["video", "masks", "overlays"]
 PICTURE_NAME = re.compile(r"\d{6,}\.png")
 
 

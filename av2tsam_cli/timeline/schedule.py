@@ -17,10 +17,6 @@ from av2tsam_cli.values import AudioWindow, Frame
 if TYPE_CHECKING:
     import torch
 
-SILENCE_DBFS = -60.0
-"""Default level below which a second of sound counts as silent."""
-REUSE_LEVELS = 1.0
-"""Default difference, in levels of 0 to 255, within which frames of one stretch have one mask."""
 CLOCK_SLACK_S = 1e-6
 """Seconds by which a float time may fall short of the tick that it stands for."""
 

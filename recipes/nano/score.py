@@ -22,13 +22,13 @@ from av2tsam_cli.evaluation.metrics import video_f_score, video_iou
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import Segmenter
 from av2tsam_cli.pipeline import segment_video
+from av2tsam_cli.segment_options import SILENCE_DBFS
 from av2tsam_cli.synth.clips import sounding_mask
 from av2tsam_cli.synth.dataset import FRAME_PX, FRAME_SHARE, RATE_HZ
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import NAMES, sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import background_noise, soundtrack, synthesise
 from av2tsam_cli.synth.values import BackgroundNoise, Scene
-from av2tsam_cli.timeline.schedule import SILENCE_DBFS
 from av2tsam_cli.values import AudioWindow
 
 SOUNDS = ("true", "other", "noise", "hiss")

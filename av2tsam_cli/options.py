@@ -1,0 +1,377 @@
+"""Command options, each defined once: a dataclass field with its type, default and help text.
+
+A field is a keyword argument in Python and an option on the command line. `Option` adds what only
+the command line needs; fields without an `Option` are not on the command line. An example:
+
+    @dataclass(frozen=True)
+    class CutOptions:
+        length: Annotated[float, Option("length of a piece in seconds", metavar="S")] = 10.0
+        subset: Subset = "s4"  # one of the shared options defined below
+
+        def __post_init__(self) -> None:
+            check_values(self)  # choices and minimums
+            if self.length <= 0:
+                raise UsageError(f"`length` must be above 0, not {self.length:g}")
+
+    @command(app, examples=[("av2tsam cut a.mp4 --length 5", "pieces of 5 seconds")])
+    def cut(video: Annotated[Path, Option("the video", positional=True)], *, options: CutOptions,
+            messages: Messages) -> int:
+        ...
+
+`command` (in `av2tsam_cli.cli.options`) turns each field into an option: `batch_size` becomes
+`--batch-size`. Values are checked in `__post_init__` only. Error messages name the argument in
+backticks, which the command line replaces with the flag: `` `length` `` becomes `--length`.
+"""
+
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from difflib import get_close_matches
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from av2tsam_cli.errors import UsageError
+
+
+class Panel(StrEnum):
+    """The headings of a command's help, in the order in which they are shown."""
+
+    ARGUMENTS = "Arguments"
+    OUTPUT = "Output"
+    RANGE = "Input range"
+    DATA = "Data"
+    SCORING = "Scoring"
+    MODEL = "Model"
+    TRAINING = "Training"
+    MESSAGES = "Messages"
+    ADVANCED = "Advanced"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line needs to know about a field, besides its name, type and default."""
+
+    help: str
+    """One or two phrases, without a full stop at the end."""
+    panel: Panel = Panel.ARGUMENTS
+    """The heading under which the help lists it."""
+    metavar: str = ""
+    """What stands for the value in the help; for choices it is made from the type."""
+    short: str = ""
+    """A short flag, such as `-o`."""
+    parse: Callable[[str], Any] | None = None
+    """Reads the value and raises ValueError with a sentence; not needed for int, float, str, Path,
+    Fraction, bool and choices."""
+    default: str | None = None
+    """The default in words, such as "every frame"; "" shows none, None shows the field's own."""
+    minimum: int | None = None
+    """The smallest allowed value, checked by `check_values`."""
+    positional: bool = False
+    """Whether it is given by position, without a flag."""
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """A dataclass field or a function parameter that has an `Option`."""
+
+    name: str
+    """Its name in Python."""
+    type: Any
+    """Its type, without `Annotated` and without `None`."""
+    option: Option
+    """What the command line needs to know."""
+    default: Any = MISSING
+    """Its default; MISSING if it is required."""
+
+    @property
+    def flag(self) -> str:
+        """How it is written on the command line: `--batch-size`, or `INPUT` by position."""
+        return self.metavar if self.option.positional else f"--{self.name.replace('_', '-')}"
+
+    @property
+    def negation(self) -> str:
+        """The flag that switches it off, such as `--no-adapter`; "" if it is off by default."""
+        return f"--no-{self.flag[2:]}" if self.is_flag and self.default is not False else ""
+
+    @property
+    def required(self) -> bool:
+        """Whether it must be given."""
+        return self.default is MISSING
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it takes no value."""
+        return self.type is bool
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several values."""
+        return get_origin(self.type) is list
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The allowed values, for a type that lists them."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in the help."""
+        return "" if self.is_flag else self.option.metavar or self.name.upper()
+
+    @property
+    def help(self) -> str:
+        """The help text with the choices and the default."""
+        notes = [", ".join(self.choices)] if self.choices else []
+        if self._default_text:
+            notes.append(f"default: {self._default_text}")
+        return f"{self.option.help} ({'; '.join(notes)})" if notes else self.option.help
+
+    @property
+    def _default_text(self) -> str:
+        """The default as the help shows it; "" if there is nothing to show."""
+        if self.option.default is not None:
+            return self.option.default
+        if self.default in (MISSING, None, False):
+            return ""
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+
+    def parse(self, text: str) -> Any:
+        """Read a value from the command line.
+
+        Raises:
+            UsageError: The text is not a value of this type.
+        """
+        read = self.option.parse or _PARSERS.get(self.type, str)
+        try:
+            return read(text)
+        except ValueError as error:
+            raise UsageError(f"`{self.name}`: {error}") from error
+
+
+def option_fields(options: type[Any]) -> list[OptionField]:
+    """Return the fields of a dataclass that are on the command line, in order."""
+    hints = get_type_hints(options, include_extras=True)
+    found = (
+        option_field(field.name, hints[field.name], _default(field)) for field in fields(options)
+    )
+    return [field for field in found if field is not None]
+
+
+def option_field(name: str, hint: Any, default: Any = MISSING) -> OptionField | None:
+    """Return the option that a type hint describes, or None if it has no `Option`."""
+    if get_origin(hint) in {Union, types.UnionType}:  # a shared option, or None
+        hint = next(each for each in get_args(hint) if each is not types.NoneType)
+    if get_origin(hint) is not Annotated:
+        return None
+    kind, *extras = get_args(hint)
+    option = next((extra for extra in extras if isinstance(extra, Option)), None)
+    return None if option is None else OptionField(name, _without_none(kind), option, default)
+
+
+def check_values(options: Any) -> None:
+    """Check that the values of a dataclass are among their choices and not below their minimum.
+
+    Raises:
+        UsageError: One is not; the message names it.
+    """
+    for field in option_fields(type(options)):
+        value, minimum = getattr(options, field.name), field.option.minimum
+        if value is None:
+            continue
+        if field.choices and value not in field.choices:
+            raise UsageError(unknown(field.name.replace("_", " "), str(value), field.choices))
+        if minimum is not None and value < minimum:
+            raise UsageError(f"`{field.name}` must be {minimum} or more, not {value}")
+
+
+def unknown(kind: str, word: str, known: Sequence[str], otherwise: str = "") -> str:
+    """Write the error for an unknown word: with the known word that was probably meant, if any.
+
+    Args:
+        kind: What the word should be, such as "format".
+        word: The unknown word.
+        known: The words that are known.
+        otherwise: What to do if none of them is near; if empty, use one of them.
+    """
+    near = get_close_matches(word, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else otherwise or f"use {either(known)}"
+    return f"unknown {kind} {word!r}; {hint}"
+
+
+def either(words: Sequence[str]) -> str:
+    """Join words as in `a, b or c`."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def parse_seconds(text: str) -> float:
+    """Read a time: seconds, or [HH:]MM:SS, with decimals."""
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or (len(parts) > 1 and min(parts) < 0):
+        raise ValueError(f"{text!r} is not a time; use seconds or [HH:]MM:SS, such as 90 or 1:30")
+    total_s = 0.0
+    for part in parts:
+        total_s = total_s * 60 + part
+    return total_s
+
+
+def parse_or_off(text: str) -> float | None:
+    """Read a number, or None from `off`."""
+    return None if text == "off" else _parse_float(text, "a number or 'off'")
+
+
+def _parse_float(text: str, kind: str = "a number") -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not {kind}") from None
+
+
+def _parse_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
+def _parse_fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is not a number; use for example 5 or 30000/1001") from None
+
+
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    int: _parse_int,
+    float: _parse_float,
+    Fraction: _parse_fraction,
+    Path: Path,
+}
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _without_none(kind: Any) -> Any:
+    """Return `X` for `X | None`."""
+    if get_origin(kind) not in {Union, types.UnionType}:
+        return kind
+    return next(each for each in get_args(kind) if each is not types.NoneType)
+
+
+# Options that several commands share.
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    Option("where to run the model", panel=Panel.MODEL, default=""),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    Option(
+        "numeric precision; auto is bf16 on GPUs that support it and on CPUs where it is much "
+        "faster, else fp32",
+        panel=Panel.ADVANCED,
+        default="",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    Option(
+        "frames per forward pass; more need more memory",
+        panel=Panel.ADVANCED,
+        metavar="N",
+        default="depends on the device and the model",
+        minimum=1,
+    ),
+]
+Devices = Annotated[
+    int,
+    Option(
+        "number of processes, each on its own device; torchrun's setting takes precedence",
+        panel=Panel.MODEL,
+        metavar="N",
+        minimum=1,
+    ),
+]
+Overwrite = Annotated[bool, Option("replace existing outputs", panel=Panel.OUTPUT)]
+Data = Annotated[
+    str,
+    Option(
+        "AVSBench, or a folder with the same layout, such as 'av2tsam data synth' makes",
+        panel=Panel.DATA,
+        metavar="avsbench|DIR",
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    Option(
+        "folder that contains AVSBench",
+        panel=Panel.DATA,
+        metavar="DIR",
+        default="$AVSBENCH_ROOT, else ./avsbench_data",
+    ),
+]
+Subset = Annotated[
+    Literal["s4", "ms3", "avss"],
+    Option(
+        "single source, multiple sources, or AVSBench-semantic as binary masks", panel=Panel.DATA
+    ),
+]
+SkipBad = Annotated[
+    bool,
+    Option("skip damaged videos and list them, instead of stopping", panel=Panel.DATA),
+]
+Cache = Annotated[
+    Path | None,
+    Option(
+        "folder for CLIP and CLAP embeddings, which are computed once per model and video",
+        panel=Panel.DATA,
+        metavar="DIR",
+        default="next to the installed models",
+    ),
+]
+Json = Annotated[bool, Option("print one JSON object per result on stdout", panel=Panel.MESSAGES)]
+Quiet = Annotated[bool, Option("print errors only, no notes or progress bar", panel=Panel.MESSAGES)]
+Debug = Annotated[bool, Option("print a traceback with every error", panel=Panel.MESSAGES)]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model to load, and how to run it."""
+
+    model: Annotated[
+        str | None,
+        Option(
+            "a model from 'av2tsam models list', or a checkpoint file",
+            panel=Panel.MODEL,
+            metavar="NAME|FILE",
+            short="-m",
+            default="the best one installed",
+        ),
+    ] = None
+    """Name of a model or path of a checkpoint; None for the best one installed."""
+    device: Device = "auto"
+    """`auto`, `cpu`, `cuda` or `mps`."""
+    precision: Precision = "auto"
+    """`auto`, `fp32`, `bf16` or `fp16`."""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@dataclass(frozen=True)
+class Messages:
+    """What a command prints."""
+
+    json: Json = False
+    """Whether results are printed as JSON, one object per line."""
+    quiet: Quiet = False
+    """Whether notes and progress bars are left out."""
+    debug: Debug = False
+    """Whether errors are printed with their traceback."""

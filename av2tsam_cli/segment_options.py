@@ -1,0 +1,158 @@
+"""The options of `segment_video` and `av2tsam segment`."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.options import (
+    BatchSize,
+    Option,
+    Overwrite,
+    Panel,
+    check_values,
+    parse_or_off,
+    parse_seconds,
+)
+
+Format = Literal["video", "masks", "overlays"]
+
+SILENCE_DBFS = -60.0
+"""Level below which a second of audio counts as silent, in dB relative to full scale."""
+
+REUSE_LEVELS = 1.0
+"""Difference, in levels of 0 to 255, up to which two frames share a mask by default."""
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What to segment in a video and how. Values are checked on construction."""
+
+    format: Annotated[
+        Format | None,
+        Option(
+            "what to write to the folder --out, for each input",
+            panel=Panel.OUTPUT,
+            short="-f",
+            default="",
+        ),
+    ] = None
+    """Overlay video, mask PNGs or overlay PNGs; None to derive it from the output's suffix."""
+    text: Annotated[
+        str | None,
+        Option(
+            "segment what a phrase describes, such as 'the dog', instead of the sound source",
+            panel=Panel.OUTPUT,
+            metavar="PHRASE",
+        ),
+    ] = None
+    """What to segment, such as "the dog"; None for the sound source."""
+    overwrite: Overwrite = False
+    """Whether existing outputs are replaced."""
+    start: Annotated[
+        float,
+        Option(
+            "where to start, in seconds or [HH:]MM:SS",
+            panel=Panel.RANGE,
+            metavar="TIME",
+            parse=parse_seconds,
+            default="",
+        ),
+    ] = 0.0
+    """Where to start, in seconds from the beginning of the video."""
+    end: Annotated[
+        float | None,
+        Option("where to stop", panel=Panel.RANGE, metavar="TIME", parse=parse_seconds),
+    ] = None
+    """Where to stop, in seconds from the beginning of the video; None for its end."""
+    audio_stream: Annotated[
+        int | str | None,
+        Option(
+            "audio stream to use: 0 for the first, or a language such as eng",
+            panel=Panel.RANGE,
+            metavar="N|LANG",
+            parse=str,
+        ),
+    ] = None
+    """Position among the audio streams, or a language; None for the default stream. With `text`, it
+    only selects the sound of an overlay video."""
+    require_audio: Annotated[
+        bool,
+        Option("fail if there is no audio, instead of writing empty masks", panel=Panel.RANGE),
+    ] = False
+    """Whether a video without an audio stream is an error."""
+    fps: Annotated[
+        Fraction | None,
+        Option(
+            "masks to compute per second; optical flow fills in the others",
+            panel=Panel.ADVANCED,
+            metavar="RATE",
+            default="every frame",
+        ),
+    ] = None
+    """Masks to compute per second; optical flow fills in the frames between. None: every frame."""
+    threshold: Annotated[
+        float,
+        Option(
+            "probability from which a pixel belongs to the mask",
+            panel=Panel.ADVANCED,
+            metavar="P",
+        ),
+    ] = 0.5
+    """Probability from which a pixel belongs to the mask, between 0 and 1."""
+    silence_dbfs: Annotated[
+        float | None,
+        Option(
+            "quieter seconds of audio get empty masks; 'off' for none",
+            panel=Panel.ADVANCED,
+            metavar="LEVEL",
+            parse=parse_or_off,
+        ),
+    ] = SILENCE_DBFS
+    """Seconds of audio with a lower RMS level, in dB relative to full scale, get empty masks. None
+    switches this off."""
+    reuse: Annotated[
+        float | None,
+        Option(
+            "reuse the last mask while no 32 x 32 block of the picture changes by more than this, "
+            "in levels of 0 to 255; 'off' to compute every mask",
+            panel=Panel.ADVANCED,
+            metavar="LEVELS",
+            parse=parse_or_off,
+        ),
+    ] = REUSE_LEVELS
+    """Largest difference between frames of the same second that share a mask: in levels of 0 to
+    255, see `timeline.motion.difference`. None switches this off."""
+    batch_size: BatchSize = None
+    """Frames per forward pass; None for a number that suits the device and the model."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: A value is out of range, or two options do not go together.
+        """
+        check_values(self)
+        if self.text is not None:
+            self._check_text(self.text)
+        if not (math.isfinite(self.start) and self.start >= 0):
+            raise UsageError(f"`start` must be 0 or later, not {self.start:g}")
+        if self.end is not None and not self.end > self.start:
+            raise UsageError(
+                f"`end` must be later than `start` ({self.end:g} s is not after {self.start:g} s)"
+            )
+        if self.fps is not None and self.fps <= 0:
+            raise UsageError(f"`fps` must be above 0, not {self.fps}")
+        if not 0 < self.threshold < 1:
+            raise UsageError(f"`threshold` must be between 0 and 1, not {self.threshold:g}")
+        if self.reuse is not None and not 0 <= self.reuse <= 255:
+            raise UsageError(f"`reuse` must be between 0 and 255, not {self.reuse:g}")
+
+    def _check_text(self, text: str) -> None:
+        if not text.strip():
+            raise UsageError("`text` is empty; describe what to segment, such as 'the dog'")
+        if self.require_audio:
+            raise UsageError("`require_audio` has no effect with `text`; drop one of them")
+        if self.silence_dbfs != SILENCE_DBFS:
+            raise UsageError("`silence_dbfs` has no effect with `text`; drop one of them")
