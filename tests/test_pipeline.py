@@ -72,7 +72,7 @@ def test_masks_are_those_of_the_network_run_frame_by_frame(
 def test_only_the_seconds_that_sound_have_masks(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
-    second = {"samples": tone(1.0), "start": 1.0, "codec": "pcm_s16le"}
+    second = {"samples": tone(1.0), "start_s": 1.0, "codec": "pcm_s16le"}
     clip = make_clip("clip.mkv", seconds=3, rate=8, sounds=[second])
     areas = [mask.mean() for mask in masks_of(clip, model)]
     assert len(areas) == 24

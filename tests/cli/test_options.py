@@ -1,55 +1,111 @@
+import inspect
+import math
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from av2tsam_cli.cli.options import (
-    decibels,
-    expand,
-    probability,
-    rate,
-    seconds,
+from av2tsam_cli.cli import segment as segment_command
+from av2tsam_cli.cli.options import expand
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.options import (
+    ModelOptions,
+    OptionField,
+    option_fields,
+    parse_or_off,
+    parse_seconds,
 )
+from av2tsam_cli.pipeline import segment_video
+from av2tsam_cli.segment_options import SegmentOptions
+
+SEGMENT = {field.name: field for field in option_fields(SegmentOptions)}
 
 
 @pytest.mark.parametrize(
-    ("read", "text", "value"),
+    ("name", "text", "value"),
     [
-        (seconds, "90", 90.0),
-        (seconds, "1:30.5", 90.5),
-        (seconds, "01:02:03", 3723.0),
-        (rate, "25", Fraction(25)),
-        (rate, "12.5", Fraction(25, 2)),
-        (rate, "30000/1001", Fraction(30000, 1001)),
-        (decibels, "-45.5", -45.5),
-        (decibels, "off", float("-inf")),
-        (probability, "0.25", 0.25),
+        ("start", "90", 90.0),
+        ("start", "1:30.5", 90.5),
+        ("start", "01:02:03", 3723.0),
+        ("fps", "25", Fraction(25)),
+        ("fps", "12.5", Fraction(25, 2)),
+        ("fps", "30000/1001", Fraction(30000, 1001)),
+        ("silence_dbfs", "-45.5", -45.5),
+        ("silence_dbfs", "off", None),
+        ("reuse", "off", None),
+        ("threshold", "0.25", 0.25),
+        ("batch_size", "4", 4),
+        ("audio_stream", "eng", "eng"),
     ],
 )
-def test_words_become_values(read: Callable[[str], Any], text: str, value: object) -> None:
-    assert read(text) == value
+def test_option_values_are_parsed(name: str, text: str, value: object) -> None:
+    assert SEGMENT[name].parse(text) == value
 
 
 @pytest.mark.parametrize(
-    ("read", "text"),
+    ("name", "text"),
     [
-        (seconds, "1:2:3:4"),
-        (seconds, "-5"),
-        (seconds, "soon"),
-        (rate, "0"),
-        (rate, "-2"),
-        (rate, "1/0"),
-        (decibels, "loud"),
-        (probability, "1"),
-        (probability, "half"),
+        ("start", "1:2:3:4"),
+        ("start", "1:-5"),
+        ("start", "soon"),
+        ("fps", "often"),
+        ("fps", "1/0"),
+        ("silence_dbfs", "loud"),
+        ("threshold", "half"),
+        ("batch_size", "1.5"),
     ],
 )
-def test_other_words_are_refused_with_what_would_do(read: Callable[[str], Any], text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="give"):
-        read(text)
+def test_unreadable_values_are_errors_that_name_the_option(name: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"`{name}`: '{text}' is not"):
+        SEGMENT[name].parse(text)
+
+
+@pytest.mark.parametrize("value", [-5.0, math.nan, math.inf])
+def test_a_start_before_the_video_or_at_no_time_is_an_error(value: float) -> None:
+    with pytest.raises(UsageError, match="`start` must be 0 or later"):
+        SegmentOptions(start=value)
+
+
+def test_unknown_choices_name_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match="unknown format 'mask'; did you mean 'masks'"):
+        SegmentOptions(format="mask")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="unknown device 'gpu0'; use auto, cpu, cuda or mps"):
+        ModelOptions(device="gpu0")  # type: ignore[arg-type]
+
+
+def test_the_options_of_segment_agree_in_python_and_on_the_command_line() -> None:
+    defined = {field.name: field.default for field in fields(SegmentOptions)}
+    defined |= {field.name: field.default for field in fields(ModelOptions)}
+    command = {field.name: field.default for field in _command_options()}
+    assert defined.items() <= command.items()
+    only_there = {"inputs", "out", "skip_existing", "compile", "json", "quiet", "debug"}
+    assert command.keys() - defined.keys() == only_there
+
+    parameters = inspect.signature(segment_video).parameters
+    keywords = {
+        name: MISSING if parameter.default is parameter.empty else parameter.default
+        for name, parameter in parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        pytest.skip("segment_video has no explicit keyword arguments yet")
+    assert keywords == defined | {"progress": None}
+
+
+def _command_options() -> tuple[OptionField, ...]:
+    (registered,) = segment_command.app.registered_commands
+    options: tuple[OptionField, ...] = registered.callback.page.options  # type: ignore[union-attr]
+    return options
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"), [(parse_seconds, "90"), (parse_or_off, "90")], ids=["seconds", "or_off"]
+)
+def test_parsers_return_numbers(parse: Callable[[str], Any], text: str) -> None:
+    assert parse(text) == 90.0
 
 
 def test_quoted_patterns_are_expanded_in_order_and_files_come_once(tmp_path: Path) -> None:
@@ -66,5 +122,10 @@ def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> Non
     assert expand([str(tmp_path / "take[1].mp4")]) == (tmp_path / "take[1].mp4",)
 
 
-def test_a_pattern_that_matches_nothing_stays_to_be_reported() -> None:
+def test_a_pattern_without_matches_is_kept_and_reported_later() -> None:
     assert expand(["/nowhere/*.mp4"]) == (Path("/nowhere/*.mp4"),)
+
+
+def test_a_url_is_recognised() -> None:
+    with pytest.raises(UsageError, match=r"https://example\.org/a\.mp4: URLs are not supported"):
+        expand(["https://example.org/a.mp4"])
