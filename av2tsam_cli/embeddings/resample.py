@@ -1,4 +1,4 @@
-"""Pillow's image resampling on batched tensors, bit for bit, on any device."""
+"""Pillow's image resampling for batched tensors, bit-exact, on any device."""
 
 import math
 from collections.abc import Callable
@@ -35,10 +35,10 @@ FILTERS: dict[str, tuple[Callable[[float], float], float]] = {
 
 @lru_cache(maxsize=64)
 def _weights(source: int, target: int, name: str) -> Tensor:
-    """Fixed-point resampling matrix (target, source), float64 holding whole numbers."""
+    """Return the fixed-point resampling matrix, (target, source), integers stored as float64."""
     function, support = FILTERS[name]
     scale = source / target
-    stretch = max(scale, 1.0)  # antialias: the filter widens when the picture shrinks
+    stretch = max(scale, 1.0)  # antialiasing: the filter widens when downscaling
     matrix = torch.zeros(target, source, dtype=torch.float64)
     for row in range(target):
         centre = (row + 0.5) * scale
@@ -53,17 +53,17 @@ def _weights(source: int, target: int, name: str) -> Tensor:
 
 
 def _round(sums: Tensor) -> Tensor:
-    """Fixed point back to whole pixel values, as Pillow's clip8."""
+    """Convert fixed point to 8-bit pixel values, as Pillow's clip8 does."""
     return torch.floor(sums / (1 << WEIGHT_BITS) + 0.5).clamp_(0, 255)
 
 
 def resize(frames: Tensor, height: int, width: int, filter_name: str) -> Tensor:
-    """Resize as `PIL.Image.resize` does: antialiased, 8 bits between the two passes.
+    """Resize like `PIL.Image.resize`: antialiased, with 8 bits between the two passes.
 
     Args:
         frames: Pixels, uint8, (B, C, H, W).
-        height: Pixels down of the result.
-        width: Pixels across of the result.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
         filter_name: `bilinear` or `bicubic`.
 
     Returns:
@@ -72,13 +72,13 @@ def resize(frames: Tensor, height: int, width: int, filter_name: str) -> Tensor:
     device = frames.device
     if device.type == "cpu":
         return _by_pillow(frames, height, width, filter_name)
-    if device.type == "mps":  # no float64 there
+    if device.type == "mps":  # MPS has no float64
         return resize(frames.cpu(), height, width, filter_name).to(device)
     return resize_fixed_point(frames, height, width, filter_name)
 
 
 def _by_pillow(frames: Tensor, height: int, width: int, filter_name: str) -> Tensor:
-    """Pillow itself, frame by frame: on a CPU nothing is faster."""
+    """Resize frame by frame with Pillow, which is the fastest on a CPU."""
     if frames.shape[-2:] == (height, width):
         return frames
     method = Image.Resampling[filter_name.upper()]
@@ -90,9 +90,9 @@ def _by_pillow(frames: Tensor, height: int, width: int, filter_name: str) -> Ten
 
 
 def resize_fixed_point(frames: Tensor, height: int, width: int, filter_name: str) -> Tensor:
-    """Pillow's arithmetic as two matrix products in float64; arguments as of `resize`.
+    """Compute `resize` with Pillow's arithmetic as two matrix products in float64.
 
-    Sums of 8-bit pixels and 22-bit weights are exact there, in whatever order they are added.
+    Sums of products of 8-bit pixels and 22-bit weights are exact in float64, in any order.
     """
     device = frames.device
     pixels = frames

@@ -1,6 +1,6 @@
-"""The reference's preparation of a sound file for CLAP, for exact comparison with it.
+"""The reference's audio preprocessing for CLAP, for exact comparison with the reference.
 
-Everywhere else a window is mono and comes from the media readers.
+Everywhere else, windows are mono and come from the media readers.
 """
 
 import math
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# torchaudio's default resampler: a sinc under a Hann window.
+# torchaudio's default resampler: a Hann-windowed sinc.
 ZERO_CROSSINGS = 6
 ROLLOFF = 0.99
 
@@ -19,13 +19,13 @@ def reference_segments(samples: Tensor, rate_hz: int, *, to_hz: int, seconds: in
 
     Args:
         samples: (channels, n), float32, in [-1, 1].
-        rate_hz: Their rate.
-        to_hz: The rate of CLAP.
-        seconds: Number of segments; what is missing at the end is zeros.
+        rate_hz: Sample rate of `samples`.
+        to_hz: Sample rate of CLAP.
+        seconds: Number of segments; the end is padded with zeros.
 
     Returns:
-        (seconds, channels * to_hz): the channels of a second one after the other, so that a stereo
-        second becomes two seconds of sound.
+        (seconds, channels * to_hz). The channels of each second are concatenated, so a stereo
+        second becomes two seconds of audio.
     """
     resampled = sinc_resample(samples, rate_hz, to_hz)[:, : seconds * to_hz]
     padded = F.pad(resampled, (0, seconds * to_hz - resampled.shape[1]))
@@ -49,9 +49,9 @@ def sinc_resample(samples: Tensor, rate_hz: int, to_hz: int) -> Tensor:
 
 
 def _sinc_kernels(source: int, target: int, cutoff: float, width: int) -> Tensor:
-    """Filters (target, 1, taps), calculated in float64."""
+    """Return the filters, (target, 1, taps), computed in float64."""
     taps = torch.arange(-width, width + source, dtype=torch.float64) / source
     phases = torch.arange(0, -target, -1, dtype=torch.float64)[:, None] / target
-    place = ((phases + taps) * cutoff).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
-    window = torch.cos(place * math.pi / ZERO_CROSSINGS / 2).square()
-    return (torch.sinc(place) * window * cutoff / source)[:, None]
+    position = ((phases + taps) * cutoff).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+    window = torch.cos(position * math.pi / ZERO_CROSSINGS / 2).square()
+    return (torch.sinc(position) * window * cutoff / source)[:, None]

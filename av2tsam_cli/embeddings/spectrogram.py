@@ -1,7 +1,7 @@
 """HTSAT's front end: power spectrogram and log-mel filters, with torchlibrosa's key names.
 
-torchlibrosa's own classes give the same numbers but import librosa, scipy and numba for them, which
-takes seconds, and only to make filters that a checkpoint then overwrites.
+torchlibrosa's own classes give the same numbers, but they import librosa, scipy and numba, which
+takes seconds, only to compute filters that a checkpoint overwrites.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Smallest power, and with that -100 dB.
+# Smallest power: -100 dB.
 FLOOR = 1e-10
 
 # Slaney's mel scale: linear below a kilohertz, logarithmic above.
@@ -22,7 +22,7 @@ LOG_STEP = math.log(6.4) / 27.0
 
 
 class Stft(nn.Module):
-    """Short-time Fourier transform as two convolutions, whose kernels belong to the checkpoint."""
+    """Short-time Fourier transform as two convolutions, whose kernels are in the checkpoint."""
 
     def __init__(self, n_fft: int, hop: int) -> None:
         super().__init__()
@@ -35,27 +35,27 @@ class Stft(nn.Module):
         self.conv_imag.weight = nn.Parameter(sine, requires_grad=False)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples (B, n) to real and imaginary parts, (B, bins, T) each."""
+        """Map samples (B, n) to real and imaginary parts, (B, bins, T) each."""
         padded = F.pad(samples[:, None], (self.n_fft // 2, self.n_fft // 2), mode="reflect")
         return self.conv_real(padded), self.conv_imag(padded)
 
 
 class PowerSpectrogram(nn.Module):
-    """Samples (B, n) to power (B, 1, T, bins). The arguments are torchlibrosa's."""
+    """Power spectrogram, with torchlibrosa's arguments."""
 
     def __init__(self, n_fft: int, hop_length: int, **_: Any) -> None:
         super().__init__()
         self.stft = Stft(n_fft, hop_length)
 
     def forward(self, samples: Tensor) -> Tensor:
-        """Samples (B, n) to power (B, 1, T, bins)."""
+        """Map samples (B, n) to power (B, 1, T, bins)."""
         real, imaginary = self.stft(samples)
         power: Tensor = real.square() + imaginary.square()
         return power.transpose(1, 2).unsqueeze(1)
 
 
 class LogMel(nn.Module):
-    """Power (..., bins) to decibels (..., mel bins). The arguments are torchlibrosa's."""
+    """Log-mel filter bank, with torchlibrosa's arguments."""
 
     def __init__(
         self, sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, **_: Any
@@ -64,17 +64,17 @@ class LogMel(nn.Module):
         self.melW = nn.Parameter(mel_filters(sr, n_fft, n_mels, fmin, fmax), requires_grad=False)
 
     def forward(self, power: Tensor) -> Tensor:
-        """Power (..., bins) to decibels (..., mel bins)."""
+        """Map power (..., bins) to decibels (..., mel bins)."""
         mel: Tensor = power @ self.melW
         return 10.0 * torch.log10(mel.clamp(min=FLOOR))
 
 
 def fourier_kernels(n_fft: int) -> tuple[Tensor, Tensor]:
-    """Cosines and negative sines under a periodic Hann window, (n_fft / 2 + 1, 1, n_fft) each."""
-    place = torch.arange(n_fft, dtype=torch.float64)
-    window = 0.5 - 0.5 * torch.cos(2 * math.pi * place / n_fft)
+    """Return Hann-windowed cosines and negative sines, (n_fft / 2 + 1, 1, n_fft) each."""
+    time = torch.arange(n_fft, dtype=torch.float64)
+    window = 0.5 - 0.5 * torch.cos(2 * math.pi * time / n_fft)
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.int64)
-    # Whole turns are taken out in integers, where they cost no precision.
+    # Whole turns are removed in integer arithmetic, which is exact.
     turns = (bins[:, None] * torch.arange(n_fft)) % n_fft
     angle = 2 * math.pi * turns.double() / n_fft
     kernels = (torch.cos(angle) * window, -torch.sin(angle) * window)
@@ -82,7 +82,7 @@ def fourier_kernels(n_fft: int) -> tuple[Tensor, Tensor]:
 
 
 def mel_filters(rate_hz: int, n_fft: int, bins: int, fmin_hz: float, fmax_hz: float) -> Tensor:
-    """Slaney's triangular filters of equal area, (n_fft / 2 + 1, bins), float32."""
+    """Return Slaney's triangular filters of equal area, (n_fft / 2 + 1, bins), float32."""
     frequencies = torch.linspace(0, rate_hz / 2, n_fft // 2 + 1, dtype=torch.float64)
     mels = torch.linspace(_to_mel(fmin_hz), _to_mel(fmax_hz), bins + 2, dtype=torch.float64)
     corners = _to_hz(mels)

@@ -1,4 +1,4 @@
-"""A residual convolutional stem in place of a patch embedding: easier to train from scratch."""
+"""A residual convolutional stem, used instead of patch embedding when training from scratch."""
 
 import math
 from itertools import pairwise
@@ -25,20 +25,20 @@ class ConvStem(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, channels, S, S) to (N, g, g, D)."""
+        """Map (N, channels, S, S) to (N, g, g, D)."""
         maps: Tensor = self.stages(images)
         return maps.permute(0, 2, 3, 1)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm around a shortcut. (N, W, h, w) to the same."""
+    """Two 3x3 convolutions with BatchNorm and a shortcut."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.convs = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, W, h, w) to the same."""
+        """Map (N, W, h, w) to the same shape."""
         return F.relu(maps + self.convs(maps))
 
 

@@ -1,4 +1,4 @@
-"""The adapter: the feature, told to every block of the image encoder."""
+"""The adapter, which adds the feature to the input of every image-encoder block."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class Adapter(nn.Module):
     """One small MLP per encoder block. N = frames, F = feature width.
 
-    The reference shares the last layer between the blocks for SAM 1, whose blocks are all of one
-    width, and gives each block its own for SAM 2.
+    As in the reference, the blocks of SAM 1, which all have one width, share the last layer; each
+    block of SAM 2 has its own.
     """
 
     def __init__(self, *, feature_dim: int, block_dims: Sequence[int], shared: bool) -> None:
@@ -23,15 +23,15 @@ class Adapter(nn.Module):
             for dim in block_dims
         )
         self.shared = nn.Linear(feature_dim, block_dims[0]) if shared else nn.Identity()
-        self.start_silent()
+        self.zero_last_layers()
 
-    def start_silent(self) -> None:
-        """Zero the last layers: training begins at the image encoder as it was."""
+    def zero_last_layers(self) -> None:
+        """Zero the last layers, so that training starts from the unchanged image encoder."""
         last = [self.shared, *(block[2] for block in self.blocks)]  # type: ignore[index]
         for layer in last:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
     def forward(self, feature: Tensor) -> list[Tensor]:
-        """Feature (N, F) to one vector (N, width) per block, to be added to its input."""
+        """Map the feature (N, F) to one vector (N, width) per block, to be added to its input."""
         return [self.shared(block(feature)) for block in self.blocks]

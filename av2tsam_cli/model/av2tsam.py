@@ -1,4 +1,4 @@
-"""AV2T-SAM: what is heard and seen becomes text tokens, and these prompt a SAM."""
+"""AV2T-SAM: audio and image embeddings become text tokens that prompt a SAM."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +16,7 @@ from av2tsam_cli.model.preprocess import beit_image, sam_image
 from av2tsam_cli.model.projector import Projector
 from av2tsam_cli.model.text_sam import TextSam, build_text_sam
 
-# What the paper trains; the rest (CLIP, CLAP, SAM's image encoder, BEiT-3) stays as it was.
+# The paper trains these; the rest (CLIP, CLAP, SAM's image encoder, BEiT-3) stays frozen.
 TRAINED = (
     "projector.",
     "adapter.",
@@ -27,7 +27,7 @@ TRAINED = (
 
 
 class Av2tSam(nn.Module):
-    """The whole network. N = frames, each with the window that sounds while it is seen."""
+    """The whole network. N = frames, each with its audio window."""
 
     def __init__(
         self,
@@ -48,17 +48,17 @@ class Av2tSam(nn.Module):
         self.text_sam = text_sam
 
     def embed_windows(self, windows: Tensor) -> Tensor:
-        """One-second windows (B, rate_hz) in [-1, 1] to CLAP embeddings (B, A)."""
+        """Embed one-second windows, (B, rate_hz) in [-1, 1], with CLAP: (B, A)."""
         embeddings: Tensor = self.clap(windows)
         return embeddings
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """Frames (B, 3, H, W) uint8 RGB, squashed to the square, to CLIP embeddings (B, E)."""
+        """Embed frames, (B, 3, H, W) uint8 RGB, squashed to a square, with CLIP: (B, E)."""
         embeddings: Tensor = self.clip(self.clip.preprocess(frames))
         return embeddings
 
     def prepare(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (B, 3, H, W) uint8 RGB to the images that SAM and BEiT-3 see."""
+        """Convert frames, (B, 3, H, W) uint8 RGB, to the input images of SAM and of BEiT-3."""
         return (
             sam_image(frames, self.config.sam.image_size),
             beit_image(frames, self.config.beit3.image_size),
@@ -71,7 +71,7 @@ class Av2tSam(nn.Module):
         clip_embeddings: Tensor,
         clap_embeddings: Tensor,
     ) -> MaskPrediction:
-        """The paper's figure, from left to right.
+        """Run the paper's figure, from left to right.
 
         Args:
             sam_images: (N, 3, S, S) from `prepare`.
@@ -80,7 +80,7 @@ class Av2tSam(nn.Module):
             clap_embeddings: (N, A) of the windows.
 
         Returns:
-            All four masks of each frame; `select` takes the best.
+            All four masks of each frame; `prediction.select` returns the best.
         """
         projection = self.projector(clip_embeddings, clap_embeddings)
         block_vectors = self.adapter(projection.feature) if self.adapter is not None else None
@@ -89,13 +89,13 @@ class Av2tSam(nn.Module):
         return self.text_sam.decode(features, prompt)
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """Token ids (1, L) of `text.tokenizer_for` to a phrase's word embeddings (1, L, D)."""
+        """Embed the token ids (1, L) of a phrase, from `text.tokenizer_for`: (1, L, D)."""
         return self.text_sam.beit3.embed_text(ids)
 
     def segment_text(
         self, sam_images: Tensor, beit_images: Tensor, text_embeddings: Tensor
     ) -> Tensor:
-        """What a written phrase means in each image.
+        """Segment what a text prompt describes in each image.
 
         Args:
             sam_images: (N, 3, S, S) from `prepare`.
@@ -103,7 +103,7 @@ class Av2tSam(nn.Module):
             text_embeddings: (1, L, D) from `embed_text`.
 
         Returns:
-            Mask logits (N, 1, h, w), chosen as `config.text_mask` says.
+            Mask logits (N, 1, h, w), chosen according to `config.text_mask`.
         """
         shared = text_embeddings.expand(len(beit_images), -1, -1)
         prompt = self.text_sam.encode_prompt(beit_images, shared)
@@ -111,18 +111,18 @@ class Av2tSam(nn.Module):
         return select(prediction) if self.config.text_mask == "best" else single(prediction)[0]
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters that the paper trains."""
+        """Return the names and parameters that the paper trains."""
         return ((n, p) for n, p in self.named_parameters() if n.startswith(TRAINED))
 
     def freeze_encoders(self) -> None:
-        """Leave gradients only to what the paper trains."""
+        """Enable gradients only for the parameters that the paper trains."""
         self.requires_grad_(False)
         for _, parameter in self.trained_parameters():
             parameter.requires_grad_(True)
 
 
 def build(config: ModelConfig) -> Av2tSam:
-    """Build the network that `config` describes, with fresh random weights."""
+    """Build a network with random weights."""
     return Av2tSam(
         config=config,
         clip=ClipEmbedder(config.clip),
@@ -134,7 +134,7 @@ def build(config: ModelConfig) -> Av2tSam:
 
 
 def build_projector(config: ModelConfig) -> Projector:
-    """The projector alone, with fresh random weights."""
+    """Build the projector alone, with random weights."""
     return Projector(
         kind=config.projector,
         clip_dim=config.clip.embed_dim,
@@ -146,7 +146,7 @@ def build_projector(config: ModelConfig) -> Projector:
 
 
 def build_adapter(config: ModelConfig) -> Adapter | None:
-    """The adapters alone, silent as they begin; None where `config` wants none."""
+    """Build the adapters alone, with zeroed last layers; None if `config` has none."""
     if not config.adapter:
         return None
     return Adapter(
@@ -157,18 +157,18 @@ def build_adapter(config: ModelConfig) -> Adapter | None:
 
 
 def build_empty(config: ModelConfig) -> Av2tSam:
-    """Build the network on the meta device: names and shapes without memory (but for HTSAT)."""
-    with torch.device("meta"), _NothingRandom():
+    """Build the network on the meta device: names and shapes without memory (except HTSAT)."""
+    with torch.device("meta"), _SkipRandomInit():
         return build(config)
 
 
-class _NothingRandom(TorchFunctionMode):
-    """Skips drawing initial weights: on the meta device that would import torch's compiler.
+class _SkipRandomInit(TorchFunctionMode):
+    """Skips random initialisation, which on the meta device would import torch's compiler.
 
-    A few small tensors that a constructor calculates with are drawn on the CPU.
+    Small tensors that constructors compute with are drawn on the CPU.
     """
 
-    DRAWN = frozenset({"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_"})
+    INITIALISERS = frozenset({"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_"})
 
     def __torch_function__(
         self,
@@ -181,7 +181,7 @@ class _NothingRandom(TorchFunctionMode):
         if func is torch.randn:
             kwargs = {**kwargs, "device": "cpu"}
         tensor = args[0] if args else kwargs.get("tensor")
-        drawn = getattr(func, "__name__", "") in self.DRAWN
-        if drawn and isinstance(tensor, Tensor) and tensor.is_meta:
+        is_initialiser = getattr(func, "__name__", "") in self.INITIALISERS
+        if is_initialiser and isinstance(tensor, Tensor) and tensor.is_meta:
             return tensor
         return func(*args, **kwargs)

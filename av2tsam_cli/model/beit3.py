@@ -1,4 +1,4 @@
-"""BEiT-3's multiway encoder (Wang et al. 2022), with the public checkpoints' key names.
+"""BEiT-3's multiway encoder (Wang et al. 2022), with the key names of the public checkpoints.
 
 Vision and text tokens share the attention but have their own projections, norms and feed-forward
 layers: branch A for vision, branch B for text. Sub-LayerNorm, pre-norm, eps 1e-5, no dropout.
@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av2tsam_cli.model import recompute
 from av2tsam_cli.model.attention import attend
+from av2tsam_cli.model.blocks import run_block
 from av2tsam_cli.model.config import Beit3Config
 from av2tsam_cli.model.packed import linear_gelu
 
-# The first two rows of both position tables are never used (a habit of fairseq).
+# The first two rows of both position tables are unused, as in fairseq.
 FIRST_POSITION = 2
 
 
@@ -28,7 +28,7 @@ class Multiway(nn.Module):
         self.B = make()
 
     def forward(self, tokens: Tensor, split: int) -> Tensor:
-        """(N, V + L, width in) to (N, V + L, width out), V = split."""
+        """Map (N, V + L, in features) to (N, V + L, out features), V = split."""
         return torch.cat([self.A(tokens[:, :split]), self.B(tokens[:, split:])], dim=1)
 
 
@@ -45,7 +45,7 @@ class MultiwayAttention(nn.Module):
         self.inner_attn_ln = Multiway(lambda: nn.LayerNorm(dim))
 
     def forward(self, tokens: Tensor, split: int, visible: Tensor | None) -> Tensor:
-        """(N, V + L, D) to the same; `visible` (N, 1, 1, V + L) is False for keys to ignore."""
+        """Map (N, V + L, D) to the same shape; `visible` (N, 1, 1, V + L) is False for ignored keys."""
         q, k, v = (
             projection(tokens, split).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -66,7 +66,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(N, tokens, D) to the same."""
+        """Map (N, tokens, D) to the same shape."""
         result: Tensor = self.fc2(self.ffn_layernorm(linear_gelu(self.fc1, tokens)))
         return result
 
@@ -82,7 +82,7 @@ class EncoderLayer(nn.Module):
         self.ffn = Multiway(lambda: FeedForward(config.dim, config.ffn_dim))
 
     def forward(self, tokens: Tensor, split: int, visible: Tensor | None) -> Tensor:
-        """(N, V + L, D) to the same."""
+        """Map (N, V + L, D) to the same shape."""
         normed = self.self_attn_layer_norm(tokens, split)
         tokens = tokens + self.self_attn(normed, split, visible)
         return tokens + self.ffn(self.final_layer_norm(tokens, split), split)  # type: ignore[no-any-return]
@@ -97,7 +97,7 @@ class VisionEmbedding(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, b, b) to (N, 1 + P, D)."""
+        """Map images (N, 3, b, b) to tokens (N, 1 + P, D)."""
         patches = self.proj(images.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)
         return torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1)
 
@@ -111,7 +111,7 @@ class Positions(nn.Module):
         self.B = nn.Embedding(config.text_positions, config.dim)
 
     def forward(self, vision: int, text: int) -> Tensor:
-        """Positions (vision + text, D)."""
+        """Return the positions, (vision + text, D)."""
         rows = self.A.weight[FIRST_POSITION : FIRST_POSITION + vision]
         return torch.cat([rows, self.B.weight[FIRST_POSITION : FIRST_POSITION + text]])
 
@@ -119,8 +119,8 @@ class Positions(nn.Module):
 class Encoder(nn.Module):
     """Positions, layers, final norm."""
 
-    recompute = False
-    """Whether the layers' activations are computed anew in the backward pass."""
+    gradient_checkpointing = False
+    """Whether activations are recomputed in the backward pass to save memory."""
 
     def __init__(self, config: Beit3Config) -> None:
         super().__init__()
@@ -129,20 +129,22 @@ class Encoder(nn.Module):
         self.layer_norm = Multiway(lambda: nn.LayerNorm(config.dim))
 
     def forward(self, tokens: Tensor, split: int, padding: Tensor | None) -> Tensor:
-        """(N, V + L, D) to the same; `padding` (N, V + L) is True where a token is none."""
+        """Map (N, V + L, D) to the same shape; `padding` (N, V + L) is True for padding tokens."""
         tokens = tokens + self.embed_positions(split, tokens.shape[1] - split)
         visible = None
         if padding is not None:
             tokens = tokens.masked_fill(padding[..., None], 0.0)
             visible = ~padding[:, None, None, :]
         for layer in self.layers:
-            tokens = recompute.run(layer, tokens, split, visible, anew=self.recompute)
+            tokens = run_block(
+                layer, tokens, split, visible, checkpointing=self.gradient_checkpointing
+            )
         normed: Tensor = self.layer_norm(tokens, split)
         return normed
 
 
 class Beit3(nn.Module):
-    """Image and text to tokens. N = pairs, P = patches, L = text tokens, D = width."""
+    """Encodes images together with text. N = pairs, P = patches, L = text tokens, D = width."""
 
     def __init__(self, config: Beit3Config) -> None:
         super().__init__()
@@ -158,7 +160,7 @@ class Beit3(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """Token ids (N, L) to word embeddings (N, L, D)."""
+        """Embed token ids (N, L): (N, L, D)."""
         embedded: Tensor = self.text_embed(ids)
         return embedded
 

@@ -1,4 +1,4 @@
-"""Sizes of every part, the named presets, and their JSON form."""
+"""The sizes of all parts, the named presets, and their JSON form."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -16,13 +16,13 @@ class SamConfig:
     """SAM 1: a ViTDet image encoder and the mask decoder. The defaults are ViT-H."""
 
     kind: Literal["sam"] = "sam"
-    """Tells the two SAMs apart in a checkpoint."""
+    """Distinguishes the two SAMs in a checkpoint."""
     image_size: int = 1024
     """Side of the square input in pixels."""
     patch_size: int = 16
     """Side of a patch in pixels."""
     stem: Literal["patch", "conv"] = "patch"
-    """`patch`: SAM's one strided convolution. `conv`: a residual stem, to train from scratch."""
+    """`patch`: SAM's strided convolution. `conv`: a residual stem, for training from scratch."""
     dim: int = 1280
     """Width of the encoder."""
     depth: int = 32
@@ -48,7 +48,7 @@ class SamConfig:
     iou_head_dim: int = 256
     """Width of that head."""
     mask_in_channels: int = 16
-    """Channels of the mask prompt's convolutions, which belong to the weights and are not used."""
+    """Channels of the mask prompt's convolutions, which are part of the weights but not used."""
 
     @property
     def grid(self) -> int:
@@ -66,21 +66,21 @@ class Sam2Config:
     """SAM 2 for single images: a Hiera encoder with its FPN, and the mask decoder. Hiera-L."""
 
     kind: Literal["sam2"] = "sam2"
-    """Tells the two SAMs apart in a checkpoint."""
+    """Distinguishes the two SAMs in a checkpoint."""
     image_size: int = 1024
     """Side of the square input in pixels."""
     dim: int = 144
-    """Width of the first stage; doubles at each of the others."""
+    """Width of the first stage; doubles at each further stage."""
     heads: int = 2
-    """Attention heads of the first stage; double at each of the others."""
+    """Attention heads of the first stage; double at each further stage."""
     stages: tuple[int, ...] = (2, 6, 36, 4)
-    """Blocks per stage. Each stage but the first begins by halving the grid."""
+    """Blocks per stage. Each stage except the first starts by halving the grid."""
     global_blocks: tuple[int, ...] = (23, 33, 43)
     """Blocks that attend to the whole image."""
     windows: tuple[int, ...] = (8, 4, 16, 8)
-    """Side of a stage's attention windows in its patches; even, for the next one halves it."""
+    """Side of a stage's attention windows in patches; even, because the next stage halves it."""
     background: tuple[int, int] = (7, 7)
-    """Grid of the background positions, which are stretched over the image."""
+    """Grid of the background positions, which are interpolated to the image."""
     decoder_dim: int = 256
     """Width C of image features, prompts and decoder."""
     decoder_depth: int = 2
@@ -94,7 +94,7 @@ class Sam2Config:
     iou_head_dim: int = 256
     """Width of that head."""
     mask_in_channels: int = 16
-    """Channels of the mask prompt's convolutions, which belong to the weights and are not used."""
+    """Channels of the mask prompt's convolutions, which are part of the weights but not used."""
 
     @property
     def grid(self) -> int:
@@ -108,7 +108,7 @@ class Sam2Config:
 
     @property
     def block_dims(self) -> tuple[int, ...]:
-        """Width of each block's input: a stage's first block still has the previous width."""
+        """Width of each block's input: a stage's first block has the previous stage's width."""
         widths: list[int] = []
         for stage, blocks in enumerate(self.stages):
             before = self.stage_dims[max(stage - 1, 0)]
@@ -135,11 +135,11 @@ class Beit3Config:
     vocabulary_size: int = 64_010
     """Word embeddings."""
     text_positions: int = 1024
-    """Rows of the text's position table; the first two are never used."""
+    """Rows of the text's position table; the first two are unused."""
 
     @property
     def vision_tokens(self) -> int:
-        """Patches of the image and the class token."""
+        """Number of image patches plus the class token."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
 
@@ -148,43 +148,43 @@ class ModelConfig:
     """One whole network."""
 
     name: str
-    """Name of the preset, or of what it was made from."""
+    """Name of the preset, or of the preset that it is based on."""
     sam: SamConfig | Sam2Config
     """Image encoder and mask decoder."""
     beit3: Beit3Config
-    """Encoder of image and text that makes the prompt."""
+    """Encoder of image and text that produces the prompt."""
     clip: ClipConfig
     """Frame embeddings."""
     clap: ClapConfig
     """Window embeddings."""
     projector: ProjectorKind = "mul"
-    """What becomes the feature: the product of sound and sight, or one of them alone."""
+    """How the feature is computed: `mul` is the product of the CLAP and CLIP projections."""
     adapter: bool = True
-    """Whether every block of the image encoder is told the feature."""
+    """Whether the feature is added to every block of the image encoder."""
     feature_dim: int = 512
     """Width F of the feature."""
     tokens: int = 3
-    """Text tokens made from one feature."""
+    """Text tokens per feature."""
     source_size: int | None = None
-    """Where set, frames are first squashed to a square of this side, by area averaging, and all
-    three images of the network are made from that, as AVSBench's frames were squashed before the
-    reference saw them. None: from the frame's own pixels."""
+    """If set, frames are first squashed to a square of this side by area averaging, and the inputs
+    of SAM, BEiT-3 and CLIP are made from that, as from AVSBench's 224 x 224 frames. None: from the
+    frame's own pixels."""
     text_mask: Literal["single", "best"] = "best"
-    """Text prompts: mask 0 as for any single answer, or the best of masks 1 to 3."""
+    """Mask for text prompts: the single-mask output, or the best of masks 1 to 3."""
     words: tuple[str, ...] = field(default=(), repr=False)
-    """Words of a small model that knows only these, by token id, the first four being <bos>,
-    <pad>, <eos> and <unk>; empty: the SentencePiece model of XLM-R."""
+    """Vocabulary of a small model, by token id; the first four are <bos>, <pad>, <eos> and <unk>.
+    Empty: XLM-R's SentencePiece model."""
 
     def to_json(self) -> str:
-        """The configuration as JSON, for a checkpoint's metadata."""
+        """Return the configuration as JSON, for a checkpoint's metadata."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
-        """Read `to_json`'s text.
+        """Parse the text of `to_json`.
 
         Raises:
-            WeightsError: If it is not a configuration that this version knows.
+            WeightsError: This version does not support the configuration.
         """
         try:
             values = json.loads(text)
@@ -192,12 +192,12 @@ class ModelConfig:
             return cls(**parts, **_tuples(values))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise WeightsError(
-                f"the checkpoint's configuration is not one this version knows: {error}"
+                f"this version does not support the checkpoint's configuration: {error}"
             ) from error
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples: its lists become tuples again."""
+    """Convert lists, which stand for tuples in JSON, back to tuples."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
@@ -243,7 +243,7 @@ NANO = ModelConfig(
         image_size=96, dim=128, heads=4, ffn_dim=256, depth=3, vocabulary_size=64, text_positions=32
     ),
     clip=ClipConfig(embed_dim=128, image_size=128, layers=(1, 1, 1, 1), width=16, patch_size=None),
-    # 252 samples of 16 kHz between spectrogram windows: a second is exactly 64 of them.
+    # With a hop of 252 samples at 16 kHz, a second has exactly 64 spectrogram frames.
     clap=ClapConfig(
         embed_dim=128,
         rate_hz=16_000,

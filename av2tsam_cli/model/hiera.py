@@ -1,7 +1,7 @@
 """Hiera, SAM 2's image encoder (Ryali et al., "Hiera", 2023; Ravi et al., "SAM 2", 2024).
 
-The tensors have the names that transformers' `Sam2HieraDetModel` gives them. That model would serve
-as well, but its package takes seconds and 300 MB to import.
+Tensors are named as in transformers' `Sam2HieraDetModel`, which is not used because importing it
+takes seconds and 300 MB.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,18 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.model.attention import attend
+from av2tsam_cli.model.blocks import from_windows, normalise, to_windows
 from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.model.packed import linear_gelu
-from av2tsam_cli.model.windows import from_windows, normalise, to_windows
 
 EPS = 1e-6
 MLP_RATIO = 4
 QUERY_STRIDE = 2
-"""How much a stage's first block shrinks the grid, in both directions."""
+"""Factor by which the first block of a stage shrinks the grid, in both directions."""
 
 
 class Hiera(nn.Module):
-    """Patches, then blocks in stages; each stage but the first halves the grid."""
+    """Patches, then blocks in stages; each stage except the first halves the grid."""
 
     def __init__(self, config: Sam2Config) -> None:
         super().__init__()
@@ -35,30 +35,30 @@ class Hiera(nn.Module):
         self.blocks = nn.ModuleList(_blocks(config))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images (N, 3, S, S) to patches with positions, (N, S / 4, S / 4, D), float32."""
-        # A convolution's channels come first in memory; the blocks would copy them at every step.
+        """Map images (N, 3, S, S) to patches with positions, (N, S / 4, S / 4, D), float32."""
+        # Convolutions return channels-first memory, which every block would have to copy.
         patches: Tensor = self.patch_embed(images).float().contiguous()
         return patches + self.positions(patches.shape[1], patches.shape[2])
 
     def positions(self, height: int, width: int) -> Tensor:
-        """A coarse grid stretched over the image, and a fine one repeated in every window."""
+        """Return a coarse grid, interpolated to the image, plus a fine grid tiled over all windows."""
         coarse, fine = self.pos_embed[0].float(), self.pos_embed_window[0].float()
-        down, across = stretching(coarse.shape[1:], (height, width), coarse.device)
-        # Products with two small matrices: with `F.interpolate` this took a hundredth of all time.
+        down, across = interpolation_matrices(coarse.shape[1:], (height, width), coarse.device)
+        # Two small matrix products; `F.interpolate` here took 1 % of the encoder's time.
         stretched = torch.einsum("yi,dij,xj->yxd", down, coarse, across)
         repeats = (height // fine.shape[1], width // fine.shape[2], 1)
         return stretched + fine.permute(1, 2, 0).tile(repeats)
 
 
-def stretching(
+def interpolation_matrices(
     grid: Sequence[int], to: Sequence[int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """What a bicubic interpolation multiplies the columns and the rows of a grid with.
+    """Return bicubic interpolation as two matrices, for the columns and the rows of a grid.
 
     Args:
         grid: Height h and width w.
         to: Height H and width W of the result.
-        device: Where the matrices go.
+        device: Device of the matrices.
 
     Returns:
         (H, h) and (W, w), float32.
@@ -71,7 +71,7 @@ def stretching(
 
 
 def _blocks(config: Sam2Config) -> Iterator["HieraBlock"]:
-    """All blocks in order. A stage's first block still has the width and window before."""
+    """Yield all blocks. The first block of a stage has the previous stage's width and window."""
     number = 0
     for stage, count in enumerate(config.stages):
         for first in (True, *[False] * (count - 1)):
@@ -95,13 +95,13 @@ class PatchEmbedding(nn.Module):
         self.projection = nn.Conv2d(3, dim, kernel_size=7, stride=4, padding=3)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images of any floating type in the weights' own."""
+        """Embed images of any floating dtype in the dtype of the weights."""
         patches: Tensor = self.projection(images.to(self.projection.weight.dtype))
         return patches.permute(0, 2, 3, 1)
 
 
 class HieraBlock(nn.Module):
-    """Attention in windows (0: over the whole image) and a feed-forward; (N, h, w, D)."""
+    """Attention in windows (0: global) and an MLP; (N, h, w, D)."""
 
     def __init__(self, dim: int, dim_out: int, *, heads: int, window: int, shrinks: bool) -> None:
         super().__init__()
@@ -109,13 +109,13 @@ class HieraBlock(nn.Module):
         self.layer_norm1 = nn.LayerNorm(dim, eps=EPS)
         self.attn = HieraAttention(dim, dim_out, heads=heads, window=window, shrinks=shrinks)
         self.layer_norm2 = nn.LayerNorm(dim_out, eps=EPS)
-        self.mlp = FeedForward(dim_out, dim_out * MLP_RATIO)
+        self.mlp = HieraMlp(dim_out, dim_out * MLP_RATIO)
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 where it shrinks. Float32."""
+        """Map tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 if it shrinks. Float32."""
         normed = normalise(self.layer_norm1, tokens)
-        # Where the width changes, the shortcut is the projection of the normed tokens.
+        # If the width changes, the shortcut is the projection of the normed tokens.
         shortcut = tokens if self.proj is None else self.proj(normed).float()
         if self.shrinks:
             shortcut = pool(shortcut)
@@ -125,7 +125,7 @@ class HieraBlock(nn.Module):
 
 
 class HieraAttention(nn.Module):
-    """Attention in windows; where it shrinks, each query is the largest of four."""
+    """Attention in windows; a shrinking block max-pools its queries."""
 
     def __init__(self, dim: int, dim_out: int, *, heads: int, window: int, shrinks: bool) -> None:
         super().__init__()
@@ -136,24 +136,24 @@ class HieraAttention(nn.Module):
         self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 where it shrinks."""
+        """Map tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 if it shrinks."""
         q, k, v = self.qkv(tokens).chunk(3, dim=-1)
-        of_keys = [self.window] * 2 if self.window else list(tokens.shape[1:3])
-        of_queries = of_keys
+        key_size = [self.window] * 2 if self.window else list(tokens.shape[1:3])
+        query_size = key_size
         if self.shrinks:
-            q, of_queries = pool(q), [side // QUERY_STRIDE for side in of_keys]
-        sizes = (of_queries, of_keys, of_keys)
+            q, query_size = pool(q), [side // QUERY_STRIDE for side in key_size]
+        sizes = (query_size, key_size, key_size)
         windows = (
             to_windows(part, size, self.heads, fill)
             for part, size, fill in zip((q, k, v), sizes, self.qkv.bias.chunk(3), strict=True)
         )
-        attended = from_windows(attend(*windows), of_queries, q.shape[:3])
+        attended = from_windows(attend(*windows), query_size, q.shape[:3])
         result: Tensor = self.proj(attended)
         return result
 
 
-class FeedForward(nn.Module):
-    """Two layers with GELU between them."""
+class HieraMlp(nn.Module):
+    """Linear, GELU, Linear."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -161,12 +161,12 @@ class FeedForward(nn.Module):
         self.proj_out = nn.Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (..., dim) to the same."""
+        """Map tokens (..., dim) to the same shape."""
         result: Tensor = self.proj_out(linear_gelu(self.proj_in, tokens))
         return result
 
 
 def pool(tokens: Tensor) -> Tensor:
-    """The largest of 2 x 2 cells, channel by channel: (B, h, w, D) to (B, h / 2, w / 2, D)."""
+    """Max-pool 2 x 2 cells: (B, h, w, D) to (B, h / 2, w / 2, D)."""
     pooled: Tensor = F.max_pool2d(tokens.permute(0, 3, 1, 2), QUERY_STRIDE)
     return pooled.permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""Frames to the images that SAM and BEiT-3 were trained on: batched, on the frames' device."""
+"""Preprocess frames for SAM and BEiT-3: batched, on the frames' device."""
 
 import cv2
 import torch
@@ -20,7 +20,7 @@ def squash(rgb: UInt8Array, size: int) -> UInt8Array:
 
 
 def longest_side(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width when the longer side becomes `size` and the shape is kept."""
+    """Return height and width scaled so that the longer side is `size`."""
     scale = size / max(height, width)
     return int(height * scale + 0.5), int(width * scale + 0.5)
 

@@ -1,4 +1,4 @@
-"""The projector: CLIP and CLAP embeddings become one feature, and that becomes text tokens."""
+"""The projector: CLIP and CLAP embeddings to one feature, and the feature to text tokens."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from av2tsam_cli.model.config import ProjectorKind
 
 @dataclass(frozen=True)
 class Projection:
-    """What the projector makes of N pairs of a frame and its window."""
+    """The projector's output for N pairs of a frame and its window."""
 
     feature: Tensor
-    """(N, F): the product of sound and sight, or one of them alone."""
+    """(N, F): the product of the projected embeddings, or one of them alone."""
     tokens: Tensor
-    """(N, tokens, D): stand in for word embeddings in BEiT-3."""
+    """(N, tokens, D): take the place of word embeddings in BEiT-3."""
 
 
 class Projector(nn.Module):
@@ -43,7 +43,7 @@ class Projector(nn.Module):
         )
 
     def forward(self, clip_embeddings: Tensor, clap_embeddings: Tensor) -> Projection:
-        """Embeddings (N, clip_dim) and (N, clap_dim), of any length, to feature and tokens."""
+        """Project embeddings (N, clip_dim) and (N, clap_dim), which need not be normalised."""
         feature = self._feature(clip_embeddings, clap_embeddings)
         tokens = self.to_text_space(feature).unflatten(-1, (self.tokens, -1))
         return Projection(feature, tokens)
@@ -59,5 +59,5 @@ class Projector(nn.Module):
 
 
 def _unit(embeddings: Tensor) -> Tensor:
-    """Length one along the last axis, in float32."""
+    """Normalise along the last axis, in float32."""
     return F.normalize(embeddings.float(), dim=-1)

@@ -1,8 +1,8 @@
 """SAM 1 on segment-anything's classes, for a batch of images with one prompt each.
 
-The package's modules hold the weights under their public names. What runs differently here: the
-attention is fused (with the relative positions as its bias), the mask decoder pairs image n with
-prompt n, and a vector may be added to the input of every encoder block.
+The package's modules define the weights under their public names. Three things differ: attention is
+fused, with the relative positions appended to queries and keys; the mask decoder pairs image n with
+prompt n; and a vector can be added to the input of every encoder block.
 """
 
 import math
@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.quiet import import_without_init
 from av2tsam_cli.embeddings.stem import ConvStem
-from av2tsam_cli.model import recompute
 from av2tsam_cli.model.attention import attend
+from av2tsam_cli.model.blocks import from_windows, normalise, run_block, to_windows
 from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.packed import linear_gelu
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
-from av2tsam_cli.model.windows import from_windows, normalise, to_windows
 
-# The package's own __init__ imports its predictor, and with that all of torchvision.
+# The package's own __init__ imports its predictor, and therefore all of torchvision.
 _modeling = import_without_init("segment_anything.modeling")
 ImageEncoderViT: Any = _modeling.ImageEncoderViT
 MaskDecoder: Any = _modeling.MaskDecoder
@@ -33,8 +32,8 @@ SAM_NORM_EPS = 1e-6
 class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
     """SAM's ViTDet encoder. N = images, g = grid, D = encoder width, C = decoder width."""
 
-    recompute = False
-    """Whether the blocks' activations are computed anew in the backward pass."""
+    gradient_checkpointing = False
+    """Whether activations are recomputed in the backward pass to save memory."""
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__(
@@ -65,7 +64,7 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
             (N, C, g, g).
         """
         patches = self.patch_embed(images.to(self.pos_embed.dtype))
-        # A convolution's channels come first in memory; the blocks would copy them at every step.
+        # Convolutions return channels-first memory, which every block would have to copy.
         tokens = patches.float().contiguous() + self.pos_embed
         *_, tokens = self.block_outputs(tokens, block_vectors)
         features: Tensor = self.neck(tokens.to(self.pos_embed.dtype).permute(0, 3, 1, 2))
@@ -74,16 +73,18 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
     def block_outputs(
         self, tokens: Tensor, block_vectors: Sequence[Tensor] | None
     ) -> Iterator[Tensor]:
-        """What leaves each block, (N, g, g, D), for patch embeddings with positions."""
+        """Yield the output of each block, (N, g, g, D), for patch embeddings with positions."""
         for number, block in enumerate(self.blocks):
             if block_vectors is not None:
                 tokens = tokens + block_vectors[number][:, None, None, :]
-            tokens = recompute.run(run_block, block, tokens, anew=self.recompute)
+            tokens = run_block(
+                _run_vit_block, block, tokens, checkpointing=self.gradient_checkpointing
+            )
             yield tokens
 
 
-def run_block(block: Any, tokens: Tensor) -> Tensor:
-    """One block of the package's encoder with fused attention; (N, g, g, D) in float32."""
+def _run_vit_block(block: Any, tokens: Tensor) -> Tensor:
+    """Run a block of the package's encoder with fused attention; (N, g, g, D) in float32."""
     size = [block.window_size] * 2 if block.window_size else tokens.shape[1:3]
     tokens = tokens + attend_in_windows(block.attn, normalise(block.norm1, tokens), size)
     hidden = linear_gelu(block.mlp.lin1, normalise(block.norm2, tokens))
@@ -92,20 +93,20 @@ def run_block(block: Any, tokens: Tensor) -> Tensor:
 
 
 def attend_in_windows(attention: Any, tokens: Tensor, size: Sequence[int]) -> Tensor:
-    """Attention over (N, g, g, D) in windows, with decomposed relative positions.
+    """Compute attention over (N, g, g, D) in windows, with decomposed relative positions.
 
-    SAM adds to the logit of a query and a key what the query says of the key's row, and what it
-    says of its column. That is a dot product too, with a key that is one at its row and its column
-    and zero elsewhere: appended to queries and keys it costs less than a bias of (h w)^2 values.
+    SAM adds two terms to each attention logit, for the row and for the column of the key. Their sum
+    is the dot product of the query's terms with a vector that is one at the key's row and column.
+    Appending both to queries and keys costs less than a bias of (h w)^2 values.
     """
     parts = zip(attention.qkv(tokens).chunk(3, dim=-1), attention.qkv.bias.chunk(3), strict=True)
     q, k, v = (to_windows(part, size, attention.num_heads, fill) for part, fill in parts)
     rows, columns = attention.rel_pos_h, attention.rel_pos_w
     terms = relative_positions(q.reshape(*q.shape[:2], *size, -1), rows, columns).flatten(2, 3)
-    place = one_hot_cells(size[0], size[1], like=k)
+    cells = one_hot_cells(size[0], size[1], like=k)
     attended = attend(
         torch.cat([q * attention.scale, terms], dim=-1),
-        torch.cat([k, place.expand(*k.shape[:3], -1)], dim=-1),
+        torch.cat([k, cells.expand(*k.shape[:3], -1)], dim=-1),
         v,
         scale=1.0,
     )
@@ -114,10 +115,10 @@ def attend_in_windows(attention: Any, tokens: Tensor, size: Sequence[int]) -> Te
 
 
 def relative_positions(q: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """What a query adds to the attention logits of each row and each column.
+    """Return the terms that a query adds to the attention logits of each row and each column.
 
     Args:
-        q: Queries before they are scaled, (B, heads, h, w, c).
+        q: Unscaled queries, (B, heads, h, w, c).
         rows: Embeddings of the vertical distances -(h - 1) ... h - 1, (2 h - 1, c).
         columns: The same for the horizontal ones, (2 w - 1, c).
 
@@ -131,7 +132,7 @@ def relative_positions(q: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def one_hot_cells(height: int, width: int, *, like: Tensor) -> Tensor:
-    """For each cell its row and its column as ones among zeros, (h w, h + w)."""
+    """Return the row and the column of each cell, one-hot encoded, (h w, h + w)."""
     cells = torch.zeros(height, width, height + width, dtype=like.dtype, device=like.device)
     down, across = (torch.eye(n, dtype=like.dtype, device=like.device) for n in (height, width))
     cells[..., :height], cells[..., height:] = down[:, None], across
@@ -139,13 +140,13 @@ def one_hot_cells(height: int, width: int, *, like: Tensor) -> Tensor:
 
 
 def _by_distance(embeddings: Tensor, size: int) -> Tensor:
-    """Row (query, key) of the result is the embedding of query - key: (size, size, c)."""
-    place = torch.arange(size, device=embeddings.device)
-    return embeddings[place[:, None] - place[None, :] + size - 1]
+    """Return the embedding of the distance query - key for all pairs, (size, size, c)."""
+    index = torch.arange(size, device=embeddings.device)
+    return embeddings[index[:, None] - index[None, :] + size - 1]
 
 
 class SamPromptEncoder(PromptEncoder):  # type: ignore[misc]
-    """SAM's prompt encoder, of which only `no_mask_embed` and the positions are used here."""
+    """SAM's prompt encoder. Only `no_mask_embed` and the positions are used."""
 
     def __init__(self, config: SamConfig | Sam2Config) -> None:
         super().__init__(
@@ -156,19 +157,19 @@ class SamPromptEncoder(PromptEncoder):  # type: ignore[misc]
         )
 
     def dense(self) -> Tensor:
-        """What stands for "no mask was given", (1, C, 1, 1)."""
+        """Return the embedding for "no mask prompt", (1, C, 1, 1)."""
         weight: Tensor = self.no_mask_embed.weight
         return weight.reshape(1, -1, 1, 1)
 
     def positions(self) -> Tensor:
-        """Random-Fourier positions of the feature map in float32, (1, C, g, g)."""
+        """Return the random-Fourier positions of the feature map in float32, (1, C, g, g)."""
         return fourier_positions(
             self.pe_layer.positional_encoding_gaussian_matrix, *self.image_embedding_size
         )
 
 
 def fourier_positions(frequencies: Tensor, height: int, width: int) -> Tensor:
-    """Sine and cosine of random projections of each cell's centre (Tancik et al. 2020).
+    """Return sines and cosines of random projections of each cell's centre (Tancik et al. 2020).
 
     Args:
         frequencies: (2, C / 2): horizontal, vertical.
@@ -204,7 +205,7 @@ class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
         )
 
     def image_features(self, encoded: Tensor) -> ImageFeatures:
-        """The image encoder's output (N, C, g, g) as this decoder takes it."""
+        """Convert the image encoder's output (N, C, g, g) to the input of this decoder."""
         return ImageFeatures(encoded.to(self.iou_token.weight.dtype))
 
     def forward(
@@ -213,7 +214,7 @@ class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
         """Predict all four masks.
 
         Args:
-            features: Of N images.
+            features: Features of N images.
             positions: (1, C, g, g).
             dense: (1, C, 1, 1), added to the image.
             prompt: One sparse prompt per image, (N, 1, C).
@@ -229,21 +230,21 @@ class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
         return self.read_out(tokens, self.upscale(image, features))
 
     def own_tokens(self) -> Tensor:
-        """The decoder's own tokens: IoU, then the four masks."""
+        """Return the decoder's own tokens: IoU, then the four masks."""
         return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
 
     def upscale(self, image: Tensor, features: ImageFeatures) -> Tensor:  # noqa: ARG002 - SAM 2's
-        """Image (N, C, g, g) to (N, C / 8, 4 g, 4 g)."""
+        """Upscale (N, C, g, g) to (N, C / 8, 4 g, 4 g)."""
         upscaled: Tensor = self.output_upscaling(image)
         return upscaled
 
     def read_out(self, tokens: Tensor, upscaled: Tensor) -> MaskPrediction:
-        """Tokens (N, M + 1, C) and the enlarged image to masks and IoU."""
+        """Compute masks and IoU from tokens (N, M + 1, C) and the upscaled image."""
         masks = self.masks(tokens[:, 1 : 1 + self.num_mask_tokens], upscaled)
         return MaskPrediction(masks, self.iou_prediction_head(tokens[:, 0]).float())
 
     def masks(self, tokens: Tensor, upscaled: Tensor) -> Tensor:
-        """Each mask token (N, 4, C) weighs the channels of the enlarged image, through its MLP."""
+        """Compute mask logits: each token (N, 4, C) weights the channels of the upscaled image."""
         weights = torch.stack(
             [mlp(tokens[:, n]) for n, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )  # (N, 4, C / 8)

@@ -1,6 +1,6 @@
 """SAM 2 for single images: Hiera with its FPN, and SAM's decoder with two additions.
 
-No memory is used. As in SAM 1, a vector may be added to the input of every block.
+The memory of SAM 2 is not used. As in SAM 1, a vector can be added to the input of every block.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.quiet import import_without_init
-from av2tsam_cli.model import recompute
+from av2tsam_cli.model.blocks import run_block
 from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.model.hiera import Hiera
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
@@ -26,8 +26,8 @@ TOP_DOWN_LEVELS = (2, 3)
 class Sam2ImageEncoder(nn.Module):
     """Hiera and its FPN. N = images, C = decoder width, g = image side / 16."""
 
-    recompute = False
-    """Whether the blocks' activations are computed anew in the backward pass."""
+    gradient_checkpointing = False
+    """Whether activations are recomputed in the backward pass to save memory."""
 
     def __init__(self, config: Sam2Config) -> None:
         super().__init__()
@@ -49,13 +49,13 @@ class Sam2ImageEncoder(nn.Module):
 
         Returns:
             Finest first: (N, C, 4g, 4g), (N, C, 2g, 2g) and (N, C, g, g); the last with
-            `no_mem_embed`, which says that there is no memory.
+            `no_mem_embed`, SAM 2's embedding for an empty memory.
         """
         levels = self.pyramid(self.stage_outputs(images, block_vectors))
         return [*levels[:-1], levels[-1] + self.no_mem_embed.reshape(1, -1, 1, 1)]
 
     def stage_outputs(self, images: Tensor, block_vectors: Sequence[Tensor] | None) -> list[Tensor]:
-        """What leaves each stage, finest first, (N, h, w, width)."""
+        """Return the output of each stage, finest first, (N, h, w, width)."""
         ends = self.backbone.stage_ends
         outputs = self.block_outputs(self.backbone.embed(images), block_vectors)
         return [tokens for number, tokens in enumerate(outputs) if number in ends]
@@ -63,21 +63,21 @@ class Sam2ImageEncoder(nn.Module):
     def block_outputs(
         self, tokens: Tensor, block_vectors: Sequence[Tensor] | None
     ) -> Iterator[Tensor]:
-        """What leaves each block, for patch embeddings with positions."""
+        """Yield the output of each block, for patch embeddings with positions."""
         for number, block in enumerate(self.backbone.blocks):
             if block_vectors is not None:
                 tokens = tokens + block_vectors[number][:, None, None, :]
-            tokens = recompute.run(block, tokens, anew=self.recompute)
+            tokens = run_block(block, tokens, checkpointing=self.gradient_checkpointing)
             yield tokens
 
     def pyramid(self, stages: Sequence[Tensor]) -> list[Tensor]:
-        """FPN: stages, finest first, to levels of width C without the coarsest."""
+        """Run the FPN: stages, finest first, to levels of width C, without the coarsest."""
         levels: list[Tensor] = []
         for number, convolution in zip(reversed(range(len(stages))), self.neck, strict=True):
             tokens = stages[number].to(self.no_mem_embed.dtype)
             level = convolution(tokens.permute(0, 3, 1, 2))
             if levels and number in TOP_DOWN_LEVELS:
-                # In float32, as the original does whatever the precision.
+                # In float32, as in the original for every precision.
                 coarser = F.interpolate(levels[0].float(), scale_factor=2.0, mode="nearest")
                 level = level + coarser.to(level.dtype)
             levels.insert(0, level)
@@ -85,7 +85,7 @@ class Sam2ImageEncoder(nn.Module):
 
 
 class Sam2MaskDecoder(SamMaskDecoder):
-    """SAM's decoder that also sees finer image features and scores whether there is an object."""
+    """SAM's decoder with finer image features and an object score."""
 
     def __init__(self, config: Sam2Config) -> None:
         super().__init__(config)
@@ -96,16 +96,16 @@ class Sam2MaskDecoder(SamMaskDecoder):
         self.pred_obj_score_head = MLP(dim, dim, 1, 3)
 
     def image_features(self, encoded: Sequence[Tensor]) -> ImageFeatures:  # type: ignore[override]
-        """The FPN's levels, finest first, as this decoder takes them."""
+        """Convert the FPN's levels, finest first, to the input of this decoder."""
         fine, middle, coarse = (level.to(self.conv_s0.weight.dtype) for level in encoded)
         return ImageFeatures(coarse, (self.conv_s0(fine), self.conv_s1(middle)))
 
     def own_tokens(self) -> Tensor:
-        """The decoder's own tokens: object score, IoU, then the four masks."""
+        """Return the decoder's own tokens: object score, IoU, then the four masks."""
         return torch.cat([self.obj_score_token.weight, super().own_tokens()])
 
     def upscale(self, image: Tensor, features: ImageFeatures) -> Tensor:
-        """Image (N, C, g, g), with the finer features added, to (N, C / 8, 4 g, 4 g)."""
+        """Upscale (N, C, g, g), with the finer features added, to (N, C / 8, 4 g, 4 g)."""
         fine, middle = features.high_res
         first, norm, activation, second, last_activation = self.output_upscaling
         image = activation(norm(first(image) + middle))
@@ -113,7 +113,7 @@ class Sam2MaskDecoder(SamMaskDecoder):
         return upscaled
 
     def read_out(self, tokens: Tensor, upscaled: Tensor) -> MaskPrediction:
-        """Tokens (N, M + 1, C) and the enlarged image to masks, IoU and object score."""
+        """Compute masks, IoU and object score from tokens (N, M + 1, C) and the upscaled image."""
         plain = super().read_out(tokens[:, 1:], upscaled)
         score: Tensor = self.pred_obj_score_head(tokens[:, 0]).float()
         return MaskPrediction(plain.logits, plain.iou.sigmoid(), score)

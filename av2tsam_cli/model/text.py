@@ -1,4 +1,4 @@
-"""Written phrases to token ids."""
+"""Tokenizers for text prompts."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -11,41 +11,41 @@ from torch import Tensor
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.model.config import ModelConfig
 
-# The ids that XLM-R's vocabulary begins with; a small one begins with the same four.
+# XLM-R's special tokens; small vocabularies start with the same four.
 BEGIN, PAD, END, UNKNOWN = range(4)
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 
-# SentencePiece's own files begin with three specials of theirs, in another order.
-THEIR_SPECIALS = 3
+# SentencePiece files start with three special pieces, in a different order.
+SENTENCEPIECE_SPECIALS = 3
 
 
 class Tokenizer(Protocol):
-    """A phrase to ids, with the begin and end marks."""
+    """Converts a phrase to token ids, with begin and end tokens."""
 
     def __call__(self, phrase: str) -> Tensor:
-        """Token ids (1, L), int64."""
+        """Return token ids (1, L), int64."""
         ...
 
 
 class WordTokenizer:
-    """A closed list of words by id, for small models: lower case, split at spaces."""
+    """A fixed list of words by id, for small models: lower case, split at spaces."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.known = tuple(words[UNKNOWN + 1 :])
         self._ids = {word: UNKNOWN + 1 + n for n, word in enumerate(self.known)}
 
     def __call__(self, phrase: str) -> Tensor:
-        """Token ids (1, L), int64.
+        """Return token ids (1, L), int64.
 
         Raises:
-            UsageError: If the phrase is empty or has a word that the model never learnt.
+            UsageError: The phrase is empty, or has a word outside the vocabulary.
         """
         words = phrase.lower().split()
         unknown = [word for word in words if word not in self._ids]
         if unknown or not words:
             what = ", ".join(unknown) or "an empty text"
             raise UsageError(
-                f"--text {phrase!r}: this model does not know {what}; its words are: "
+                f"`text` {phrase!r}: this model's vocabulary does not contain {what}; use: "
                 f"{', '.join(self.known)}"
             )
         return torch.tensor([[BEGIN, *(self._ids[word] for word in words), END]])
@@ -59,10 +59,10 @@ class SentencePieceTokenizer:
 
     @classmethod
     def read(cls, path: Path) -> "SentencePieceTokenizer":
-        """Read a unigram model as SentencePiece writes it.
+        """Read a SentencePiece unigram model.
 
         Raises:
-            WeightsError: If it is missing, damaged or of another kind.
+            WeightsError: The file is missing, corrupted or of another kind.
         """
         from tokenizers import Tokenizer as Model
         from tokenizers import models, normalizers, pre_tokenizers
@@ -70,8 +70,8 @@ class SentencePieceTokenizer:
         try:
             pieces, charsmap = read_sentencepiece(path.read_bytes())
         except (OSError, ValueError, IndexError, struct.error) as error:
-            raise WeightsError(f"{path}: no SentencePiece model ({error})") from error
-        vocabulary = [(special, 0.0) for special in SPECIAL] + pieces[THEIR_SPECIALS:]
+            raise WeightsError(f"{path}: not a SentencePiece model ({error})") from error
+        vocabulary = [(special, 0.0) for special in SPECIAL] + pieces[SENTENCEPIECE_SPECIALS:]
         model = Model(models.Unigram(vocabulary, UNKNOWN, False))
         spaces: list[Any] = [normalizers.Replace(_repeated_spaces(), " ")]
         known = [normalizers.Precompiled(charsmap)] if charsmap else []
@@ -80,13 +80,13 @@ class SentencePieceTokenizer:
         return cls(model)
 
     def __call__(self, phrase: str) -> Tensor:
-        """Token ids (1, L), int64.
+        """Return token ids (1, L), int64.
 
         Raises:
-            UsageError: If the phrase is empty.
+            UsageError: The phrase is empty.
         """
         if not phrase.strip():
-            raise UsageError("--text is empty; write what to look for, such as 'the dog'")
+            raise UsageError("`text` is empty; describe what to segment, such as 'the dog'")
         return torch.tensor([[BEGIN, *self._model.encode(phrase.strip()).ids, END]])
 
 
@@ -97,14 +97,14 @@ def _repeated_spaces() -> Any:
 
 
 def tokenizer_for(config: ModelConfig, sentencepiece: Path | None) -> Tokenizer:
-    """The tokenizer that a network's text embeddings belong to.
+    """Return the tokenizer of a network.
 
     Args:
-        config: Of the network. A closed vocabulary comes from there.
-        sentencepiece: The SentencePiece model, for a network without a vocabulary of its own.
+        config: Configuration of the network; it contains the vocabulary of a small model.
+        sentencepiece: The SentencePiece file, for a network without its own vocabulary.
 
     Raises:
-        WeightsError: The SentencePiece model is damaged.
+        WeightsError: The SentencePiece file is corrupted.
     """
     if config.words:
         return WordTokenizer(config.words)
@@ -114,13 +114,13 @@ def tokenizer_for(config: ModelConfig, sentencepiece: Path | None) -> Tokenizer:
 
 
 def read_sentencepiece(data: bytes) -> tuple[list[tuple[str, float]], bytes]:
-    """Pieces with their scores, and the normalisation table, of a SentencePiece model.
+    """Read the pieces with their scores, and the normalisation table, of a SentencePiece model.
 
     The file is one protocol buffer (sentencepiece_model.proto): field 1 is a piece (1: text, 2:
     score), field 3 the normaliser (2: its table).
 
     Raises:
-        ValueError: If it is none.
+        ValueError: The data is not a SentencePiece model.
     """
     pieces: list[tuple[str, float]] = []
     charsmap = b""
@@ -131,40 +131,40 @@ def read_sentencepiece(data: bytes) -> tuple[list[tuple[str, float]], bytes]:
             pieces.append((_bytes(piece.get(1)).decode(), score))
         elif field == 3 and isinstance(value, bytes):
             charsmap = _bytes(dict(_fields(value)).get(2, b""))
-    if len(pieces) <= THEIR_SPECIALS:
-        raise ValueError("it holds no pieces")
+    if len(pieces) <= SENTENCEPIECE_SPECIALS:
+        raise ValueError("it contains no pieces")
     return pieces, charsmap
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Field numbers and values of a protocol buffer's message."""
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
+    """Yield the field numbers and values of a protocol buffer message."""
+    offset = 0
+    while offset < len(data):
+        key, offset = _varint(data, offset)
         kind = key & 7
         if kind == 0:
-            number, place = _varint(data, place)
+            number, offset = _varint(data, offset)
             yield key >> 3, number
             continue
-        size, place = _varint(data, place) if kind == 2 else ({1: 8, 5: 4}.get(kind, -1), place)
-        if size < 0 or place + size > len(data):
-            raise ValueError("it is no protocol buffer")
-        yield key >> 3, data[place : place + size]
-        place += size
+        size, offset = _varint(data, offset) if kind == 2 else ({1: 8, 5: 4}.get(kind, -1), offset)
+        if size < 0 or offset + size > len(data):
+            raise ValueError("it is not a protocol buffer")
+        yield key >> 3, data[offset : offset + size]
+        offset += size
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number in groups of seven bits, lowest first, and the place after it."""
+def _varint(data: bytes, offset: int) -> tuple[int, int]:
+    """Read a variable-length integer; return it and the offset after it."""
     value = shift = 0
     while True:
-        byte = data[place]
+        byte = data[offset]
         value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
+        offset, shift = offset + 1, shift + 7
         if byte < 0x80:
-            return value, place
+            return value, offset
 
 
 def _bytes(value: bytes | int | None) -> bytes:
     if not isinstance(value, bytes):
-        raise ValueError("it is no SentencePiece model")  # noqa: TRY004 - about data, not code
+        raise ValueError("it is not a SentencePiece model")  # noqa: TRY004 - about data, not code
     return value

@@ -1,4 +1,4 @@
-"""A SAM that is prompted with text: BEiT-3 reads the image with the text and makes the prompt."""
+"""A text-prompted SAM: BEiT-3 encodes image and text together and produces the prompt."""
 
 from collections.abc import Sequence
 
@@ -32,26 +32,26 @@ class TextSam(nn.Module):
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
         self.beit3 = beit3
-        # A list of one: so it is called in the public checkpoints.
+        # A list of one, to match the names in the public checkpoints.
         self.text_hidden_fcs = nn.ModuleList([prompt_head])
         self.upscale_to = upscale_to
 
     def encode_image(
         self, sam_images: Tensor, block_vectors: Sequence[Tensor] | None = None
     ) -> ImageFeatures:
-        """Normalised images (N, 3, S, S) to features, each block told its vector (N, width)."""
+        """Encode normalised images (N, 3, S, S), with a vector (N, width) added at each block."""
         return self.mask_decoder.image_features(self.image_encoder(sam_images, block_vectors))
 
     def encode_prompt(
         self, beit_images: Tensor, text_embeddings: Tensor, text_padding: Tensor | None = None
     ) -> Tensor:
-        """Images (N, 3, b, b) read with text (N, L, D) to one prompt each, (N, 1, C)."""
+        """Encode images (N, 3, b, b) with text (N, L, D) to one prompt each, (N, 1, C)."""
         encoded = self.beit3(beit_images, text_embeddings, text_padding)
         prompt: Tensor = self.text_hidden_fcs[0](encoded[:, :1])
         return prompt
 
     def decode(self, features: ImageFeatures, prompt: Tensor) -> MaskPrediction:
-        """Features of N images with one prompt each, (N, 1, C), to all four masks."""
+        """Predict all four masks of N images with one prompt each, (N, 1, C)."""
         prediction: MaskPrediction = self.mask_decoder(
             features, self.prompt_encoder.positions(), self.prompt_encoder.dense(), prompt
         )
@@ -60,15 +60,15 @@ class TextSam(nn.Module):
     def resize(
         self, logits: Tensor, size: tuple[int, int], *, resized: tuple[int, int] | None = None
     ) -> Tensor:
-        """Mask logits at another size, as the reference's postprocessing makes them.
+        """Resize mask logits as the reference's postprocessing does.
 
         Args:
             logits: (N, M, h, w).
             size: Height and width of the result.
-            resized: For images that were padded to the square: the part that holds the picture.
+            resized: For images padded to a square: the size of the picture without padding.
 
         Returns:
-            (N, M, *size). SAM 1 goes through the size of its input image, SAM 2 directly.
+            (N, M, *size). SAM 1 resizes to its input size first, SAM 2 directly.
         """
         if self.upscale_to is not None:
             logits = _bilinear(logits, (self.upscale_to, self.upscale_to))
@@ -82,7 +82,7 @@ def _bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def build_text_sam(sam: SamConfig | Sam2Config, beit3: Beit3Config) -> TextSam:
-    """Build the text-prompted SAM of one kind or the other with fresh random weights."""
+    """Build a text-prompted SAM 1 or SAM 2 with random weights."""
     head = nn.Sequential(
         nn.Linear(beit3.dim, beit3.dim), nn.ReLU(), nn.Linear(beit3.dim, sam.decoder_dim)
     )

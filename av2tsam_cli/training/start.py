@@ -133,4 +133,4 @@ def set_recompute(network: Av2tSam, wanted: bool | None) -> None:
     anew = not is_light(network) if wanted is None else wanted
     encoders: tuple[Any, ...] = (network.text_sam.image_encoder, network.text_sam.beit3.encoder)
     for encoder in encoders:
-        encoder.recompute = anew
+        encoder.gradient_checkpointing = anew

@@ -6,6 +6,7 @@ import importlib
 import pytest
 import torch
 
+from av2tsam_cli.model.blocks import from_windows, to_windows
 from av2tsam_cli.model.config import SamConfig
 from av2tsam_cli.model.prediction import ImageFeatures
 from av2tsam_cli.model.sam import (
@@ -14,7 +15,6 @@ from av2tsam_cli.model.sam import (
     SamPromptEncoder,
     fourier_positions,
 )
-from av2tsam_cli.model.windows import from_windows, to_windows
 
 from ..tiny import TINY_SAM, shake
 

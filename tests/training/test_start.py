@@ -147,6 +147,6 @@ def test_less_is_kept_for_the_gradient_where_activations_are_computed_anew(
 def test_a_small_network_keeps_its_activations_unless_told_otherwise(tiny_model: Path) -> None:
     network = load_network(tiny_model)
     set_recompute(network, None)
-    assert network.text_sam.beit3.encoder.recompute is False
+    assert network.text_sam.beit3.encoder.gradient_checkpointing is False
     set_recompute(network, True)
-    assert network.text_sam.beit3.encoder.recompute is True
+    assert network.text_sam.beit3.encoder.gradient_checkpointing is True

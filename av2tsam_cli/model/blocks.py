@@ -1,22 +1,37 @@
-"""What the image encoders of both SAMs do alike: cut a grid into attention windows, and norms."""
+"""Building blocks that the transformer encoders share: windows, norms, gradient checkpointing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def run_block(block: Callable[..., Tensor], *args: Any, checkpointing: bool) -> Tensor:
+    """Run an encoder block, with gradient checkpointing if asked and if gradients are recorded.
+
+    Frozen blocks need it too if gradients pass through them. No block uses random numbers, so the
+    random state need not be restored for the second forward pass.
+    """
+    if not checkpointing or not torch.is_grad_enabled():
+        return block(*args)
+    output: Tensor = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+    return output
 
 
 def to_windows(tokens: Tensor, size: Sequence[int], heads: int, fill: Tensor) -> Tensor:
     """Cut a grid of queries, keys or values into windows, head by head.
 
-    Both SAMs pad what goes into the projection to whole windows with zeros; what comes out there is
-    the projection's bias. Padding with that afterwards is the same and projects fewer tokens.
+    Both SAMs pad the input of the projection with zeros to whole windows, so the output there is
+    the projection's bias. Padding the output with the bias is equivalent and projects fewer tokens.
 
     Args:
         tokens: (N, h, w, heads * c).
-        size: Height and width of a window; the whole grid's for attention over all of it.
+        size: Height and width of a window; those of the grid for global attention.
         heads: Attention heads.
-        fill: What stands in cells beyond the grid, right and below, (heads * c,).
+        fill: Value of the padding cells to the right and below, (heads * c,).
 
     Returns:
         (N windows, heads, height * width, c), contiguous.
@@ -33,12 +48,12 @@ def to_windows(tokens: Tensor, size: Sequence[int], heads: int, fill: Tensor) ->
 
 
 def from_windows(windows: Tensor, size: Sequence[int], grid: Sequence[int]) -> Tensor:
-    """Put windows together again.
+    """Join windows to a grid again; the inverse of `to_windows`.
 
     Args:
         windows: (N windows, heads, height * width, c).
         size: Height and width of a window.
-        grid: N, h and w; what lies beyond is dropped.
+        grid: N, h and w; padding cells are dropped.
 
     Returns:
         (N, h, w, heads * c).
@@ -53,10 +68,10 @@ def from_windows(windows: Tensor, size: Sequence[int], grid: Sequence[int]) -> T
 
 
 def normalise(norm: nn.LayerNorm, tokens: Tensor) -> Tensor:
-    """Layer norm of float32 tokens, in the type of the weights.
+    """Apply a layer norm to float32 tokens; the result has the dtype of the weights.
 
-    What runs past the blocks, from sum to sum, stays in float32 whatever the weights are: to round
-    it at every block costs more accuracy than all products in bfloat16 together.
+    The residual stream stays in float32 for every precision: rounding it at every block costs more
+    accuracy than all bfloat16 products together.
     """
     shape, eps = norm.normalized_shape, norm.eps
     normed = F.layer_norm(tokens, shape, norm.weight.float(), norm.bias.float(), eps)
