@@ -45,7 +45,7 @@ class MultiwayAttention(nn.Module):
         self.inner_attn_ln = Multiway(lambda: nn.LayerNorm(dim))
 
     def forward(self, tokens: Tensor, split: int, visible: Tensor | None) -> Tensor:
-        """Map (N, V + L, D) to the same shape; `visible` (N, 1, 1, V + L) is False for ignored keys."""
+        """Map (N, V + L, D) to the same; `visible` (N, 1, 1, V + L) is False for ignored keys."""
         q, k, v = (
             projection(tokens, split).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)

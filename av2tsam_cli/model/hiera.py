@@ -41,7 +41,7 @@ class Hiera(nn.Module):
         return patches + self.positions(patches.shape[1], patches.shape[2])
 
     def positions(self, height: int, width: int) -> Tensor:
-        """Return a coarse grid, interpolated to the image, plus a fine grid tiled over all windows."""
+        """Return a coarse grid, interpolated to the image, plus a fine grid tiled over windows."""
         coarse, fine = self.pos_embed[0].float(), self.pos_embed_window[0].float()
         down, across = interpolation_matrices(coarse.shape[1:], (height, width), coarse.device)
         # Two small matrix products; `F.interpolate` here took 1 % of the encoder's time.
