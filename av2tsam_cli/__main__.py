@@ -4,6 +4,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from av2tsam_cli.process import tune_process
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -17,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     from av2tsam_cli.cli.app import run_command
 
+    if argv is None:
+        tune_process()
     code = run_command(sys.argv[1:] if argv is None else argv)
     if argv is None:
         _leave_long_steps_behind(code)

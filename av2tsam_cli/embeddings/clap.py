@@ -1,6 +1,8 @@
 """CLAP's audio tower: HTSAT (laion_clap's class) and the projection of LAION or of Microsoft."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -9,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_without_init, off_meta
-from av2tsam_cli.embeddings.spectrogram import LogMel, PowerSpectrogram
+from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.embeddings.stem import ConvStem
 
 INT16_PEAK = 32767.0
@@ -71,7 +72,7 @@ class ClapEmbedder(nn.Module):
         self.config = config
         # laion_clap's constructor reads values back from tensors: it cannot run on meta. It also
         # calls meshgrid in a way that torch warns about.
-        with off_meta(), warnings.catch_warnings():
+        with _off_meta(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
             self.htsat = _htsat(config)
         self.projection = (
@@ -172,14 +173,22 @@ def _laion_projection(config: ClapConfig) -> nn.Module:
     )
 
 
+@contextmanager
+def _off_meta() -> Iterator[None]:
+    """Create tensors on the CPU if the default device is `meta`."""
+    if torch.get_default_device().type != "meta":
+        yield
+        return
+    with torch.device("cpu"):
+        yield
+
+
 def _htsat(config: ClapConfig) -> Any:
     """laion_clap's HTSAT without augmentation: no dropout, no stochastic depth; our front end.
 
     Its `head` is left out, which no forward pass reads.
     """
-    module: Any = import_without_init("laion_clap.clap_module.htsat")
-    module.Spectrogram, module.LogmelFilterBank = PowerSpectrogram, LogMel
-    tower = module.HTSAT_Swin_Transformer(
+    tower = borrow("laion_clap.clap_module.htsat").HTSAT_Swin_Transformer(
         spec_size=config.spec_size,
         patch_size=config.patch_size,
         patch_stride=(config.patch_size, config.patch_size),

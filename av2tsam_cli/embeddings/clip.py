@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_without_init
+from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.embeddings.resample import resize
 
 # OpenAI's CLIP: mean and standard deviation of its training images, in 0-1.
@@ -74,7 +74,7 @@ def _resize_and_crop(frames: Tensor, size: int) -> Tensor:
 
 
 def _resnet(config: ClipConfig) -> nn.Module:
-    tower: nn.Module = import_without_init("open_clip.modified_resnet").ModifiedResNet(
+    tower: nn.Module = borrow("open_clip.modified_resnet").ModifiedResNet(
         layers=config.layers,
         output_dim=config.embed_dim,
         # open_clip's rule: 32 times the first stage's width reaches the attention pool.
@@ -86,7 +86,7 @@ def _resnet(config: ClipConfig) -> nn.Module:
 
 
 def _vit(config: ClipConfig) -> nn.Module:
-    transformer = import_without_init("open_clip.transformer")
+    transformer = borrow("open_clip.transformer")
     tower: nn.Module = transformer.VisionTransformer(
         image_size=config.image_size,
         patch_size=config.patch_size,

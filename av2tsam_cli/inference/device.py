@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import sys
 import threading
 from collections.abc import Callable, Generator
-from functools import cache
 from typing import TypeVar
 
 import torch
@@ -114,20 +111,3 @@ def _run_in_new_thread(function: Callable[[], T]) -> T:
     thread.start()
     thread.join()
     return results[0]
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Have glibc reuse what is freed: by default every large tensor is made of fresh zeroed pages.
-
-    Seen on one machine: 20 % of the time of a full-size image encoder.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-            mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-# Of glibc's malloc.h; the largest number that mallopt takes.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 2**31 - 1

@@ -16,7 +16,6 @@ from av2tsam_cli.inference.device import (
     PRECISIONS,
     choose_device,
     choose_precision,
-    keep_freed_memory,
     own_threads,
 )
 from av2tsam_cli.model.av2tsam import Av2tSam
@@ -137,8 +136,6 @@ def load_model(
     place = choose_device(device)
     chosen = choose_precision(precision, place)
     path = locate.resolve(model, needs_audio="projector" in parts)
-    if place.type == "cpu":
-        keep_freed_memory()
     # A thread that once computed in parallel keeps its workers. With those and the network's own
     # there would be more than cores, and OpenMP's threads would then sleep at every barrier.
     with own_threads(1):

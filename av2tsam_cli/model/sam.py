@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_without_init
+from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.embeddings.stem import ConvStem
 from av2tsam_cli.model.attention import attend
 from av2tsam_cli.model.blocks import from_windows, normalise, run_block, to_windows
@@ -20,11 +20,10 @@ from av2tsam_cli.model.config import Sam2Config, SamConfig
 from av2tsam_cli.model.packed import linear_gelu
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
 
-# The package's own __init__ imports its predictor, and therefore all of torchvision.
-_modeling = import_without_init("segment_anything.modeling")
-ImageEncoderViT: Any = _modeling.ImageEncoderViT
-MaskDecoder: Any = _modeling.MaskDecoder
-PromptEncoder: Any = _modeling.PromptEncoder
+ImageEncoderViT: Any = borrow("segment_anything.modeling.image_encoder").ImageEncoderViT
+MaskDecoder: Any = borrow("segment_anything.modeling.mask_decoder").MaskDecoder
+PromptEncoder: Any = borrow("segment_anything.modeling.prompt_encoder").PromptEncoder
+TwoWayTransformer: Any = borrow("segment_anything.modeling.transformer").TwoWayTransformer
 
 SAM_NORM_EPS = 1e-6
 
@@ -194,7 +193,7 @@ class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
     def __init__(self, config: SamConfig | Sam2Config) -> None:
         super().__init__(
             transformer_dim=config.decoder_dim,
-            transformer=_modeling.TwoWayTransformer(
+            transformer=TwoWayTransformer(
                 depth=config.decoder_depth,
                 embedding_dim=config.decoder_dim,
                 num_heads=config.decoder_heads,

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av2tsam_cli.embeddings.quiet import import_without_init
+from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.model.blocks import run_block
 from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.model.hiera import Hiera
 from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
 from av2tsam_cli.model.sam import SamMaskDecoder
 
-MLP: Any = import_without_init("segment_anything.modeling.mask_decoder").MLP
+MLP: Any = borrow("segment_anything.modeling.mask_decoder").MLP
 
 # Only these levels of the FPN receive the coarser one; the coarsest is dropped afterwards.
 TOP_DOWN_LEVELS = (2, 3)

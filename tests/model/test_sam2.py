@@ -1,12 +1,12 @@
 """SAM 2 as it runs here against transformers' Sam2Model with the same weights."""
 
 import re
+import warnings
 from typing import Any
 
 import pytest
 import torch
 
-from av2tsam_cli.embeddings.quiet import import_quietly
 from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.model.prediction import ImageFeatures
 from av2tsam_cli.model.sam import SamPromptEncoder
@@ -38,8 +38,10 @@ def theirs(name: str) -> str:
 
 def reference(config: Sam2Config) -> Any:
     """transformers' whole image model with our sizes."""
-    sam2 = import_quietly("transformers.models.sam2.modeling_sam2")
-    configuration = import_quietly("transformers.models.sam2.configuration_sam2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers.models.sam2 import configuration_sam2 as configuration
+        from transformers.models.sam2 import modeling_sam2 as sam2
     heads = [config.heads * 2**n for n in range(4)]
     hiera = configuration.Sam2HieraDetConfig(
         hidden_size=config.dim,
