@@ -1,6 +1,7 @@
 """Find and cut out what in a video is making the sound."""
 
-TYPE_CHECKING = False  # type checkers know the name; importing it takes as long as all else here
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from av2tsam_cli.inference.loading import load_model as load_model
     from av2tsam_cli.pipeline import segment_video as segment_video
@@ -10,7 +11,7 @@ __all__ = ["__version__", "load_model", "segment_video"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the public names when they are first used: torch takes seconds (PEP 562)."""
+    """Import a public name on first use, because importing torch takes seconds (PEP 562)."""
     if name == "segment_video":
         from av2tsam_cli.pipeline import segment_video
 

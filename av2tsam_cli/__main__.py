@@ -1,4 +1,4 @@
-"""Run the command line: `python -m av2tsam_cli`, and the console script `av2tsam`."""
+"""The command line: `python -m av2tsam_cli`, and the console script `av2tsam`."""
 
 import os
 import sys
@@ -11,11 +11,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: The words after `av2tsam`; those of this process where None.
+        argv: The arguments after `av2tsam`; None for those of this process.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 usage, 3 unreadable media or data, 4 weights missing or
-        damaged, 130 interrupted.
+        The exit code: 0 done, 1 failed, 2 usage error or missing input, 3 unreadable media or
+        data, 4 weights missing or corrupted, 130 interrupted.
     """
     from av2tsam_cli.cli.app import run_command
 
@@ -23,16 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         tune_process()
     code = run_command(sys.argv[1:] if argv is None else argv)
     if argv is None:
-        _leave_long_steps_behind(code)
+        _exit_without_waiting(code)
     return code
 
 
-def _leave_long_steps_behind(code: int) -> None:
-    """End the process at once where a network is still in the middle of a batch that is not wanted.
+def _exit_without_waiting(code: int) -> None:
+    """End the process now if a thread is still computing a batch that is no longer needed.
 
-    All that had to be tidied up has been; waiting for a full-size network could take a minute.
+    All outputs are complete or removed by then; a full-size network could take another minute.
     """
-    threads = sys.modules.get("av2tsam_cli.threads")  # not there: no stage was ever started
+    threads = sys.modules.get("av2tsam_cli.threads")  # absent if no thread was ever started
     if threads is not None and threads.still_running():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,14 +1,14 @@
-"""One error root; each child carries the exit code that the command line returns for it."""
+"""The errors that this package raises on purpose, each class with its exit code."""
 
 
 class Av2tsamError(Exception):
-    """Something failed, and the message says what, where and what to do (exit code 1)."""
+    """Something failed; the message contains what, where and how to fix it (exit code 1)."""
 
     exit_code = 1
 
 
 class UsageError(Av2tsamError):
-    """The options or paths that were given cannot be worked with (exit code 2)."""
+    """The options or paths cannot be used, or an input is missing (exit code 2)."""
 
     exit_code = 2
 
@@ -20,12 +20,12 @@ class MediaError(Av2tsamError):
 
 
 class WeightsError(Av2tsamError):
-    """Model weights are missing, damaged or of another architecture (exit code 4)."""
+    """Model weights are missing, corrupted or of another architecture (exit code 4)."""
 
     exit_code = 4
 
 
 class Interrupted(Av2tsamError):  # noqa: N818 - named like KeyboardInterrupt
-    """The user interrupted the work; what was finished is kept (exit code 130)."""
+    """The user interrupted the work; finished outputs are kept (exit code 130)."""
 
     exit_code = 130

@@ -274,8 +274,7 @@ Device = Annotated[
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     Option(
-        "numeric precision; auto is bf16 on GPUs that support it and on CPUs where it is much "
-        "faster, else fp32",
+        "numeric precision; auto uses bf16 where that is fast, else fp32",
         panel=Panel.ADVANCED,
         default="",
     ),

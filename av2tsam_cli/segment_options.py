@@ -115,7 +115,7 @@ class SegmentOptions:
     reuse: Annotated[
         float | None,
         Option(
-            "reuse the last mask while no 32 x 32 block of the picture changes by more than this, "
+            "reuse a mask while every part of the picture (32 x 32 parts) differs by at most this, "
             "in levels of 0 to 255; 'off' to compute every mask",
             panel=Panel.ADVANCED,
             metavar="LEVELS",

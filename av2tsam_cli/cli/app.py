@@ -1,64 +1,62 @@
-"""From words to a command, and from what goes wrong in it to one line and an exit code."""
+"""The entry point of the command line: runs a command and turns errors into exit codes."""
 
-from __future__ import annotations
-
-import contextlib
 import importlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Generator, Sequence
-from difflib import get_close_matches
-from types import FrameType
+from collections.abc import Sequence
 
 from av2tsam_cli import __version__
-from av2tsam_cli.cli.console import print_error, print_text
+from av2tsam_cli.cli.console import is_url, name_flags, print_error, print_text
 from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
+from av2tsam_cli.signals import handle_signals
 
 COMMANDS = {
-    "segment": "highlight what sounds in a video, or what a phrase names, or write masks of it",
-    "train": "train a model on AVSBench, or on data in its layout",
-    "evaluate": "score a model on AVSBench, also with sounds that are not in the picture",
-    "data": "make data sets of audio-visual scenes, and check data sets",
-    "models": "fetch, convert, check, show and remove models",
-    "doctor": "show versions, devices, codecs and models of this installation",
+    "segment": "highlight the sound source in videos, or write masks of it",
+    "train": "train a model on AVSBench or on data with the same layout",
+    "evaluate": "score a model on AVSBench, optionally with unrelated audio",
+    "data": "create and check data sets",
+    "models": "download, convert, verify, list and remove models",
+    "doctor": "check this installation and show versions, devices and codecs",
 }
-"""A module of this package each, with a Typer `app` that returns the exit code.
+"""The commands with their summaries. Each is a module of this package with a Typer `app`.
 
-This table is also the top-level help, which so needs not import Typer: that takes 0.2 s, and with
-rich's help 0.6 s.
+The top-level help is made from this table, because importing Typer takes 0.2 s.
 """
 
 _HELP = """\
-usage: av2tsam COMMAND ...
+Examples:
+  av2tsam segment video.mp4 -o overlay.mp4     # highlight the sound source
+  av2tsam segment video.mp4 -o masks -f masks  # write a mask PNG per frame
+  av2tsam models list                          # list the available models
 
-Find and cut out what in a video is making the sound.
+Usage: av2tsam COMMAND ...
 
-commands:
+Find and cut out what is making the sound in a video.
+
+Commands:
 {commands}
 
-options:
-  -h, --help     show this text, or after a command its own
-  --version      show the version
+Options:
+  --version     print the version
+  -h, --help    print this help, or the help of a command
 
-example: av2tsam segment video.mp4 --out overlay.mp4
-
-exit codes: 0 done, 1 failed, 2 usage, 3 unreadable media or data, 4 weights missing or damaged,
-130 interrupted
+Exit codes:
+  0 done, 1 failed, 2 usage error or missing input, 3 unreadable media or data,
+  4 model weights missing or corrupted, 130 interrupted
 """
 
 
 def run_command(argv: Sequence[str]) -> int:
-    """Run the command that the words name and return its exit code; nothing is raised."""
+    """Run a command and return its exit code; errors are printed instead of raised."""
     debug = "--debug" in argv
+    name_flags({})
     try:
-        with _signals_interrupt():
+        with handle_signals(_InterruptOnce()):
             return _dispatch(list(argv))
     except KeyboardInterrupt:
         print_error(Interrupted("interrupted; unfinished outputs were removed"), debug=debug)
         return Interrupted.exit_code
-    except BrokenPipeError:  # the reader has gone, as in `av2tsam ... | head -1`
+    except BrokenPipeError:  # the reader of our output has ended, as in `av2tsam ... | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Av2tsamError as error:
@@ -69,24 +67,51 @@ def run_command(argv: Sequence[str]) -> int:
         return 1
 
 
+class _InterruptOnce:
+    """Raises KeyboardInterrupt at the first signal; later ones must not interrupt the cleanup."""
+
+    interrupted = False
+
+    def __call__(self, _number: int) -> None:
+        if not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+
+
 def _dispatch(argv: list[str]) -> int:
     name = argv[0] if argv else "--help"
     if name in COMMANDS:
         return _run(name, argv[1:])
     if name in {"-h", "--help"}:
-        print_text(_help())
+        rows = (f"  {command:<10} {summary}" for command, summary in COMMANDS.items())
+        print_text(_HELP.format(commands="\n".join(rows)))
         return 0
     if name == "--version":
         print_text(f"av2tsam {__version__}\n")
         return 0
-    what = "option" if name.startswith("-") else "command"
-    near = get_close_matches(name, [*COMMANDS, "--help", "--version"], n=1)
-    hint = f"did you mean {near[0]}?" if near else "see: av2tsam --help"
-    raise UsageError(f"unknown {what} {name}; {hint}")
+    raise UsageError(_unknown(name))
+
+
+def _unknown(word: str) -> str:
+    """Write the error for a first word that is not a command."""
+    from difflib import get_close_matches
+    from shlex import quote
+
+    kind = "option" if word.startswith("-") else "command"
+    if is_url(word):
+        return (
+            f"unknown command {word!r}; URLs are not supported: download the video, then run: "
+            "av2tsam segment FILE"
+        )
+    if near := get_close_matches(word, [*COMMANDS, "--help", "--version"], n=1):
+        return f"unknown {kind} {word!r}; did you mean {near[0]!r}?"
+    if kind == "command" and any(mark in word for mark in "./\\*?"):  # a file or a pattern
+        return f"unknown command {word!r}; did you mean: av2tsam segment {quote(word)}?"
+    return f"unknown {kind} {word!r}; see 'av2tsam --help'"
 
 
 def _run(name: str, argv: list[str]) -> int:
-    """Run one command, the only one whose module is imported."""
+    """Run one command; only its module is imported."""
     import typer
 
     command = f"av2tsam {name}"
@@ -94,37 +119,7 @@ def _run(name: str, argv: list[str]) -> int:
     try:
         code = module.app(argv, prog_name=command, standalone_mode=False)
     except typer.TyperException as error:
-        raise UsageError(f"{error.format_message().rstrip('.')}; see: {command} --help") from error
-    if code == Interrupted.exit_code:  # what Typer makes of KeyboardInterrupt
+        raise UsageError(f"{error.format_message().rstrip('.')}; see '{command} --help'") from error
+    if code == Interrupted.exit_code:  # Typer returns this for a KeyboardInterrupt
         raise KeyboardInterrupt
     return int(code or 0)
-
-
-def _help() -> str:
-    rows = (f"  {name:<14} {summary}" for name, summary in COMMANDS.items())
-    return _HELP.format(commands="\n".join(rows))
-
-
-@contextlib.contextmanager
-def _signals_interrupt() -> Generator[None, None, None]:
-    """Let SIGTERM and SIGHUP tidy up as Ctrl-C does, and let a second one not stop the tidying."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    handlers = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
-    # Ignored ones stay so, as under nohup; None is a handler that is not Python's.
-    before = {n: h for n, h in handlers.items() if h not in {None, signal.SIG_IGN}}
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    try:
-        for number in before:
-            signal.signal(number, interrupt)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

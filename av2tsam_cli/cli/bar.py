@@ -18,54 +18,42 @@ from rich.progress import (
 from rich.text import Text
 
 REFRESHES_HZ = 4
-"""Redraws per second; more only takes time from the network."""
+"""Redraws per second; more would take CPU time from the network."""
 
 
-class FramesPerSecond(ProgressColumn):
-    """How fast it goes."""
+class SpeedColumn(ProgressColumn):
+    """The speed, such as `12.5 frames/s`."""
 
-    unit = "frames"
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
 
     def render(self, task: Task) -> Text:
-        """The speed of late, or a dash at the beginning."""
+        """Return the recent speed, or dashes before there is one."""
         speed = task.finished_speed or task.speed
         return Text(f"{'--' if speed is None else format(speed, '.1f')} {self.unit}/s")
 
 
-class VideosPerSecond(FramesPerSecond):
-    """The same for whole videos."""
-
-    unit = "videos"
-
-
-COUNTS: dict[str, tuple[type[ProgressColumn], type[ProgressColumn]]] = {
-    "frames": (MofNCompleteColumn, FramesPerSecond),
-    "videos": (MofNCompleteColumn, VideosPerSecond),
-    "bytes": (DownloadColumn, TransferSpeedColumn),
-}
-"""How much is done, and how fast it goes, by what is counted."""
-
-
 @contextmanager
-def counting_bar(
+def progress_bar(
     name: str, total: int | None, unit: str
 ) -> Generator[Callable[[int], None], None, None]:
     """Show a bar on stderr while the block runs.
 
     Args:
-        name: What is worked on.
-        total: How many are expected; None where nobody knows.
-        unit: What is counted, a key of `COUNTS`.
+        name: What is in progress.
+        total: The expected number of units; None if it is unknown.
+        unit: `frames`, `videos` or `bytes`.
 
     Yields:
-        What to call with the number done.
+        A function that takes the number done so far.
     """
-    done, speed = COUNTS[unit]
+    in_bytes = unit == "bytes"
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        done(),
-        speed(),
+        DownloadColumn() if in_bytes else MofNCompleteColumn(),
+        TransferSpeedColumn() if in_bytes else SpeedColumn(unit),
         TimeRemainingColumn(),
     )
     screen = Console(stderr=True)

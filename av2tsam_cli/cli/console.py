@@ -1,56 +1,54 @@
-"""The only module that prints: results to stdout, everything for people to stderr."""
+"""Everything that is printed: results on stdout; notes, errors and progress on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import sys
-import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Literal
 
 from av2tsam_cli.errors import Av2tsamError
 
-TYPE_CHECKING = False  # as in the package's __init__
-if TYPE_CHECKING:
-    from typing import Literal
+Unit = Literal["frames", "videos", "bytes"]
 
 _flags: dict[str, str] = {}
+"""The running command's options by their Python names, such as {"end": "--end"}."""
 
 
 def name_flags(flags: Mapping[str, str]) -> None:
-    """Set how messages show the running command's options: `--end` for `end`, for example."""
+    """Set the options of the running command, which messages show as flags."""
     _flags.clear()
     _flags.update(flags)
 
 
 def with_flags(text: str) -> str:
-    """Replace the arguments that a message names in backticks with the command's flags."""
+    """Replace arguments in backticks with the flags of the running command."""
     for name, flag in _flags.items():
         text = text.replace(f"`{name}`", flag)
     return text
 
 
 def is_url(word: str) -> bool:
-    """Whether a word is a URL."""
+    """Return whether a word is a URL, such as https://example.org/video.mp4."""
     return "://" in word
 
 
 def print_text(text: str) -> None:
-    """Write a command's result for people, such as its help, to stdout."""
+    """Write a result for people, such as a help page, to stdout."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def print_json(record: Mapping[str, object]) -> None:
-    """Write one result for programs: one line of JSON on stdout."""
+    """Write a result for programs to stdout, as one line of JSON."""
     import json
 
     print_text(json.dumps(record, default=str) + "\n")
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table to stdout: drawn on a terminal, in plain columns where a program reads it."""
+    """Write a table to stdout: formatted on a terminal, in plain columns otherwise."""
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         for row in (head, *rows):
@@ -68,61 +66,57 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_error(error: BaseException, *, debug: bool = False) -> None:
-    """Write one line that says what went wrong to stderr, under its traceback where asked."""
+    """Write an error to stderr in one line, after its traceback if `debug` is set."""
     if debug:
+        import traceback
+
         traceback.print_exception(error)
-    _say(f"av2tsam: error: {explain(error)}")
+    _print_line(f"av2tsam: error: {explain(error)}")
 
 
 def explain(error: BaseException) -> str:
-    """One sentence of what went wrong, where, and what to do."""
+    """Return one line that describes an error and how to fix it."""
     if isinstance(error, Av2tsamError):
         text = str(error)
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        text = f"{error.filename or 'output'}: no space left on the disk; free some, run again"
+        text = f"{error.filename or 'output'}: no space left on the disk; free some and try again"
     elif isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        text = "out of memory; use a smaller `batch_size`, or the CPU as `device`"
-    elif isinstance(error, ImportError):
-        text = _explain_import(error)
+        text = "out of memory; use a smaller `batch_size`, or run on the CPU"
     else:
-        text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
+        text = f"unexpected {type(error).__name__}: {error}; use --debug for a traceback"
     return with_flags(" ".join(text.split()))
 
 
-def _explain_import(error: ImportError) -> str:
-    from av2tsam_cli.cli.system_libraries import explain_missing_library
-
-    missing = explain_missing_library(error)
-    return missing or f"{error}; the installation is incomplete, see: av2tsam doctor"
-
-
 class Console:
-    """What a running command says to people, on stderr."""
+    """The notes, errors and progress bars of a running command, on stderr."""
 
     def __init__(self, *, quiet: bool, debug: bool) -> None:
         self.quiet = quiet
         self.debug = debug
 
     def note(self, text: str) -> None:
-        """Say something worth knowing, in one line, unless told to be quiet."""
+        """Print a line of information, unless `quiet` is set."""
         if not self.quiet:
-            _say(f"av2tsam: {with_flags(text)}")
+            _print_line(f"av2tsam: {with_flags(text)}")
 
     def row(self, cells: Sequence[str], width: int) -> None:
-        """Add a line to a table that grows, in columns of one width, unless told to be quiet."""
+        """Print a table row with columns of one width, unless `quiet` is set."""
         if not self.quiet:
-            _say("".join(cell.rjust(width) for cell in cells))
+            _print_line("".join(cell.rjust(width) for cell in cells))
 
     def error(self, error: BaseException) -> None:
-        """Say what went wrong, in one line."""
+        """Print an error in one line."""
         print_error(error, debug=self.debug)
 
     @contextlib.contextmanager
     def logged(self) -> Generator[None, None, None]:
-        """Pass on as notes what the stages warn about while the block runs."""
-        log, handler = logging.getLogger("av2tsam_cli"), _Notes(self)
+        """Print the library's warnings as notes while the block runs."""
+        import logging
+
+        log, handler = logging.getLogger("av2tsam_cli"), logging.Handler(logging.WARNING)
+        handler.emit = lambda record: self.note(record.getMessage())  # type: ignore[method-assign]
         log.addHandler(handler)
         try:
             yield
@@ -131,60 +125,49 @@ class Console:
 
     @contextlib.contextmanager
     def progress(
-        self, name: str, total: int | None, unit: Literal["frames", "videos", "bytes"] = "frames"
+        self, name: str, total: int | None, unit: Unit = "frames"
     ) -> Generator[Callable[[int], None] | None, None, None]:
-        """Show a bar with how much is done, how fast, and the time left while the block runs.
+        """Show a progress bar with speed and remaining time while the block runs.
 
         Yields:
-            What to call with the number done; None where there is nobody to see a bar.
+            A function that takes the number done so far; None if no bar is shown, because `quiet`
+            is set or stderr is not a terminal.
         """
         if self.quiet or not sys.stderr.isatty():
             yield None
             return
-        from av2tsam_cli.cli.bar import counting_bar
+        from av2tsam_cli.cli.bar import progress_bar
 
-        with counting_bar(name, total, unit) as update:
+        with progress_bar(name, total, unit) as update:
             yield update
 
 
 class Stages(contextlib.ExitStack):
-    """A bar for what is under way; that of the next stage takes the place of the last."""
+    """A progress bar for work in stages, one after the other."""
 
-    def __init__(self, console: Console, unit: Literal["frames", "videos", "bytes"]) -> None:
+    def __init__(self, console: Console, unit: Unit) -> None:
         super().__init__()
         self.console = console
         self.unit = unit
-        self.under_way = ""
+        self.stage = ""
         self.update: Callable[[int], None] | None = None
 
-    def show(self, name: str, done: int, total: int) -> None:
-        """Say that so many of so many are done in a stage."""
-        if name != self.under_way:
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Show how much of a stage is done; a new stage replaces the bar of the previous one."""
+        if stage != self.stage:
             self.close()
-            self.under_way = name
-            self.update = self.enter_context(self.console.progress(name, total, self.unit))
+            self.stage = stage
+            self.update = self.enter_context(self.console.progress(stage, total, self.unit))
         if self.update is not None:
             self.update(done)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         super().close()
-        self.under_way, self.update = "", None
+        self.stage, self.update = "", None
 
 
-class _Notes(logging.Handler):
-    """Turns warnings into notes."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(logging.WARNING)
-        self.console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Say it in one line."""
-        self.console.note(record.getMessage())
-
-
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     with contextlib.suppress(BrokenPipeError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

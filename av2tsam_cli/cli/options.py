@@ -27,7 +27,7 @@ parameter of this type receives them."""
 HELP_WIDTH = 80
 """Columns of a help page, on wider terminals too."""
 
-FLAGS_WIDTH = 24
+FLAGS_WIDTH = 25
 """Columns of an option's flags and value, before its help text."""
 
 
@@ -155,7 +155,7 @@ class HelpfulGroup(TyperGroup):
         """
         names, path = list(self.commands), ctx.command_path
         if not args:
-            raise UsageError(f"missing command; use {either([f'{path} {n}' for n in names])}")
+            raise UsageError(f"missing command; use {either(names)}")
         if args[0].startswith("-") and args[0] not in {"-h", "--help"}:
             raise UsageError(f"unknown option {args[0]!r}; {_see(path)}")
         if not args[0].startswith("-") and args[0] not in names:
@@ -293,7 +293,8 @@ def _parsed(field: OptionField, word: Any) -> Any:
 
 
 def _examples(examples: Examples) -> str:
-    lines = [f"  {line}" if not what else f"  {line}  # {what}" for line, what in examples]
+    width = max(len(line) for line, _ in examples)
+    lines = [f"  {line:<{width}}  # {what}" for line, what in examples]
     return "Examples:\n" + "\n".join(lines)
 
 
@@ -313,7 +314,7 @@ def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
     lines = []
     for name, text in rows:
         parts = textwrap.wrap(text, HELP_WIDTH - width, break_on_hyphens=False) or [""]
-        if len(name) + 4 > width:
+        if len(name) + 3 > width:
             lines.append(f"  {name}")
         else:
             lines.append(f"  {name}".ljust(width) + parts.pop(0))

@@ -1,7 +1,6 @@
-"""`av2tsam segment`: videos in; what sounds, or a phrase names, highlighted or as masks out."""
+"""`av2tsam segment`: highlight the sound source in videos, or write masks of it."""
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,20 +15,15 @@ if TYPE_CHECKING:
     from av2tsam_cli.inference.loading import LoadedModel
     from av2tsam_cli.pipeline import SegmentPlan, SegmentResult
 
-NANO_NOTE = (
-    "using nano, the built-in demo model, which only recognises drawn scenes; for real videos try "
-    "'av2tsam models pull {}' (its weights have not been tested here)"
-)
-
 app = new_app()
 
 
 @command(
     app,
     examples=[
-        ("av2tsam segment video.mp4 -o overlay.mp4", "highlight the sound source"),
-        ("av2tsam segment video.mp4 -o masks -f masks", "write a mask PNG per frame"),
-        ('av2tsam segment video.mp4 -o dog.mp4 --text "the dog"', "follow a phrase"),
+        ("av2tsam segment dog.mp4 -o out.mp4", "highlight the sound source"),
+        ("av2tsam segment dog.mp4 -o masks -f masks", "write a mask PNG per frame"),
+        ('av2tsam segment dog.mp4 -o out.mp4 --text "dog"', "segment what a phrase names"),
     ],
 )
 def segment(
@@ -64,45 +58,32 @@ def segment(
     """Highlight the sound source in videos, or write masks of it."""
     if options.overwrite and skip_existing:
         raise UsageError("`overwrite` and `skip_existing` exclude each other; pass one of them")
-    request = Request(
-        inputs=expand(inputs),
-        out=out,
-        options=options,
-        model=model.model,
-        device=model.device,
-        precision=model.precision,
-        compiled=compile,
-        skip_existing=skip_existing,
-    )
-    _check_collisions(request)
+    job = SegmentJob(expand(inputs), out, options, model, compile, skip_existing)
+    _check_collisions(job)
     console = Console(quiet=messages.quiet, debug=messages.debug)
     with console.logged():
-        return _Batch(request, console, json=messages.json).run()
+        return _JobRunner(job, console, json=messages.json).run()
 
 
 @dataclass(frozen=True)
-class Request:
-    """Everything that was asked for, checked as far as it can be without opening a file."""
+class SegmentJob:
+    """The inputs of one command and what to do with them."""
 
     inputs: tuple[Path, ...]
-    """The videos, each once."""
+    """The videos, without duplicates."""
     out: Path
     """A video file, or a folder."""
     options: SegmentOptions
-    """What to make of each."""
-    model: str | None
-    """Name or path; None for the best installed one."""
-    device: str
-    """`auto`, `cpu`, `cuda` or `mps`."""
-    precision: str
-    """`auto`, `fp32`, `bf16` or `fp16`."""
-    compiled: bool
-    """Whether the network is compiled where that pays."""
+    """What to segment in each video, and how."""
+    model: ModelOptions
+    """Which model to use."""
+    compile: bool
+    """Whether to compile the network if that saves time."""
     skip_existing: bool
-    """Whether inputs whose output exists are left out."""
+    """Whether to skip inputs whose output already exists."""
 
-    def place(self, source: Path) -> Path:
-        """The file or folder that one input will become."""
+    def output(self, source: Path) -> Path:
+        """Return the file or folder that is written for an input."""
         from av2tsam_cli.outputs.writers import output_path
         from av2tsam_cli.pipeline import place_output
 
@@ -110,86 +91,97 @@ class Request:
         return output_path(target, kind, source)
 
 
-def _check_collisions(request: Request) -> None:
-    """Find inputs that would overwrite each other's output.
+def _check_collisions(job: SegmentJob) -> None:
+    """Check that no two inputs have the same output.
 
     Raises:
-        UsageError: There are such inputs.
+        UsageError: Two of them do.
     """
     owners: dict[str, Path] = {}
-    for source in request.inputs:
-        place = request.place(source)
-        # Some file systems do not tell A from a: neither does this.
-        other = owners.setdefault(str(place).casefold(), source)
-        if other != source and place == request.out:
+    for source in job.inputs:
+        output = job.output(source)
+        # Some file systems do not distinguish case.
+        other = owners.setdefault(str(output).casefold(), source)
+        if other != source and output == job.out:
             raise UsageError(
-                f"{place}: {len(request.inputs)} inputs do not fit into one video; name a folder "
-                "with --out DIR --format video, masks or overlays"
+                f"{output}: cannot hold the output of {len(job.inputs)} inputs; set `out` to a "
+                "folder and `format` to video, masks or overlays"
             )
         if other != source:
             raise UsageError(
-                f"{other} and {source} would both become {place}; give each a --out of its own"
+                f"{other} and {source}: both would be written to {output}; run them one by one, "
+                "each with its own `out`"
             )
 
 
-class _Batch:
-    """The inputs of one call: one model, one report each, and one exit code for all."""
+class _JobRunner:
+    """Runs a job: all inputs with one model. An input that fails does not stop the others."""
 
-    def __init__(self, request: Request, console: Console, *, json: bool) -> None:
-        self.request = request
+    def __init__(self, job: SegmentJob, console: Console, *, json: bool) -> None:
+        self.job = job
         self.console = console
         self.json = json
-        self.pending = list(request.inputs)
-        self.codes: set[int] = set()
+        self.pending = list(job.inputs)
+        self.failures: set[int] = set()
 
     def run(self) -> int:
-        """Check every input, then load the model, then work; one that fails stops no other."""
+        """Check every input, load the model, process the inputs, and return the exit code."""
         try:
-            plans = [plan for source in self.request.inputs for plan in self._plans(source)]
+            plans = [plan for source in self.job.inputs if (plan := self._plan(source))]
             if plans and (model := self._load(plans)):
                 for plan in plans:
                     self._segment(plan, model)
         except KeyboardInterrupt:
             for source in list(self.pending):
-                self._failed(source, Interrupted("interrupted"))
+                self._report_failure(source, Interrupted("interrupted"))
             raise
-        return self.codes.pop() if len(self.codes) == 1 else min(1, len(self.codes))
+        return self._exit_code()
 
-    def _plans(self, source: Path) -> "list[SegmentPlan]":
-        """What is to be done with one input; nothing where it is skipped or cannot be done."""
+    def _exit_code(self) -> int:
+        """Return 0 if nothing failed, the code that all failures share, or 1 if they differ."""
+        if not self.failures:
+            return 0
+        if len(self.failures) == 1:
+            (code,) = self.failures
+            return code
+        return Av2tsamError.exit_code
+
+    def _plan(self, source: Path) -> "SegmentPlan | None":
+        """Check an input; return None if it is skipped or cannot be processed."""
         from av2tsam_cli.pipeline import plan_video
 
-        place = self.request.place(source)
-        if self.request.skip_existing and place.exists():
-            self.console.note(f"{source}: skipped, {place} exists")
-            self._done(source, {"outputs": [place], "skipped": True})
-            return []
-        plans: list[SegmentPlan] = []
-        with self._reporting(source):
-            plans.append(plan_video(source, self.request.out, self.request.options))
-        return plans
+        output = self.job.output(source)
+        if self.job.skip_existing and output.exists():
+            self.console.note(f"{source}: skipped, {output} already exists")
+            self._report(source, {"outputs": [output], "skipped": True})
+            return None
+        try:
+            _check_input(source)
+            return plan_video(source, self.job.out, self.job.options)
+        except Exception as error:  # noqa: BLE001 - the other inputs are still processed
+            self._fail(source, error)
+            return None
 
     def _load(self, plans: "Sequence[SegmentPlan]") -> "LoadedModel | None":
+        """Load the model; if that fails, so does every input."""
         from av2tsam_cli.pipeline import load_for
 
-        request = self.request
-        frames = sum(plan.frames or 0 for plan in plans)
+        options, choice = self.job.options, self.job.model
         try:
             model = load_for(
-                request.options,
-                request.model,
-                device=request.device,
-                precision=request.precision,
-                compile_frames=frames if request.compiled else 0,
+                options,
+                choice.model,
+                device=choice.device,
+                precision=choice.precision,
+                compile_frames=sum(plan.frames or 0 for plan in plans) if self.job.compile else 0,
             )
-        except Exception as error:  # noqa: BLE001 - every input is told about it
+        except Exception as error:  # noqa: BLE001 - reported once, and in the record of each input
             self.console.error(error)
             for plan in plans:
-                self._failed(plan.info.path, error)
+                self._report_failure(plan.info.path, error)
             return None
-        if request.model is None and model.name == "nano":
-            wanted = "evf-sam2" if request.options.text is None else "evf-sam2-text"
-            self.console.note(NANO_NOTE.format(wanted))
+        if choice.model is None and model.name == "nano":
+            self.console.note(_nano_note(options.text))
         return model
 
     def _segment(self, plan: "SegmentPlan", model: "LoadedModel") -> None:
@@ -197,36 +189,57 @@ class _Batch:
 
         source = plan.info.path
         if plan.audio is None and plan.options.text is None:
-            self.console.note(f"{source}: has no sound, so all masks are empty")
-        with self._reporting(source):
+            self.console.note(f"{source}: no audio, so all masks are empty")
+        try:
             with self.console.progress(source.name, plan.frames) as progress:
                 result = segment_planned(plan, model, progress=progress)
-            self.console.note(_summary(result))
-            self._done(source, asdict(result))
+        except Exception as error:  # noqa: BLE001 - the other inputs are still processed
+            self._fail(source, error)
+            return
+        self.console.note(_summary(result))
+        self._report(source, asdict(result))
 
-    @contextmanager
-    def _reporting(self, source: Path) -> Generator[None, None, None]:
-        """Report what goes wrong with one input, and go on."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - the other inputs still run
-            self.console.error(error)
-            self._failed(source, error)
+    def _fail(self, source: Path, error: Exception) -> None:
+        self.console.error(error)
+        self._report_failure(source, error)
 
-    def _failed(self, source: Path, error: Exception) -> None:
+    def _report_failure(self, source: Path, error: Exception) -> None:
         code = error.exit_code if isinstance(error, Av2tsamError) else Av2tsamError.exit_code
-        self.codes.add(code)
-        self._done(source, {"error": explain(error), "exit_code": code})
+        self.failures.add(code)
+        self._report(source, {"error": explain(error), "exit_code": code})
 
-    def _done(self, source: Path, record: Mapping[str, object]) -> None:
+    def _report(self, source: Path, record: Mapping[str, object]) -> None:
+        """Finish an input, and print its record if `--json` is given."""
         self.pending.remove(source)
         if self.json:
             print_json({"input": source, **record})
 
 
+def _check_input(source: Path) -> None:
+    """Check that an input is a file.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if source.is_dir():
+        raise UsageError(f"{source}: is a folder; pass the videos in it, such as '{source}/*.mp4'")
+    if not source.exists():
+        matches = "no file matches; check the pattern" if "*" in str(source) else ""
+        raise UsageError(f"{source}: {matches or 'file not found; check the path'}")
+
+
+def _nano_note(text: str | None) -> str:
+    """Say that the demo model is used, and how to get one for real videos."""
+    better = "evf-sam2" if text is None else "evf-sam2-text"
+    return (
+        "using nano, a demo model that only recognizes drawn scenes; for real videos try "
+        f"'av2tsam models pull {better}' (not tested by this project)"
+    )
+
+
 def _summary(result: "SegmentResult") -> str:
     speed = result.frames / result.wall_s
-    what = "a sounding object" if result.text is None else repr(result.text)
+    what = "a sound source" if result.text is None else repr(result.text)
     return (
         f"{result.outputs[0]}: {result.frames} frames in {result.wall_s:.1f} s "
         f"({speed:.0f} frames/s), {result.frames_with_mask} with {what}"

@@ -47,7 +47,7 @@ def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[st
     assert main(["--help"]) == 0
     out, err = capsys.readouterr()
     assert not err
-    for word in ("segment", "data", "models", "doctor", "exit codes", "130"):
+    for word in ("segment", "data", "models", "doctor", "Exit codes", "130"):
         assert word in out
 
 
@@ -59,8 +59,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["segmnt"], "unknown command segmnt; did you mean segment?"),
-        (["--verison"], "unknown option --verison; did you mean --version?"),
+        (["segmnt"], "unknown command 'segmnt'; did you mean 'segment'?"),
+        (["--verison"], "unknown option '--verison'; did you mean '--version'?"),
         (
             ["segment", "a.mp4", "--out", "o.mp4", "--thresold", "1"],
             "unknown option '--thresold'; did you mean '--threshold'?",
@@ -79,6 +79,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["segment", "a.mp4", "--out", "o.mp4", "--overwrite", "--skip-existing"],
             "--overwrite and --skip-existing exclude each other",
         ),
+        (["solo.mp4"], "unknown command 'solo.mp4'; did you mean: av2tsam segment solo.mp4?"),
+        (["*.mp4"], "did you mean: av2tsam segment '*.mp4'?"),
+        (["https://a.org/b.mp4"], "URLs are not supported: download the video"),
+        (["segment", "https://a.org/b.mp4", "--out", "o.mp4"], "URLs are not supported"),
+        (["segment", "a.mp4", "--out", "o", "-f", "mask"], "did you mean 'masks'?"),
+        (["models"], "missing command; use list, "),
         (["data", "paint", "x"], "paint"),
         (["models", "sell"], "sell"),
     ],
@@ -92,6 +98,20 @@ def test_words_that_make_no_sense_are_one_line_and_exit_code_2(
     assert len(err.splitlines()) == 1
     assert err.startswith("av2tsam: error: ")
     assert complaint in err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["segment", "--help"]])
+def test_help_starts_with_examples_and_fits_on_a_page(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Examples:"
+    assert [line.split()[0] for line in lines[1:4]] == ["av2tsam"] * 3
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if "<" in line or "[default" in line]
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

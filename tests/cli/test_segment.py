@@ -136,7 +136,7 @@ def test_frames_that_repeat_are_looked_at_once_unless_that_is_off(
     assert "--reuse must be between 0 and 255" in segment.err
 
 
-def test_quiet_says_nothing(segment: Segment, make_clip: MakeClip, tmp_path: Path) -> None:
+def test_quiet_prints_nothing(segment: Segment, make_clip: MakeClip, tmp_path: Path) -> None:
     assert segment(make_clip(rate=4), "--out", tmp_path / "o.mp4", "--quiet") == 0
     assert (segment.out, segment.err) == ("", "")
 
@@ -146,7 +146,7 @@ def test_no_sound_is_said_in_one_line_and_all_masks_are_empty(
 ) -> None:
     clip = make_clip(rate=4)
     assert segment(clip, "--out", tmp_path / "o.mp4", "--json") == 0
-    assert segment.err.splitlines()[0] == f"av2tsam: {clip}: has no sound, so all masks are empty"
+    assert segment.err.splitlines()[0] == f"av2tsam: {clip}: no audio, so all masks are empty"
     assert segment.records[0]["frames_with_mask"] == 0
     assert segment.records[0]["mean_area"] == 0
 
@@ -288,7 +288,7 @@ def test_several_inputs_do_not_go_into_one_video(
 ) -> None:
     other = shutil.copy(clip, tmp_path / "other.mp4")
     assert segment(clip, other, "--out", tmp_path / "o.mp4") == 2
-    assert "--out DIR" in segment.only_line
+    assert "set --out to a folder" in segment.only_line
 
 
 def test_one_file_named_twice_is_done_once(segment: Segment, clip: Path, tmp_path: Path) -> None:
@@ -336,15 +336,17 @@ def make_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, make_folder, write_text, cut_short])
-def test_inputs_that_cannot_be_read_are_one_line_and_exit_code_3(
-    segment: Segment, clip: Path, tmp_path: Path, spoil: Callable[[Path], None]
+@pytest.mark.parametrize(
+    ("spoil", "code"), [(Path.unlink, 2), (make_folder, 2), (write_text, 3), (cut_short, 3)]
+)
+def test_missing_and_unreadable_inputs_are_one_line_and_an_exit_code(
+    segment: Segment, clip: Path, tmp_path: Path, spoil: Callable[[Path], None], code: int
 ) -> None:
     spoil(clip)
     before = names(tmp_path)
-    assert segment(clip, "--out", tmp_path / "o.mp4") == 3
+    assert segment(clip, "--out", tmp_path / "o.mp4") == code
     assert str(clip) in segment.only_line
-    assert segment(clip, "--out", tmp_path / "out", "--format", "masks") == 3
+    assert segment(clip, "--out", tmp_path / "out", "--format", "masks") == code
     assert names(tmp_path) == before
 
 
@@ -435,7 +437,7 @@ def test_an_interruption_tidies_up_and_exits_with_130(
     assert names(tmp_path) == ["clip.mp4"]
 
 
-def test_the_model_that_nobody_chose_is_said(
+def test_a_note_says_when_nano_is_used_by_default(
     make_clip: MakeClip, tone: Tone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = make_clip(rate=2, sounds=[{"samples": tone(1.0)}])
@@ -443,7 +445,8 @@ def test_the_model_that_nobody_chose_is_said(
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["model"] == "nano"
-    assert err.startswith("av2tsam: using nano, the built-in demo model")
+    assert err.startswith("av2tsam: using nano, a demo model that only recognizes drawn scenes;")
+    assert "'av2tsam models pull evf-sam2'" in err.splitlines()[0]
     assert main([*words, "--model", "nano"]) == 0
     assert "using nano" not in capsys.readouterr().err
     assert main([*words, "--quiet"]) == 0
