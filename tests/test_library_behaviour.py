@@ -52,7 +52,7 @@ def state():
     }}
 
 def use_the_library(out):
-    from av2tsam_cli import load_model, segment_video
+    from av2tsam import load_model, segment_video
 
     model = load_model("nano", device="cpu")
     before, during = threads_in_new_thread(), set()
@@ -172,7 +172,7 @@ assert counts == [2]
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    script = "import sys, av2tsam_cli; assert not {'torch', 'numpy', 'av'} & set(sys.modules)"
+    script = "import sys, av2tsam; assert not {'torch', 'numpy', 'av'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)  # noqa: S603
 
 
