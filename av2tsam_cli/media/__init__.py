@@ -1,1 +1,1 @@
-"""Reading media: what a file holds, its frames and its sound on one presentation clock."""
+"""Read media files: their properties, and frames and audio on one presentation clock."""

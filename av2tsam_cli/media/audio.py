@@ -1,4 +1,4 @@
-"""Sound in one-second mono windows on the presentation clock, resampled as a stream."""
+"""Read audio as one-second mono windows on the presentation clock, resampled while streaming."""
 
 from collections.abc import Iterator
 from math import floor
@@ -14,18 +14,18 @@ from av2tsam_cli.media.container import decode_from, frame_time_s
 from av2tsam_cli.values import AudioStream, AudioWindow, Float32Array, MediaInfo
 
 GAP_S = 0.01
-"""Jumps in a track's times below this are rounding (Matroska counts milliseconds), not gaps."""
+"""Jumps in a track's timestamps below this are rounding (Matroska: milliseconds), not gaps."""
 PREROLL_S = 1
-"""Whole seconds decoded ahead of the first window: fills the resampler, warms the decoder up."""
+"""Whole seconds decoded before the first window, to fill the resampler and warm up the decoder."""
 
 
 def choose_audio(info: MediaInfo, wanted: int | str | None) -> AudioStream | None:
-    """The audio stream to listen to.
+    """Return the audio stream to use.
 
     Args:
         info: The file, as probed.
         wanted: Position among the audio streams (0 is the first), or a language tag such as
-            `eng`; None for the one a player would take, if there is any.
+            `eng`; None for the default stream, if there is any.
 
     Raises:
         UsageError: The file has no such stream.
@@ -38,8 +38,8 @@ def choose_audio(info: MediaInfo, wanted: int | str | None) -> AudioStream | Non
     else:
         found = tuple(s for s in info.audio if (s.language or "").lower() == text.lower())
     if not found:
-        have = ", ".join(f"{k} ({s.language or 'und'})" for k, s in enumerate(info.audio))
-        raise UsageError(f"{info.path}: no audio stream {text}; it has: {have or 'none'}")
+        present = ", ".join(f"{k} ({s.language or 'und'})" for k, s in enumerate(info.audio))
+        raise UsageError(f"{info.path}: no audio stream {text}; it has {present or 'none'}")
     return found[0]
 
 
@@ -52,22 +52,22 @@ def read_windows(
     start_s: float = 0.0,
     stop_s: float | None = None,
 ) -> Iterator[AudioWindow]:
-    """One-second windows from the one that holds start_s to the one that holds stop_s.
+    """Yield one-second windows, from the one that contains start_s to the one that contains stop_s.
 
-    Windows are whole: what a trim cuts off inside a second is still heard. They end with the
-    track; the last is padded with zeros, and so are a late start and gaps.
+    Windows are complete, even if start_s or stop_s lies inside one. They end with the track. The
+    last window, a late start and gaps are padded with zeros.
 
     Args:
         info: The file, as probed.
-        rate_hz: Samples per second of the windows.
-        stream: Which audio stream; the default one where None.
-        zero_s: Where the presentation starts on the file's own clock (see `clock_zero`); the
-            start of the stream where None.
+        rate_hz: Sample rate of the windows.
+        stream: The audio stream; None for the default one.
+        zero_s: Start of the presentation on the file's own clock (see `clock_zero`); None for the
+            start of the stream.
         start_s: Seconds on the presentation clock.
-        stop_s: Seconds on the presentation clock; the end of the track where None.
+        stop_s: Seconds on the presentation clock; None for the end of the track.
 
     Raises:
-        MediaError: The file cannot be read, or is damaged over a long stretch.
+        MediaError: The file cannot be read, or a long section is corrupted.
     """
     stream = stream or choose_audio(info, None)
     if stream is None:
@@ -86,17 +86,17 @@ def read_windows(
 
 
 Chunk = tuple[Float32Array, int]
-"""Mono samples and their rate."""
+"""Mono samples and their sample rate."""
 
 
 def _contiguous(frames: Iterator[AudioFrame], begin_s: float) -> Iterator[Chunk]:
-    """Mono chunks without a hole from `begin_s` on: gaps are filled, overlaps cut.
+    """Yield contiguous mono chunks from `begin_s` on: gaps are filled, overlaps are cut.
 
-    Where a chunk belongs is counted in samples and corrected by its time only when the two are
-    further apart than rounding explains, so that a track does not crackle.
+    The position of a chunk is counted in samples, and corrected by its timestamp only if they
+    differ by more than rounding, to avoid crackling.
     """
-    end_s: float | None = None  # where the last frame ended
-    filled_s = 0.0  # up to where chunks were delivered; a frame may end ahead of the begin
+    end_s: float | None = None  # end of the last frame
+    filled_s = 0.0  # end of the last chunk; a frame can end before `begin_s`
     for frame in frames:
         rate_hz = frame.sample_rate
         file_s = frame_time_s(frame)
@@ -112,50 +112,50 @@ def _contiguous(frames: Iterator[AudioFrame], begin_s: float) -> Iterator[Chunk]
 
 
 def _silence(samples: int, rate_hz: int) -> Iterator[Chunk]:
-    """Zeros, a second at a time."""
+    """Yield zeros, at most one second at a time."""
     for begin in range(0, samples, rate_hz):
         yield np.zeros(min(rate_hz, samples - begin), np.float32), rate_hz
 
 
 def read_channels(info: MediaInfo, stream: AudioStream) -> Float32Array:
-    """The whole track as it is stored, float32 in [-1, 1], (channels, samples).
+    """Return the whole track with its channels, float32 in [-1, 1], (channels, samples).
 
     Raises:
-        MediaError: The file cannot be read, or holds no sound that can be decoded.
+        MediaError: The file cannot be read, or contains no audio that can be decoded.
     """
     decoded = cast("Iterator[AudioFrame]", decode_from(info.path, stream.index, None))
     chunks = [_to_scale(data := _planar(frame), data.dtype) for frame in decoded]
     if not chunks:
-        raise MediaError(f"{info.path}: no sound can be decoded; copy it again")
+        raise MediaError(f"{info.path}: its audio cannot be decoded; copy it again")
     return np.concatenate(chunks, axis=1).astype(np.float32)
 
 
 def _mono(frame: AudioFrame) -> Float32Array:
-    """The mean of the channels, float32 in [-1, 1]."""
+    """Return the mean of the channels, float32 in [-1, 1]."""
     data = _planar(frame)
     mean = _to_scale(data.mean(axis=0, dtype=np.float64), data.dtype)
     return cast("Float32Array", mean.astype(np.float32))
 
 
 def _planar(frame: AudioFrame) -> npt.NDArray[Any]:
-    """Samples (channels, n) as they are stored."""
+    """Return the samples, (channels, n), in their stored type."""
     data = cast("npt.NDArray[Any]", frame.to_ndarray())
     return data if frame.format.is_planar else data.reshape(-1, len(frame.layout.channels)).T
 
 
 def _to_scale(samples: npt.NDArray[Any], stored: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Samples to [-1, 1], given the type that they were stored in."""
+    """Scale samples of the given stored type to [-1, 1]."""
     if stored == np.uint8:
         return (samples - 128.0) / 128.0
     return samples / -float(np.iinfo(stored).min) if stored.kind == "i" else samples
 
 
 def _resample(chunks: Iterator[Chunk], rate_hz: int) -> Iterator[Float32Array]:
-    """The same sound at another rate, as `librosa.resample` (soxr_hq) makes it of the whole."""
+    """Resample, with the same result as `librosa.resample` (soxr_hq) of the whole track."""
     resampler: soxr.ResampleStream | None = None
     source_hz = None
     for samples, chunk_hz in chunks:
-        if source_hz != chunk_hz:  # the first chunk, or a track that changes its rate
+        if source_hz != chunk_hz:  # the first chunk, or the sample rate changes
             if resampler is not None:
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
             source_hz = chunk_hz
@@ -170,16 +170,16 @@ def _resample(chunks: Iterator[Chunk], rate_hz: int) -> Iterator[Float32Array]:
 
 
 def _cut(chunks: Iterator[Float32Array], rate_hz: int) -> Iterator[Float32Array]:
-    """Pieces of exactly one second; the last is padded with zeros."""
-    held: list[Float32Array] = []
+    """Yield pieces of exactly one second; the last is padded with zeros."""
+    pending: list[Float32Array] = []
     samples = 0
     for chunk in chunks:
-        held.append(chunk)
+        pending.append(chunk)
         samples += len(chunk)
         while samples >= rate_hz:
-            joined = np.concatenate(held)
+            joined = np.concatenate(pending)
             yield joined[:rate_hz]
-            held = [joined[rate_hz:]]
+            pending = [joined[rate_hz:]]
             samples -= rate_hz
     if samples:
-        yield np.pad(np.concatenate(held), (0, rate_hz - samples))
+        yield np.pad(np.concatenate(pending), (0, rate_hz - samples))

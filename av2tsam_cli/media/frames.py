@@ -1,4 +1,4 @@
-"""Video frames, decoded as a stream, turned as displayed, in RGB, on the presentation clock."""
+"""Read video frames one by one, rotated as displayed, in RGB, on the presentation clock."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from av2tsam_cli.media.probe import display_matrix, is_transposed
 from av2tsam_cli.values import Frame, MediaInfo, UInt8Array, VideoStream
 
 ASSUMED_RATE = 25
-"""Frames per second where a file gives neither times nor a rate."""
+"""Frame rate of files without timestamps and without a rate."""
 UNSPECIFIED = 2
-"""Value of a frame's colour space when nothing is said (libavutil/pixfmt.h)."""
+"""A frame's colour space if it is unspecified (libavutil/pixfmt.h)."""
 REFERENCE_WHITE = 203
-"""Light of a white page in HDR video, cd/m2."""
+"""Luminance of reference white in HDR video, cd/m2 (ITU-R BT.2408)."""
 SCREEN_GAMMA = 2.4
 LEAST_SHARE = 0.95
-"""Share of the promised frames below which a file that also ends too early counts as cut."""
+"""A file is truncated if it ends early and has less than this share of its declared frames."""
 EARLY_S = 0.5
-"""Seconds by which such a file ends before its header says."""
+"""Seconds by which a truncated file ends before its declared end."""
 HD_HEIGHT = 720
-"""From this height on, untagged video is taken to be BT.709, below BT.601, as players do."""
+"""Untagged video of at least this height is read as BT.709, else as BT.601, as in players."""
 
 
 def read_frames(
@@ -40,20 +40,19 @@ def read_frames(
     stop_s: float | None = None,
     threads: int = 0,
 ) -> Iterator[Frame]:
-    """Frames with start_s <= time < stop_s, in presentation order, one at a time.
+    """Yield frames with start_s <= time < stop_s in presentation order, one at a time.
 
     Args:
         info: The file, as probed.
-        stream: Which video stream; the best where None.
-        zero_s: Where the presentation starts on the file's own clock (see `clock_zero`); the
-            start of the stream where None.
+        stream: The video stream; None for the best one.
+        zero_s: Start of the presentation on the file's own clock (see `clock_zero`); None for the
+            start of the stream.
         start_s: Seconds on the presentation clock.
-        stop_s: Seconds on the presentation clock; the end of the stream where None.
-        threads: Threads of the decoder; 0 for as many as suit it.
+        stop_s: Seconds on the presentation clock; None for the end of the stream.
+        threads: Decoder threads; 0 lets the decoder choose.
 
     Raises:
-        MediaError: The file cannot be read, is damaged over a long stretch, or ends before the
-            end that its header promises.
+        MediaError: The file cannot be read, a long section is corrupted, or it is truncated.
     """
     stream = stream or info.video[0]
     zero_s = stream.start_s if zero_s is None else zero_s
@@ -72,7 +71,7 @@ def read_frames(
 def _timed(
     info: MediaInfo, stream: VideoStream, zero_s: float, start_s: float, threads: int
 ) -> Iterator[tuple[VideoFrame, float]]:
-    """Frames with times that grow, whatever the file says."""
+    """Yield frames with strictly increasing times."""
     step_s = float(1 / (stream.rate or ASSUMED_RATE))
     last_s = float("-inf")
     times = _Times()
@@ -80,7 +79,7 @@ def _timed(
         file_s = frame_time_s(frame)
         time_s = max(last_s, -step_s) + step_s if file_s is None else file_s - zero_s
         if time_s <= last_s:
-            # A repeated time, just after the last frame; a clock that jumped back, a step on.
+            # A repeated time: just after the last frame. A clock that jumps back: one step later.
             time_s = last_s + (step_s / 100 if last_s - time_s < step_s else step_s)
         last_s = time_s
         times.add(time_s)
@@ -90,7 +89,7 @@ def _timed(
 
 @dataclass
 class _Times:
-    """Which times were read."""
+    """The times that were read."""
 
     count: int = 0
     first_s: float = 0.0
@@ -103,34 +102,34 @@ class _Times:
 
 
 def _check_end(info: MediaInfo, stream: VideoStream, zero_s: float, times: _Times) -> None:
-    """Find out whether a file was cut: both frames and seconds are missing at its end.
+    """Raise an error if both frames and seconds are missing at the end of a file.
 
-    Frames alone are missing where packets were damaged, seconds alone where the last picture of a
-    slide show stays for long.
+    Only frames are missing if packets were corrupted; only seconds are missing if the last picture
+    of a slide show is displayed for long.
     """
     if not stream.frames or not stream.duration_s:
         return
     end_s = stream.start_s - zero_s + stream.duration_s
-    promised = stream.frames * (end_s - times.first_s) / stream.duration_s
+    expected = stream.frames * (end_s - times.first_s) / stream.duration_s
     early = times.last_s + stream.duration_s / stream.frames < end_s - EARLY_S
-    if early and times.count < LEAST_SHARE * promised:
+    if early and times.count < LEAST_SHARE * expected:
         raise MediaError(
-            f"{info.path}: is cut short, it ends after {times.last_s:.2f} of {end_s:.2f} s; copy "
-            f"it again, or take what is there with --end {times.last_s:.2f}"
+            f"{info.path}: truncated, it ends after {times.last_s:.2f} of {end_s:.2f} s; copy it "
+            f"again, or set `end` to {times.last_s:.2f}"
         )
 
 
 class _Converter:
-    """Turns decoded frames into (H, W, 3) uint8 RGB at one size, as displayed."""
+    """Converts decoded frames to (H, W, 3) uint8 RGB of one size, rotated as displayed."""
 
     def __init__(self, stream: VideoStream, first: VideoFrame) -> None:
-        # Read once: a frame whose side data was looked at is freed only by the garbage collector,
-        # and looking at every frame's would let hundreds of them pile up.
+        # Read once: a frame whose side data was accessed is freed only by the garbage collector,
+        # so accessing it for every frame would accumulate hundreds of frames.
         self.matrix = display_matrix(first)
         self.width, self.height = stream.width, stream.height
         if is_transposed(self.matrix):
             self.width, self.height = stream.height, stream.width
-        self.reformatter = VideoReformatter()  # kept: setting one up costs more than using it
+        self.reformatter = VideoReformatter()  # reused, because its set-up is expensive
 
     def __call__(self, frame: VideoFrame) -> UInt8Array:
         alpha = any(component.is_alpha for component in frame.format.components)
@@ -153,33 +152,33 @@ class _Converter:
             src_colorspace=Colorspace.ITU709 if untagged_hd else None,
             src_color_range=frame.color_range,
             dst_color_range=ColorRange.JPEG,
-            threads=1,  # threads pay in the decoder, not here
+            threads=1,  # threads help in the decoder, not here
         )
         return cast("UInt8Array", converted.to_ndarray())
 
 
 @cache
 def _pq_to_sdr() -> UInt8Array:
-    """For each 8-bit PQ code of HDR10 the code a standard screen shows that light with.
+    """Return a table from 8-bit PQ codes of HDR10 to SDR codes.
 
-    Light by SMPTE ST 2084; reference white (ITU-R BT.2408) becomes white, brighter is clipped.
-    Without this, HDR10 looks flat and grey. HLG is made to be shown as it is.
+    Luminance follows SMPTE ST 2084. Reference white becomes white; brighter values are clipped.
+    Without this, HDR10 looks flat and grey. HLG is compatible with SDR displays as it is.
     """
     m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
     power = (np.arange(256) / 255) ** (1 / m2)
     light = 10_000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
-    shown = np.clip(light / REFERENCE_WHITE, 0, 1) ** (1 / SCREEN_GAMMA)
-    return np.rint(255 * shown).astype(np.uint8)
+    display = np.clip(light / REFERENCE_WHITE, 0, 1) ** (1 / SCREEN_GAMMA)
+    return np.rint(255 * display).astype(np.uint8)
 
 
 def _over_black(rgba: UInt8Array) -> UInt8Array:
-    """Transparent pixels as a player shows them: over black."""
+    """Blend transparent pixels over black, as players do."""
     alpha = cv2.cvtColor(rgba[:, :, 3], cv2.COLOR_GRAY2RGB)
     return cast("UInt8Array", cv2.multiply(rgba[:, :, :3], alpha, scale=1 / 255))
 
 
 def _as_displayed(rgb: UInt8Array, matrix: npt.NDArray[np.int32]) -> UInt8Array:
-    """Turn and mirror by a display matrix, to the nearest quarter turn."""
+    """Rotate and mirror by a display matrix, to the nearest quarter turn."""
     if is_transposed(matrix):
         rgb = rgb.transpose(1, 0, 2)
         to_x, to_y = matrix[1, 0], matrix[0, 1]

@@ -1,4 +1,4 @@
-"""What a media file holds: sizes as displayed, rates, rotation, streams, duration."""
+"""Probe media files: displayed size, rate, rotation, streams, duration."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -16,20 +16,20 @@ from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media.container import AvStream, decode_from, open_media
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
-UNMOVING = Disposition.attached_pic | Disposition.timed_thumbnails
+STILL_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 MICROSECONDS = 1_000_000
-"""FFmpeg gives a container's duration in these."""
+"""FFmpeg's unit of a container's duration, per second."""
 
 
 def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
-    """Read what a file holds, decoding one frame of each video stream.
+    """Read the properties of a file, decoding one frame of each video stream.
 
     Args:
         path: The file.
-        need_video: Whether a file without video is refused.
+        need_video: Whether a file without video is an error.
 
     Raises:
-        MediaError: The file cannot be read or holds no video.
+        MediaError: The file cannot be read or contains no video.
     """
     with open_media(path) as container:
         candidates = _video_streams(container)
@@ -52,19 +52,18 @@ def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
 
 
 def clock_zero(info: MediaInfo, video: VideoStream | None, audio: AudioStream | None) -> float:
-    """The time on the file's own clock, in seconds, at which the presentation starts.
+    """Return the start of the presentation on the file's own clock, in seconds.
 
-    That is the earliest start among the chosen streams, so that a track which starts late stays
-    late.
+    It is the earliest start of the chosen streams, so a track that starts late stays late.
     """
     starts = [stream.start_s for stream in (video, audio) if stream is not None]
     return min(starts, default=info.video[0].start_s)
 
 
 def display_matrix(frame: VideoFrame) -> npt.NDArray[np.int32] | None:
-    """The (2, 2) part of a frame's display matrix that turns and mirrors; None where it has none.
+    """Return the rotation part (2, 2) of a frame's display matrix; None if there is no matrix.
 
-    Rows are where stored x and stored y go, in FFmpeg's layout (libavutil/display.h).
+    The rows are the images of the stored x and y axes, as in libavutil/display.h.
     """
     data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
     if data is None:
@@ -74,18 +73,18 @@ def display_matrix(frame: VideoFrame) -> npt.NDArray[np.int32] | None:
 
 
 def is_transposed(matrix: npt.NDArray[np.int32] | None) -> bool:
-    """Whether stored columns are displayed as rows (odd angles go to the nearest quarter turn)."""
+    """Return whether stored columns are displayed as rows, to the nearest quarter turn."""
     if matrix is None:
         return False
     return abs(int(matrix[0, 1])) > abs(int(matrix[0, 0]))
 
 
 def _video_streams(container: InputContainer) -> list[AvVideoStream]:
-    """Streams that move, best first: FFmpeg's choice, then default ones, then larger ones."""
+    """Return the moving streams, best first: FFmpeg's choice, default streams, larger streams."""
     moving = [
         stream
         for stream in container.streams.video
-        if not stream.disposition & UNMOVING and stream.codec_context is not None
+        if not stream.disposition & STILL_PICTURE and stream.codec_context is not None
     ]
     best = container.streams.best("video")
 
@@ -97,7 +96,7 @@ def _video_streams(container: InputContainer) -> list[AvVideoStream]:
 
 
 def _describe_video(path: Path, stream: AvVideoStream) -> VideoStream | None:
-    """A stream as displayed; None where not one frame can be decoded."""
+    """Describe a stream as displayed; None if no frame can be decoded."""
     try:
         frame = next(decode_from(path, stream.index, None, threads=1), None)
     except MediaError:
@@ -137,7 +136,7 @@ def _describe_audio(stream: AvAudioStream) -> AudioStream:
 
 
 def _rotation(matrix: npt.NDArray[np.int32] | None) -> int:
-    """Degrees counter-clockwise to the nearest quarter turn; a mirror image has the same turn."""
+    """Return the rotation in degrees counter-clockwise, to the nearest quarter turn."""
     if matrix is None:
         return 0
     if is_transposed(matrix):
@@ -170,6 +169,6 @@ def _why_no_video(
     container: InputContainer, candidates: list[AvVideoStream], audio: tuple[AudioStream, ...]
 ) -> str:
     if candidates:
-        return "not one frame of its video can be decoded; re-encode it as H.264 in MP4"
-    what = "only sound" if audio else f"no video ({container.format.name})"
-    return f"holds {what}; name a file with a video stream"
+        return "no frame of its video can be decoded; re-encode it as H.264 in MP4"
+    content = "only audio" if audio else f"no video ({container.format.name})"
+    return f"contains {content}; use a file with a video stream"

@@ -162,7 +162,7 @@ def test_a_phrase_needs_no_sound(segment: Segment, make_clip: MakeClip, tmp_path
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--text", "the cat"), "does not know cat; its words are: the, dog, bell, drum"),
+        (("--text", "the cat"), "vocabulary does not contain cat; use: the, dog, bell, drum"),
         (("--text", " "), "--text is empty"),
         (("--text", "the dog", "--require-audio"), "--require-audio"),
         (("--text", "the dog", "--silence-dbfs", "off"), "--silence-dbfs"),

@@ -53,7 +53,7 @@ def test_windows_tile_the_track_and_the_last_is_padded(make_clip: MakeClip, tone
 
 @pytest.mark.parametrize("source_hz", [8_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("rate_hz", [16_000, 48_000])
-def test_resampling_equals_librosa_on_the_whole(
+def test_resampling_equals_librosa_on_the_whole_track(
     make_clip: MakeClip, source_hz: int, rate_hz: int
 ) -> None:
     samples = noise(2.3, source_hz, channels=2)
@@ -84,7 +84,7 @@ def test_every_sample_format_has_the_same_scale(
     np.testing.assert_allclose(samples[:48_000], tone(1)[0], atol=0.02)
 
 
-def test_compressed_sound_is_where_it_was(make_clip: MakeClip, tone: Tone) -> None:
+def test_compressed_audio_keeps_its_position(make_clip: MakeClip, tone: Tone) -> None:
     burst = np.zeros((1, 96_000), np.float32)
     burst[:, 48_000:72_000] = tone(0.5)
     for name, codec in (("a.mp4", "aac"), ("a.webm", "libopus"), ("a.mkv", "libmp3lame")):
@@ -103,7 +103,7 @@ def test_late_track_is_silent_until_it_starts(make_clip: MakeClip, tone: Tone, n
     assert sounding(joined(windows)) == [False] * 15 + [True] * 10 + [False] * 5
 
 
-def test_video_that_starts_late_moves_no_sound(make_clip: MakeClip, tone: Tone) -> None:
+def test_late_video_does_not_move_the_audio(make_clip: MakeClip, tone: Tone) -> None:
     sound = {"samples": tone(1), "codec": "pcm_s16le"}
     windows = windows_of(make_clip("a.mov", times_s=[0.7, 0.8, 0.9], sounds=[sound]))
     assert sounding(joined(windows)) == [True] * 10
@@ -120,7 +120,7 @@ def test_gap_in_the_track_is_silence(make_clip: MakeClip, tone: Tone) -> None:
     assert sounding(samples)[21:30] == [True] * 9
 
 
-def test_windows_start_with_the_one_that_holds_start(make_clip: MakeClip) -> None:
+def test_windows_start_with_the_one_that_contains_start(make_clip: MakeClip) -> None:
     sound = {"samples": noise(6, 44_100), "rate_hz": 44_100, "codec": "pcm_s16le"}
     clip = make_clip("a.mov", seconds=6, sounds=[sound])
     everything = windows_of(clip)
@@ -156,7 +156,7 @@ def test_choosing_a_stream(make_clip: MakeClip, tone: Tone) -> None:
     assert choose_audio(info, 0) == info.audio[0]
     assert choose_audio(info, "1") == info.audio[1]
     assert choose_audio(info, "ENG") == info.audio[0]
-    with pytest.raises(UsageError, match=r"no audio stream 2; it has: 0 \(eng\), 1 \(deu\)"):
+    with pytest.raises(UsageError, match=r"no audio stream 2; it has 0 \(eng\), 1 \(deu\)"):
         choose_audio(info, 2)
     with pytest.raises(UsageError, match="no audio stream fra"):
         choose_audio(info, "fra")
@@ -172,7 +172,7 @@ def test_level_of_a_window(make_clip: MakeClip, tone: Tone) -> None:
 @pytest.mark.parametrize(
     ("codec", "step"), [("pcm_s16le", 2**-15), ("pcm_u8", 2**-7), ("pcm_f32le", 2**-15)]
 )
-def test_channels_are_read_as_they_are_stored(
+def test_channels_are_read_as_stored(
     tmp_path: Path, make_clip: MakeClip, codec: str, step: float
 ) -> None:
     samples = np.stack([noise(0.5, RATE_HZ)[0], np.full(RATE_HZ // 2, 0.25, np.float32)])

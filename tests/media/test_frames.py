@@ -39,7 +39,7 @@ def test_every_frame_once_in_order(make_clip: MakeClip) -> None:
     assert frames[0].rgb.flags.c_contiguous
 
 
-def test_frames_stay_what_they_are_while_later_ones_are_read(make_clip: MakeClip) -> None:
+def test_frames_do_not_change_while_later_ones_are_read(make_clip: MakeClip) -> None:
     reader = read_frames(probe(make_clip()))
     first = next(reader)
     kept = first.rgb.copy()
@@ -54,7 +54,7 @@ def test_variable_frame_rate_keeps_each_time(make_clip: MakeClip) -> None:
     assert [frame.time_s for frame in frames] == pytest.approx(times_s, abs=1e-4)
 
 
-def test_times_that_the_file_repeats_or_turns_back_still_grow(tmp_path: Path) -> None:
+def test_repeated_or_decreasing_times_become_increasing(tmp_path: Path) -> None:
     clip = tmp_path / "clock.ts"  # a format that writes what it is given
     with av.open(str(clip), "w") as container:
         video = container.add_stream("mpeg2video", rate=25)
@@ -101,7 +101,7 @@ def test_transport_stream_starts_at_zero(make_clip: MakeClip) -> None:
         (90, True, (1, 1)),
     ],
 )
-def test_frames_are_turned_as_displayed(
+def test_frames_are_rotated_as_displayed(
     make_clip: MakeClip, rotation: int, mirrored: bool, white: tuple[int, int]
 ) -> None:
     clip = make_clip(rotation=rotation, mirrored=mirrored, seconds=0.2)
@@ -149,14 +149,14 @@ def test_seeking_finds_the_same_frames_as_reading_all(
         np.testing.assert_array_equal(one.rgb, other.rgb)
 
 
-def test_file_that_cannot_be_sought_is_read_from_its_beginning(make_clip: MakeClip) -> None:
+def test_unseekable_file_is_read_from_the_beginning(make_clip: MakeClip) -> None:
     # A bare H.264 stream has no index and no times: the decoder counts frames.
     clip = make_clip("bare.h264", seconds=4)
     frames = frames_of(clip, start_s=3.0)
     assert len(frames) == 25
 
 
-def test_start_after_the_end_gives_nothing(make_clip: MakeClip) -> None:
+def test_start_after_the_end_yields_no_frames(make_clip: MakeClip) -> None:
     assert frames_of(make_clip(), start_s=30) == []
 
 
@@ -187,7 +187,7 @@ def patches(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
     ],
     ids=["bt709", "bt601", "full-range", "10-bit", "bt2020-10-bit", "prores"],
 )
-def test_colours_survive_whatever_the_matrix_and_depth(
+def test_colours_are_kept_for_every_matrix_and_depth(
     make_clip: MakeClip, matrix: int, colour_range: int, pixel_format: str, codec: str
 ) -> None:
     # Coded with a matrix and tagged with it (BT.601 is 5 to swscale, 6 in the file).
@@ -225,7 +225,7 @@ def test_hdr10_white_is_white_and_black_is_black(make_clip: MakeClip) -> None:
     assert rgb[24, [8, 24, 40, 56]].mean(axis=1) == pytest.approx(expected, abs=8)
 
 
-def test_transparent_pixels_lie_over_black(make_clip: MakeClip) -> None:
+def test_transparent_pixels_are_blended_over_black(make_clip: MakeClip) -> None:
     def half_there(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
         picture = np.full((height, width, 4), 200, np.uint8)
         picture[:, : width // 2, 3] = 0
@@ -240,7 +240,7 @@ def test_transparent_pixels_lie_over_black(make_clip: MakeClip) -> None:
     assert (rgb[:, 32:] == 200).all()
 
 
-def test_damaged_packets_are_skipped_and_counted(
+def test_corrupted_packets_are_skipped_and_counted(
     make_clip: MakeClip, damage: Callable[[Path, range], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = make_clip("clip.mov", codec="png", pixel_format="rgb24")
@@ -251,7 +251,7 @@ def test_damaged_packets_are_skipped_and_counted(
     assert "3 damaged packets" in caplog.text
 
 
-def test_a_long_damaged_stretch_is_an_error(
+def test_a_long_corrupted_section_is_an_error(
     make_clip: MakeClip, damage: Callable[[Path, range], None]
 ) -> None:
     clip = make_clip("clip.mov", codec="png", pixel_format="rgb24", size=(16, 16), seconds=12)
@@ -260,7 +260,7 @@ def test_a_long_damaged_stretch_is_an_error(
         frames_of(clip)
 
 
-def test_damaged_h264_still_delivers_the_rest(
+def test_corrupted_h264_still_yields_the_rest(
     make_clip: MakeClip, damage: Callable[[Path, range], None]
 ) -> None:
     clip = make_clip(seconds=2, options={"g": "10"})
@@ -278,7 +278,7 @@ def noisy_step(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
     return picture
 
 
-def test_file_with_its_end_missing_is_refused_unless_only_what_is_there_is_asked_for(
+def test_truncated_file_is_an_error_unless_the_range_ends_before(
     make_clip: MakeClip,
 ) -> None:
     clip = make_clip(
@@ -288,15 +288,15 @@ def test_file_with_its_end_missing_is_refused_unless_only_what_is_there_is_asked
         options={"g": "5"},
     )
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    with pytest.raises(MediaError, match=r"cut short.*--end"):
+    with pytest.raises(MediaError, match=r"truncated.*`end`"):
         frames_of(clip)
-    with pytest.raises(MediaError, match="cut short"):
+    with pytest.raises(MediaError, match="truncated"):
         frames_of(clip, start_s=1.0)
     frames = frames_of(clip, stop_s=1.0)
     assert [step_of(frame) for frame in frames] == [k % 30 for k in range(25)]
 
 
-def test_abandoned_reader_lets_go_of_the_file(make_clip: MakeClip) -> None:
+def test_abandoned_reader_closes_the_file(make_clip: MakeClip) -> None:
     clip = make_clip(seconds=2)
     reader = read_frames(probe(clip))
     next(reader)
