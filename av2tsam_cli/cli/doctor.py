@@ -7,9 +7,10 @@ from importlib import metadata
 
 from av2tsam_cli import __version__
 from av2tsam_cli.cli.console import explain, print_json, print_text
-from av2tsam_cli.cli.options import Debug, Json, new_app
+from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.hub.locate import installed_models
 from av2tsam_cli.hub.registry import BUNDLED_MODEL
+from av2tsam_cli.options import Messages
 
 PACKAGES = (
     "torch",
@@ -25,15 +26,14 @@ PACKAGES = (
 DECODERS = ("h264", "hevc", "vp9", "av1", "prores", "aac", "mp3", "opus", "flac")
 ENCODERS = ("libx264", "libvpx-vp9", "aac", "libopus")
 
-
 app = new_app()
 
 
-@app.command()
-def doctor(*, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
-    """Show versions, devices, codecs and models, and whether 'av2tsam segment' can run.
+@command(app)
+def doctor(*, messages: Messages) -> int:
+    """Check that 'av2tsam segment' can run; show versions, devices, codecs and models.
 
-    Exits with 1 if it cannot.
+    The exit code is 1 if it cannot.
     """
     versions = {name: _version(name) for name in PACKAGES}
     problems = [f"{name} is not installed" for name, found in versions.items() if found is None]
@@ -48,7 +48,7 @@ def doctor(*, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 
     }
     _checked(_import_everything, problems)
     problems += [f"the FFmpeg in PyAV has no encoder {name}" for name in _missing_encoders(report)]
-    if json:
+    if messages.json:
         print_json({**report, "ready": not problems, "problems": problems})
     else:
         rows = "".join(f"{key:<18} {_shown(value)}\n" for key, value in report.items())
@@ -63,7 +63,7 @@ def _verdict(problems: list[str]) -> str:
 
 
 def _checked(check: Callable[[], dict[str, object]], problems: list[str]) -> dict[str, object]:
-    """Return what a check finds out; note why it fails, once per reason."""
+    """Return the results of a check; if it fails, add the reason to `problems`."""
     try:
         return check()
     except Exception as error:  # noqa: BLE001 - a broken package may raise anything
@@ -73,7 +73,7 @@ def _checked(check: Callable[[], dict[str, object]], problems: list[str]) -> dic
 
 
 def _import_everything() -> dict[str, object]:
-    """Import all that 'av2tsam segment' imports, borrowed networks included, by loading nano."""
+    """Import everything that 'av2tsam segment' needs, by loading the bundled model."""
     import av2tsam_cli.pipeline
     from av2tsam_cli.inference.loading import load_model
 
@@ -124,7 +124,7 @@ def _has_codec(name: str, mode: str) -> bool:
 
 
 def _missing_encoders(report: dict[str, object]) -> list[str]:
-    present = report.get("encoders", ENCODERS)  # without PyAV that is the problem, not these
+    present = report.get("encoders", ENCODERS)  # no PyAV is already one of the problems
     return [name for name in ENCODERS if name not in str(present)]
 
 
