@@ -1,428 +1,357 @@
-"""`av2tsam models`: fetch, convert, check, show and remove models."""
+"""`av2tsam models`: list, download, convert, verify and remove models."""
 
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
-from difflib import get_close_matches
-from json import JSONDecodeError, dumps, loads
-from math import prod
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
 from av2tsam_cli.cli.console import Console, print_json, print_table, print_text
-from av2tsam_cli.cli.options import Debug, Json, Overwrite, Quiet, new_app
+from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import UsageError, WeightsError
-from av2tsam_cli.hub import installed as installed_models
-from av2tsam_cli.hub.locate import (
-    find_model,
-    find_tokenizer,
-    installed_path,
-    part_name,
-    resolve,
-)
-from av2tsam_cli.hub.registry import (
-    BUNDLED_MODEL,
-    MODELS,
-    TOKENIZER,
-    NamedModel,
-    format_bytes,
-)
-from av2tsam_cli.hub.tensor_file import TensorFile, read_metadata
+from av2tsam_cli.hub import installed
+from av2tsam_cli.hub.describe import describe, describe_entry
+from av2tsam_cli.hub.locate import installed_path, resolve
+from av2tsam_cli.hub.registry import BUNDLED_MODEL, MODELS, NamedModel, format_bytes
+from av2tsam_cli.options import Messages, Option, Overwrite, Panel, check_values, unknown
 
 if TYPE_CHECKING:
-    from av2tsam_cli.hub.download import RemoteFile
-    from av2tsam_cli.model.config import ModelConfig
+    from av2tsam_cli.hub.download import RemoteFile, ReportBytes
 
-app = new_app("Fetch, convert, check, show and remove models.")
-
-Name = Annotated[
+Name = Annotated[str, Option("a model from 'av2tsam models list'", metavar="NAME", positional=True)]
+Model = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[MODEL]",
-        help="A name, or a checkpoint's path.",
-        show_default="the best that is installed",
+    Option(
+        "a model from 'av2tsam models list', or a checkpoint file",
+        metavar="MODEL",
+        positional=True,
+        default="the best one installed",
     ),
 ]
-Named = Annotated[str, typer.Argument(metavar="NAME", help="What 'av2tsam models list' shows.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+DryRun = Annotated[bool, Option("only print what would be done", panel=Panel.OUTPUT)]
 Projector = Annotated[
     Literal["mul", "clap", "clip"],
-    typer.Option(
-        help="What the authors' network was trained on: the product of sound and sight, or one of "
-        "them alone. Their weights do not tell.",
+    Option(
+        "embeddings that a checkpoint of the authors was trained on, which its weights do not "
+        "show: the product of audio and image, or one of them",
+        panel=Panel.ADVANCED,
     ),
 ]
 
+app = new_app("List, download, convert, verify and remove models.")
 
-@app.command("list")
-def list_models(*, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
-    """Show the models by name: what for, size, licence, whether installed, what was measured."""
-    records = [_summary(model) for model in MODELS.values()]
-    if json:
+
+@command(app, "list")
+def list_models(*, messages: Messages) -> int:
+    """List the models: what to use each for, size, licence, and whether it is installed."""
+    records = [describe_entry(entry) for entry in MODELS.values()]
+    if messages.json:
         for record in records:
             print_json(record)
-        return 0
-    head = ("name", "what for", "size", "licence", "installed", "measured")
-    print_table(head, [_row(record) for record in records])
+    else:
+        head = ("model", "installed", "size", "licence", "mIoU", "use")
+        print_table(head, [_row(record) for record in records])
     return 0
 
 
-@app.command()
-def info(model: Name = None, *, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
-    """Show what is known of a model: where it is from, its parts, its training, what it misses."""
-    entry = MODELS.get(model or "")
-    if entry is not None and not installed_path(entry.name).is_file():
-        record = _summary(entry)
-    elif entry is not None and not entry.parts:
-        record = {**_summary(entry), **_origin(entry.name)}
-    else:
-        path = resolve(model)
-        record = {**(_summary(entry) if entry else {}), **_origin(path.stem), **_contents(path)}
-    if json:
+@command(app)
+def info(model: Model = None, *, messages: Messages) -> int:
+    """Show everything known about a model: origin, parts, training, missing models."""
+    record = describe(model)
+    if messages.json:
         print_json(record)
     else:
-        known = {key: value for key, value in record.items() if value not in (None, [])}
-        print_text("".join(f"{key}: {_shown(value)}\n" for key, value in known.items()))
+        print_text("\n".join(_lines(record)) + "\n")
     return 0
 
 
-@app.command()
-def path(model: Name = None, *, json: Json = False, debug: Debug = False) -> int:  # noqa: ARG001 - see run_command
-    """Show where a model's file is."""
+@command(app)
+def path(model: Model = None, *, messages: Messages) -> int:
+    """Print the path of a model's file."""
     found = str(resolve(model))
-    if json:
+    if messages.json:
         print_json({"model": model, "path": found})
     else:
         print_text(found + "\n")
     return 0
 
 
-@app.command()
-def pull(
-    name: Named,
-    *,
+@dataclass(frozen=True)
+class PullOptions:
+    """How to download a model."""
+
     file: Annotated[
         str | None,
-        typer.Option(
+        Option(
+            "file in the repository",
+            panel=Panel.ADVANCED,
             metavar="FILE",
-            help="File of the repository to take.",
-            show_default="the known or the only fitting one",
+            default="the known one, or the only one with weights",
         ),
-    ] = None,
-    projector: Projector = "mul",
-    force: Annotated[
-        bool, typer.Option("--force", help="Fetch it again though it is installed.")
-    ] = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> int:
-    """Fetch a model and what it needs from the Hugging Face hub, check, convert and install it.
+    ] = None
+    """Path in the repository; None for the known one, or the only one with weights."""
+    projector: Projector = "mul"
+    """`mul`, `clap` or `clip`."""
+    force: Annotated[bool, Option("download it again if it is installed", panel=Panel.OUTPUT)] = (
+        False
+    )
+    """Whether an installed model is downloaded again."""
 
-    What an interruption leaves is gone on from. A token for private repositories is read from
-    HF_TOKEN; HF_ENDPOINT and HF_HUB_OFFLINE work as elsewhere.
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@command(
+    app,
+    examples=[
+        ("av2tsam models pull evf-sam2-text --dry-run", "sizes and sources"),
+        ("av2tsam models pull evf-sam2-text", ""),
+    ],
+)
+def pull(name: Name, *, options: PullOptions, dry_run: DryRun = False, messages: Messages) -> int:
+    """Download, verify and install a model and the models that it needs.
+
+    Models come from the Hugging Face hub. An interrupted download resumes at the next call. Set
+    HF_TOKEN to a token for private repositories; HF_ENDPOINT and HF_HUB_OFFLINE are supported.
     """
     from av2tsam_cli.hub import download
 
-    _known(name, MODELS)
+    _check_name(name, MODELS)
     if name == BUNDLED_MODEL:
-        raise UsageError(f"{BUNDLED_MODEL} comes with the package; there is nothing to pull")
-    console = Console(quiet=quiet, debug=debug)
-    missing = download.missing_models(name, force=force)
-    if dry_run:
-        for model in missing:
-            _announce(model, file if model.name == name else None, json=json)
+        raise UsageError(f"{BUNDLED_MODEL}: comes with the package; there is nothing to download")
+    console = Console(quiet=messages.quiet, debug=messages.debug)
+    missing = download.missing_models(name, force=options.force)
     if not missing:
-        console.note(f"{name}: is installed, with what it needs; --force fetches it again")
-    if dry_run or not missing:
-        return 0
-    progress = _download_bar(console)
-    for made in download.pull(name, file=file, projector=projector, force=force, progress=progress):
-        _installed(made, json=json)
+        console.note(f"{name}: already installed; pass --force to download it again")
+    elif dry_run:
+        for entry in missing:
+            _announce(entry, options.file if entry.name == name else None, json=messages.json)
+            if entry.unverified:
+                console.note(f"{entry.name}: not verified: {entry.unverified}")
+    else:
+
+        @contextmanager
+        def progress(remote: "RemoteFile") -> Generator["ReportBytes | None", None, None]:
+            source = f"{remote.file} from {remote.model.repository} at {remote.commit[:12]}"
+            console.note(f"downloading {source}")
+            with console.progress(remote.model.name, remote.bytes, "bytes") as report:
+                yield report
+
+        for model in download.pull(name, **asdict(options), progress=progress):
+            _report(model, json=messages.json)
     return 0
 
 
-@app.command()
+@command(app)
 def verify(
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[NAME]", help="What to check.", show_default="all that is installed"
-        ),
+        Option("the model to verify", metavar="NAME", positional=True, default="all installed"),
     ] = None,
     *,
-    json: Json = False,
-    debug: Debug = False,  # noqa: ARG001 - see run_command
+    messages: Messages,
 ) -> int:
-    """Compare the installed files' sha256 with what was recorded; exit code 4 if any differs."""
-    names = installed_models.names_to_verify()
+    """Compare the sha256 of installed files with their records; exit with 4 if one differs."""
+    names = installed.names_to_verify()
     if name is not None:
-        _known(name, [*MODELS, *names])
+        _check_name(name, [*MODELS, *names])
         names = [name]
-    statuses = {each: installed_models.verify(each) for each in names}
+    statuses = {each: installed.verify(each) for each in names}
     for each, status in statuses.items():
-        if json:
+        if messages.json:
             print_json({"model": each, "status": status, "path": installed_path(each)})
         else:
-            print_text(f"{each}: {_VERDICTS[status].format(installed_path(each), each)}\n")
+            print_text(f"{each}: {VERDICTS[status].format(path=installed_path(each), name=each)}\n")
     return 0 if set(statuses.values()) <= {"ok"} else WeightsError.exit_code
 
 
-_VERDICTS = {
+VERDICTS = {
     "ok": "ok",
-    "differs": "{0} is not what was installed; `av2tsam models pull {1} --force` fetches it anew",
-    "missing": "{0} is missing; `av2tsam models pull {1}` fetches it",
-    "unrecorded": "{0} was not put there by this tool; there is no record to compare it with",
+    "differs": "{path} was changed after installation; run 'av2tsam models pull {name} --force'",
+    "missing": "{path} is missing; run 'av2tsam models pull {name}'",
+    "unrecorded": "{path} was not installed by this tool; there is no record to compare it with",
 }
 
 
-@app.command()
-def remove(
-    name: Named,
-    *,
-    dry_run: DryRun = False,
-    json: Json = False,
-    debug: Debug = False,  # noqa: ARG001 - see run_command
-) -> int:
+@command(app)
+def remove(name: Name, *, dry_run: DryRun = False, messages: Messages) -> int:
     """Delete an installed model."""
-    _known(name, [*MODELS, *installed_models.names_to_verify()])
-    paths = installed_models.files_to_remove(name) if dry_run else installed_models.remove(name)
-    if json:
+    _check_name(name, [*MODELS, *installed.names_to_verify()])
+    paths = installed.files_to_remove(name) if dry_run else installed.remove(name)
+    if messages.json:
         print_json({"model": name, "removed": not dry_run, "paths": [str(path) for path in paths]})
     else:
-        done = "would remove" if dry_run else "removed"
-        print_text("".join(f"{done} {path}\n" for path in paths))
+        action = "would remove" if dry_run else "removed"
+        print_text("".join(f"{action} {path}\n" for path in paths))
     return 0
 
 
-@app.command()
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert a published checkpoint."""
+
+    out: Annotated[
+        Path | None,
+        Option(
+            "the .safetensors file to write",
+            panel=Panel.OUTPUT,
+            metavar="FILE",
+            short="-o",
+            default="install it under the name of the recognised model",
+        ),
+    ] = None
+    """The file to write; None installs the model."""
+    overwrite: Overwrite = False
+    """Whether an existing file or installed model is replaced."""
+    dtype: Annotated[
+        Literal["fp32", "fp16", "bf16"] | None,
+        Option("type in which weights are stored", panel=Panel.OUTPUT, default="as in the source"),
+    ] = None
+    """`fp32`, `fp16`, `bf16`, or None for the types of the source."""
+    projector: Projector = "mul"
+    """`mul`, `clap` or `clip`."""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        if self.out is None:
+            return
+        if self.out.suffix != ".safetensors":
+            raise UsageError(f"{self.out}: not a .safetensors file; use that suffix")
+        if not self.out.parent.is_dir():
+            raise UsageError(f"{self.out}: the folder {self.out.parent} does not exist; create it")
+        if self.out.is_dir():
+            raise UsageError(f"{self.out}: is a folder; choose another name")
+        if self.out.exists() and not self.overwrite:
+            raise UsageError(f"{self.out}: already exists; set `overwrite` to replace it")
+
+
+@command(
+    app,
+    examples=[
+        ("av2tsam models convert CLAP_weights_2023.pth", "install as clap-microsoft"),
+        ("av2tsam models convert AVTSAM.pth -o mine.safetensors", "write a file"),
+    ],
+)
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(
+        Option(
+            "a published checkpoint (.pth, .pt, .bin, .safetensors, an index of shards, or a "
+            "folder with one of these), or the tokenizer (.model, .spm)",
             metavar="SOURCE",
-            help="A published checkpoint (.pth, .pt, .bin, .safetensors, an index of shards, or a "
-            "folder with one of these), or the large networks' tokenizer (.model, .spm).",
+            positional=True,
         ),
     ],
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A .safetensors file to write.",
-            show_default="installed under the name that it is recognised as",
-        ),
-    ] = None,
-    dtype: Annotated[
-        Literal["fp32", "fp16", "bf16"] | None,
-        typer.Option(help="Store weights in it.", show_default="as the source has them"),
-    ] = None,
-    projector: Projector = "mul",
-    overwrite: Overwrite = False,
-    json: Json = False,
-    debug: Debug = False,  # noqa: ARG001 - see run_command
+    options: ConvertOptions,
+    messages: Messages,
 ) -> int:
-    """Convert the authors' files, and those that they build on, to files that this tool reads.
+    """Convert published checkpoints to files that this tool reads, and install them.
 
-    Every tensor is used or named as not needed, and shapes are checked. Pickles are read without
-    running anything that is in them.
+    Every tensor is used, or skipped for a stated reason, and all shapes are checked. Pickles are
+    read without running code that they contain.
     """
+    out = options.out
     if not source.exists():
         raise UsageError(f"{source}: file not found; check the path")
-    if out is not None:
-        _check_out(source, out, overwrite=overwrite)
+    if out is not None and out.exists() and out.samefile(source):
+        raise UsageError(f"{out}: is the source; choose another name")
     from av2tsam_cli.hub.convert import convert as convert_file
     from av2tsam_cli.inference.device import PRECISIONS
 
-    stored = PRECISIONS[dtype] if dtype else None
+    dtype = PRECISIONS[options.dtype] if options.dtype else None
     if out is None:
-        origin = installed_models.Origin(str(source.resolve()), None)
-        made = installed_models.install(
-            source, origin, overwrite=overwrite, projector=projector, dtype=stored
+        origin = installed.Origin(str(source.resolve()), None)
+        model = installed.install(
+            source, origin, overwrite=options.overwrite, projector=options.projector, dtype=dtype
         )
-        _installed(made, json=json)
+        _report(model, json=messages.json)
         return 0
-    report = convert_file(source, out, projector=projector, dtype=stored)
-    if json:
-        print_json({**asdict(report), "path": out, "bytes": out.stat().st_size})
+    report = convert_file(source, out, projector=options.projector, dtype=dtype)
+    size = out.stat().st_size
+    if messages.json:
+        print_json({**asdict(report), "path": out, "bytes": size})
     else:
-        print_text(f"{report}\nwrote {out} ({format_bytes(out.stat().st_size)})\n")
+        print_text(f"{report}\nwrote {out} ({format_bytes(size)})\n")
     return 0
 
 
-def _known(name: str, names: "Mapping[str, object] | list[str]") -> None:
+def _check_name(name: str, names: Collection[str]) -> None:
     if name not in names:
-        near = get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"they are: {', '.join(names)}"
-        raise UsageError(f"{name}: not the name of a model; {hint}")
+        raise UsageError(unknown("model", name, list(names)))
 
 
-def _check_out(source: Path, out: Path, *, overwrite: bool) -> None:
-    """Say what is wrong with the output before gigabytes are read."""
-    if out.suffix != ".safetensors":
-        raise UsageError(f"{out}: must end in .safetensors")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
-    if out.is_dir() or (out.exists() and source.exists() and out.samefile(source)):
-        raise UsageError(f"{out}: would replace a folder or the source; choose another name")
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out}: exists; pass --overwrite to replace it")
-
-
-def _announce(model: NamedModel, file: str | None, *, json: bool) -> None:
-    """Say what pulling would do."""
+def _announce(entry: NamedModel, file: str | None, *, json: bool) -> None:
+    """Print what pulling a model would download."""
+    path = installed_path(entry.name)
     if json:
         print_json(
             {
-                "model": model.name,
-                "repository": model.repository,
-                "file": file or model.file,
-                "bytes": model.size,
-                "path": installed_path(model.name),
+                "model": entry.name,
+                "repository": entry.repository,
+                "file": file or entry.file,
+                "bytes": None if file else entry.size,
+                "path": path,
                 "installed": False,
             }
         )
         return
-    what = f"{file} from {model.repository}" if file else model.origin
-    size = "" if model.size or file else " (size unknown)"
-    print_text(f"{model.name}: would download {what}{size} to {installed_path(model.name)}\n")
+    origin = f"{file} from huggingface.co/{entry.repository}" if file else entry.origin
+    size = "" if entry.size and not file else " (size unknown)"
+    print_text(f"{entry.name}: would download {origin}{size} to {path}\n")
 
 
-def _installed(made: installed_models.InstalledModel, *, json: bool) -> None:
-    """Say what was installed."""
-    report = made.report
+def _report(model: installed.InstalledModel, *, json: bool) -> None:
+    """Print what was installed."""
+    record, report = model.record, model.report
     if json:
-        told = {"report": asdict(report)} if report else {}
-        print_json({"model": made.record.name, "path": made.path, **asdict(made.record), **told})
+        details = {"report": asdict(report)} if report else {}
+        print_json({"model": record.name, "path": model.path, **asdict(record), **details})
     else:
-        told_text = f"{report}\n" if report else ""
-        size = format_bytes(made.record.bytes)
-        print_text(f"{told_text}installed {made.record.name} as {made.path} ({size})\n")
-
-
-def _download_bar(
-    console: Console,
-) -> "Callable[[RemoteFile], AbstractContextManager[Callable[[int], None] | None]]":
-    """Shows one file's download."""
-
-    @contextmanager
-    def shown(remote: "RemoteFile") -> Generator[Callable[[int], None] | None, None, None]:
-        console.note(
-            f"downloading {remote.file} from {remote.model.repository} at {remote.commit[:12]}"
-        )
-        with console.progress(remote.model.name, remote.bytes, "bytes") as update:
-            yield update
-
-    return shown
-
-
-def _summary(model: NamedModel) -> dict[str, object]:
-    """What the registry knows, and whether it is installed."""
-    path = installed_path(model.name)
-    here = path.is_file()
-    size = model.size if model.repository else (path.stat().st_size if here else None)
-    return {
-        "model": model.name,
-        "purpose": model.purpose,
-        "bytes": size,
-        "licence": model.licence,
-        "installed": here,
-        "path": str(path),
-        "repository": model.repository,
-        "file": model.file,
-        "parts": list(model.parts),
-        "needs": list(model.needs),
-        "preset": model.preset,
-        "unverified": model.unverified or None,
-        "measured": _measured(path) if here and model.parts else None,
-    }
-
-
-def _measured(path: Path) -> object:
-    """The scores on a model's own card; None where there are none."""
-    try:
-        card = _value(read_metadata(path).get("card", "{}"))
-    except WeightsError:  # `verify` is for that
-        return None
-    return card.get("scores") if isinstance(card, dict) else None
+        details_text = f"{report}\n" if report else ""
+        size = format_bytes(record.bytes)
+        print_text(f"{details_text}installed {record.name} as {model.path} ({size})\n")
 
 
 def _row(record: Mapping[str, Any]) -> list[str]:
-    """One model's line of the table."""
+    """Return a model's row of the table."""
     size = record["bytes"]
     return [
         record["model"],
-        record["purpose"],
+        "yes" if record["installed"] else "no",
         "unknown" if size is None else format_bytes(size),
         record["licence"],
-        "yes" if record["installed"] else "no",
         _scores(record["measured"]),
+        record["purpose"],
     ]
 
 
 def _scores(scores: Any) -> str:
     try:
-        return f"mIoU {scores['s4']['miou']:.3f} S4, {scores['ms3']['miou']:.3f} MS3 (see info)"
+        return f"{scores['s4']['miou']:.3f} S4, {scores['ms3']['miou']:.3f} MS3"
     except (KeyError, TypeError):
-        return "not measured here"
+        return "not measured"
 
 
-def _origin(name: str) -> dict[str, object]:
-    """What was recorded when a model was installed."""
-    record = installed_models.read_record(name)
-    return {} if record is None else {"record": asdict(record)}
+def _lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
+    """Lay out a description as lines, nested values indented; unknown and empty ones are skipped.
+
+    The configuration has about 90 values and is shown with --json only.
+    """
+    lines = []
+    for key, value in record.items():
+        if value is None or value in ([], {}) or key in {"config", "measured"}:
+            continue
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{'size' if key == 'bytes' else key}: {_text(key, value)}")
+    return lines
 
 
-def _contents(path: Path) -> dict[str, object]:
-    """What a checkpoint holds, what it misses, and what it says of itself."""
-    from av2tsam_cli.model.config import ModelConfig
-
-    metadata = {key: _value(text) for key, text in sorted(read_metadata(path).items())}
-    counts = _parameters(path)
-    config = ModelConfig.from_json(read_metadata(path)["config"])
-    parameters = {part: count.total() for part, count in counts.items()}
-    types = sum(counts.values(), start=Counter[str]())
-    return {
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "preset": config.name,
-        "dtype": [name for name, _ in types.most_common()],
-        "parameters": {**parameters, "total": sum(parameters.values())},
-        "missing": _missing(path, config, set(counts)),
-        **metadata,
-    }
-
-
-def _parameters(path: Path) -> dict[str, Counter[str]]:
-    """Return the number of parameters by part of the network and by type."""
-    counts: dict[str, Counter[str]] = {}
-    for name, tensor in TensorFile(path).tensors.items():
-        counts.setdefault(name.partition(".")[0], Counter())[tensor.dtype] += prod(tensor.shape)
-    return counts
-
-
-def _missing(path: Path, config: "ModelConfig", parts: set[str]) -> list[str]:
-    """Names of what a checkpoint needs and is neither in it, nor beside it, nor installed."""
-    hears = "projector" in parts
-    absent = [part for part in ("clip", "clap", "text_sam") if hears and part not in parts]
-    names = [part_name(config, part) for part in absent]
-    missing = [name for name in names if find_model(name, path) is None]
-    speaks = (hears or "text_sam" in parts) and not config.words
-    return missing + ([TOKENIZER] if speaks and find_tokenizer(path) is None else [])
-
-
-def _value(text: str) -> object:
-    """Metadata is text; most of it is JSON."""
-    try:
-        return loads(text)
-    except JSONDecodeError:
-        return text
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else dumps(value)
+def _text(key: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(each) for each in value)
+    return format_bytes(value) if key == "bytes" and isinstance(value, int) else str(value)

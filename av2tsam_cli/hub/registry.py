@@ -80,7 +80,7 @@ _UNVERIFIED_WEIGHTS = (
 _ENTRIES = (
     NamedModel(
         name=BUNDLED_MODEL,
-        purpose="demo: drawn scenes with synthesised sounds, not real videos",
+        purpose="a demo for drawn scenes with synthesised sounds, not for real videos",
         licence="Apache-2.0",
         parts=("clip", "clap", *_TRAINED_PARTS),
         preset="nano",
@@ -88,7 +88,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="evf-sam2",
-        purpose="sound sources in real videos: AV2T-SAM on SAM 2 (Hiera-L)",
+        purpose="finds sound sources in real videos (AV2T-SAM on SAM 2, Hiera-L)",
         licence="none stated",
         parts=_TRAINED_PARTS,
         preset="evf-sam2",
@@ -98,7 +98,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="evf-sam",
-        purpose="sound sources in real videos: AV2T-SAM on SAM (ViT-H)",
+        purpose="finds sound sources in real videos (AV2T-SAM on SAM, ViT-H)",
         licence="none stated",
         parts=_TRAINED_PARTS,
         preset="evf-sam",
@@ -108,7 +108,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="evf-sam2-text",
-        purpose="text prompts in real videos (EVF-SAM 2); where training of evf-sam2 starts",
+        purpose="follows text prompts in real videos (EVF-SAM 2); training starts from it",
         licence="Apache-2.0",
         parts=("text_sam",),
         preset="evf-sam2",
@@ -120,7 +120,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="evf-sam-text",
-        purpose="text prompts in real videos (EVF-SAM); where training of evf-sam starts",
+        purpose="follows text prompts in real videos (EVF-SAM); training starts from it",
         licence="Apache-2.0",
         parts=("text_sam",),
         preset="evf-sam",
@@ -131,7 +131,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="clap-laion",
-        purpose="audio encoder for models trained with it: LAION CLAP",
+        purpose="audio encoder for models trained with it (LAION CLAP)",
         licence="CC0-1.0",
         parts=("clap",),
         repository="lukewys/laion_clap",
@@ -140,7 +140,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="clap-microsoft",
-        purpose="audio encoder of evf-sam2 and evf-sam: Microsoft CLAP 2023",
+        purpose="audio encoder of evf-sam2 and evf-sam (Microsoft CLAP 2023)",
         licence="MS-PL",
         parts=("clap",),
         repository="microsoft/msclap",
@@ -149,7 +149,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="clip-vit-b-32",
-        purpose="image encoder of evf-sam2 and evf-sam: OpenAI CLIP ViT-B/32",
+        purpose="image encoder of evf-sam2 and evf-sam (OpenAI CLIP ViT-B/32)",
         licence="MIT",
         parts=("clip",),
         repository="timm/vit_base_patch32_clip_224.openai",
@@ -159,7 +159,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name=TOKENIZER,
-        purpose="tokenizer for text prompts with the models evf-*",
+        purpose="tokenizer of all evf-* models",
         licence="Apache-2.0",
         parts=(),
         repository="YxZhang/evf-sam-multitask",
