@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
+from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.hub import locate
 from av2tsam_cli.hub.tensor_file import FORMAT, TensorFile, read_metadata
 from av2tsam_cli.model.av2tsam import Av2tSam, build_empty
@@ -73,20 +74,32 @@ def write_tensors(
     Raises:
         WeightsError: The file cannot be written; an existing one is left as it was.
     """
+    errors = write_errors(path, raises=WeightsError, catch=(SafetensorError,))
+    with errors, atomic_file(path) as part:
+        write_new_file(tensors, part, config, metadata, dtype=dtype)
+
+
+def write_new_file(
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    config: ModelConfig,
+    metadata: Mapping[str, object] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write the file of `write_tensors` directly, for callers that write to a temporary path.
+
+    Raises:
+        OSError: The file cannot be written.
+        SafetensorError: The file cannot be written.
+    """
     stored = {name: _as_stored(name, tensor, dtype) for name, tensor in tensors.items()}
     header = {"format": FORMAT, "config": config.to_json()}
     header |= {key: json.dumps(value) for key, value in (metadata or {}).items()}
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(stored, partial, metadata=header)
-        partial.chmod(mode)  # some versions of safetensors let only the owner read their files
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: cannot be written ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(stored, path, metadata=header)
+    path.chmod(mode)  # some versions of safetensors let only the owner read their files
 
 
 def _as_stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -61,10 +61,6 @@ class Conversion:
     report: ConversionReport
     """What was recognised, used and skipped."""
 
-    def write(self, out: Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write the checkpoint; see `checkpoint.write_tensors`."""
-        write_tensors(self.tensors, out, self.config, dtype=dtype)
-
 
 def convert(
     source: Path,
@@ -88,7 +84,7 @@ def convert(
         WeightsError: The source is corrupted, of an unknown kind, or does not fit exactly.
     """
     conversion = prepare_conversion(source, config=config, projector=projector)
-    conversion.write(out, dtype=dtype)
+    write_tensors(conversion.tensors, out, conversion.config, dtype=dtype)
     return conversion.report
 
 

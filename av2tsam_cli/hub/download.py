@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli.errors import Interrupted, WeightsError
-from av2tsam_cli.hub.installed import InstalledModel, Origin, install, sha256, write_errors
+from av2tsam_cli.files import write_errors
+from av2tsam_cli.hub.installed import HOME_HINT, InstalledModel, Origin, install, sha256
 from av2tsam_cli.hub.locate import home, installed_path
 from av2tsam_cli.hub.registry import MODELS, NamedModel, format_bytes
 
@@ -134,7 +135,7 @@ def pull(
         return
     downloads = home() / "downloads"
     try:
-        with write_errors(downloads):
+        with _disk_errors(downloads):
             downloads.mkdir(parents=True, exist_ok=True)
         with _download_lock(downloads):
             client = _HubClient(endpoint)
@@ -238,6 +239,11 @@ def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
     )
 
 
+def _disk_errors(path: Path) -> AbstractContextManager[None]:
+    """Turn errors of writing below the folder of installed models into one line."""
+    return write_errors(path, raises=WeightsError, hint=HOME_HINT)
+
+
 @contextmanager
 def _download_lock(folder: Path) -> Iterator[None]:
     """Let only one process at a time download into the folder."""
@@ -314,7 +320,7 @@ class _HubClient:
         """
         what = f"{remote.file} from {remote.model.repository}"
         partial = remote.partial_path
-        with write_errors(partial):
+        with _disk_errors(partial):
             partial.parent.mkdir(parents=True, exist_ok=True)
         if partial.is_file() and partial.stat().st_size > remote.bytes:
             partial.unlink()
@@ -322,7 +328,7 @@ class _HubClient:
         while remote.missing_bytes < missing:  # retry as long as each attempt adds something
             missing = remote.missing_bytes
             try:
-                with write_errors(partial), self._clear_errors(what):
+                with _disk_errors(partial), self._clear_errors(what):
                     self._append(remote, progress)
                 break
             except _ConnectionFailed as error:

@@ -13,7 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from safetensors import SafetensorError
+
 from av2tsam_cli.errors import UsageError, WeightsError
+from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.hub.locate import home, installed_path
 from av2tsam_cli.hub.registry import BUNDLED_MODEL, MODELS, TOKENIZER, NamedModel
 
@@ -27,6 +30,9 @@ VerifyStatus = Literal["ok", "differs", "missing", "unrecorded"]
 
 TOKENIZER_SUFFIXES = (".spm", ".model")
 """Suffixes of SentencePiece models, which are copied unchanged."""
+
+HOME_HINT = "or set AV2TSAM_HOME to another folder"
+"""Ends the error messages about the folder of installed models."""
 
 
 @dataclass(frozen=True)
@@ -98,30 +104,25 @@ def install(
         UsageError: A model of that name is installed and `overwrite` is not set.
     """
     if path.suffix in TOKENIZER_SUFFIXES:
-        return _install_tokenizer(path, origin, expected=expected, overwrite=overwrite)
+        from av2tsam_cli.model.text import SentencePieceTokenizer
+
+        SentencePieceTokenizer.read(path)
+        _check_name(path, TOKENIZER, expected, overwrite=overwrite)
+        with _new_file(TOKENIZER) as (part, note):
+            shutil.copyfile(path, part)
+            record = _write_record(TOKENIZER, part, note, origin)
+        return InstalledModel(installed_path(TOKENIZER), record, None)
+    from av2tsam_cli.hub.checkpoint import write_new_file
     from av2tsam_cli.hub.convert import prepare_conversion
 
     config = expected.config if expected else None
     conversion = prepare_conversion(path, config=config, projector=projector)
     name = conversion.report.name
     _check_name(path, name, expected, overwrite=overwrite)
-    with _staged(name) as staged:
-        conversion.write(staged, dtype=dtype)
-        record = _publish(name, staged, origin)
+    with _new_file(name) as (part, note):
+        write_new_file(conversion.tensors, part, conversion.config, dtype=dtype)
+        record = _write_record(name, part, note, origin)
     return InstalledModel(installed_path(name), record, conversion.report)
-
-
-def _install_tokenizer(
-    path: Path, origin: Origin, *, expected: NamedModel | None, overwrite: bool
-) -> InstalledModel:
-    from av2tsam_cli.model.text import SentencePieceTokenizer
-
-    SentencePieceTokenizer.read(path)
-    _check_name(path, TOKENIZER, expected, overwrite=overwrite)
-    with _staged(TOKENIZER) as staged:
-        shutil.copyfile(path, staged)
-        record = _publish(TOKENIZER, staged, origin)
-    return InstalledModel(installed_path(TOKENIZER), record, None)
 
 
 def _check_name(path: Path, name: str, expected: NamedModel | None, *, overwrite: bool) -> None:
@@ -137,50 +138,25 @@ def _check_name(path: Path, name: str, expected: NamedModel | None, *, overwrite
 
 
 @contextmanager
-def _staged(name: str) -> Iterator[Path]:
-    """Yield a temporary path beside the installed file; what is left there is removed."""
-    path = installed_path(name).with_name(f".{name}.part")
-    try:
-        with write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield path
-    finally:
-        path.unlink(missing_ok=True)
+def _new_file(name: str) -> Iterator[tuple[Path, Path]]:
+    """Yield temporary paths for a model and its record, which are renamed together at the end."""
+    path = installed_path(name)
+    errors = write_errors(path, raises=WeightsError, catch=(SafetensorError,), hint=HOME_HINT)
+    with errors, atomic_file(record_path(name)) as note, atomic_file(path) as part:
+        yield part, note
 
 
-@contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turn errors while writing into one clear line.
-
-    Raises:
-        WeightsError: The disk is full or the folder is not writable.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise WeightsError(
-            f"{path.parent}: cannot be written ({error.strerror or error}); free some space or "
-            "set AV2TSAM_HOME to another folder, then run again"
-        ) from error
-
-
-def _publish(name: str, staged: Path, origin: Origin) -> InstallRecord:
-    """Move a finished file to its final name and write its record beside it."""
+def _write_record(name: str, part: Path, note: Path, origin: Origin) -> InstallRecord:
+    """Write the record of a complete file."""
     record = InstallRecord(
         name=name,
-        sha256=sha256(staged),
-        bytes=staged.stat().st_size,
+        sha256=sha256(part),
+        bytes=part.stat().st_size,
         source=origin,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         tool=f"av2tsam {version('av2tsam')}",
     )
-    note = staged.with_name(f".{name}.json.part")
-    try:
-        note.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
-        staged.replace(installed_path(name))
-        note.replace(record_path(name))
-    finally:
-        note.unlink(missing_ok=True)
+    note.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
     return record
 
 

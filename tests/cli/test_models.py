@@ -324,7 +324,7 @@ def test_convert_installs_a_tokenizer(
     assert (home / "beit3-tokenizer.spm").read_bytes() == tokenizer
     source.write_bytes(b"something else")
     assert main(["models", "convert", str(source), "--overwrite"]) == 4
-    assert "no SentencePiece model" in capsys.readouterr().err
+    assert "not a SentencePiece model" in capsys.readouterr().err
     assert (home / "beit3-tokenizer.spm").read_bytes() == tokenizer
 
 
