@@ -51,25 +51,25 @@ class Panel(StrEnum):
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line needs to know about a field, besides its name, type and default."""
+    """How a field appears on the command line; name, type and default are those of the field."""
 
     help: str
     """One or two phrases, without a full stop at the end."""
     panel: Panel = Panel.ARGUMENTS
     """The heading under which the help lists it."""
     metavar: str = ""
-    """What stands for the value in the help; for choices it is made from the type."""
+    """The placeholder of the value in the help; "" for the field's name in capitals."""
     short: str = ""
     """A short flag, such as `-o`."""
     parse: Callable[[str], Any] | None = None
-    """Reads the value and raises ValueError with a sentence; not needed for int, float, str, Path,
-    Fraction, bool and choices."""
+    """Converts the text and raises ValueError with a readable message. None for int, float, str,
+    Path, Fraction, bool and choices, which need no parser."""
     default: str | None = None
-    """The default in words, such as "every frame"; "" shows none, None shows the field's own."""
+    """The default in words, such as "every frame"; None for that of the field, "" to show none."""
     minimum: int | None = None
     """The smallest allowed value, checked by `check_values`."""
     positional: bool = False
-    """Whether it is given by position, without a flag."""
+    """Whether it is a positional argument, without a flag."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ class OptionField:
     type: Any
     """Its type, without `Annotated` and without `None`."""
     option: Option
-    """What the command line needs to know."""
+    """How it appears on the command line."""
     default: Any = MISSING
     """Its default; MISSING if it is required."""
 
     @property
     def flag(self) -> str:
-        """How it is written on the command line: `--batch-size`, or `INPUT` by position."""
+        """Its name on the command line: `--batch-size`, or `INPUT` for a positional argument."""
         return self.metavar if self.option.positional else f"--{self.name.replace('_', '-')}"
 
     @property
@@ -117,7 +117,7 @@ class OptionField:
 
     @property
     def metavar(self) -> str:
-        """What stands for the value in the help."""
+        """The placeholder of the value in the help; "" for a flag."""
         return "" if self.is_flag else self.option.metavar or self.name.upper()
 
     @property
@@ -130,18 +130,32 @@ class OptionField:
 
     @property
     def _default_text(self) -> str:
-        """The default as the help shows it; "" if there is nothing to show."""
+        """The default as shown in the help; "" to show none."""
         if self.option.default is not None:
             return self.option.default
-        if self.default in (MISSING, None, False):
+        if self.default is MISSING or self.default is None or self.default is False:
             return ""
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
-    def parse(self, text: str) -> Any:
-        """Read a value from the command line.
+    def check(self, value: Any) -> None:
+        """Check that a value is one of the choices and not below the minimum.
 
         Raises:
-            UsageError: The text is not a value of this type.
+            UsageError: It is not.
+        """
+        minimum = self.option.minimum
+        if value is None:
+            return
+        if self.choices and value not in self.choices:
+            raise UsageError(unknown(self.name.replace("_", " "), str(value), self.choices))
+        if minimum is not None and value < minimum:
+            raise UsageError(f"`{self.name}` must be {minimum} or more, not {value}")
+
+    def parse(self, text: str) -> Any:
+        """Convert a value from the command line.
+
+        Raises:
+            UsageError: The text is not a valid value.
         """
         read = self.option.parse or _PARSERS.get(self.type, str)
         try:
@@ -151,7 +165,7 @@ class OptionField:
 
 
 def option_fields(options: type[Any]) -> list[OptionField]:
-    """Return the fields of a dataclass that are on the command line, in order."""
+    """Return the fields of a dataclass that have an `Option`, in order."""
     hints = get_type_hints(options, include_extras=True)
     found = (
         option_field(field.name, hints[field.name], _default(field)) for field in fields(options)
@@ -160,7 +174,7 @@ def option_fields(options: type[Any]) -> list[OptionField]:
 
 
 def option_field(name: str, hint: Any, default: Any = MISSING) -> OptionField | None:
-    """Return the option that a type hint describes, or None if it has no `Option`."""
+    """Return the option for a type hint, or None if the hint contains no `Option`."""
     if get_origin(hint) in {Union, types.UnionType}:  # a shared option, or None
         hint = next(each for each in get_args(hint) if each is not types.NoneType)
     if get_origin(hint) is not Annotated:
@@ -171,29 +185,23 @@ def option_field(name: str, hint: Any, default: Any = MISSING) -> OptionField | 
 
 
 def check_values(options: Any) -> None:
-    """Check that the values of a dataclass are among their choices and not below their minimum.
+    """Check the choices and minimums of all options in a dataclass.
 
     Raises:
-        UsageError: One is not; the message names it.
+        UsageError: A value is not one of its choices, or below its minimum.
     """
     for field in option_fields(type(options)):
-        value, minimum = getattr(options, field.name), field.option.minimum
-        if value is None:
-            continue
-        if field.choices and value not in field.choices:
-            raise UsageError(unknown(field.name.replace("_", " "), str(value), field.choices))
-        if minimum is not None and value < minimum:
-            raise UsageError(f"`{field.name}` must be {minimum} or more, not {value}")
+        field.check(getattr(options, field.name))
 
 
 def unknown(kind: str, word: str, known: Sequence[str], otherwise: str = "") -> str:
-    """Write the error for an unknown word: with the known word that was probably meant, if any.
+    """Return the message for an unknown word, with the closest known word if there is one.
 
     Args:
         kind: What the word should be, such as "format".
         word: The unknown word.
         known: The words that are known.
-        otherwise: What to do if none of them is near; if empty, use one of them.
+        otherwise: The advice if no known word is close; "" to list the known words.
     """
     near = get_close_matches(word, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else otherwise or f"use {either(known)}"
@@ -207,7 +215,7 @@ def either(words: Sequence[str]) -> str:
 
 
 def parse_seconds(text: str) -> float:
-    """Read a time: seconds, or [HH:]MM:SS, with decimals."""
+    """Convert a time, in seconds or as [HH:]MM:SS, to seconds; decimals are allowed."""
     try:
         parts = [float(part) for part in text.split(":")]
     except ValueError:
@@ -221,7 +229,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_or_off(text: str) -> float | None:
-    """Read a number, or None from `off`."""
+    """Convert a number; `off` becomes None."""
     return None if text == "off" else _parse_float(text, "a number or 'off'")
 
 

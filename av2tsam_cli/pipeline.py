@@ -26,6 +26,7 @@ from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.audio import choose_audio, read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.options import either
 from av2tsam_cli.outputs.mp4 import CONTAINERS
 from av2tsam_cli.outputs.writers import Writer, check_target, open_writer
 from av2tsam_cli.segment_options import Format, SegmentOptions
@@ -236,18 +237,18 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
     Raises:
         UsageError: The output's name does not fit what is to be written.
     """
-    suffixes = ", ".join(CONTAINERS)
+    suffixes = either(list(CONTAINERS))
     names_video = out.suffix.lower() in CONTAINERS and not out.is_dir()
     if names_video:
         if wanted in {"masks", "overlays"}:
-            raise UsageError(f"{out}: --format {wanted} needs a folder, not a video file")
+            raise UsageError(f"{out}: `format` {wanted} needs a folder, not a video file")
         return "video", out
     if out.suffix and not out.is_dir() and wanted in {None, "video"}:
-        raise UsageError(f"{out}: {out.suffix} cannot hold the video; use one of {suffixes}")
+        raise UsageError(f"{out}: cannot write {out.suffix}; use {suffixes}")
     if wanted is None:
         raise UsageError(
-            f"{out}: names a folder; say what to write there with --format video, masks or "
-            f"overlays, or name a video file ({suffixes})"
+            f"{out}: is a folder; set `format` to video, masks or overlays, or name a video file "
+            f"({suffixes})"
         )
     return wanted, out / f"{source.stem}.mp4" if wanted == "video" else out
 

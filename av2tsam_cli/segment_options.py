@@ -146,6 +146,8 @@ class SegmentOptions:
             raise UsageError(f"`fps` must be above 0, not {self.fps}")
         if not 0 < self.threshold < 1:
             raise UsageError(f"`threshold` must be between 0 and 1, not {self.threshold:g}")
+        if self.silence_dbfs is not None and math.isnan(self.silence_dbfs):
+            raise UsageError("`silence_dbfs` must be a level such as -60, not nan")
         if self.reuse is not None and not 0 <= self.reuse <= 255:
             raise UsageError(f"`reuse` must be between 0 and 255, not {self.reuse:g}")
 

@@ -1,4 +1,4 @@
-"""From dataclasses to Typer commands: their parameters, their help, and their error messages."""
+"""Typer commands made from dataclasses of options, with their own help pages and error messages."""
 
 import inspect
 import math
@@ -21,14 +21,18 @@ Examples = Sequence[tuple[str, str]]
 """Command lines, each with what it does."""
 
 Given = NewType("Given", frozenset[str])
-"""Names of the options that were given, rather than left at their defaults. A command that has a
-parameter of this type receives them."""
+"""The names of the options that were given on the command line.
+
+A command whose function has a parameter of this type receives them.
+"""
 
 HELP_WIDTH = 80
-"""Columns of a help page, on wider terminals too."""
+"""Columns of a help page, also on wider terminals."""
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 FLAGS_WIDTH = 25
-"""Columns of an option's flags and value, before its help text."""
+"""Columns for the flags and the value of an option, before its help text."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +47,31 @@ class Parameter:
     """The dataclass that collects them; None for one option that is passed as it is."""
 
     def value(self, given: dict[str, Any]) -> Any:
-        """Make its value from the options that were given; the others keep their defaults."""
+        """Return the value for the function; options that were not given keep their defaults."""
         values = {field.name: given[field.name] for field in self.fields if field.name in given}
         if self.group is not None:
             return self.group(**values)
         (field,) = self.fields
-        return values.get(field.name, field.default)
+        value = values.get(field.name, field.default)
+        field.check(value)
+        return value
 
 
 @dataclass(frozen=True)
 class CommandPage:
-    """What the help and the errors of a command are made from."""
+    """The options and texts of a command, and its help page."""
 
     options: tuple[OptionField, ...]
     """Its options, in order."""
     summary: str
-    """The first sentence of its docstring."""
+    """The first paragraph of its docstring."""
     details: str
     """The rest of its docstring."""
     examples: Examples
     """Shown at the top of the help."""
 
     def render(self, path: str) -> str:
-        """Write the help of the command that is called by `path`, such as `av2tsam segment`."""
+        """Return the help page; `path` is how the command is called, such as `av2tsam segment`."""
         blocks = [
             *([_examples(self.examples)] if self.examples else []),
             f"Usage: {self.usage(path)}",
@@ -81,7 +87,7 @@ class CommandPage:
         return "\n\n".join(blocks) + "\n"
 
     def usage(self, path: str) -> str:
-        """Return the command line in one line: what must be given, and that there are options."""
+        """Return the command line with its required options."""
         words = [path]
         for field in self.options:
             if field.option.positional:
@@ -93,11 +99,11 @@ class CommandPage:
 
 
 class HelpfulCommand(TyperCommand):
-    """A command with our own help page and our own words for wrong arguments."""
+    """A Typer command with its own help page and error messages."""
 
     @property
     def page(self) -> CommandPage:
-        """What `command` has stored with the function."""
+        """The page that `command` stored on the function."""
         return cast("CommandPage", self.callback.page)  # type: ignore[union-attr]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -105,10 +111,11 @@ class HelpfulCommand(TyperCommand):
         formatter.write(self.page.render(ctx.command_path))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words after the command.
+        """Parse the arguments.
 
         Raises:
-            UsageError: They do not fit the command's options.
+            UsageError: An option is unknown, lacks a value or takes none; or there are too many
+                arguments.
         """
         name_flags({field.name: field.flag for field in self.page.options})
         try:
@@ -120,7 +127,7 @@ class HelpfulCommand(TyperCommand):
         return rest
 
     def _explain(self, error: typer.TyperException, path: str) -> str:
-        """Say in our words what is wrong with an option."""
+        """Return the message for a wrong option, in place of Typer's."""
         word = str(getattr(error, "option_name", ""))
         flags = {field.flag: field for field in self.page.options}
         flags |= {f.option.short: f for f in self.page.options if f.option.short}
@@ -134,7 +141,7 @@ class HelpfulCommand(TyperCommand):
 
 
 class HelpfulGroup(TyperGroup):
-    """A command with subcommands, likewise."""
+    """A Typer command with subcommands, its own help page and error messages."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page."""
@@ -148,10 +155,10 @@ class HelpfulGroup(TyperGroup):
         )
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the subcommand.
+        """Parse the subcommand.
 
         Raises:
-            UsageError: There is none, or it does not exist.
+            UsageError: It is missing or unknown.
         """
         names, path = list(self.commands), ctx.command_path
         if not args:
@@ -164,14 +171,14 @@ class HelpfulGroup(TyperGroup):
 
 
 def new_app(help_text: str | None = None) -> typer.Typer:
-    """Create an app for a command, or for a group of commands that the text describes."""
+    """Create a Typer app for one command, or for several that `help_text` introduces."""
     return typer.Typer(
         cls=HelpfulGroup,
         help=help_text,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=_SETTINGS,
     )
 
 
@@ -184,9 +191,9 @@ def command(
     dataclass of options, or `Given`. The docstring's first paragraph is the summary.
 
     Args:
-        app: Where to add it.
-        name: What it is called; the function's name if None.
-        examples: Shown at the top of its help.
+        app: The app from `new_app`.
+        name: The command's name; None for that of the function.
+        examples: Examples for the top of the help page.
     """
 
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
@@ -213,7 +220,7 @@ def command(
         run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in signature}
         run.page = CommandPage(options, summary, details, examples)  # type: ignore[attr-defined]
-        settings = {"allow_extra_args": True}
+        settings = _SETTINGS | {"allow_extra_args": True}  # so that the error is our own
         app.command(name, cls=HelpfulCommand, context_settings=settings)(run)
         return run
 
@@ -221,12 +228,12 @@ def command(
 
 
 def expand(words: Sequence[str]) -> tuple[Path, ...]:
-    """Return the files that words name, each once, with the patterns that no shell has expanded.
+    """Return the files for paths and glob patterns, without duplicates.
 
-    A word that matches nothing is kept, so that opening it reports what is wrong.
+    Paths and patterns that match no file are kept, so that the error for a missing file names them.
 
     Raises:
-        UsageError: A word is a URL.
+        UsageError: One of them is a URL.
     """
     paths: dict[Path, Path] = {}
     for word in words:
@@ -240,7 +247,7 @@ def expand(words: Sequence[str]) -> tuple[Path, ...]:
 
 
 def _parameters(function: Callable[..., int]) -> tuple[list[Parameter], str | None]:
-    """Return the parameters with options, and the name of the one of type `Given`, if any."""
+    """Return a function's parameters, and the name of the one of type `Given` if there is one."""
     hints = get_type_hints(function, include_extras=True)
     parameters, given_name = [], None
     for name, parameter in inspect.signature(function).parameters.items():
@@ -260,7 +267,7 @@ def _parameters(function: Callable[..., int]) -> tuple[list[Parameter], str | No
 
 
 def _typer_parameter(field: OptionField) -> inspect.Parameter:
-    """Describe an option to Typer: as text or a flag, None unless it is given."""
+    """Declare an option to Typer, as text, list or flag; its value is None if it is not given."""
     kind: Any = bool if field.is_flag else list[str] if field.is_list else str
     info = typer.Argument() if field.option.positional else typer.Option(*_flags(field))
     return inspect.Parameter(
@@ -272,7 +279,7 @@ def _typer_parameter(field: OptionField) -> inspect.Parameter:
 
 
 def _flags(field: OptionField) -> list[str]:
-    """Return an option's flags as Typer declares them."""
+    """Return the flags in the form that Typer expects."""
     pair = f"{field.flag}/{field.negation}" if field.negation else field.flag
     return [pair, *([field.option.short] if field.option.short else [])]
 
@@ -299,7 +306,7 @@ def _examples(examples: Examples) -> str:
 
 
 def _row(field: OptionField) -> tuple[str, str]:
-    """Return an option's line in the help: how it is written, and what it does."""
+    """Return the two columns of an option in the help: its flags, and its description."""
     option = field.option
     if option.positional:
         flags = field.metavar
@@ -310,7 +317,7 @@ def _row(field: OptionField) -> tuple[str, str]:
 
 
 def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
-    """Lay out names and texts in two columns; a name that is too long gets its own line."""
+    """Format two columns, the first `width` wide; longer names get a line of their own."""
     lines = []
     for name, text in rows:
         parts = textwrap.wrap(text, HELP_WIDTH - width, break_on_hyphens=False) or [""]

@@ -299,8 +299,8 @@ def test_one_file_named_twice_is_done_once(segment: Segment, clip: Path, tmp_pat
 @pytest.mark.parametrize(
     ("out", "words", "complaint"),
     [
-        ("o.avi", (), ".mp4, .mov, .mkv, .webm"),
-        ("o.avi", ("--format", "video"), ".mp4, .mov, .mkv, .webm"),
+        ("o.avi", (), "cannot write .avi; use .mp4, .mov, .mkv or .webm"),
+        ("o.avi", ("--format", "video"), "cannot write .avi; use .mp4, .mov, .mkv or .webm"),
         ("folder", (), "--format"),
         ("o.mp4", ("--format", "masks"), "needs a folder"),
         ("clip.mp4", ("--overwrite",), "is the input itself"),
