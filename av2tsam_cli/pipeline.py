@@ -178,17 +178,19 @@ def load_for(
         UsageError: Also where the model does not know a word of the phrase.
         WeightsError: As of `load_model`.
     """
-    from av2tsam_cli.inference.compiling import compile_network
-    from av2tsam_cli.inference.loading import PARTS, TEXT_PARTS, load_model, pack_weights
+    from av2tsam_cli.inference.loading import load_model, pack_weights
+    from av2tsam_cli.inference.segmenter import compile_network
 
-    parts = PARTS if options.text is None else TEXT_PARTS
+    text_only = options.text is not None
     packed = not compile_frames
-    loaded = load_model(model, device=device, precision=precision, parts=parts, packed=packed)
+    loaded = load_model(
+        model, device=device, precision=precision, text_only=text_only, packed=packed
+    )
     if options.text is not None:
         loaded.tokenizer(options.text)
     if not compile_frames:
         return loaded
-    least = loaded.worth_compiling
+    least = loaded.compile_from
     if least is not None and compile_frames >= least:
         return compile_network(loaded, options.batch_size or loaded.batch_size)
     log.warning(

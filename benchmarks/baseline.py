@@ -37,6 +37,7 @@ from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import PRESETS
 from av2tsam_cli.model.prediction import select
+from av2tsam_cli.process import tune_process
 from av2tsam_cli.values import AudioWindow
 
 Batch = tuple[FrameInputs, Sequence[AudioWindow]]
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--parts", action="store_true", help="time the network's parts as well")
     parser.add_argument("--weights", type=Path, help="folder that keeps random weights")
     args = parser.parse_args()
+    tune_process()  # as the command line does
     device = choose_device(args.device)
     with checkpoint(args.preset, args.weights) as file:
         ours = load_model(file, device=args.device, precision=args.precision)

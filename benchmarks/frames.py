@@ -21,11 +21,11 @@ import torch
 from machine import MIB, facts, median_of, peak_flops, peak_rss_bytes
 from networks import PRECISION_HELP, checkpoint, encoder_flops, scene
 
-from av2tsam_cli.inference.compiling import compile_network
 from av2tsam_cli.inference.device import choose_device, choose_precision
 from av2tsam_cli.inference.loading import LoadedModel, load_model
-from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
+from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter, compile_network
 from av2tsam_cli.model.config import PRESETS
+from av2tsam_cli.process import tune_process
 
 Result = dict[str, object]
 
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--weights", type=Path, help="folder that keeps random weights")
     args = parser.parse_args()
+    tune_process()  # as the command line does
     device = choose_device(args.device)
     wanted = dict.fromkeys(choose_precision(p, device) for p in args.precision.split(","))
     peaks = {precision: peak_flops(device, precision) for precision in wanted}

@@ -28,6 +28,8 @@ RATE = 10
 COMMAND = """
 import sys
 from av2tsam_cli.__main__ import main
+from av2tsam_cli.process import tune_process
+tune_process()
 code = main(sys.argv[1:])
 import torch
 print(torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0)

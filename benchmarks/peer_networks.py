@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.clap import ClapConfig
 from av2tsam_cli.embeddings.clip import ClipConfig
-from av2tsam_cli.inference.device import PRECISIONS, keep_freed_memory
+from av2tsam_cli.inference.device import PRECISIONS
 from av2tsam_cli.inference.loading import load_model
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import Beit3Config, ModelConfig, Sam2Config, SamConfig
+from av2tsam_cli.process import tune_process
 
 Inputs = tuple[Tensor, ...]
 
@@ -386,7 +387,7 @@ def serve(connection: Connection, side: Side, checkpoint: Path) -> None:
     torch.set_num_threads(side.threads)
     torch.manual_seed(0)
     if side.keeps_freed_memory:
-        keep_freed_memory()
+        tune_process()
     part, dtype = PARTS[side.part], PRECISIONS[side.precision]
     inputs = part.inputs(part.sizes(small=side.small))
     if side.name == "theirs":

@@ -32,11 +32,12 @@ from networks import PRECISION_HELP, checkpoint, write_video
 from torch import Tensor
 
 from av2tsam_cli.inference import segmenter as inference
-from av2tsam_cli.inference.device import own_threads
+from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.config import PRESETS
 from av2tsam_cli.pipeline import SegmentPlan, plan_video, segment_planned
+from av2tsam_cli.process import tune_process
 from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.values import AudioWindow
 
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--weights", type=Path, help="folder that keeps random weights")
     args = parser.parse_args()
+    tune_process()  # as the command line does
     width, height = map(int, args.size.split("x"))
     with checkpoint(args.preset, args.weights) as file:
         model = load_model(file, device=args.device, precision=args.precision)
@@ -171,7 +173,7 @@ def stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
 def run_network(model: LoadedModel, calls: Sequence[Call]) -> None:
     """The network on batches prepared beforehand, with the threads that the pipeline gives it."""
     segmenter = Segmenter(model)
-    with own_threads(model.cpu_threads):
+    with torch_threads(model.cpu_threads):
         for inputs, windows in calls:
             segmenter.logits(inputs, windows)
 

@@ -1,4 +1,4 @@
-"""Which device, which precision and how many CPU threads the network gets."""
+"""Device, numeric precision and CPU threads."""
 
 from __future__ import annotations
 
@@ -20,50 +20,51 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `mps` into a device.
+def choose_device(device: str) -> torch.device:
+    """Return a device by name; `auto` stands for the first available of `cuda`, `mps` and `cpu`.
 
     Raises:
-        UsageError: The device that was asked for is not here.
+        UsageError: The device is not available.
     """
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if wanted == "auto":
-        return torch.device(next(kind for kind, here in present.items() if here))
-    if not present.get(wanted, False):
-        here = ", ".join(kind for kind, is_here in present.items() if is_here)
-        raise UsageError(f"--device {wanted}: not available here; use auto or one of: {here}")
-    return torch.device(wanted)
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    if device == "auto":
+        return torch.device(available[0])
+    if device not in available:
+        raise UsageError(
+            f"`device` {device}: not available; use auto or one of: {', '.join(available)}"
+        )
+    return torch.device(device)
 
 
 def choose_precision(
-    wanted: str, device: torch.device, capabilities: Capabilities | None = None
+    precision: str, device: torch.device, capabilities: Capabilities | None = None
 ) -> str:
-    """Turn `auto` into the precision that is fast and safe on the device.
+    """Return a numeric precision; `auto` stands for bf16 if the device is fast at it, else fp32.
 
-    bf16 works on every CPU. On one without instructions for it a warning says that it is slow.
+    bf16 works on every CPU. A warning is logged if the CPU is slow at it.
 
     Args:
-        wanted: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
         device: The device that the network runs on.
         capabilities: What the CPU supports; None for this machine's CPU.
 
     Raises:
-        UsageError: The device does not support this precision.
+        UsageError: The device does not support the precision.
     """
     fast = _has_fast_bf16(device, cpu_capabilities() if capabilities is None else capabilities)
-    if wanted == "auto":
+    if precision == "auto":
         return "bf16" if fast else "fp32"
-    if wanted not in PRECISIONS:
-        raise UsageError(f"--precision {wanted}: use auto or one of: {', '.join(PRECISIONS)}")
-    if wanted == "fp16" and device.type == "cpu":
-        raise UsageError("--precision fp16: not on the CPU; use bf16 or fp32")
-    if wanted == "bf16" and device.type == "cpu" and not fast:
+    if precision not in PRECISIONS:
+        raise UsageError(f"`precision` {precision}: use auto or one of: {', '.join(PRECISIONS)}")
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("`precision` fp16: not supported on the CPU; use bf16 or fp32")
+    if precision == "bf16" and device.type == "cpu" and not fast:
         log.warning("bf16 is slower than fp32 on this CPU, which has no instructions for it")
-    return wanted
+    return precision
 
 
 def _has_fast_bf16(device: torch.device, capabilities: Capabilities) -> bool:
@@ -87,7 +88,7 @@ def torch_threads(count: int) -> Generator[None, None, None]:
         _set_torch_threads(before)
 
 
-own_threads = torch_threads
+own_threads = torch_threads  # until pipeline.py is converted
 
 _set_threads_lock = threading.Lock()
 

@@ -1,9 +1,8 @@
-"""A model, from its name or path to a network that is ready to run on a device."""
+"""Load a model by name or path, ready to run on a device."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -16,24 +15,39 @@ from av2tsam_cli.inference.device import (
     PRECISIONS,
     choose_device,
     choose_precision,
-    own_threads,
+    torch_threads,
 )
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.cpu import cpu_capabilities
 from av2tsam_cli.model.packed import can_pack, pack
 from av2tsam_cli.model.text import Tokenizer, tokenizer_for
 
-PARTS = checkpoint.MODEL_PARTS
-"""Parts of a network; listening needs all."""
-TEXT_PARTS = ("text_sam",)
-"""Parts of a network that looking for a written phrase needs."""
+TEXT_PROMPT_PARTS = ("text_sam",)
+"""The parts of a network that text prompts need; sound needs all of them."""
 LIGHT_PARAMETERS = 50_000_000
-"""A network below this many parameters leaves time to decode and encode beside it."""
-_BATCH = {"cpu": (4, 1), "cuda": (32, 8), "mps": (8, 2)}
-"""Frames per batch by kind of device: for a light network, for a full-size one."""
-WORTH_COMPILING = {"cpu": (20_000, None), "cuda": (3000, 300), "mps": (3000, 300)}
-"""Frames from which compiling pays by kind of device: a light network, a full-size one. None: it
-never does, packed weights are faster."""
+"""Networks with fewer parameters are light: a frame takes milliseconds on a CPU, not seconds."""
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What was measured to be best for one kind of device and one size of network."""
+
+    batch_size: int
+    """Frames per batch."""
+    compile_from: int | None
+    """Number of frames from which compiling saves time; None if it never does."""
+
+
+_LIGHT_DEFAULTS = {
+    "cpu": _Defaults(batch_size=4, compile_from=20_000),
+    "cuda": _Defaults(batch_size=32, compile_from=3000),
+    "mps": _Defaults(batch_size=8, compile_from=3000),
+}
+_FULL_SIZE_DEFAULTS = {
+    "cpu": _Defaults(batch_size=1, compile_from=None),  # packed weights are faster
+    "cuda": _Defaults(batch_size=8, compile_from=300),
+    "mps": _Defaults(batch_size=2, compile_from=300),
+}
 
 
 @dataclass(frozen=True)
@@ -43,31 +57,28 @@ class LoadedModel:
     network: Av2tSam = field(repr=False)
     """The network, in evaluation mode, on the device."""
     name: str
-    """Name in the registry, or the checkpoint's path."""
+    """Name of the model, or the path of its checkpoint."""
     path: Path
     """The checkpoint."""
     device: torch.device
-    """Where it runs."""
+    """The device."""
     precision: str
     """`fp32`, `bf16` or `fp16`."""
+    has_audio_parts: bool = True
+    """Whether the parts for sound are loaded, and not only those for text prompts."""
     compiled_for: int | None = None
-    """Frames of the batches that the network was compiled for; None where it was not."""
+    """Batch size that the network is compiled for; None if it is not compiled."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """What turns a written phrase into this network's token ids.
+        """The tokenizer of the network's text prompts.
 
         Raises:
-            WeightsError: If its file is needed and is not there.
+            WeightsError: It needs a file that is missing or corrupted.
         """
         config = self.network.config
         file = None if config.words else locate.tokenizer_file(self.path)
         return tokenizer_for(config, file)
-
-    @property
-    def hears(self) -> bool:
-        """Whether it was loaded with what listening needs, and not for written phrases only."""
-        return not next(self.network.projector.parameters()).is_meta
 
     @cached_property
     def light(self) -> bool:
@@ -75,38 +86,41 @@ class LoadedModel:
         return is_light(self.network)
 
     @property
-    def batch_size(self) -> int:
-        """Frames per batch where none were asked for."""
-        small, large = _BATCH[self.device.type]
-        most = small if self.light else large
-        if self.device.type != "cuda":
-            return most
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return max(1, min(most, free // self._frame_bytes))
+    def _defaults(self) -> _Defaults:
+        table = _LIGHT_DEFAULTS if self.light else _FULL_SIZE_DEFAULTS
+        return table[self.device.type]
 
     @property
-    def _frame_bytes(self) -> int:
-        """About what one frame takes on the way through the image encoder's widest block."""
+    def batch_size(self) -> int:
+        """Default number of frames per batch; on CUDA, it depends on the free memory."""
+        size = self._defaults.batch_size
+        if self.device.type != "cuda":
+            return size
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(1, min(size, free // self._bytes_per_frame))
+
+    @property
+    def _bytes_per_frame(self) -> int:
+        """Estimated memory of one frame in the widest block of the image encoder."""
         sam = self.network.config.sam
         side = sam.grid if sam.kind == "sam" else sam.image_size // 4
-        # Input, queries, keys, values, answers, hidden layer twice; and room for what is reused.
+        # Input, queries, keys, values, output, the hidden layer twice, and PyTorch's cache.
         return 20 * side**2 * sam.dim * PRECISIONS[self.precision].itemsize
 
     @property
-    def worth_compiling(self) -> int | None:
-        """Frames from which compiling it pays; None: however many there are, it does not."""
-        light, full = WORTH_COMPILING[self.device.type]
-        return light if self.light else full
+    def compile_from(self) -> int | None:
+        """Number of frames from which compiling the network saves time; None if it never does."""
+        return self._defaults.compile_from
 
     @property
     def cpu_threads(self) -> int:
-        """CPU threads for the network: a light one leaves half of the cores to the codecs."""
+        """CPU threads for the network; a light one leaves half of the cores to the codecs."""
         cores = os.cpu_count() or 1
         return max(1, cores // 2) if self.light else cores
 
 
 def is_light(network: torch.nn.Module) -> bool:
-    """Whether a network is small, by its parameters; packed ones (buffers) count as well."""
+    """Return whether a network has few parameters; packed weights, which are buffers, count too."""
     weights = chain(network.parameters(), network.buffers())
     return sum(weight.numel() for weight in weights) < LIGHT_PARAMETERS
 
@@ -116,39 +130,46 @@ def load_model(
     *,
     device: str = "auto",
     precision: str = "auto",
-    parts: Collection[str] = PARTS,
+    text_only: bool = False,
     packed: bool = True,
 ) -> LoadedModel:
-    """Load a model by name or path; by default the best one that is installed.
+    """Load a model.
 
     Args:
-        model: A name that `av2tsam models list` shows, or the path of a checkpoint.
+        model: A name from 'av2tsam models list', the path of a checkpoint, or None for the best
+            installed model.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        parts: The parts that will be used; `TEXT_PARTS` are enough to look for written phrases.
-        packed: Whether weights are packed as `pack_weights` does; not where the network is to be
-            compiled, for the compiler has its own way with them.
+        text_only: Whether to load only the parts that text prompts need.
+        packed: Whether to call `pack_weights`; set it to False if the network will be compiled.
 
     Raises:
-        UsageError: The device or the precision is not to be had here.
-        WeightsError: The checkpoint is missing, damaged or of another architecture.
+        UsageError: The device or the precision is not available.
+        WeightsError: The checkpoint is missing, corrupted or of another architecture.
     """
     place = choose_device(device)
     chosen = choose_precision(precision, place)
-    path = locate.resolve(model, needs_audio="projector" in parts)
-    # A thread that once computed in parallel keeps its workers. With those and the network's own
-    # there would be more than cores, and OpenMP's threads would then sleep at every barrier.
-    with own_threads(1):
+    path = locate.resolve(model, needs_audio=not text_only)
+    parts = TEXT_PROMPT_PARTS if text_only else checkpoint.MODEL_PARTS
+    # Every thread that computes in parallel keeps its OpenMP workers. This one may not be the one
+    # that runs the network, and with more workers than cores the network would be slower.
+    with torch_threads(1):
         network = checkpoint.load_network(path, place, PRECISIONS[chosen], parts=parts)
-        name = network.config.name if model is None else str(model)
-        loaded = LoadedModel(network=network, name=name, path=path, device=place, precision=chosen)
+        loaded = LoadedModel(
+            network=network,
+            name=network.config.name if model is None else str(model),
+            path=path,
+            device=place,
+            precision=chosen,
+            has_audio_parts=not text_only,
+        )
         if packed:
             pack_weights(loaded)
     return loaded
 
 
 def pack_weights(model: LoadedModel) -> None:
-    """Lay the weights of the large encoders out as a CPU multiplies them, in bf16; in place."""
+    """Pack the bf16 weights of the large encoders for this CPU, in place; a no-op on a GPU."""
     if model.device.type == "cpu" and can_pack(cpu_capabilities()):
         pack(model.network.text_sam.image_encoder)
         pack(model.network.text_sam.beit3)

@@ -1,81 +1,93 @@
-"""Runs a model: from frames, and one-second windows or a phrase, to mask logits."""
+"""Run a model: from frames, and one-second audio windows or a phrase, to mask logits."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from av2tsam_cli.errors import Av2tsamError, WeightsError
+from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
+from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.model.prediction import select
 from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
-PIXELS_AT_ONCE = 1 << 23
-"""Pixels of frames that are shrunk together: a batch of 4K frames would fill a GPU's memory."""
+PIXELS_PER_RESIZE = 1 << 23
+"""Pixels that are resized together: a whole batch of 4K frames would fill a GPU's memory."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FrameInputs:
-    """What the network needs of B frames; sizes are those of its preset."""
+    """The network's inputs for B frames; the preset of the model determines their sizes."""
 
     sam: torch.Tensor = field(repr=False)
-    """(B, 3, S, S)."""
+    """Input of SAM's image encoder, (B, 3, S, S)."""
     beit: torch.Tensor = field(repr=False)
-    """(B, 3, b, b)."""
+    """Input of BEiT-3, (B, 3, b, b)."""
     clip: torch.Tensor | None = field(repr=False)
-    """(B, 3, c, c); None where a phrase is looked for."""
+    """Input of CLIP, (B, 3, c, c); None with a text prompt."""
 
-    def rows(self, start: int, stop: int, count: int) -> FrameInputs:
-        """Frames start ... stop - 1, the last of them repeated to make `count`."""
+    def slice(self, start: int, stop: int, count: int) -> FrameInputs:
+        """Return frames start ... stop - 1; the last one is repeated to make `count` frames."""
         rows = torch.arange(start, start + count, device=self.sam.device).clamp_(max=stop - 1)
         clip = None if self.clip is None else self.clip[rows]
         return FrameInputs(sam=self.sam[rows], beit=self.beit[rows], clip=clip)
 
 
 class Segmenter:
-    """Runs a model over one video: CLAP once per window, everything else once per frame.
+    """Runs a model on the frames of one video.
 
-    With a phrase nothing is heard: the phrase is embedded once and looked for in every frame.
+    CLAP runs once per audio window, everything else once per frame. With a text prompt, audio is
+    not used: the phrase is embedded once for all frames.
     """
 
     def __init__(self, model: LoadedModel, text: str | None = None) -> None:
-        if text is None and not model.hears:
-            raise WeightsError(f"{model.name}: was loaded for written phrases only; give it a text")
+        """Prepare a model for a video.
+
+        Args:
+            model: The model.
+            text: The text prompt; None to segment the sound source.
+
+        Raises:
+            UsageError: The model does not support a word of the text.
+            WeightsError: The model was loaded for text prompts only, or its tokenizer is missing.
+        """
+        if text is None and not model.has_audio_parts:
+            raise WeightsError(f"{model.name}: loaded for text prompts only; set `text`")
         self.model = model
-        self.at_once = model.compiled_for
-        """Most frames that go through the network together; None: as many as are given."""
-        self._phrase = None if text is None else self._embed_text(text)
-        self._heard: tuple[AudioWindow, torch.Tensor] | None = None
+        self.max_batch_size = model.compiled_for
+        """Frames that the network processes together; None for no limit."""
+        self._text_embeddings = None if text is None else self._embed_text(text)
+        self._last_window: tuple[AudioWindow, torch.Tensor] | None = None
 
     @property
     def rate_hz(self) -> int:
-        """Samples per second of the windows that the model hears."""
+        """Sample rate of the audio windows in Hz."""
         return int(self.model.network.clap.config.rate_hz)
 
     def prepare(self, frames: Sequence[UInt8Array]) -> FrameInputs:
-        """Shrink B frames to the network's sizes; on a GPU where the model is on one.
+        """Resize and normalise B frames for the network, on the model's device.
 
         Args:
             frames: Pixels, uint8, (H, W, 3), RGB, all of one size.
         """
-        at_once = max(1, PIXELS_AT_ONCE // (frames[0].size // 3))
-        parts = [
-            self._prepare(frames[start : start + at_once])
-            for start in range(0, len(frames), at_once)
+        count = max(1, PIXELS_PER_RESIZE // (frames[0].size // 3))
+        chunks = [
+            self._prepare(frames[start : start + count]) for start in range(0, len(frames), count)
         ]
-        if len(parts) == 1:  # joining would copy it
-            return parts[0]
-        clip = [part.clip for part in parts if part.clip is not None]
+        if len(chunks) == 1:  # torch.cat would copy it
+            return chunks[0]
+        clip = [chunk.clip for chunk in chunks if chunk.clip is not None]
         return FrameInputs(
-            sam=torch.cat([part.sam for part in parts]),
-            beit=torch.cat([part.beit for part in parts]),
+            sam=torch.cat([chunk.sam for chunk in chunks]),
+            beit=torch.cat([chunk.beit for chunk in chunks]),
             clip=torch.cat(clip) if clip else None,
         )
 
@@ -85,83 +97,118 @@ class Segmenter:
         if source_size is not None:
             frames = [squash(frame, source_size) for frame in frames]
         pixels = torch.from_numpy(np.stack(frames))
-        if self.model.device.type == "cuda":  # from pinned memory the copy waits for nobody
+        if self.model.device.type == "cuda":  # copying from pinned memory does not block
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.model.device, non_blocking=True).permute(0, 3, 1, 2)
-        sam, beit = network.prepare(pixels)  # of pixels (B, 3, H, W)
-        clip = network.clip.preprocess(pixels) if self._phrase is None else None
+        sam, beit = network.prepare(pixels)
+        clip = network.clip.preprocess(pixels) if self._text_embeddings is None else None
         return FrameInputs(sam=sam, beit=beit, clip=clip)
 
     def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> torch.Tensor:
-        """Mask logits (B, 1, h, w) of B frames.
+        """Return the mask logits (B, 1, h, w) of B frames.
 
-        Where the device's memory is too small for all of them, half as many go at once from then
-        on.
+        If the device runs out of memory, the batch is halved, now and for later calls.
 
         Args:
-            inputs: From `prepare`.
-            windows: The window that each of the B frames falls into; none where a phrase is
-                looked for.
+            inputs: The frames, from `prepare`.
+            windows: The audio window of each frame; empty with a text prompt.
 
         Raises:
             Av2tsamError: The memory is too small for a single frame.
         """
-        made: list[torch.Tensor] = []
+        done: list[torch.Tensor] = []
         start, count = 0, len(inputs.sam)
         while start < count:
-            stop = min(count, start + (self.at_once or count))
+            stop = min(count, start + (self.max_batch_size or count))
             try:
-                made.append(self._logits(inputs, windows, start, stop))
+                done.append(self._logits(inputs, windows, start, stop))
             except torch.OutOfMemoryError:
-                self._halve(stop - start)
+                self._halve_batch(stop - start)
             else:
                 start = stop
-        return made[0] if len(made) == 1 else torch.cat(made)
+        return done[0] if len(done) == 1 else torch.cat(done)
 
-    def _halve(self, size: int) -> None:
-        """Go on with smaller batches than the `size` that did not fit."""
+    def _halve_batch(self, size: int) -> None:
+        """Reduce the batch size after `size` frames did not fit into memory."""
         if size == 1:
             raise Av2tsamError(
                 f"{self.model.name}: the memory of {self.model.device} is too small for one frame; "
-                "free some of it, or pass --device cpu"
+                "free some memory, or set `device` to cpu"
             )
-        self.at_once = size // 2
+        self.max_batch_size = size // 2
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        log.warning("out of memory at %d frames a batch: going on with %d", size, self.at_once)
+        log.warning(
+            "out of memory with %d frames per batch: continuing with %d", size, self.max_batch_size
+        )
 
     def _logits(
         self, inputs: FrameInputs, windows: Sequence[AudioWindow], start: int, stop: int
     ) -> torch.Tensor:
-        """Logits of frames start ... stop - 1."""
-        network, padded = self.model.network, stop - start
-        if self.at_once is not None and self.at_once == self.model.compiled_for:
-            padded = self.at_once  # another shape would be compiled anew
-        if (start, stop) != (0, len(inputs.sam)) or padded != stop - start:
-            inputs = inputs.rows(start, stop, padded)
+        """Return the mask logits of frames start ... stop - 1."""
+        network, count = self.model.network, stop - start
+        if self.max_batch_size is not None and self.max_batch_size == self.model.compiled_for:
+            count = self.max_batch_size  # any other size would be compiled first
+        if (start, count) != (0, len(inputs.sam)):
+            inputs = inputs.slice(start, stop, count)
         with torch.inference_mode():
-            if self._phrase is not None:
-                logits = network.segment_text(inputs.sam, inputs.beit, self._phrase)
+            if self._text_embeddings is not None:
+                logits = network.segment_text(inputs.sam, inputs.beit, self._text_embeddings)
             else:
-                heard = self._embed(windows[start:stop])
-                rows = torch.arange(padded, device=heard.device).clamp_(max=stop - start - 1)
-                seen = network.clip(inputs.clip)
-                logits = select(network(inputs.sam, inputs.beit, seen, heard[rows]))
+                clap = self._embed_windows(windows[start:stop])
+                rows = torch.arange(count, device=clap.device).clamp_(max=stop - start - 1)
+                clip = network.clip(inputs.clip)
+                logits = select(network(inputs.sam, inputs.beit, clip, clap[rows]))
         return logits[: stop - start]
 
     def _embed_text(self, text: str) -> torch.Tensor:
-        """Word embeddings (1, L, D) of a phrase."""
+        """Return the word embeddings (1, L, D) of a phrase."""
         ids = self.model.tokenizer(text).to(self.model.device)
         with torch.inference_mode():
             return self.model.network.embed_text(ids)
 
-    def _embed(self, windows: Sequence[AudioWindow]) -> torch.Tensor:
-        """CLAP embeddings (B, A) of the windows; each window goes through CLAP only once."""
-        # By identity: another video has windows of the same indices.
-        known = {} if self._heard is None else {id(self._heard[0]): self._heard[1]}
-        fresh = {id(w): w.samples for w in windows if id(w) not in known}
-        if fresh:
-            samples = torch.from_numpy(np.stack(list(fresh.values()))).to(self.model.device)
-            known |= zip(fresh, self.model.network.embed_windows(samples), strict=True)
-        self._heard = (windows[-1], known[id(windows[-1])])
+    def _embed_windows(self, windows: Sequence[AudioWindow]) -> torch.Tensor:
+        """Return the CLAP embeddings (B, A) of B windows; each window is embedded only once.
+
+        Consecutive frames share a window, also across batches. Windows are compared by identity,
+        because windows of different videos have the same indices.
+        """
+        known = (
+            {} if self._last_window is None else {id(self._last_window[0]): self._last_window[1]}
+        )
+        new = {id(window): window.samples for window in windows if id(window) not in known}
+        if new:
+            samples = torch.from_numpy(np.stack(list(new.values()))).to(self.model.device)
+            known |= zip(new, self.model.network.embed_windows(samples), strict=True)
+        self._last_window = (windows[-1], known[id(windows[-1])])
         return torch.stack([known[id(window)] for window in windows])
+
+
+def compile_network(model: LoadedModel, batch_size: int) -> LoadedModel:
+    """Compile a network, in place, for one batch size; this takes about a minute.
+
+    Raises:
+        UsageError: PyTorch cannot compile the network on this machine.
+    """
+    text_sam = model.network.text_sam
+    for part in (text_sam.image_encoder, text_sam.beit3):
+        part.compile(dynamic=False)
+    compiled = replace(model, compiled_for=batch_size)
+    began_s = time.perf_counter()
+    try:
+        _run_once(compiled, batch_size)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:120]
+        raise UsageError(f"`compile` does not work on this machine ({reason}); drop it") from error
+    log.warning("compiled the network in %.0f s", time.perf_counter() - began_s)
+    return compiled
+
+
+def _run_once(model: LoadedModel, batch_size: int) -> None:
+    """Run a network on empty frames and silence, which compiles it."""
+    segmenter = Segmenter(model, None if model.has_audio_parts else "the")
+    samples = np.zeros(segmenter.rate_hz, np.float32)
+    window = AudioWindow(samples, index=0, rate_hz=segmenter.rate_hz)
+    frames = [np.zeros((64, 64, 3), np.uint8)] * batch_size
+    with torch_threads(model.cpu_threads):
+        segmenter.logits(segmenter.prepare(frames), [window] * batch_size)

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
-from av2tsam_cli.inference.compiling import compile_network
 from av2tsam_cli.inference.device import choose_device, choose_precision, torch_threads
-from av2tsam_cli.inference.loading import TEXT_PARTS, LoadedModel, load_model
-from av2tsam_cli.inference.segmenter import Segmenter
+from av2tsam_cli.inference.loading import LoadedModel, load_model
+from av2tsam_cli.inference.segmenter import Segmenter, compile_network
 from av2tsam_cli.values import AudioWindow
 
 
@@ -25,7 +24,7 @@ def window(index: int, level: float, rate_hz: int) -> AudioWindow:
     return AudioWindow(noise, index=index, rate_hz=rate_hz)
 
 
-def test_auto_takes_what_is_here() -> None:
+def test_auto_selects_an_available_device_and_precision() -> None:
     assert choose_device("cpu").type == "cpu"
     assert choose_device("auto").type in {"cpu", "cuda", "mps"}
     assert choose_precision("auto", torch.device("cpu")) in {"fp32", "bf16"}
@@ -45,18 +44,18 @@ def test_auto_is_bf16_only_on_cpus_with_instructions_for_it(
     assert "slower than fp32 on this CPU" in caplog.text
 
 
-def test_what_is_not_here_is_named_with_what_is() -> None:
-    with pytest.raises(UsageError, match="--device tpu: not available here; use auto or one of"):
+def test_an_unavailable_device_or_precision_is_an_error() -> None:
+    with pytest.raises(UsageError, match="`device` tpu: not available; use auto or one of"):
         choose_device("tpu")
-    with pytest.raises(UsageError, match="--precision fp16"):
+    with pytest.raises(UsageError, match="`precision` fp16"):
         choose_precision("fp16", torch.device("cpu"))
-    with pytest.raises(UsageError, match="--precision int8"):
+    with pytest.raises(UsageError, match="`precision` int8"):
         choose_precision("int8", torch.device("cpu"))
 
 
 @pytest.mark.cpu
 @pytest.mark.parametrize("packed", [False, True])
-def test_masks_in_bf16_are_those_of_fp32_with_packed_weights_or_without(
+def test_logits_in_bf16_are_close_to_fp32_with_and_without_packing(
     tiny_model: Path, packed: bool
 ) -> None:
     frames = [np.random.default_rng(k).integers(0, 256, (48, 64, 3), np.uint8) for k in range(3)]
@@ -72,7 +71,7 @@ def test_masks_in_bf16_are_those_of_fp32_with_packed_weights_or_without(
     assert (rough - exact).abs().max() < 0.03 * exact.abs().max()
 
 
-def test_a_model_knows_its_name_device_and_precision(model: LoadedModel) -> None:
+def test_a_loaded_model_stores_its_name_device_and_precision(model: LoadedModel) -> None:
     assert model.name.endswith("tiny.safetensors")
     assert (model.device.type, model.precision) == ("cpu", "fp32")
     assert not model.network.training
@@ -81,11 +80,11 @@ def test_a_model_knows_its_name_device_and_precision(model: LoadedModel) -> None
     assert model.cpu_threads >= 1
 
 
-def test_each_window_is_heard_once_however_many_frames_it_serves(model: LoadedModel) -> None:
+def test_each_audio_window_is_embedded_once(model: LoadedModel) -> None:
     segmenter = Segmenter(model)
-    heard: list[int] = []
+    embedded: list[int] = []
     hook = model.network.clap.register_forward_pre_hook(
-        lambda _, inputs: heard.append(inputs[0].shape[0])
+        lambda _, inputs: embedded.append(inputs[0].shape[0])
     )
     frames = [np.full((48, 64, 3), 60 * k, np.uint8) for k in range(4)]
     first, second = (window(k, 0.1, segmenter.rate_hz) for k in range(2))
@@ -95,12 +94,12 @@ def test_each_window_is_heard_once_however_many_frames_it_serves(model: LoadedMo
         again = segmenter.logits(inputs, [second] * 4)
     finally:
         hook.remove()
-    assert heard == [2]
+    assert embedded == [2]
     assert mixed.shape[:2] == (4, 1)
     assert torch.allclose(mixed[2:], again[2:], atol=1e-4)
 
 
-def test_another_video_is_heard_anew(model: LoadedModel) -> None:
+def test_windows_of_another_video_are_embedded_again(model: LoadedModel) -> None:
     segmenter = Segmenter(model)
     inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
     rng = np.random.default_rng(5)
@@ -114,27 +113,27 @@ def test_another_video_is_heard_anew(model: LoadedModel) -> None:
     assert torch.equal(segmenter.logits(inputs, [other]), expected)
 
 
-def test_the_sound_decides(model: LoadedModel) -> None:
+def test_the_masks_depend_on_the_audio(model: LoadedModel) -> None:
     segmenter = Segmenter(model)
     inputs = segmenter.prepare([np.full((48, 64, 3), 90, np.uint8)])
     one, other = (window(k, 0.1 * 3**k, segmenter.rate_hz) for k in range(2))
     assert not torch.equal(segmenter.logits(inputs, [one]), segmenter.logits(inputs, [other]))
 
 
-def test_a_phrase_decides_without_any_sound(tiny_model: object) -> None:
-    model = load_model(str(tiny_model), device="cpu", precision="fp32", parts=TEXT_PARTS)
+def test_text_prompts_need_no_audio(tiny_model: object) -> None:
+    model = load_model(str(tiny_model), device="cpu", precision="fp32", text_only=True)
     assert all(p.is_meta for p in model.network.clap.parameters())
     frames = [np.full((48, 64, 3), 60 * k, np.uint8) for k in range(3)]
     dog, bell = (Segmenter(model, text) for text in ("the dog", "the bell"))
     inputs = dog.prepare(frames)
     assert dog.logits(inputs, []).shape[:2] == (3, 1)
     assert not torch.equal(dog.logits(inputs, []), bell.logits(inputs, []))
-    # A batch is as many phrases as it has frames.
+    # One phrase serves all frames of a batch.
     alone = dog.logits(dog.prepare(frames[1:2]), [])
     assert torch.allclose(dog.logits(inputs, [])[1:2], alone, atol=1e-4)
 
 
-def test_a_phrase_is_tokenised_and_embedded_once(model: LoadedModel) -> None:
+def test_a_text_prompt_is_embedded_once(model: LoadedModel) -> None:
     embedded: list[int] = []
     hook = model.network.text_sam.beit3.text_embed.register_forward_hook(
         lambda *_: embedded.append(1)
@@ -149,9 +148,9 @@ def test_a_phrase_is_tokenised_and_embedded_once(model: LoadedModel) -> None:
     assert embedded == [1]
 
 
-def test_a_model_without_ears_says_so(tiny_model: object) -> None:
-    model = load_model(str(tiny_model), device="cpu", parts=TEXT_PARTS)
-    with pytest.raises(WeightsError, match="written phrases only"):
+def test_a_model_loaded_for_text_prompts_rejects_audio(tiny_model: object) -> None:
+    model = load_model(str(tiny_model), device="cpu", text_only=True)
+    with pytest.raises(WeightsError, match="text prompts only"):
         Segmenter(model)
 
 
@@ -161,7 +160,7 @@ def pictures(count: int) -> list[np.ndarray]:
 
 
 def memory_for(model: LoadedModel, most: int) -> torch.utils.hooks.RemovableHandle:
-    """Let the image encoder run out of memory with more than `most` frames."""
+    """Make the image encoder raise OutOfMemoryError for more than `most` frames."""
 
     def check(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(inputs[0]) > most:
@@ -170,7 +169,7 @@ def memory_for(model: LoadedModel, most: int) -> torch.utils.hooks.RemovableHand
     return model.network.text_sam.image_encoder.register_forward_pre_hook(check)
 
 
-def test_out_of_memory_halves_the_batch_and_says_so_once(
+def test_running_out_of_memory_halves_the_batch_with_one_warning(
     model: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     segmenter = Segmenter(model)
@@ -186,7 +185,7 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(
     torch.testing.assert_close(in_parts, whole, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(again, whole, atol=1e-4, rtol=1e-4)
     assert [r.getMessage() for r in caplog.records] == [
-        "out of memory at 7 frames a batch: going on with 3"
+        "out of memory with 7 frames per batch: continuing with 3"
     ]
 
 
@@ -195,18 +194,18 @@ def test_too_little_memory_for_one_frame_is_an_error(model: LoadedModel) -> None
     inputs = segmenter.prepare(pictures(2))
     hook = memory_for(model, 0)
     try:
-        with pytest.raises(Av2tsamError, match=r"too small for one frame.*--device cpu"):
+        with pytest.raises(Av2tsamError, match=r"too small for one frame.*`device` to cpu"):
             segmenter.logits(inputs, [window(0, 0.1, segmenter.rate_hz)] * 2)
     finally:
         hook.remove()
 
 
-def test_large_frames_are_shrunk_a_few_at_a_time(
+def test_large_frames_are_resized_a_few_at_a_time(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = Segmenter(model)
     together = segmenter.prepare(pictures(5))
-    monkeypatch.setattr("av2tsam_cli.inference.segmenter.PIXELS_AT_ONCE", 2 * 48 * 64)
+    monkeypatch.setattr("av2tsam_cli.inference.segmenter.PIXELS_PER_RESIZE", 2 * 48 * 64)
     few = segmenter.prepare(pictures(5))
     assert torch.equal(together.sam, few.sam)
     assert together.clip is not None
@@ -216,7 +215,9 @@ def test_large_frames_are_shrunk_a_few_at_a_time(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
-def test_a_compiled_network_gives_the_same_masks_for_any_count(tiny_model: object) -> None:
+def test_a_compiled_network_gives_the_same_masks_for_any_number_of_frames(
+    tiny_model: object,
+) -> None:
     plain, fast = (load_model(str(tiny_model), device="cpu", precision="fp32") for _ in range(2))
     fast = compile_network(fast, 4)
     windows = [window(0, 0.1, Segmenter(plain).rate_hz)] * 4
