@@ -48,9 +48,10 @@ def write_errors(
         Av2tsamError: Or `raises`: the disk is full, a quota or limit was reached, permission was
             denied, or the encoder failed.
     """
+    kinds: tuple[type[Exception], ...] = (OSError, *catch)
     try:
         yield
-    except (OSError, *catch) as error:  # type: ignore[misc]
+    except kinds as error:
         reason = getattr(error, "strerror", None) or str(error)
         in_text = OS_ERROR.search(reason)
         number = int(in_text[1]) if in_text else getattr(error, "errno", None)

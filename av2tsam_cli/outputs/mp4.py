@@ -18,16 +18,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import UsageError
+from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.outputs.overlay import DEFAULT_STYLE, OverlayStyle, draw_overlay
 from av2tsam_cli.outputs.sound import SoundTrack, open_source
-from av2tsam_cli.outputs.staging import (
-    discard,
-    make_folders,
-    publish,
-    remove_if_empty,
-    staging_path,
-    writing,
-)
 from av2tsam_cli.values import AudioStream, Frame, MediaInfo, UInt8Array, VideoStream
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -65,9 +58,6 @@ class OverlayVideo:
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
         self.overwrite, self.threads, self.style = overwrite, threads, style
         self.outputs: tuple[Path, ...] = (target,)
-        self._part = staging_path(target)
-        self._made: list[Path] = []
-        self._open = ExitStack()
         self._sound: SoundTrack | None = None
         self._last_pts = -1
         self._reformatter = VideoReformatter()  # kept: setting one up costs more than using it
@@ -86,17 +76,14 @@ class OverlayVideo:
         picture = self._encodable(draw_overlay(frame.rgb, mask, self.style))
         self._last_pts = picture.pts = max(round(time_s / self._tick), self._last_pts + 1)
         picture.time_base = self._tick
-        with writing(self.target):
+        with write_errors(self.target, catch=(av.FFmpegError,)):
             self._container.mux(self._encoder.encode(picture))
             self._mux_sound(time_s)
 
     def __enter__(self) -> Self:
-        try:
-            with writing(self.target):
-                self._begin()
-        except BaseException:
-            self._abandon()
-            raise
+        with write_errors(self.target, catch=(av.FFmpegError,)), ExitStack() as opened:
+            self._begin(opened)
+            self._open = opened.pop_all()
         return self
 
     def __exit__(
@@ -105,24 +92,38 @@ class OverlayVideo:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if error is None:
-                self._finish()
-        finally:
-            self._abandon()
+        if error is not None:
+            self._open.__exit__(kind, error, trace)
+            return
+        with write_errors(self.target, catch=(av.FFmpegError,)), self._open:
+            self._finish()
 
-    def _begin(self) -> None:
-        source = self._open.enter_context(open_source(self.info.path))
-        self._made = make_folders(self.target.parent)
+    def _close(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the output; after an error, a second one is only logged."""
+        del kind, trace
+        try:
+            self._container.close()
+        except (OSError, av.FFmpegError):
+            if error is None:
+                raise
+            log.debug("%s: cannot be closed", self.target, exc_info=True)
+
+    def _begin(self, opened: ExitStack) -> None:
+        part = opened.enter_context(atomic_file(self.target, overwrite=self.overwrite))
+        source = opened.enter_context(open_source(self.info.path))
         self._tick = _tick(source, self.video)
-        self._container: OutputContainer = self._open.enter_context(
-            av.open(
-                str(self._part.absolute()),
-                mode="w",
-                format=CONTAINERS[self.target.suffix.lower()],
-                options=self._muxer_options(),
-            )
+        self._container: OutputContainer = av.open(
+            str(part.absolute()),
+            mode="w",
+            format=CONTAINERS[self.target.suffix.lower()],
+            options=self._muxer_options(),
         )
+        opened.push(self._close)
         self._encoder = self._add_video()
         if self.audio is not None:
             self._sound = self._add_sound(source, self.audio)
@@ -203,21 +204,8 @@ class OverlayVideo:
                 f"{self.target}: nothing to write, as no frame of {self.info.path} lies "
                 "between --start and --end"
             )
-        with writing(self.target):
-            self._container.mux(self._encoder.encode(None))
-            self._mux_sound(float("inf"))
-            self._open.close()
-            publish(self._part, self.target, overwrite=self.overwrite)
-
-    def _abandon(self) -> None:
-        """Close and remove whatever is still there; after a finished video that is nothing."""
-        try:
-            self._open.close()
-        except (OSError, av.FFmpegError):
-            log.debug("%s: could not be closed", self._part, exc_info=True)
-        finally:
-            discard(self._part)
-            remove_if_empty(self._made)
+        self._container.mux(self._encoder.encode(None))
+        self._mux_sound(float("inf"))
 
 
 def _tick(source: InputContainer, video: VideoStream) -> Fraction:

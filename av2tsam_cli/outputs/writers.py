@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from av2tsam_cli.errors import UsageError
+from av2tsam_cli.files import check_writable
 from av2tsam_cli.outputs.mp4 import CONTAINERS, OverlayVideo
-from av2tsam_cli.outputs.png import MaskFolder, OverlayFolder
-from av2tsam_cli.outputs.staging import make_folders, remove_if_empty, staging_path
+from av2tsam_cli.outputs.png import PngWriter, mask_image, overlay_image
 from av2tsam_cli.segment_options import Format
 from av2tsam_cli.values import AudioStream, Frame, MediaInfo, VideoStream
 
@@ -66,9 +66,9 @@ def open_writer(
     """
     path = output_path(target, format, info.path)
     if format == "masks":
-        return MaskFolder(path, overwrite=overwrite)
+        return PngWriter(path, mask_image, overwrite=overwrite)
     if format == "overlays":
-        return OverlayFolder(path, overwrite=overwrite)
+        return PngWriter(path, overlay_image, overwrite=overwrite)
     return OverlayVideo(
         path,
         info=info,
@@ -107,7 +107,7 @@ def check_target(
         _check_folder(target, path)
     if os.path.lexists(path) and not overwrite:
         raise UsageError(f"{path}: exists; pass --overwrite to replace it, or choose another --out")
-    _check_writable(path)
+    check_writable(path)
 
 
 def _check_video(path: Path, source: Path) -> None:
@@ -133,19 +133,3 @@ def _check_folder(target: Path, path: Path) -> None:
     )
     if (other := next(iter(foreign), None)) is not None:
         raise UsageError(f"{path}: holds other files ({other.name}); choose another --out")
-
-
-def _check_writable(path: Path) -> None:
-    """Make and remove an empty file where the result will be made, missing folders included."""
-    made: list[Path] = []
-    try:
-        made = make_folders(path.parent)
-        trial = staging_path(path)
-        trial.touch(exist_ok=False)
-        trial.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be written ({error.strerror}); choose another --out"
-        ) from error
-    finally:
-        remove_if_empty(made)

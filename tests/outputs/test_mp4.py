@@ -254,7 +254,7 @@ def test_overwriting(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
     assert probe(target).video[0].frames == 25
 
 
-def test_what_comes_to_be_meanwhile_is_not_overwritten(
+def test_a_file_created_by_another_program_is_not_replaced(
     make_clip: MakeClip, job: Job, tmp_path: Path
 ) -> None:
     clip, target = make_clip(), tmp_path / "out.mp4"
@@ -263,7 +263,7 @@ def test_what_comes_to_be_meanwhile_is_not_overwritten(
         target.write_bytes(b"another's")
         return np.zeros(frame.rgb.shape[:2], bool)
 
-    with pytest.raises(Av2tsamError, match="meanwhile"):
+    with pytest.raises(Av2tsamError, match="in the meantime"):
         job(clip, target, masked=masked)
     assert target.read_bytes() == b"another's"
     assert sorted(tmp_path.iterdir()) == [clip, target]

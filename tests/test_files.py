@@ -1,0 +1,125 @@
+"""Files and folders appear complete or not at all, and errors of writing are one line."""
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
+from av2tsam_cli.files import atomic_file, atomic_folder, check_writable, write_errors
+
+Atomic = Callable[..., AbstractContextManager[Path]]
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "file.txt"
+    with atomic_file(target) as part:
+        part.write_text("new")
+        assert part.parent == target.parent
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_appears_when_the_block_ends_and_replaces_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "folder"
+    for name in ("first", "second"):
+        with atomic_folder(target) as part:
+            (part / name).touch()
+    assert [path.name for path in target.iterdir()] == ["second"]
+    assert list(target.parent.iterdir()) == [target]
+
+
+def fill(atomic: Atomic, target: Path, error: BaseException | None = None) -> None:
+    """Write a file, or a folder with one file in it, and fail before the end if told to."""
+    with atomic(target) as part:
+        (part / "new" if atomic is atomic_folder else part).write_text("new")
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), OSError("no")])
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_a_failure_leaves_nothing_behind(
+    tmp_path: Path, atomic: Atomic, error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        fill(atomic, tmp_path / "a" / "b" / "c", error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_keeps_the_old_file_and_folder(tmp_path: Path) -> None:
+    for atomic, name in ((atomic_file, "file"), (atomic_folder, "folder")):
+        fill(atomic, tmp_path / name)
+        with pytest.raises(ValueError, match="no"):
+            fill(atomic, tmp_path / name, ValueError("no"))
+    assert (tmp_path / "file").read_text() == "new"
+    assert (tmp_path / "folder" / "new").exists()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_only_parent_folders_that_are_empty_are_removed(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_file(tmp_path / "a" / "b" / "file"):
+            (tmp_path / "a" / "other").touch()
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    assert list((tmp_path / "a").iterdir()) == [tmp_path / "a" / "other"]
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_nothing_is_replaced_unless_allowed(tmp_path: Path, atomic: Atomic) -> None:
+    target = tmp_path / "target"
+
+    def meanwhile() -> None:
+        with atomic(target, overwrite=False):
+            target.write_text("another")
+
+    with pytest.raises(Av2tsamError, match="created by another program in the meantime"):
+        meanwhile()
+    assert target.read_text() == "another"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "free disk space, or "),
+        (errno.EDQUOT, "free space in your disk quota, or "),
+        (errno.EFBIG, "larger files, or "),
+        (errno.EACCES, "check the folder's permissions, or "),
+        (errno.EIO, "check the folder and its permissions, or "),
+    ],
+)
+def test_an_error_of_writing_is_one_line_with_a_fix(number: int, fix: str) -> None:
+    reason = os.strerror(number)
+    with (
+        pytest.raises(WeightsError, match=fix) as failed,
+        write_errors(Path("a/b"), raises=WeightsError, hint="or choose another `cache` folder"),
+    ):
+        raise OSError(number, reason)
+    assert str(failed.value).startswith(f"a/b: cannot be written ({reason}); ")
+    assert str(failed.value).endswith("or choose another `cache` folder")
+
+
+def test_other_errors_are_converted_on_request_and_numbers_found_in_their_text() -> None:
+    with pytest.raises(ValueError, match="no"), write_errors(Path("a")):
+        raise ValueError("no")
+    with (
+        pytest.raises(Av2tsamError, match="free disk space"),
+        write_errors(Path("a"), catch=(ValueError,)),
+    ):
+        raise ValueError("I/O error: No space left on device (os error 28)")
+
+
+def test_whether_a_path_is_writable_is_found_out_without_a_trace(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b" / "file")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file/x: cannot be written"):
+        check_writable(tmp_path / "file" / "x")
