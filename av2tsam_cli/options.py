@@ -121,6 +121,13 @@ class OptionField:
         return "" if self.is_flag else self.option.metavar or self.name.upper()
 
     @property
+    def usage(self) -> str:
+        """How to give it: `--out PATH`, or `INPUT...` for a list of positional arguments."""
+        if self.option.positional:
+            return f"{self.metavar}..." if self.is_list else self.metavar
+        return f"{self.flag} {self.metavar}".rstrip()
+
+    @property
     def help(self) -> str:
         """The help text with the choices and the default."""
         notes = [", ".join(self.choices)] if self.choices else []

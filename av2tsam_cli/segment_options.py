@@ -32,7 +32,7 @@ class SegmentOptions:
     format: Annotated[
         Format | None,
         Option(
-            "what to write to the folder --out, for each input",
+            "what to write for each input if --out is a folder",
             panel=Panel.OUTPUT,
             short="-f",
             default="",

@@ -90,11 +90,10 @@ class CommandPage:
         """Return the command line with its required options."""
         words = [path]
         for field in self.options:
-            if field.option.positional:
-                word = field.metavar + ("..." if field.is_list else "")
-                words.append(word if field.required else f"[{word}]")
-            elif field.required:
-                words.append(f"{field.flag} {field.metavar}")
+            if field.required:
+                words.append(field.usage)
+            elif field.option.positional:
+                words.append(f"[{field.usage}]")
         return " ".join([*words, "[OPTIONS]"])
 
 
@@ -114,8 +113,8 @@ class HelpfulCommand(TyperCommand):
         """Parse the arguments.
 
         Raises:
-            UsageError: An option is unknown, lacks a value or takes none; or there are too many
-                arguments.
+            UsageError: An option is unknown, is missing, lacks a value or takes none; or there are
+                too many arguments.
         """
         name_flags({field.name: field.flag for field in self.page.options})
         try:
@@ -124,6 +123,9 @@ class HelpfulCommand(TyperCommand):
             raise UsageError(self._explain(error, ctx.command_path)) from error
         if ctx.args:
             raise UsageError(f"unexpected argument {ctx.args[0]!r}; {_see(ctx.command_path)}")
+        for field in self.page.options:
+            if field.required and not _is_given(ctx.params[field.name]):
+                raise UsageError(f"missing {field.usage}; {_see(ctx.command_path)}")
         return rest
 
     def _explain(self, error: typer.TyperException, path: str) -> str:
@@ -203,14 +205,7 @@ def command(
 
         @wraps(function)
         def run(**words: Any) -> int:
-            given = {
-                field.name: _parsed(field, words[field.name])
-                for field in options
-                if words[field.name] not in (None, [])
-            }
-            for field in options:
-                if field.required and field.name not in given:
-                    raise UsageError(_missing(field))
+            given = {f.name: _parsed(f, words[f.name]) for f in options if _is_given(words[f.name])}
             values = {parameter.name: parameter.value(given) for parameter in parameters}
             if given_name:
                 values[given_name] = Given(frozenset(given))
@@ -284,9 +279,9 @@ def _flags(field: OptionField) -> list[str]:
     return [pair, *([field.option.short] if field.option.short else [])]
 
 
-def _missing(field: OptionField) -> str:
-    what = field.metavar if field.option.positional else f"{field.flag} {field.metavar}"
-    return f"missing {what}: {field.option.help}"
+def _is_given(word: Any) -> bool:
+    """Return whether an option is on the command line, by Typer's value for it."""
+    return word not in (None, (), [])
 
 
 def _see(path: str) -> str:
@@ -307,13 +302,10 @@ def _examples(examples: Examples) -> str:
 
 def _row(field: OptionField) -> tuple[str, str]:
     """Return the two columns of an option in the help: its flags, and its description."""
-    option = field.option
-    if option.positional:
-        flags = field.metavar
-    else:
-        names = [option.short, field.flag, field.negation]
-        flags = f"{', '.join(filter(None, names))} {field.metavar}".rstrip()
-    return flags, field.help
+    if field.option.positional:
+        return field.metavar, field.help
+    flags = ", ".join(filter(None, [field.option.short, field.flag, field.negation]))
+    return f"{flags} {field.metavar}".rstrip(), field.help
 
 
 def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
