@@ -33,7 +33,8 @@ from av2tsam_cli.inference.loading import load_model
 from av2tsam_cli.model.av2tsam import Av2tSam, build
 from av2tsam_cli.model.config import PRESETS
 from av2tsam_cli.synth.dataset import write_dataset
-from av2tsam_cli.training.learner import Learner, frames_loss
+from av2tsam_cli.training.learner import MaskLogits
+from av2tsam_cli.training.losses import batch_loss
 
 
 def main() -> None:
@@ -148,8 +149,9 @@ def step(
     began_s = time.perf_counter()
     samples = [read_sample(clip, network.config, embed) for clip in batch]
     given = gather(network.config, samples, device)
-    logits = Learner(network)(given.seen, given.beit, given.clip, given.clap)
-    backward(frames_loss(network, logits, samples))
+    logits = MaskLogits(network)(given.seen, given.beit, given.clip, given.clap)
+    masks = [sample.masks for sample in samples]
+    backward(batch_loss(network.text_sam.resize, logits, masks))
     optimizer.step()
     optimizer.zero_grad()
     if device.type == "cuda":

@@ -26,11 +26,11 @@ from av2tsam_cli.cli.options import (
     new_app,
 )
 from av2tsam_cli.errors import Interrupted
+from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
+from av2tsam_cli.training.options import RESULT_OPTIONS, TrainOptions
 
 if TYPE_CHECKING:
-    from av2tsam_cli.training.loop import RunResult
-    from av2tsam_cli.training.options import TrainOptions
-    from av2tsam_cli.training.progress import EpochRow, StepRow
+    from av2tsam_cli.training.loop import TrainResult
 
 OUTPUT = "Output"
 SCHEDULE = "Training"
@@ -186,10 +186,10 @@ def train(
         ),
     ] = None,
     precision: Precision = "auto",
-    recompute: Annotated[
+    gradient_checkpointing: Annotated[
         bool | None,
         typer.Option(
-            "--recompute/--no-recompute",
+            "--gradient-checkpointing/--no-gradient-checkpointing",
             help="Compute the encoders' activations anew for the gradient: less memory, slower.",
             show_default="where the network is large",
             rich_help_panel=EXPERT,
@@ -222,8 +222,6 @@ def train(
     and SIGTERM save first. The same seed and options give the same result, however the batch is
     shared between devices and parts, but for rounding.
     """
-    from av2tsam_cli.training.options import TrainOptions
-
     options = TrainOptions(
         out=out,
         data=data,
@@ -245,7 +243,7 @@ def train(
         device=device,
         devices=devices,
         accumulate=accumulate,
-        recompute=recompute,
+        gradient_checkpointing=gradient_checkpointing,
         max_steps=max_steps,
         workers=workers,
         skip_bad=skip_bad,
@@ -256,57 +254,56 @@ def train(
         overwrite=overwrite,
     )
     if resume:
-        options = _continued(options, asked=_asked(context))
+        options = _resumed(options, given=_given(context))
     return _run(options, json=json, quiet=quiet, debug=debug)
 
 
-def _asked(context: typer.Context) -> set[str]:
-    """Options that were given, rather than left at their defaults."""
+def _given(context: typer.Context) -> set[str]:
+    """Return the options that were given on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
 
 
-def _continued(options: "TrainOptions", asked: set[str]) -> "TrainOptions":
-    """The options of a run that goes on: its own, where nothing was asked for."""
-    from av2tsam_cli.training.options import RESULT_OPTIONS, TrainOptions
+def _resumed(options: TrainOptions, given: set[str]) -> TrainOptions:
+    """Return the options of a resumed run: its own, unless given on the command line."""
     from av2tsam_cli.training.run_folder import read_record
 
-    begun = TrainOptions.from_json(read_record(options.out)["options"])
-    kept = {*RESULT_OPTIONS, "data", "data_root"} - asked
-    return replace(options, **{name: getattr(begun, name) for name in kept})
+    original = TrainOptions.from_json(read_record(options.out)["options"])
+    kept = {*RESULT_OPTIONS, "data", "data_root"} - given
+    return replace(options, **{name: getattr(original, name) for name in kept})
 
 
-def _run(options: "TrainOptions", *, json: bool, quiet: bool, debug: bool) -> int:
-    """Train, and let the first process report."""
-    from av2tsam_cli.inference.distributed import OtherProcessFailed, rank_of_process
+def _run(options: TrainOptions, *, json: bool, quiet: bool, debug: bool) -> int:
+    """Train, and report in the first process."""
+    from av2tsam_cli.inference.distributed import OtherProcessFailed, process_rank
     from av2tsam_cli.training.loop import train as train_model
 
-    first = rank_of_process() == 0
-    console = Console(quiet=quiet or not first, debug=debug)
+    is_first = process_rank() == 0
+    console = Console(quiet=quiet or not is_first, debug=debug)
     try:
-        with console.logged(), _Screen(console) as screen:
-            result = train_model(options, screen)
+        with console.logged(), TrainingProgress(console) as progress:
+            result = train_model(options, progress)
     except (Interrupted, OtherProcessFailed) as error:
-        if first:
+        if is_first:
             raise
-        # Lightning kills the first process at once where another one fails, even while it saves.
+        # Lightning kills the first process, even while it saves, as soon as another one fails.
         return 0 if isinstance(error, Interrupted) else error.exit_code
-    if first:
+    if is_first:
         console.note(_summary(result))
         if json:
-            print_json(_record(result))
+            print_json(_json_record(result))
     return 0
 
 
-def _summary(result: "RunResult") -> str:
+def _summary(result: "TrainResult") -> str:
     best = result.best
     return (
         f"{result.checkpoint}: epoch {best.epoch}, validation mIoU {best.val_miou:.4f}, "
-        f"F {best.val_f_score:.4f}; {result.steps} steps in all"
+        f"F {best.val_f_score:.4f}; {result.steps} steps in total"
     )
 
 
-def _record(result: "RunResult") -> dict[str, object]:
+def _json_record(result: "TrainResult") -> dict[str, object]:
     return {
         "out": result.out,
         "checkpoint": result.checkpoint,
@@ -316,38 +313,38 @@ def _record(result: "RunResult") -> dict[str, object]:
     }
 
 
-class _Screen(Stages):
-    """Shows a training to people: a bar for what is under way, a line per epoch."""
+class TrainingProgress(Stages, TrainingCallback):
+    """Shows a progress bar for the current stage, and a table with a row per epoch."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console, "videos")
-        self.has_head = False
+        self.has_header = False
 
-    def embedding(self, done: int, total: int) -> None:
-        """So many of the videos whose embeddings were missing are embedded."""
+    def on_embedding(self, done: int, total: int) -> None:
+        """Show the number of embedded videos."""
         self.show("embeddings", done, total)
 
-    def epoch_begins(self, epoch: int, epochs: int, videos: int) -> None:
-        """An epoch begins."""
+    def on_epoch_start(self, epoch: int, epochs: int, videos: int) -> None:
+        """Start the bar of an epoch."""
         self.epoch = f"epoch {epoch} of {epochs}"
         self.videos = videos
         self.show(self.epoch, 0, videos)
 
-    def step(self, row: "StepRow", videos: int) -> None:
-        """A step was done."""
+    def on_step(self, row: StepRow, videos: int) -> None:
+        """Show the number of videos of the epoch that are done."""
         del row
         self.show(self.epoch, videos, self.videos)
 
-    def validating(self, done: int, total: int) -> None:
-        """So many videos of the validation split are scored."""
+    def on_validation(self, done: int, total: int) -> None:
+        """Show the number of scored videos."""
         self.show("validation", done, total)
 
-    def epoch_ends(self, row: "EpochRow") -> None:
-        """An epoch was trained, scored and saved."""
+    def on_epoch_end(self, row: EpochRow) -> None:
+        """Print the epoch's row of the table."""
         self.close()
-        if not self.has_head:
+        if not self.has_header:
             self.console.row(COLUMNS, COLUMN_WIDTH)
-            self.has_head = True
+            self.has_header = True
         minutes = (row.train_s + row.val_s) / 60
         cells = (
             f"{row.epoch}",

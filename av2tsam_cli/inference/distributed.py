@@ -1,4 +1,4 @@
-"""The processes that share one piece of work, by Lightning Fabric, and what tells them to stop."""
+"""Processes that share work, started by Lightning Fabric or torchrun, and their communication."""
 
 import atexit
 import logging
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from inspect import signature
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -18,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from av2tsam_cli.errors import Av2tsamError, UsageError
 
-if TYPE_CHECKING:  # takes seconds to import, which one process alone need not wait for
+if TYPE_CHECKING:  # importing it takes seconds, and a single process that evaluates needs none
     from lightning_fabric.fabric import Fabric
 
 T = TypeVar("T")
@@ -26,157 +27,187 @@ T = TypeVar("T")
 FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
-# Nothing changes them, and processes whose shares have more parts would wait for the others. The
-# option's old name is warned about since torch 2.15.
+# Buffers never change, and processes whose shares have more parts would wait for the others to
+# exchange them. PyTorch 2.15 deprecates the option's old name.
 _BUFFERS = "forward_sync_buffers"
-_SYNC_NO_BUFFERS: dict[str, Any] = {
+_KEEP_BUFFERS: dict[str, Any] = {
     _BUFFERS
     if _BUFFERS in signature(DistributedDataParallel).parameters
     else "broadcast_buffers": False
 }
 
 
-class OtherProcessFailed(Av2tsamError):  # noqa: N818 - says which of them
-    """Another process of this work has failed, and says itself why."""
+class OtherProcessFailed(Av2tsamError):  # noqa: N818 - describes what happened elsewhere
+    """Another process failed; it reports the error itself."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that share the work."""
+    """The processes that share some work, as one of them sees them."""
 
     rank: int = 0
-    """The number of this one."""
+    """Number of this process, from 0."""
     count: int = 1
-    """How many there are."""
+    """Number of processes."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that speaks, and writes what there is one of."""
+        """Whether this is the process that prints and writes results."""
         return self.rank == 0
 
     def gather(self, item: T) -> list[T]:
-        """What each process holds, in the order of their numbers, in each of them."""
+        """Return the items of all processes by rank, in every process."""
         if self.count == 1:
             return [item]
-        everyone: list[T] = [item] * self.count
-        torch.distributed.all_gather_object(everyone, item)
-        return everyone
+        items: list[T] = [item] * self.count
+        torch.distributed.all_gather_object(items, item)
+        return items
 
 
-def rank_of_process() -> int:
-    """This process's number among those that work together, before they have met."""
+def process_rank() -> int:
+    """Return the rank of this process, even before the processes are connected."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
 def start_processes(kind: str, devices: int) -> Processes:
-    """Start the other processes, or join those that `torchrun` has started.
+    """Start the other processes, or join those that torchrun has started.
 
     Args:
         kind: `cpu`, `cuda` or `mps`.
-        devices: Processes, each with a device of its own; `torchrun` overrules it.
+        devices: Number of processes, each with its own device; torchrun's setting takes precedence.
 
     Raises:
-        UsageError: There are not so many devices here.
+        UsageError: The machine has fewer devices.
+        Av2tsamError: Lightning Fabric is needed but not installed.
     """
-    if _counts(kind, devices) == (1, 1):
+    if _process_counts(kind, devices) == (1, 1):
         return Processes()
     fabric = start_fabric(kind, devices)
     return Processes(fabric.global_rank, fabric.world_size)
 
 
+def require_fabric() -> None:
+    """Check that Lightning Fabric is installed.
+
+    Raises:
+        Av2tsamError: It is not.
+    """
+    if find_spec("lightning_fabric") is None:
+        raise Av2tsamError(
+            "training and multi-process evaluation need Lightning Fabric; install it with: "
+            "pip install 'av2tsam[train]'"
+        )
+
+
 def start_fabric(kind: str, devices: int, precision: str = "fp32") -> "Fabric":
-    """Start or join the processes of a training: devices, precision and shared gradients.
+    """Start or join the processes of a training.
 
     Args:
         kind: `cpu`, `cuda` or `mps`.
-        devices: Processes, each with a device of its own; `torchrun` overrules it.
-        precision: `fp32`, `bf16` or `fp16`; the latter two mixed with fp32.
+        devices: Number of processes, each with its own device; torchrun's setting takes precedence.
+        precision: `fp32`, or `bf16` or `fp16` mixed with fp32.
 
     Raises:
-        UsageError: There are not so many devices here.
+        UsageError: The machine has fewer devices.
+        Av2tsamError: Lightning Fabric is not installed.
     """
+    require_fabric()
     from lightning_fabric.fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    here, machines = _counts(kind, devices)
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    fabric = Fabric(
-        accelerator=kind,
-        devices=here,
-        num_nodes=machines,
-        precision=FABRIC_PRECISION[precision],  # type: ignore[arg-type]
-        strategy=DDPStrategy(**_SYNC_NO_BUFFERS) if here * machines > 1 else "auto",
-    )
-    fabric.launch()
-    if here * machines > 1:
-        atexit.register(_part)
+    local, machines = _process_counts(kind, devices)
+    is_distributed = local * machines > 1
+    with _log_level("lightning_fabric", logging.ERROR):
+        fabric = Fabric(
+            accelerator=kind,
+            devices=local,
+            num_nodes=machines,
+            precision=FABRIC_PRECISION[precision],  # type: ignore[arg-type]
+            strategy=DDPStrategy(**_KEEP_BUFFERS) if is_distributed else "auto",
+        )
+        fabric.launch()
+    if is_distributed:
+        atexit.register(_disconnect)
     return fabric
 
 
-def _part() -> None:
-    """Take leave of the other processes.
+@contextmanager
+def _log_level(name: str, level: int) -> Iterator[None]:
+    """Set the level of a logger while the block runs."""
+    logger = logging.getLogger(name)
+    previous = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(previous)
 
-    Left to Python's own end, a thread of the group that lets go of a tensor just then ends the
-    process with `terminate called without an active exception` (pytorch/pytorch#179291).
+
+def _disconnect() -> None:
+    """Leave the process group before Python exits.
+
+    If Python's own shutdown destroys the group, a thread of it that releases a tensor at that time
+    aborts the process with "terminate called without an active exception"
+    (pytorch/pytorch#179291).
     """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def _counts(kind: str, devices: int) -> tuple[int, int]:
-    """Processes on this machine, and machines.
+def _process_counts(kind: str, devices: int) -> tuple[int, int]:
+    """Return the number of processes per machine, and the number of machines.
 
     Raises:
-        UsageError: There are not so many devices here.
+        UsageError: This machine has fewer devices.
     """
     machines = 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         machines = int(os.environ["WORLD_SIZE"]) // devices
-    present = {"cpu": devices, "cuda": torch.cuda.device_count()}.get(kind, 1)
-    if devices > present:
-        raise UsageError(f"--devices {devices}: there are only {present} here")
+    available = {"cpu": devices, "cuda": torch.cuda.device_count()}.get(kind, 1)
+    if devices > available:
+        raise UsageError(f"`devices` {devices}: this machine has only {available}")
     return devices, machines
 
 
-def summed(fabric: "Fabric", tensor: Tensor) -> Tensor:
-    """The sum of the processes' tensors, in each of them."""
+def sum_over_processes(fabric: "Fabric", tensor: Tensor) -> Tensor:
+    """Return the sum of the processes' tensors, in every process."""
     if fabric.world_size == 1:
         return tensor
     total = fabric.all_reduce(tensor.to(fabric.device), reduce_op="sum")
     return cast("Tensor", total).to(tensor.device)
 
 
-def said_by_any(fabric: "Fabric", *flags: bool) -> list[bool]:
-    """Whether any of the processes says so, for each flag."""
-    return [flag > 0 for flag in summed(fabric, torch.tensor(flags).float()).tolist()]
+def any_process(fabric: "Fabric", *flags: bool) -> list[bool]:
+    """Return, for each flag, whether it is set in any process."""
+    return [count > 0 for count in sum_over_processes(fabric, torch.tensor(flags).float()).tolist()]
 
 
 class Stop:
-    """Whether the process was told to stop."""
+    """Records signals that ask the process to stop, instead of stopping at once."""
 
-    asked = False
+    requested = False
 
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
-        """Take note of the signals instead of stopping at once; a second SIGINT does."""
+        """Record signals while the block runs; a second SIGINT raises KeyboardInterrupt."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
         numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-        before = {number: signal.getsignal(number) for number in numbers}
-        for number, handler in before.items():
+        previous = {number: signal.getsignal(number) for number in numbers}
+        for number, handler in previous.items():
             if handler != signal.SIG_IGN:  # as under nohup
-                signal.signal(number, self._note)
+                signal.signal(number, self._record)
         try:
             yield self
         finally:
-            for number, handler in before.items():
-                if handler is not None:  # one that is not Python's cannot be put back
+            for number, handler in previous.items():
+                if handler is not None:  # a handler that was not set by Python cannot be restored
                     signal.signal(number, handler)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        # torchrun passes SIGINT on as a SIGTERM as well: only a person who insists is obeyed.
-        if self.asked and number == signal.SIGINT:
+    def _record(self, number: int, _frame: FrameType | None) -> None:
+        # torchrun forwards SIGINT as SIGTERM too, so only a second SIGINT counts as insisting.
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

@@ -1,1 +1,1 @@
-"""Training and evaluation."""
+"""Training on AVSBench and on data sets in its layout."""

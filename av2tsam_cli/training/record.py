@@ -1,15 +1,20 @@
-"""What a result depends on besides its options: versions, machine, and the state of the code."""
+"""What `run.json` and checkpoints store about a run: options, versions, machine, code, data."""
 
 import platform
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from av2tsam_cli.evaluation.metrics import ScoringProtocol
 from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.training.callback import EpochRow
+from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.videos import Videos
 
 PACKAGES = (
     "av2tsam",
@@ -24,19 +29,55 @@ PACKAGES = (
 GIT_TIMEOUT_S = 20.0
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and machine."""
+def run_record(
+    options: TrainOptions, videos: Videos, network: Av2tSam, device: torch.device, processes: int
+) -> dict[str, Any]:
+    """Return what `run.json` stores when a run starts."""
     return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "options": options.to_json(),
+        "seed": options.seed,
+        "started": utc_now(),
+        "processes": processes,
+        "environment": environment(device),
+        "code": git_state(Path(__file__).parents[1]),
+        "data": {
+            "root": videos.root.resolve(),
+            "state": git_state(videos.root),
+            "videos": {"train": len(videos.train), "val": len(videos.val)},
+            "digest": videos.digest,
+        },
+        "network": {
+            **describe_network(network),
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "learning": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        },
     }
 
 
-def described(network: Av2tSam) -> dict[str, object]:
-    """Preset and encoders."""
+def checkpoint_metadata(
+    options: TrainOptions, videos: Videos, network: Av2tSam, row: EpochRow | None
+) -> dict[str, object]:
+    """Return a checkpoint's metadata; `row` has the scores of its epoch, None if interrupted."""
+    metrics = None
+    if row is not None:
+        metrics = {
+            "split": "val",
+            "protocol": ScoringProtocol.AVSBENCH,
+            "miou": row.val_miou,
+            "f_score": row.val_f_score,
+            "epoch": row.epoch,
+            "step": row.step,
+        }
+    return {
+        **describe_network(network),
+        "training": options.to_json(),
+        "data": {"name": options.data, "subset": options.subset, "videos": len(videos.train)},
+        "metrics": metrics,
+    }
+
+
+def describe_network(network: Av2tSam) -> dict[str, object]:
+    """Return a network's preset, encoders, projector and whether it has adapters."""
     config = network.config
     return {
         "preset": config.name,
@@ -46,15 +87,21 @@ def described(network: Av2tSam) -> dict[str, object]:
     }
 
 
-def code_state() -> dict[str, Any] | None:
-    """`git_state` of this package's own code."""
-    return git_state(Path(__file__).parents[1])
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return the versions of Python and packages, the platform and the device."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+    }
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the repository that tracks a folder, and whether files in it differ from that.
+    """Return the commit of a folder's repository, and whether files of the folder differ from it.
 
-    None where there is no such repository, or no git.
+    None if no repository tracks the folder, or git is not installed.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or not _git(folder, "ls-files", "--", "."):
@@ -62,14 +109,14 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain", "--", "."))}
 
 
-def _git(folder: Path, *words: str) -> str | None:
-    """What git prints; None where it fails or is not there."""
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return git's output, or None if it fails or is not installed."""
     git = shutil.which("git")
     if git is None:
         return None
     try:
-        done = subprocess.run(  # noqa: S603 - git with fixed words, no shell
-            [git, "-C", str(folder), *words],
+        completed = subprocess.run(  # noqa: S603 - git with fixed arguments, no shell
+            [git, "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
             timeout=GIT_TIMEOUT_S,
@@ -77,4 +124,9 @@ def _git(folder: Path, *words: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()
+
+
+def utc_now() -> str:
+    """Return the time in UTC as ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,34 +1,35 @@
-"""The folder of one training: its record, its numbers, its checkpoints, and who may write there.
+"""The folder of one run, which one process at a time may write to.
 
-run.json             every option, versions, seed, state of code and data, how it ended
-epochs.csv           one line per epoch
-steps.csv            one line per step of the optimiser
-curves.png           both as curves
+run.json             options, versions, seed, state of code and data, result
+epochs.csv           one row per epoch
+steps.csv            one row per optimiser step
+curves.png           both as curves, if matplotlib is installed
 best.safetensors     the model of the epoch with the highest validation mIoU
-last.safetensors     the model as it was last
-resume.safetensors   what `--resume` goes on from
+last.safetensors     the latest model
+resume.safetensors   the state to resume from
 """
 
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, fields
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from torch import Tensor
 
 from av2tsam_cli.errors import MediaError, UsageError, WeightsError
+from av2tsam_cli.files import atomic_file, parent_folders, write_errors
 from av2tsam_cli.hub.checkpoint import save_network, write_tensors
+from av2tsam_cli.hub.tensor_file import TensorFile
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.outputs.staging import MENDS, OTHER_MEND, make_folders, remove_if_empty
-from av2tsam_cli.training.curves import Panel, draw_png
+from av2tsam_cli.training.callback import EpochRow, StepRow
+from av2tsam_cli.training.loggers import draw_curves
 from av2tsam_cli.training.options import TrainOptions
-from av2tsam_cli.training.progress import EpochRow, Position, StepRow
 
 RECORD = "run.json"
 LOCK = ".lock"
@@ -36,9 +37,10 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder that this process may write to, and no other one."""
+    """A run folder that this process has locked."""
 
     path: Path
+    """The folder."""
 
     @property
     def best(self) -> Path:
@@ -47,213 +49,197 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The model as it was last."""
+        """The latest model."""
         return self.path / "last.safetensors"
 
     @property
     def state(self) -> Path:
-        """What `--resume` goes on from."""
+        """The state to resume from."""
         return self.path / "resume.safetensors"
 
     @property
-    def _steps(self) -> Path:
+    def steps(self) -> Path:
+        """The numbers of each step."""
         return self.path / "steps.csv"
 
-    def begin(self, record: Mapping[str, Any]) -> None:
-        """Make it a new run: files of a run that was there before are removed."""
-        for path in (self.best, self.last, self.state, *self.path.glob("*.csv")):
-            path.unlink(missing_ok=True)
+    def start(self, record: Mapping[str, Any]) -> None:
+        """Start a new run: remove the files of an earlier one and write `run.json`."""
+        with _write_errors(self.path):
+            for path in (self.best, self.last, self.state, *self.path.glob("*.csv")):
+                path.unlink(missing_ok=True)
         self.write_record(record)
-        with writing(self._steps), self._steps.open("w", newline="") as file:
-            csv.writer(file).writerow(field.name for field in fields(StepRow))
+        self._replace("steps.csv", _csv_line([field.name for field in fields(StepRow)]))
 
-    def go_on(self, position: Position) -> None:
-        """Forget the steps that were done after the state that is gone on from."""
-        with writing(self._steps):
-            with self._steps.open(newline="") as file:
-                kept = list(islice(file, position.step + 1))
-            replace_file(self._steps, "".join(kept).encode())
+    def drop_steps_after(self, step: int) -> None:
+        """Remove the rows of `steps.csv` that are newer than the state to resume from."""
+        with _write_errors(self.steps), self.steps.open(newline="") as file:
+            kept = "".join(islice(file, step + 1))
+        self._replace("steps.csv", kept)
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write `run.json`."""
-        text = json.dumps(record, indent=2, default=str) + "\n"
-        replace_file(self.path / RECORD, text.encode())
+        self._replace(RECORD, json.dumps(record, indent=2, default=str) + "\n")
 
     def add_step(self, row: StepRow) -> None:
-        """Add a line to `steps.csv`."""
-        with writing(self._steps), self._steps.open("a", newline="") as file:
-            csv.writer(file).writerow(astuple(row))
+        """Append a row to `steps.csv`."""
+        with _write_errors(self.steps), self.steps.open("a", newline="") as file:
+            file.write(_csv_line(astuple(row)))
 
     def write_epochs(self, rows: Sequence[EpochRow]) -> None:
-        """Write `epochs.csv` and `curves.png` anew."""
+        """Write `epochs.csv` and `curves.png`."""
         names = [field.name for field in fields(EpochRow)]
-        lines = [",".join(map(str, cells)) for cells in (names, *map(astuple, rows))]
-        replace_file(self.path / "epochs.csv", "".join(f"{line}\n" for line in lines).encode())
-        replace_file(self.path / "curves.png", draw_png(_panels(rows, self.read_steps())))
+        self._replace("epochs.csv", "".join(map(_csv_line, (names, *map(astuple, rows)))))
+        curves = draw_curves(rows, self.read_steps())
+        if curves is not None:
+            self._replace("curves.png", curves)
 
     def read_steps(self) -> list[StepRow]:
-        """The lines of `steps.csv`."""
-        with self._steps.open(newline="") as file:
+        """Return the rows of `steps.csv`."""
+        with self.steps.open(newline="") as file:
             return [
                 StepRow(
-                    step=int(line["step"]),
-                    epoch=int(line["epoch"]),
-                    loss=float(line["loss"]),
-                    lr=float(line["lr"]),
-                    grad_norm=float(line["grad_norm"]),
+                    step=int(row["step"]),
+                    epoch=int(row["epoch"]),
+                    loss=float(row["loss"]),
+                    lr=float(row["lr"]),
+                    grad_norm=float(row["grad_norm"]),
                 )
-                for line in csv.DictReader(file)
+                for row in csv.DictReader(file)
             ]
 
     def save_model(
-        self, path: Path, network: Av2tSam, metadata: Mapping[str, object], *, whole: bool
+        self,
+        path: Path,
+        network: Av2tSam,
+        metadata: Mapping[str, object],
+        *,
+        trained_only: bool,
     ) -> None:
-        """Write `best` or `last`, whole or only what is trained."""
-        with writing(path):
-            save_network(network, path, metadata, trained_only=not whole)
+        """Write `best` or `last`, with or without the frozen parts."""
+        with _write_errors(path):
+            save_network(network, path, metadata, trained_only=trained_only)
 
     def save_state(
-        self, network: Av2tSam, tensors: Mapping[str, Tensor], state: Mapping[str, object]
+        self, network: Av2tSam, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]
     ) -> None:
-        """Write what `--resume` goes on from."""
-        with writing(self.state):
-            write_tensors(tensors, self.state, network.config, {"state": state})
+        """Write the state to resume from."""
+        with _write_errors(self.state):
+            write_tensors(tensors, self.state, network.config, {"state": metadata})
+
+    def _replace(self, name: str, content: str | bytes) -> None:
+        """Write a file; if that fails, its former content is kept."""
+        path = self.path / name
+        with _write_errors(path), atomic_file(path) as part:
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def open_folder(options: TrainOptions) -> Iterator[RunFolder]:
-    """Make the folder, or find the run in it, and keep other processes out while the block runs.
+    """Create the folder, or check the run in it, and lock it while the block runs.
 
-    A folder that was made is removed again where no run came to be in it.
+    A folder that was created is removed again if no run was started in it.
 
     Raises:
-        UsageError: There is a run already, or none to resume, or something else.
-        MediaError: Another process trains into it, or it cannot be written.
+        UsageError: The folder has a run already, has none to resume, or has other content.
+        MediaError: Another process is training in it, or it cannot be written.
     """
-    folder = options.out
     check_folder(options)
-    with writing(folder):
-        made = make_folders(folder)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        with writing(folder):
-            lock.acquire()
+    folder = options.out
+    with ExitStack() as stack:
+        with _write_errors(folder):
+            stack.enter_context(parent_folders(folder / RECORD))
+            _lock(folder, stack)
         yield RunFolder(folder)
+
+
+def _lock(folder: Path, stack: ExitStack) -> None:
+    """Lock a folder until the stack is closed."""
+    try:
+        stack.enter_context(FileLock(folder / LOCK, timeout=0))
     except Timeout as error:
         raise MediaError(
-            f"{folder}: in use by another process that trains into it; wait for it, or name "
-            "another folder with --out"
+            f"{folder}: in use by another training; wait until it has finished, or set `out` to "
+            "another folder"
         ) from error
-    finally:
-        lock.release()
-        if made and not (folder / RECORD).exists():
-            (folder / LOCK).unlink(missing_ok=True)
-            remove_if_empty(made)
+    stack.callback(_remove_unused_lock, folder)
+
+
+def _remove_unused_lock(folder: Path) -> None:
+    if not (folder / RECORD).exists():
+        (folder / LOCK).unlink(missing_ok=True)
 
 
 def check_folder(options: TrainOptions) -> None:
-    """Refuse what was not asked for.
+    """Check that the run may be started or resumed in its folder.
 
     Raises:
-        UsageError: There is a run already, or none to resume, or something else.
+        UsageError: The folder has a run already, has none to resume, or has other content.
     """
     folder = options.out
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; name a folder with --out")
-    is_run = (folder / RECORD).is_file()
-    if options.resume and not is_run:
-        raise UsageError(f"{folder}: holds no run to go on with; leave --resume out")
-    if is_run and not options.resume and not options.overwrite:
+        raise UsageError(f"{folder}: not a folder; set `out` to a new folder")
+    has_run = (folder / RECORD).is_file()
+    if options.resume and not has_run:
+        raise UsageError(f"{folder}: no run to resume; omit `resume` to start one")
+    if has_run and not options.resume and not options.overwrite:
         raise UsageError(
-            f"{folder}: holds a run already; pass --resume to go on with it or --overwrite to "
-            "replace it, or name another folder with --out"
+            f"{folder}: already has a run; set `resume` to continue it, `overwrite` to replace it, "
+            "or `out` to another folder"
         )
-    held = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
-    if held and not is_run:
-        raise UsageError(f"{folder}: holds other things than a run; name another folder with --out")
+    has_content = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    if has_content and not has_run:
+        raise UsageError(f"{folder}: not empty and not a run; set `out` to another folder")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` says.
+    """Return the content of `run.json`.
 
     Raises:
-        UsageError: There is none.
-        MediaError: It is damaged.
+        UsageError: It does not exist.
+        MediaError: It is corrupted.
     """
     path = folder / RECORD
     try:
         record: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UsageError(f"{folder}: holds no run to go on with; leave --resume out") from error
+        raise UsageError(f"{folder}: no run to resume; omit `resume` to start one") from error
     except (OSError, ValueError) as error:
-        raise MediaError(f"{path}: is damaged ({error}); start again with --overwrite") from error
+        raise MediaError(
+            f"{path}: corrupted ({error}); set `overwrite` to start the run again"
+        ) from error
     return record
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file of the run is written into one line.
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of `resume.safetensors`.
 
     Raises:
-        MediaError: The disk is full, or the place is not writable.
+        MediaError: It is missing or corrupted.
     """
     try:
-        yield
-    except Timeout:  # an OSError too, of the lock
-        raise
-    except OSError as error:
-        raise _unwritten(path, error.strerror or str(error), error.errno) from error
+        return TensorFile(path).read()
     except WeightsError as error:
-        cause = error.__cause__
-        number = cause.errno if isinstance(cause, OSError) else None
-        raise _unwritten(path, str(cause), number) from error
+        raise MediaError(f"{error}, or set `overwrite` to start the run again") from error
 
 
-def _unwritten(path: Path, reason: str, number: int | None) -> MediaError:
-    # safetensors passes the operating system's number on in words only.
-    named = [n for n in MENDS if n == number or f"os error {n})" in reason]
-    mend = MENDS[named[0]] if named else OTHER_MEND
-    return MediaError(
-        f"{path}: cannot be written ({reason}); what was saved before is kept: {mend}, then go on "
-        "with --resume"
-    )
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file beside its place, then move it there.
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of writing a file of the run into one line.
 
     Raises:
-        MediaError: It cannot be written; what was there stays.
+        MediaError: The disk is full, or permission was denied.
     """
-    partial = path.with_name(path.name + ".part")
-    with writing(path):
+    with write_errors(
+        path,
+        raises=MediaError,
+        catch=(SafetensorError,),
+        hint="then set `resume` to continue from what was saved before",
+    ):
         try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            yield
+        except WeightsError as error:  # from writing a checkpoint
+            raise error.__cause__ or error from None
 
 
-def _panels(rows: Sequence[EpochRow], steps: Sequence[StepRow]) -> list[Panel]:
-    """Loss over steps and scores over epochs."""
-    return [
-        Panel(
-            "loss, by step",
-            {
-                "each step": [(row.step, row.loss) for row in steps],
-                "mean of epoch": [(row.step, row.loss) for row in rows],
-            },
-        ),
-        Panel(
-            "validation, by epoch",
-            {
-                "mIoU": [(row.epoch, row.val_miou) for row in rows],
-                "F": [(row.epoch, row.val_f_score) for row in rows],
-            },
-        ),
-    ]
-
-
-def now() -> str:
-    """The time, in UTC, as text."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _csv_line(cells: Sequence[object]) -> str:
+    return ",".join(map(str, cells)) + "\n"

@@ -1,4 +1,4 @@
-"""The network that a training starts from, and which part of it learns."""
+"""The network that a training starts from, and the part of it that is trained."""
 
 import logging
 from dataclasses import replace
@@ -19,49 +19,49 @@ from av2tsam_cli.model.av2tsam import Av2tSam, build_adapter, build_projector
 from av2tsam_cli.model.config import LAION_CLAP, MICROSOFT_CLAP, PRESETS, ModelConfig
 from av2tsam_cli.training.options import TrainOptions
 
-CLAPS = {"laion": LAION_CLAP, "microsoft": MICROSOFT_CLAP}
+CLAP_CONFIGS = {"laion": LAION_CLAP, "microsoft": MICROSOFT_CLAP}
 
 log = logging.getLogger(__name__)
 
 
 def starting_network(options: TrainOptions) -> Av2tSam:
-    """Load and build the network on the CPU, in float32.
+    """Load or build the network on the CPU, in float32.
 
-    With `init="fresh"` it is what the paper starts from: a text-prompted SAM with its mask decoder
-    and `text_hidden_fcs`, CLIP, CLAP, and a projector and adapters that know nothing; the adapters'
-    last layers are zero. Of a model with trained parts only these two are left out.
+    With `init="fresh"` the result is what the paper starts from: a text-prompted SAM with its mask
+    decoder and `text_hidden_fcs`, CLIP, CLAP, and a newly initialised projector and adapters (whose
+    last layers are zero). The model's own projector and adapters, if any, are not loaded.
 
     Raises:
         UsageError: The options do not fit the model.
-        WeightsError: Weights are missing or damaged.
+        WeightsError: Weights are missing or corrupted.
     """
     path = starting_checkpoint(options)
-    begun = ModelConfig.from_json(read_metadata(path)["config"])
-    config = _adjusted(begun, options)
-    own_clap = config.clap == begun.clap
-    taught = options.init == "model"
-    told = taught and begun.adapter and config.adapter
-    wanted = {"clap": own_clap, "projector": taught, "adapter": told}
-    parts = ["clip", "text_sam", *(part for part, is_wanted in wanted.items() if is_wanted)]
+    stored_config = ModelConfig.from_json(read_metadata(path)["config"])
+    config = _requested_config(stored_config, options)
+    same_clap = config.clap == stored_config.clap
+    keep_projector = options.init == "model"
+    keep_adapter = keep_projector and stored_config.adapter and config.adapter
+    optional = {"clap": same_clap, "projector": keep_projector, "adapter": keep_adapter}
+    parts = ["clip", "text_sam", *(part for part, is_loaded in optional.items() if is_loaded)]
     stored = load_network(path, dtype=torch.float32, parts=parts)
     network = Av2tSam(
         config=config,
         clip=stored.clip,
-        clap=stored.clap if own_clap else _installed_clap(config, path),
-        projector=stored.projector if taught else build_projector(config),
-        adapter=stored.adapter if told else build_adapter(config),
+        clap=stored.clap if same_clap else _installed_clap(config, path),
+        projector=stored.projector if keep_projector else build_projector(config),
+        adapter=stored.adapter if keep_adapter else build_adapter(config),
         text_sam=stored.text_sam,
     )
     return network.eval()
 
 
 def starting_checkpoint(options: TrainOptions) -> Path:
-    """The file that the options' model stands for.
+    """Return the checkpoint of `options.model`.
 
-    Where projector and adapters start fresh, the name of a preset means its text-prompted SAM.
+    With `init="fresh"`, the name of a preset stands for its text-prompted SAM.
 
     Raises:
-        WeightsError: It is not there.
+        WeightsError: The model is not installed, or the file does not exist.
     """
     model = options.model
     if options.init == "fresh" and model in PRESETS and model != BUNDLED_MODEL:
@@ -71,66 +71,80 @@ def starting_checkpoint(options: TrainOptions) -> Path:
         model = next(installed, BUNDLED_MODEL)
     path = locate.resolve(model)
     if options.model is None:
-        log.warning("starting from %s; --model names another", path.stem)
+        log.warning("starting from %s; use `model` to choose another one", path.stem)
     return path
 
 
-def _adjusted(begun: ModelConfig, options: TrainOptions) -> ModelConfig:
-    """The stored configuration with what the options want otherwise."""
-    config = begun
-    if options.clap is not None and options.clap != begun.clap.kind:
-        config = replace(config, clap=CLAPS[options.clap])
+def _requested_config(stored: ModelConfig, options: TrainOptions) -> ModelConfig:
+    """Return the checkpoint's configuration with the changes that the options request."""
+    config = stored
+    if options.clap is not None and options.clap != stored.clap.kind:
+        config = replace(config, clap=CLAP_CONFIGS[options.clap])
     if options.projector is not None:
         config = replace(config, projector=options.projector)
     if options.adapter is not None:
         config = replace(config, adapter=options.adapter)
     if options.init == "model":
-        for option, ours, theirs in (
-            ("--clap", config.clap.kind, begun.clap.kind),
-            ("--projector", config.projector, begun.projector),
+        for option, requested, trained in (
+            ("clap", config.clap.kind, stored.clap.kind),
+            ("projector", config.projector, stored.projector),
         ):
-            if ours != theirs:
+            if requested != trained:
                 raise UsageError(
-                    f"{option} {ours}: the model's projector was trained with {theirs}; leave the "
-                    "option out, or use --init fresh"
+                    f"`{option}` {requested}: the model's projector was trained with {trained}; "
+                    "omit the option, or set `init` to fresh"
                 )
     if options.cache_features and config.adapter:
-        raise UsageError("--cache-features needs --no-adapter: adapters change the features")
+        raise UsageError(
+            "`cache_features` needs a model without adapters, which change the image features; "
+            "disable `adapter`"
+        )
     return config
 
 
 def _installed_clap(config: ModelConfig, checkpoint: Path) -> ClapEmbedder:
-    """Another CLAP than the checkpoint's, from its own file."""
+    """Load a CLAP that differs from the checkpoint's, from its own file."""
     path = locate.part_file(config, "clap", checkpoint)
     return load_network(path, dtype=torch.float32, parts=("clap",)).clap
 
 
-# What the choice among masks 1 to 3 reads but no loss reaches.
-_NEVER_REACHED = (
+# Trained by the paper in name only: no gradient of the loss reaches these heads, whose outputs
+# only serve to choose among masks 1 to 3.
+_WITHOUT_GRADIENT = (
     "text_sam.mask_decoder.iou_prediction_head.",
     "text_sam.mask_decoder.pred_obj_score_head.",
 )
-_UNUSED_BY = {"mul": (), "clap": ("projector.vision_proj.",), "clip": ("projector.audio_proj.",)}
+_UNUSED_BY_PROJECTOR = {
+    "mul": (),
+    "clap": ("projector.vision_proj.",),
+    "clip": ("projector.audio_proj.",),
+}
 
 
-def set_learning(network: Av2tSam) -> list[tuple[str, nn.Parameter]]:
-    """Leave gradients only to what learns, and return that.
+def freeze_untrained(network: Av2tSam) -> list[tuple[str, nn.Parameter]]:
+    """Freeze everything but the trained parameters, and return these with their names.
 
-    It is what the paper trains, less the parameters that no gradient reaches: the heads that
+    They are the ones that the paper trains, except those that no gradient reaches: the heads that
     predict IoU and object score, and the half of the projector that its kind does not use. The
-    optimiser would skip these in any case, and processes that share gradients need not look for
-    them in every step.
+    optimiser would skip them anyway; without them, processes that exchange gradients need not
+    search for unused parameters in every step.
     """
     network.freeze_encoders()
-    without = _NEVER_REACHED + _UNUSED_BY[network.config.projector]
+    frozen = _WITHOUT_GRADIENT + _UNUSED_BY_PROJECTOR[network.config.projector]
     for name, parameter in network.trained_parameters():
-        parameter.requires_grad_(not name.startswith(without))
+        parameter.requires_grad_(not name.startswith(frozen))
     return [(n, p) for n, p in network.named_parameters() if p.requires_grad]
 
 
-def set_recompute(network: Av2tSam, wanted: bool | None) -> None:
-    """Let image encoder and BEiT-3 compute their activations anew; None: where it is large."""
-    anew = not is_light(network) if wanted is None else wanted
+def set_gradient_checkpointing(network: Av2tSam, enabled: bool | None) -> None:
+    """Switch gradient checkpointing of the image encoder and BEiT-3 on or off.
+
+    Args:
+        network: The network.
+        enabled: None enables it for large networks.
+    """
+    if enabled is None:
+        enabled = not is_light(network)
     encoders: tuple[Any, ...] = (network.text_sam.image_encoder, network.text_sam.beit3.encoder)
     for encoder in encoders:
-        encoder.gradient_checkpointing = anew
+        encoder.gradient_checkpointing = enabled

@@ -1,4 +1,4 @@
-"""The videos of a training: found, checked, and with their embeddings."""
+"""The videos of a training: found, checked, and with cached embeddings."""
 
 import hashlib
 import logging
@@ -14,59 +14,64 @@ from av2tsam_cli.data.check import keep_readable
 from av2tsam_cli.data.samples import ReadSample, embed_from, read_sample
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.training.callback import TrainingCallback
 from av2tsam_cli.training.options import TrainOptions
-from av2tsam_cli.training.progress import Done
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Videos:
-    """What is learnt from and what is scored."""
+    """The videos to train on, and those to validate on."""
 
     root: Path
     """The data folder."""
     train: tuple[Clip, ...] = field(repr=False)
+    """The training videos, in the order of the data set."""
     val: tuple[Clip, ...] = field(repr=False)
+    """The validation split, in the order of the data set."""
 
     @property
     def digest(self) -> str:
-        """Tells whether it is the same videos in the same order."""
+        """A hash of the videos' names and order."""
         names = [f"{clip.split}/{clip.category}/{clip.name}" for clip in (*self.train, *self.val)]
         return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def find_videos(options: TrainOptions) -> Videos:
-    """Open both splits and look whether every file is whole.
+    """Open the training and validation splits, and check that all files are intact.
 
     Raises:
-        UsageError: More videos are wanted than there are.
-        MediaError: The data are not there, or a file is damaged.
+        UsageError: `train_clips` is larger than the split.
+        MediaError: The data are missing, or a file is corrupted and `skip_bad` is not set.
     """
     root = find_root(options.data, options.data_root)
     train: Sequence[Clip] = open_split(root, options.subset, "train")
     if options.train_clips is not None:
         if options.train_clips > len(train):
-            raise UsageError(f"--train-clips {options.train_clips}: there are only {len(train)}")
+            raise UsageError(
+                f"`train_clips` {options.train_clips}: the training split has only {len(train)} "
+                "videos"
+            )
         train = draw(train, options.train_clips, seed=options.seed)
     splits = []
     for clips in (train, open_split(root, options.subset, "val")):
         kept, problems = keep_readable(clips, skip_bad=options.skip_bad)
-        _say(problems)
+        _log_skipped(problems)
         splits.append(kept)
     return Videos(root, *splits)
 
 
-def embed(
-    videos: Videos, network: Av2tSam, options: TrainOptions, progress: Done
+def embed_videos(
+    videos: Videos, network: Av2tSam, options: TrainOptions, callback: TrainingCallback
 ) -> tuple[Videos, ReadSample]:
-    """Compute the embeddings that are not in the cache.
+    """Compute the embeddings that the cache does not contain.
 
     Returns:
-        The videos that could be read, and what reads one with its embeddings.
+        The videos that could be read, and a function that reads one with its embeddings.
 
     Raises:
-        MediaError: A file is damaged; with `skip_bad`, only if no video of a split can be read.
+        MediaError: A file is corrupted; with `skip_bad`, only if a whole split is.
         Av2tsamError: The cache cannot be written.
     """
     cache = EmbeddingCache.open_or_build(
@@ -75,18 +80,21 @@ def embed(
         (*videos.train, *videos.val),
         image=options.cache_features,
         skip_bad=options.skip_bad,
-        progress=progress,
+        progress=callback.on_embedding,
     )
-    _say(cache.skipped)
+    _log_skipped(cache.skipped)
     read = partial(read_sample, config=network.config, embed=embed_from(cache))
     train = tuple(clip for clip in cache.clips if clip.split == "train")
     val = tuple(clip for clip in cache.clips if clip.split == "val")
     for split, kept in (("train", train), ("val", val)):
         if not kept:
-            raise MediaError(f"{videos.root}: all videos of the split {split} are damaged")
+            raise MediaError(
+                f"{videos.root}: every video of the split {split!r} is corrupted; copy the data "
+                "again"
+            )
     return Videos(videos.root, train, val), read
 
 
-def _say(problems: Sequence[Damaged]) -> None:
+def _log_skipped(problems: Sequence[Damaged]) -> None:
     for problem in problems:
-        log.warning("left out: %s", problem.reason)
+        log.warning("skipped %s: %s", problem.clip.name, problem.reason)

@@ -1,4 +1,4 @@
-"""The defaults are the reference's, and what cannot be is refused."""
+"""Training options: defaults, validation, schedule and JSON."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from av2tsam_cli.training.options import TrainOptions
 RUN = Path("run")
 
 
-def test_the_defaults_are_those_of_the_reference() -> None:
+def test_defaults_are_those_of_the_reference() -> None:
     options = TrainOptions(out=RUN)
     assert (options.epochs, options.batch_size, options.seed) == (40, 8, 123)
     assert [options.learning_rate(epoch) for epoch in (0, 20, 40)] == pytest.approx(
@@ -20,7 +20,7 @@ def test_the_defaults_are_those_of_the_reference() -> None:
     )
 
 
-def test_the_schedule_is_the_cosine_that_torch_steps_once_an_epoch() -> None:
+def test_schedule_is_torch_cosine_annealing_per_epoch() -> None:
     options = TrainOptions(out=RUN)
     optimiser = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=options.lr)
     schedule = CosineAnnealingLR(optimiser, options.epochs, eta_min=options.min_lr)
@@ -31,26 +31,26 @@ def test_the_schedule_is_the_cosine_that_torch_steps_once_an_epoch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("values", "message"),
     [
-        ({"epochs": 0}, "--epochs 0"),
-        ({"max_steps": 0}, "--max-steps 0"),
-        ({"train_clips": -1}, "--train-clips -1"),
-        ({"lr": 0.0}, "--lr"),
-        ({"lr": float("nan")}, "--lr"),
-        ({"min_lr": 1.0}, "--min-lr"),
-        ({"clip_norm": 0.0}, "--clip-norm"),
-        ({"subset": "s5"}, "--subset"),
-        ({"resume": True, "overwrite": True}, "--overwrite"),
-        ({"adapter": True, "cache_features": True}, "--no-adapter"),
+        ({"epochs": 0}, "`epochs` must be 1 or more"),
+        ({"max_steps": 0}, "`max_steps` must be 1 or more"),
+        ({"train_clips": -1}, "`train_clips` must be 1 or more"),
+        ({"lr": 0.0}, "`lr` must be"),
+        ({"lr": float("nan")}, "`lr` must be"),
+        ({"min_lr": 1.0}, "`min_lr` must be"),
+        ({"clip_norm": 0.0}, "`clip_norm` must be"),
+        ({"subset": "s5"}, "subset"),
+        ({"resume": True, "overwrite": True}, "`overwrite`"),
+        ({"adapter": True, "cache_features": True}, "`adapter`"),
     ],
 )
-def test_what_cannot_be_is_a_usage_error(given: dict[str, object], complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
-        TrainOptions(out=RUN, **given)  # type: ignore[arg-type]
+def test_invalid_values_are_usage_errors(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainOptions(out=RUN, **values)  # type: ignore[arg-type]
 
 
-def test_options_come_back_from_json() -> None:
+def test_options_survive_json() -> None:
     options = TrainOptions(out=RUN, data_root=Path("data"), clip_norm=1.0, projector="clap")
     assert TrainOptions.from_json(options.to_json()) == options
     with pytest.raises(MediaError, match="another version"):

@@ -1,4 +1,4 @@
-"""What a run remembers about its code and data."""
+"""The state of code and data that a run records."""
 
 import shutil
 import subprocess
@@ -12,13 +12,13 @@ git = shutil.which("git")
 
 
 @pytest.mark.skipif(git is None, reason="needs git")
-def test_the_commit_of_a_folder_and_whether_it_was_changed(tmp_path: Path) -> None:
+def test_git_state_is_the_commit_and_whether_files_changed(tmp_path: Path) -> None:
     assert git is not None
     assert git_state(tmp_path) is None
     name = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
     (tmp_path / "labels.csv").write_text("a,b\n")
-    for words in (["init", "-q"], ["add", "."], [*name, "commit", "-q", "-m", "labels"]):
-        subprocess.run([git, "-C", str(tmp_path), *words], check=True)  # noqa: S603 - fixed words
+    for arguments in (["init", "-q"], ["add", "."], [*name, "commit", "-q", "-m", "labels"]):
+        subprocess.run([git, "-C", str(tmp_path), *arguments], check=True)  # noqa: S603 - fixed arguments
     clean = git_state(tmp_path)
     assert clean is not None
     assert len(clean["commit"]) == 40

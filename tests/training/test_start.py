@@ -1,4 +1,4 @@
-"""What a training starts from, and what of it learns."""
+"""The network that a training starts from, and the part of it that is trained."""
 
 import dataclasses
 from pathlib import Path
@@ -13,7 +13,11 @@ from av2tsam_cli.model.config import ModelConfig, ProjectorKind, Sam2Config
 from av2tsam_cli.model.prediction import select
 from av2tsam_cli.training.losses import mask_loss
 from av2tsam_cli.training.options import TrainOptions
-from av2tsam_cli.training.start import set_learning, set_recompute, starting_network
+from av2tsam_cli.training.start import (
+    freeze_untrained,
+    set_gradient_checkpointing,
+    starting_network,
+)
 
 
 def options(model: Path | str, **other: object) -> TrainOptions:
@@ -28,7 +32,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_projector_and_adapters_start_anew_and_the_text_prompted_sam_is_kept(
+def test_init_fresh_replaces_projector_and_adapters_and_keeps_the_text_prompted_sam(
     tiny_model: Path,
 ) -> None:
     stored = load_network(tiny_model)
@@ -41,24 +45,24 @@ def test_projector_and_adapters_start_anew_and_the_text_prompted_sam_is_kept(
     assert all(not vector.any() for vector in network.adapter(torch.ones(1, 16)))
 
 
-def test_a_model_can_be_trained_further(tiny_model: Path) -> None:
+def test_init_model_keeps_all_weights(tiny_model: Path) -> None:
     network = starting_network(options(tiny_model, init="model"))
     assert same(network.state_dict(), load_network(tiny_model).state_dict())
     without = starting_network(options(tiny_model, init="model", adapter=False))
     assert without.adapter is None
     assert without.config.adapter is False
-    with pytest.raises(UsageError, match="--projector clap"):
+    with pytest.raises(UsageError, match="`projector` clap"):
         starting_network(options(tiny_model, init="model", projector="clap"))
 
 
-def test_another_clap_comes_from_its_own_file(tiny_model: Path) -> None:
+def test_different_clap_is_loaded_from_its_own_file(tiny_model: Path) -> None:
     with pytest.raises(WeightsError, match="clap-microsoft"):
         starting_network(options(tiny_model, clap="microsoft"))
-    with pytest.raises(UsageError, match="--clap microsoft"):
+    with pytest.raises(UsageError, match="`clap` microsoft"):
         starting_network(options(tiny_model, clap="microsoft", init="model"))
 
 
-def test_the_name_of_a_preset_means_its_text_prompted_sam(
+def test_preset_name_stands_for_its_text_prompted_sam(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path))
@@ -68,8 +72,8 @@ def test_the_name_of_a_preset_means_its_text_prompted_sam(
         starting_network(options("evf-sam2", init="model"))
 
 
-def test_a_text_prompted_sam_has_nothing_to_train_further(tiny_model: Path, tmp_path: Path) -> None:
-    # As evf-sam2-text.safetensors is: one part, and the others in files of their own.
+def test_text_prompted_sam_requires_init_fresh(tiny_model: Path, tmp_path: Path) -> None:
+    # As in evf-sam2-text.safetensors, which has no projector and adapters.
     stored = load_network(tiny_model)
     path = tmp_path / "tiny-text.safetensors"
     kept = ("clip.", "clap.", "text_sam.")
@@ -96,42 +100,42 @@ def loss_of(network: Av2tSam) -> torch.Tensor:
 
 @pytest.mark.parametrize("projector", ["mul", "clap", "clip"])
 @pytest.mark.parametrize("adapter", [True, False])
-def test_every_parameter_that_learns_has_a_gradient_and_no_other(
+def test_exactly_the_trained_parameters_have_a_gradient(
     config: ModelConfig, projector: ProjectorKind, adapter: bool
 ) -> None:
-    # Processes that share gradients would wait for one that never comes.
+    # Processes that exchange gradients would wait forever for a missing one.
     network = build(dataclasses.replace(config, projector=projector, adapter=adapter)).eval()
-    learning = set_learning(network)
+    trained = freeze_untrained(network)
     loss_of(network).backward()
     assert {name for name, p in network.named_parameters() if p.grad is not None} == {
-        name for name, _ in learning
+        name for name, _ in trained
     }
     paper = {name for name, _ in network.trained_parameters()}
-    left_out = paper - {name for name, _ in learning}
+    untrained = paper - {name for name, _ in trained}
     heads = ("iou_prediction_head", "pred_obj_score_head", "audio_proj", "vision_proj")
-    assert all(any(head in name for head in heads) for name in left_out)
+    assert all(any(head in name for head in heads) for name in untrained)
 
 
-def test_activations_that_are_computed_anew_give_the_same_gradient(config: ModelConfig) -> None:
+def test_gradient_checkpointing_gives_the_same_gradient(config: ModelConfig) -> None:
     torch.manual_seed(0)
     network = build(config).eval()
-    learning = set_learning(network)
+    trained = freeze_untrained(network)
     gradients = []
-    for anew in (False, True):
-        set_recompute(network, anew)
-        parameters = [p for _, p in learning]
+    for enabled in (False, True):
+        set_gradient_checkpointing(network, enabled)
+        parameters = [p for _, p in trained]
         gradients.append(torch.autograd.grad(loss_of(network), parameters))
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_less_is_kept_for_the_gradient_where_activations_are_computed_anew(
+def test_gradient_checkpointing_stores_fewer_activations(
     config: ModelConfig,
 ) -> None:
     network = build(config).eval()
-    set_learning(network)
+    freeze_untrained(network)
     kept = []
-    for anew in (False, True):
-        set_recompute(network, anew)
+    for enabled in (False, True):
+        set_gradient_checkpointing(network, enabled)
         sizes: list[int] = []
 
         def count(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
@@ -144,9 +148,9 @@ def test_less_is_kept_for_the_gradient_where_activations_are_computed_anew(
     assert kept[1] < 0.7 * kept[0]
 
 
-def test_a_small_network_keeps_its_activations_unless_told_otherwise(tiny_model: Path) -> None:
+def test_gradient_checkpointing_is_off_for_small_networks_by_default(tiny_model: Path) -> None:
     network = load_network(tiny_model)
-    set_recompute(network, None)
+    set_gradient_checkpointing(network, None)
     assert network.text_sam.beit3.encoder.gradient_checkpointing is False
-    set_recompute(network, True)
+    set_gradient_checkpointing(network, True)
     assert network.text_sam.beit3.encoder.gradient_checkpointing is True

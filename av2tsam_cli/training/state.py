@@ -1,0 +1,113 @@
+"""The state of a training: how far it is, its results so far, and the tensors to resume from."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from av2tsam_cli.evaluation.scoring import Scores
+from av2tsam_cli.training.callback import EpochRow
+from av2tsam_cli.training.learner import Learner
+
+MODEL, OPTIMISER, RANDOM = "model:", "optimiser:", "random:"
+"""Prefixes of the tensors' names in `resume.safetensors`."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The position between two optimiser steps, and the results up to it."""
+
+    epoch: int = 0
+    """Completed epochs."""
+    batch: int = 0
+    """Completed batches of the current epoch."""
+    step: int = 0
+    """Optimiser steps so far."""
+    loss_sum: float = 0.0
+    """Sum of the losses of the current epoch's batches."""
+    clips: int = 0
+    """Videos of the current epoch so far."""
+    train_s: float = 0.0
+    """Seconds of training in the current epoch so far."""
+    rows: tuple[EpochRow, ...] = field(default=(), repr=False)
+    """Results of the validated epochs."""
+
+    @property
+    def best(self) -> EpochRow | None:
+        """The epoch with the highest validation mIoU, the first one of several."""
+        return max(self.rows, key=lambda row: row.val_miou, default=None)
+
+    def after_batch(self, loss: float, clips: int, seconds: float) -> "TrainingState":
+        """Return the state after one more batch."""
+        return replace(
+            self,
+            batch=self.batch + 1,
+            step=self.step + 1,
+            loss_sum=self.loss_sum + loss,
+            clips=self.clips + clips,
+            train_s=self.train_s + seconds,
+        )
+
+    def after_validation(self, lr: float, scores: Scores, val_s: float) -> "TrainingState":
+        """Return the state with a row for the part of the epoch that was trained."""
+        best = self.best
+        row = EpochRow(
+            epoch=self.epoch + 1,
+            step=self.step,
+            lr=lr,
+            loss=self.loss_sum / max(self.batch, 1),
+            val_miou=scores.miou,
+            val_f_score=scores.f_score,
+            clips_per_s=self.clips / self.train_s if self.train_s else 0.0,
+            train_s=self.train_s,
+            val_s=val_s,
+            best=best is None or scores.miou > best.val_miou,
+        )
+        return replace(self, rows=(*self.rows, row))
+
+    def next_epoch(self) -> "TrainingState":
+        """Return the state at the start of the next epoch."""
+        return TrainingState(epoch=self.epoch + 1, step=self.step, rows=self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "TrainingState":
+        """Read the values that `to_json` returned."""
+        return cls(**{**values, "rows": tuple(EpochRow(**row) for row in values["rows"])})
+
+
+def collect_tensors(learner: Learner) -> dict[str, Tensor]:
+    """Return the weights, the optimiser's state and the random generators' states, by name."""
+    trained = learner.network.trained_parameters()
+    tensors: dict[str, Tensor] = {MODEL + name: parameter for name, parameter in trained}
+    for name, parameter in learner.parameters:
+        for key, value in learner.optimiser.state[parameter].items():
+            tensors[f"{OPTIMISER}{key}:{name}"] = value
+    tensors[f"{RANDOM}cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors[f"{RANDOM}cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def restore_tensors(tensors: Mapping[str, Tensor], learner: Learner) -> None:
+    """Restore what `collect_tensors` returned."""
+    with torch.no_grad():
+        for name, parameter in learner.network.trained_parameters():
+            parameter.copy_(tensors[MODEL + name])
+    optimiser = learner.optimiser
+    indices = {name: index for index, (name, _) in enumerate(learner.parameters)}
+    optimiser_state: dict[int, dict[str, Tensor]] = {}
+    for prefixed, tensor in tensors.items():
+        if prefixed.startswith(OPTIMISER):
+            key, name = prefixed.removeprefix(OPTIMISER).split(":")
+            optimiser_state.setdefault(indices[name], {})[key] = tensor
+    # `load_state_dict` moves the state to the parameters' device.
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": optimiser_state})
+    torch.set_rng_state(tensors[f"{RANDOM}cpu"])
+    if torch.cuda.is_available() and f"{RANDOM}cuda" in tensors:
+        torch.cuda.set_rng_state(tensors[f"{RANDOM}cuda"])
