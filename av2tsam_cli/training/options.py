@@ -3,78 +3,202 @@
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from av2tsam_cli.data.avsbench import DATA_NAME, SUBSETS, Subset
 from av2tsam_cli.errors import MediaError, UsageError
-from av2tsam_cli.model.config import ProjectorKind
-
-ClapKind = Literal["laion", "microsoft"]
-Init = Literal["fresh", "model"]
+from av2tsam_cli.options import (
+    Cache,
+    Data,
+    DataRoot,
+    Device,
+    Devices,
+    Option,
+    Panel,
+    Precision,
+    SkipBad,
+    Subset,
+    check_values,
+)
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """The options of a training. The defaults are those of the paper's code."""
 
-    out: Path
+    out: Annotated[
+        Path, Option("run folder to create", panel=Panel.OUTPUT, metavar="RUN", short="-o")
+    ]
     """The run folder."""
-    resume: bool = False
-    """Continue the interrupted run in `out`."""
-    overwrite: bool = False
-    """Replace an existing run in `out`."""
-    data: str = DATA_NAME
+    resume: Annotated[
+        bool,
+        Option("continue the interrupted run in --out, with its options", panel=Panel.OUTPUT),
+    ] = False
+    """Whether to continue the interrupted run in `out`."""
+    overwrite: Annotated[bool, Option("replace an existing run", panel=Panel.OUTPUT)] = False
+    """Whether to replace an existing run in `out`."""
+    wandb: Annotated[bool, Option("report to Weights & Biases", panel=Panel.OUTPUT)] = False
+    """Whether to report to Weights & Biases as well."""
+    data: Data = "avsbench"
     """`avsbench`, or a folder in its layout."""
-    data_root: Path | None = None
+    data_root: DataRoot = None
     """Folder that contains AVSBench; None for $AVSBENCH_ROOT, else `./avsbench_data`."""
     subset: Subset = "s4"
     """`s4`, `ms3` or `avss`."""
-    train_clips: int | None = None
+    train_clips: Annotated[
+        int | None,
+        Option(
+            "train on N videos, chosen by the seed",
+            panel=Panel.DATA,
+            metavar="N",
+            default="all",
+            minimum=1,
+        ),
+    ] = None
     """Number of training videos, chosen by the seed; None for all."""
-    skip_bad: bool = False
-    """Skip damaged videos instead of stopping."""
-    cache: Path | None = None
+    skip_bad: SkipBad = False
+    """Whether to skip damaged videos instead of stopping."""
+    cache: Cache = None
     """Folder for embeddings; None for the one that all runs share."""
-    cache_features: bool = False
-    """Cache the frozen image features too, which needs a model without adapters."""
-    model: str | None = None
+    cache_features: Annotated[
+        bool,
+        Option(
+            "cache the image encoder's features too, which is much faster but takes much disk "
+            "space; needs --no-adapter",
+            panel=Panel.DATA,
+        ),
+    ] = False
+    """Whether to cache the frozen image features too, which needs a model without adapters."""
+    model: Annotated[
+        str | None,
+        Option(
+            "model to start from: nano, evf-sam, evf-sam2, or a checkpoint file",
+            panel=Panel.MODEL,
+            metavar="NAME|FILE",
+            short="-m",
+            default="the best installed text-prompted SAM, else nano",
+        ),
+    ] = None
     """Name or checkpoint of the model to start from; None for the best installed one."""
-    init: Init = "fresh"
+    init: Annotated[
+        Literal["fresh", "model"],
+        Option(
+            "fresh: initialise projector and adapters, as in the paper; the name of a preset then "
+            "stands for its text-prompted SAM. model: start from all weights of the model",
+            panel=Panel.MODEL,
+        ),
+    ] = "fresh"
     """`fresh`: initialise projector and adapters as in the paper. `model`: keep the model's."""
-    clap: ClapKind | None = None
+    clap: Annotated[
+        Literal["laion", "microsoft"] | None,
+        Option("audio encoder", panel=Panel.MODEL, default="the model's"),
+    ] = None
     """CLAP encoder; None for the model's own."""
-    projector: ProjectorKind | None = None
+    projector: Annotated[
+        Literal["mul", "clap", "clip"] | None,
+        Option(
+            "embeddings to project to text tokens: the product of CLIP and CLAP, or one of them",
+            panel=Panel.MODEL,
+            default="the model's, usually mul",
+        ),
+    ] = None
     """Embeddings that become text tokens; None for the model's own choice."""
-    adapter: bool | None = None
+    adapter: Annotated[
+        bool | None,
+        Option("train adapters in the image encoder", panel=Panel.MODEL, default="as in the model"),
+    ] = None
     """Whether the image encoder has adapters; None for the model's own choice."""
-    epochs: int = 40
-    """Passes over the training videos; the learning-rate schedule depends on it."""
-    batch_size: int = 8
-    """Videos per optimiser step, over all devices and accumulation parts."""
-    accumulate: int = 1
-    """Parts into which each process divides its share of a batch (gradient accumulation)."""
-    lr: float = 2e-4
-    """Learning rate of the first epoch."""
-    min_lr: float = 1e-7
-    """Learning rate at the end of the cosine schedule."""
-    clip_norm: float | None = None
-    """Largest L2 norm of the gradient; None for no clipping."""
-    seed: int = 123
-    """Seed of the initialisation, of the order of videos and of `train_clips`."""
-    max_steps: int | None = None
-    """Optimiser steps after which to stop; None to train all epochs."""
-    device: str = "auto"
+    device: Device = "auto"
     """`auto`, `cpu`, `cuda` or `mps`."""
-    devices: int = 1
+    devices: Devices = 1
     """Number of processes, each with its own device; torchrun's setting takes precedence."""
-    precision: str = "auto"
+    epochs: Annotated[
+        int,
+        Option("passes over the training videos", panel=Panel.TRAINING, metavar="N", minimum=1),
+    ] = 40
+    """Passes over the training videos; the learning-rate schedule depends on it."""
+    batch_size: Annotated[
+        int,
+        Option(
+            "videos per optimiser step, over all devices",
+            panel=Panel.TRAINING,
+            metavar="N",
+            minimum=1,
+        ),
+    ] = 8
+    """Videos per optimiser step, over all devices and accumulation parts."""
+    accumulate: Annotated[
+        int,
+        Option(
+            "gradient accumulation: process each batch in K parts, to save memory",
+            panel=Panel.TRAINING,
+            metavar="K",
+            minimum=1,
+        ),
+    ] = 1
+    """Parts into which each process divides its share of a batch (gradient accumulation)."""
+    lr: Annotated[
+        float, Option("learning rate of the first epoch", panel=Panel.TRAINING, metavar="RATE")
+    ] = 2e-4
+    """Learning rate of the first epoch."""
+    min_lr: Annotated[
+        float,
+        Option(
+            "learning rate at the end of the cosine schedule",
+            panel=Panel.TRAINING,
+            metavar="RATE",
+        ),
+    ] = 1e-7
+    """Learning rate at the end of the cosine schedule."""
+    clip_norm: Annotated[
+        float | None,
+        Option(
+            "clip gradients to this L2 norm", panel=Panel.TRAINING, metavar="NORM", default="off"
+        ),
+    ] = None
+    """Largest L2 norm of the gradient; None for no clipping."""
+    seed: Annotated[
+        int,
+        Option(
+            "seed of the initial weights and of the order of videos",
+            panel=Panel.TRAINING,
+            metavar="S",
+            minimum=0,
+        ),
+    ] = 123
+    """Seed of the initialisation, of the order of videos and of `train_clips`."""
+    max_steps: Annotated[
+        int | None,
+        Option(
+            "stop after N optimiser steps in total",
+            panel=Panel.TRAINING,
+            metavar="N",
+            default="after all epochs",
+            minimum=1,
+        ),
+    ] = None
+    """Optimiser steps after which to stop; None to train all epochs."""
+    precision: Precision = "auto"
     """`auto`, `fp32`, or `bf16` or `fp16` mixed with fp32."""
-    gradient_checkpointing: bool | None = None
-    """Recompute activations in the backward pass to save memory; None: for large networks."""
-    workers: int | None = None
+    gradient_checkpointing: Annotated[
+        bool | None,
+        Option(
+            "recompute the encoders' activations in the backward pass: less memory, but slower",
+            panel=Panel.ADVANCED,
+            default="on for large networks",
+        ),
+    ] = None
+    """Whether to recompute activations in the backward pass; None: for large networks."""
+    workers: Annotated[
+        int | None,
+        Option(
+            "threads that read the data",
+            panel=Panel.ADVANCED,
+            metavar="N",
+            default="one per core, at most 4",
+            minimum=1,
+        ),
+    ] = None
     """Threads that read the data; None for one per core, at most 4."""
-    wandb: bool = False
-    """Report to Weights & Biases as well."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -82,12 +206,7 @@ class TrainOptions:
         Raises:
             UsageError: One is invalid; the message names it.
         """
-        for name in ("epochs", "batch_size", "devices", "accumulate", *_OPTIONAL_COUNTS):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"`{name}` must be 1 or more, not {value}")
-        if self.subset not in SUBSETS:
-            raise UsageError(f"unknown `subset` {self.subset!r}; use one of {', '.join(SUBSETS)}")
+        check_values(self)
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(f"`lr` must be above 0, such as 2e-4, not {self.lr:g}")
         if not 0 <= self.min_lr <= self.lr:
@@ -97,11 +216,10 @@ class TrainOptions:
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError(f"`clip_norm` must be above 0, such as 1, not {self.clip_norm:g}")
         if self.resume and self.overwrite:
-            raise UsageError("`resume` and `overwrite` exclude each other; use one of them")
+            raise UsageError("`resume` and `overwrite` exclude each other; pass one of them")
         if self.cache_features and self.adapter:
             raise UsageError(
-                "`cache_features` needs a model without adapters, which change the image "
-                "features; disable `adapter`"
+                "`cache_features` works only without `adapter`: adapters change the image features"
             )
 
     def learning_rate(self, epoch: int) -> float:
@@ -144,7 +262,6 @@ class TrainOptions:
                 )
 
 
-_OPTIONAL_COUNTS = ("train_clips", "max_steps", "workers")
 _PATHS = ("out", "data_root", "cache")
 RESULT_OPTIONS = (
     "subset", "train_clips", "model", "init", "clap", "projector", "adapter",

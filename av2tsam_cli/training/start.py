@@ -96,8 +96,7 @@ def _requested_config(stored: ModelConfig, options: TrainOptions) -> ModelConfig
                 )
     if options.cache_features and config.adapter:
         raise UsageError(
-            "`cache_features` needs a model without adapters, which change the image features; "
-            "disable `adapter`"
+            "`cache_features` works only without `adapter`: adapters change the image features"
         )
     return config
 

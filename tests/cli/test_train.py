@@ -1,4 +1,4 @@
-"""`av2tsam train` as it is typed."""
+"""`av2tsam train` on the command line."""
 
 import json
 from pathlib import Path
@@ -10,19 +10,19 @@ from av2tsam_cli.synth.dataset import write_dataset
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> list[str]:
-    """Three videos, an epoch or two."""
-    out = tmp_path_factory.mktemp("lessons")
+def command(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> list[str]:
+    """Return a command line with a data set of three training videos."""
+    out = tmp_path_factory.mktemp("dataset")
     write_dataset(out, subset="s4", videos=4, seed=2, split_sizes=(3, 1, 0), workers=1)
-    given = ["--data", str(out), "--model", str(tiny_model), "--cache", str(out / "cache")]
-    return ["train", *given, "--batch-size", "2", "--device", "cpu"]
+    options = ["--data", str(out), "--model", str(tiny_model), "--cache", str(out / "cache")]
+    return ["train", *options, "--batch-size", "2", "--device", "cpu"]
 
 
-def test_a_run_tells_its_scores_and_goes_on_with_its_own_options(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_run_prints_its_scores_and_resumes_with_its_own_options(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert main([*words, "--out", str(run), "--epochs", "2", "--max-steps", "2", "--json"]) == 0
+    assert main([*command, "--out", str(run), "--epochs", "2", "--max-steps", "2", "--json"]) == 0
     out, err = capsys.readouterr()
     record = json.loads(out)
     assert record["steps"] == 2
@@ -39,61 +39,74 @@ def test_a_run_tells_its_scores_and_goes_on_with_its_own_options(
     assert [row["epoch"] for row in json.loads(out)["epochs"]] == [1, 2]
 
 
-def test_what_was_trained_segments(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_trained_model_segments_a_video(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert main([*words, "--out", str(run), "--epochs", "1", "--quiet"]) == 0
-    clip = next(Path(words[2]).rglob("*.mp4"))
-    told = ["segment", str(clip), "--model", str(run / "best.safetensors"), "--fps", "1"]
-    assert main([*told, "--out", str(tmp_path / "overlay.mp4"), "--quiet"]) == 0
+    assert main([*command, "--out", str(run), "--epochs", "1", "--quiet"]) == 0
+    clip = next(Path(command[2]).rglob("*.mp4"))
+    arguments = ["segment", str(clip), "--model", str(run / "best.safetensors"), "--fps", "1"]
+    assert main([*arguments, "--out", str(tmp_path / "overlay.mp4"), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
-    ("given", "code", "complaint"),
+    ("options", "code", "message"),
     [
         ([], 2, "--out"),
         (["--out", "RUN", "--epochs", "0"], 2, "--epochs"),
-        (["--out", "RUN", "--lr", "0"], 2, "--lr 0"),
-        (["--out", "RUN", "--subset", "s5"], 2, "--subset"),
-        (["--out", "RUN", "--resume"], 2, "no run to go on with"),
+        (["--out", "RUN", "--lr", "0"], 2, "--lr must be above 0"),
+        (["--out", "RUN", "--subset", "s5"], 2, "unknown subset 's5'"),
+        (["--out", "RUN", "--resume"], 2, "no run to resume"),
         (["--out", "RUN", "--resume", "--overwrite"], 2, "--overwrite"),
         (["--out", "RUN", "--subset", "ms3"], 3, "ms3_meta_data.csv"),
         (["--out", "RUN", "--data", "nowhere"], 3, "nowhere"),
-        (["--out", "RUN", "--model", "nobody"], 4, "nobody"),
-        (["--out", "RUN", "--cache-features"], 2, "--no-adapter"),
+        (["--out", "RUN", "--model", "missing"], 4, "missing"),
+        (["--out", "RUN", "--cache-features"], 2, "--adapter"),
         (["--out", "RUN", "--precision", "fp16"], 2, "--precision fp16"),
         (["--out", "RUN", "--train-clips", "4"], 2, "only 3"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_leaves_nothing(
-    given: list[str],
+def test_errors_are_one_line_and_leave_no_files(
+    options: list[str],
     code: int,
-    complaint: str,
-    words: list[str],
+    message: str,
+    command: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = [str(tmp_path / "run") if word == "RUN" else word for word in given]
-    assert main([*words, *given]) == code
+    options = [str(tmp_path / "run") if option == "RUN" else option for option in options]
+    assert main([*command, *options]) == code
     err = capsys.readouterr().err
-    assert complaint in err
+    assert message in err
     assert sum("error" in line for line in err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_and_biases_without_a_login_is_one_line_and_leaves_nothing(
-    words: list[str],
+def test_weights_and_biases_without_a_login_is_one_line_and_leaves_no_files(
+    command: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # Where the package is not installed, that is what the line says.
+    # If the package is not installed, the line reports that instead.
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_MODE", "online")
-    assert main([*words, "--out", str(tmp_path / "run"), "--wandb", "--quiet"]) == 2
+    assert main([*command, "--out", str(tmp_path / "run"), "--wandb", "--quiet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("av2tsam: error: --wandb: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_needs_lightning_fabric(
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("av2tsam_cli.inference.distributed.find_spec", lambda _: None)
+    assert main([*command, "--out", str(tmp_path / "run"), "--quiet"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install 'av2tsam[train]'" in line
     assert not (tmp_path / "run").exists()
