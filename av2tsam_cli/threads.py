@@ -1,4 +1,4 @@
-"""Run a stage on a thread of its own, a bounded way: ahead of what consumes it, or behind."""
+"""Run a stage of a pipeline on its own thread, connected to the other stages by a bounded queue."""
 
 from __future__ import annotations
 
@@ -14,165 +14,159 @@ from typing import Generic, TypeAlias, TypeVar
 T = TypeVar("T")
 
 POLL_S = 0.05
-"""Seconds after which a producer that waits for room looks whether anybody still listens."""
+"""Seconds between checks whether the other side has stopped, while waiting for room in a queue."""
 JOIN_S = 5.0
-"""Seconds that a consumer which gives up waits for its producer to finish what it is doing."""
-
+"""Seconds to wait for a thread that was told to stop to finish its current step."""
 
 _running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref.WeakKeyDictionary()
-"""Threads of all stages, with what tells each to stop."""
+"""The threads of all stages, each with the event that tells it to stop."""
 
 
 @dataclass(frozen=True)
 class _Item(Generic[T]):
-    """One produced value."""
+    """A value on its way from one stage to the next."""
 
     value: T
 
 
 @dataclass(frozen=True)
 class _End:
-    """The producer is done, or failed with `error`."""
+    """The end of the values, caused by `error` unless it is None."""
 
     error: BaseException | None
 
 
-_Waiting: TypeAlias = "queue.Queue[_Item[T] | _End]"
+_Queue: TypeAlias = "queue.Queue[_Item[T] | _End]"
 
 
 def run_ahead(
     items: Generator[T, None, None], *, depth: int, name: str
 ) -> Generator[T, None, None]:
-    """Yield what `items` yields while `items` runs on a thread, at most `depth` values ahead.
+    """Yield the values of a generator that runs on its own thread, up to `depth` values ahead.
 
-    An error in `items` is raised here, after the values before it. Closing this generator closes
-    `items` on its own thread, so stages that are chained shut down from the last to the first.
+    An exception in `items` is raised here, after the values before it. Closing this generator
+    closes `items` on its thread, so chained stages are closed from the last to the first.
 
     Args:
-        items: The stage; it is only ever touched by the new thread.
-        depth: Values that may wait in between; this bounds the memory.
+        items: The stage. Only the new thread uses it.
+        depth: Size of the queue in values, which bounds the memory.
         name: Name of the thread, for debuggers.
     """
-    waiting: _Waiting[T] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-    thread = _thread(lambda: _produce(items, waiting, stopped), name, stopped)
+    values: _Queue[T] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+    thread = _create_thread(lambda: _produce(items, values, stop), name, stop)
     try:
         thread.start()
-        yield from _taken(waiting)
+        yield from _take(values)
     finally:
-        stopped.set()
-        if thread.ident is not None:  # it was started
+        stop.set()
+        if thread.ident is not None:  # the thread was started
             thread.join(JOIN_S)
 
 
-class Abandoned(Exception):  # noqa: N818 - nothing went wrong in the stage that sees it
-    """Raised in a stage that runs behind when not all of its values will come."""
+class Abandoned(Exception):  # noqa: N818 - not an error of the stage in which it is raised
+    """Raised in a stage of `run_behind` if its caller failed and no more values will come."""
 
 
 @contextlib.contextmanager
 def run_behind(
     stage: Callable[[Iterator[T]], None], *, depth: int, name: str
 ) -> Iterator[Callable[[T], None]]:
-    """Give a function that hands a value to `stage`, which runs on a thread of its own.
+    """Run a stage on its own thread and return a function that passes it a value.
 
-    Leaving the block waits until the stage is done with all values. An error in the stage is raised
-    by the next call, or when leaving. Where the block ends with an error, the stage's iterator
-    raises `Abandoned`.
+    At the end of the block, this waits until the stage has processed all values. An exception in
+    the stage is raised by the next call of the function, or at the end of the block. If the block
+    raises an exception, `Abandoned` is raised in the stage.
 
     Args:
-        stage: Takes the values; it is called on the new thread.
-        depth: Values that may wait in between; this bounds the memory.
+        stage: Iterates over the values, on the new thread.
+        depth: Size of the queue in values, which bounds the memory.
         name: Name of the thread, for debuggers.
     """
-    waiting: _Waiting[T] = queue.Queue(maxsize=depth)
-    over, failed = threading.Event(), list[BaseException]()
+    values: _Queue[T] = queue.Queue(maxsize=depth)
+    done, errors = threading.Event(), list[BaseException]()
 
-    def work() -> None:
+    def run() -> None:
         try:
-            stage(_taken(waiting))
+            stage(_take(values))
         except Abandoned:
             pass
-        except BaseException as caught:  # noqa: BLE001 - whatever it is, the other side raises it
-            failed.append(caught)
+        except BaseException as error:  # noqa: BLE001 - it is raised on the other thread
+            errors.append(error)
         finally:
-            over.set()
+            done.set()
 
     def put(value: T) -> None:
-        if not _put(waiting, _Item(value), over):
-            raise failed[0] if failed else RuntimeError(f"{name}: ended before its values did")
+        if not _put(values, _Item(value), done):
+            raise errors[0] if errors else RuntimeError(f"{name}: ended before its last value")
 
-    thread = _thread(work, name, over)
+    thread = _create_thread(run, name, done)
     thread.start()
     try:
         yield put
-        _put(waiting, _End(None), over)
+        _put(values, _End(None), done)
         thread.join()
     except BaseException:
-        _abandon(waiting)
+        _abandon(values)
         thread.join(JOIN_S)
         raise
-    if failed:
-        raise failed[0]
+    if errors:
+        raise errors[0]
 
 
 def still_running() -> bool:
-    """Whether a stage that was told to stop is still in the middle of a long step."""
+    """Return whether the thread of any stage is running, such as one in the middle of a batch."""
     return any(thread.is_alive() for thread in list(_running))
 
 
 @atexit.register
 def _stop_all() -> None:
-    """End what nobody closed: a thread that works on while Python shuts down may crash it."""
-    begun = [(thread, stopped) for thread, stopped in _running.items() if thread.is_alive()]
-    for _, stopped in begun:
-        stopped.set()
-    for thread, _ in begun:
+    """Stop the stages that were not closed: threads that run during shutdown can crash Python."""
+    alive = [(thread, stop) for thread, stop in _running.items() if thread.is_alive()]
+    for _, stop in alive:
+        stop.set()
+    for thread, _ in alive:
         thread.join(JOIN_S)
 
 
-def _thread(work: Callable[[], None], name: str, stopped: threading.Event) -> threading.Thread:
-    """A thread that `_stop_all` knows of."""
-    thread = threading.Thread(target=work, name=f"av2tsam-{name}", daemon=True)
-    _running[thread] = stopped
+def _create_thread(run: Callable[[], None], name: str, stop: threading.Event) -> threading.Thread:
+    thread = threading.Thread(target=run, name=f"av2tsam-{name}", daemon=True)
+    _running[thread] = stop
     return thread
 
 
-def _taken(waiting: _Waiting[T]) -> Generator[T, None, None]:
-    """What is put there, until the end or an error is."""
-    while isinstance(got := waiting.get(), _Item):
-        yield got.value
-    if got.error is not None:
-        raise got.error
-
-
-def _abandon(waiting: _Waiting[T]) -> None:
-    """Have the one who takes values stop at once; called by the only one who puts them there."""
-    with contextlib.suppress(queue.Empty):
-        while True:
-            waiting.get_nowait()
-    waiting.put_nowait(_End(Abandoned()))
-
-
-def _produce(
-    items: Generator[T, None, None],
-    waiting: _Waiting[T],
-    stopped: threading.Event,
-) -> None:
+def _produce(items: Generator[T, None, None], values: _Queue[T], stop: threading.Event) -> None:
     error: BaseException | None = None
     try:
         with contextlib.closing(items):
             for value in items:
-                if not _put(waiting, _Item(value), stopped):
+                if not _put(values, _Item(value), stop):
                     break
-    except BaseException as caught:  # noqa: BLE001 - whatever it is, the consumer raises it
+    except BaseException as caught:  # noqa: BLE001 - it is raised on the other thread
         error = caught
-    _put(waiting, _End(error), stopped)
+    _put(values, _End(error), stop)
 
 
-def _put(waiting: _Waiting[T], value: _Item[T] | _End, stopped: threading.Event) -> bool:
-    """Wait for room; False where nobody listens any more, however late that is noticed."""
-    while not stopped.is_set():
+def _take(values: _Queue[T]) -> Generator[T, None, None]:
+    """Yield the values of a queue up to its end, and raise the error that ended it."""
+    while isinstance(item := values.get(), _Item):
+        yield item.value
+    if item.error is not None:
+        raise item.error
+
+
+def _put(values: _Queue[T], item: _Item[T] | _End, stop: threading.Event) -> bool:
+    """Wait for room in a queue and add an item; return False if `stop` was set before."""
+    while not stop.is_set():
         with contextlib.suppress(queue.Full):
-            waiting.put(value, timeout=POLL_S)
+            values.put(item, timeout=POLL_S)
             return True
     return False
+
+
+def _abandon(values: _Queue[T]) -> None:
+    """Replace all values in a queue by `Abandoned`. Only the thread that adds values calls this."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            values.get_nowait()
+    values.put_nowait(_End(Abandoned()))

@@ -24,13 +24,13 @@ def test_values_arrive_in_order_from_another_thread() -> None:
     assert closed == ["av2tsam-count"]
 
 
-def test_the_producer_is_never_more_than_the_depth_ahead() -> None:
+def test_the_producer_is_at_most_the_depth_ahead() -> None:
     made: list[int] = []
     for taken in run_ahead(counting(200, [], made), depth=3, name="count"):
-        assert len(made) <= taken + 1 + 3 + 2  # waiting, one in its hands, one being made
+        assert len(made) <= taken + 1 + 3 + 2  # in the queue, waiting for room, being made
 
 
-def test_an_error_comes_after_the_values_before_it() -> None:
+def test_an_error_is_raised_after_the_values_before_it() -> None:
     def failing() -> Generator[int, None, None]:
         yield 1
         yield 2
@@ -42,7 +42,7 @@ def test_an_error_comes_after_the_values_before_it() -> None:
     assert not still_running()
 
 
-def test_closing_the_last_of_chained_stages_closes_the_first_on_its_own_thread() -> None:
+def test_closing_the_last_of_several_stages_closes_the_first_on_its_own_thread() -> None:
     closed: list[str] = []
 
     def doubled(numbers: Generator[int, None, None]) -> Generator[int, None, None]:
@@ -58,7 +58,7 @@ def test_closing_the_last_of_chained_stages_closes_the_first_on_its_own_thread()
     assert not still_running()
 
 
-def test_a_stage_that_nobody_closes_ends_with_the_program() -> None:
+def test_a_stage_that_is_not_closed_ends_with_the_program() -> None:
     program = """
 from av2tsam_cli.threads import run_ahead
 
@@ -78,7 +78,7 @@ print(next(numbers))
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["0", "closed"], "")
 
 
-def test_a_stage_behind_takes_every_value_in_order_before_the_block_is_left() -> None:
+def test_a_stage_behind_has_processed_every_value_at_the_end_of_the_block() -> None:
     taken: list[int] = []
     threads: set[str] = set()
 
@@ -95,7 +95,7 @@ def test_a_stage_behind_takes_every_value_in_order_before_the_block_is_left() ->
     assert not still_running()
 
 
-def test_an_error_of_the_stage_behind_is_raised_where_values_come_from() -> None:
+def test_an_error_of_the_stage_behind_is_raised_in_its_caller() -> None:
     def fail(values: Iterator[int]) -> None:
         next(values)
         raise OSError("the disk is full")
@@ -114,7 +114,7 @@ def test_an_error_of_the_stage_behind_is_raised_where_values_come_from() -> None
         feed(1, put)
 
 
-def test_a_stage_behind_is_told_that_no_more_will_come() -> None:
+def test_abandoned_is_raised_in_a_stage_behind_if_its_caller_fails() -> None:
     ended: list[BaseException] = []
 
     def take(values: Iterator[int]) -> None:
