@@ -1,1 +1,1 @@
-"""Frozen towers: what a frame looks like (CLIP) and what a second sounds like (CLAP)."""
+"""Frozen encoders: CLIP for frames, CLAP for audio windows."""

@@ -1,4 +1,4 @@
-"""CLAP's audio tower: HTSAT (laion_clap's class) and the projection of LAION or of Microsoft."""
+"""CLAP's audio encoder: HTSAT from laion_clap, and the projection of LAION or Microsoft CLAP."""
 
 import warnings
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ INT16_PEAK = 32767.0
 
 @dataclass(frozen=True)
 class ClapConfig:
-    """Sizes of an audio tower. The defaults are LAION's 630k-audioset HTSAT-tiny."""
+    """Sizes of an audio encoder. The defaults are LAION's 630k-audioset HTSAT-tiny."""
 
     kind: Literal["laion", "microsoft"] = "laion"
-    """Decides how a window is prepared and how the latent is projected."""
+    """How a window is prepared and how the output of HTSAT is projected."""
     embed_dim: int = 512
     """Width of the embedding."""
     rate_hz: int = 48_000
     """Samples per second of the windows."""
     mel_rate_hz: int = 48_000
-    """Rate that the mel filters are built for (Microsoft: 32 kHz, whatever the samples' rate)."""
+    """Sample rate that the mel filters are built for (32 kHz in Microsoft CLAP)."""
     n_fft: int = 1024
     """Samples per spectrogram window."""
     hop: int = 480
@@ -42,13 +42,13 @@ class ClapConfig:
     clip_samples: int = 480_000
     """LAION: shorter windows are repeated, then padded with zeros, to this many samples."""
     spec_size: int = 256
-    """Side of the square image that the spectrogram is folded to."""
+    """Side of the square image into which the spectrogram is folded."""
     patch_size: int = 4
     """Side of a patch of that image."""
     stem: Literal["patch", "conv"] = "patch"
     """`patch`: one strided convolution. `conv`: a residual stem, for training from scratch."""
     dim: int = 96
-    """Width of the first stage; doubles at each of the others."""
+    """Width of the first stage; it doubles with each stage."""
     depths: tuple[int, ...] = (2, 2, 6, 2)
     """Blocks per stage."""
     heads: tuple[int, ...] = (4, 8, 16, 32)
@@ -65,13 +65,13 @@ class ClapConfig:
 
 
 class ClapEmbedder(nn.Module):
-    """One-second windows to CLAP embeddings. B = windows, T = spectrogram frames, M = mel bins."""
+    """Embeds audio windows with CLAP. B = windows, T = spectrogram frames, M = mel bins."""
 
     def __init__(self, config: ClapConfig) -> None:
         super().__init__()
         self.config = config
-        # laion_clap's constructor reads values back from tensors: it cannot run on meta. It also
-        # calls meshgrid in a way that torch warns about.
+        # laion_clap's constructor reads values from tensors, which the meta device cannot do, and
+        # calls meshgrid in a deprecated way.
         with _off_meta(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
             self.htsat = _htsat(config)
@@ -80,7 +80,7 @@ class ClapEmbedder(nn.Module):
         )
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Embed windows of sound.
+        """Embed audio windows.
 
         Args:
             windows: Mono samples in [-1, 1], float32, (B, rate_hz).
@@ -93,26 +93,26 @@ class ClapEmbedder(nn.Module):
         return embedding
 
     def prepare(self, windows: Tensor) -> Tensor:
-        """The samples as the tower's own training saw them: (B, n)."""
+        """Prepare samples as in the training of this CLAP: (B, rate_hz) to (B, n)."""
         if self.config.kind == "microsoft":
             return windows
         return _repeat_and_pad(_quantise(windows), self.config.clip_samples)
 
     def logmel(self, samples: Tensor) -> Tensor:
-        """Log-mel spectrogram (B, 1, T, M) in float32: its range is too wide for 16 bits."""
+        """Return log-mel spectrograms (B, 1, T, M) in float32: 16 bits have too small a range."""
         with torch.autocast(samples.device.type, enabled=False):
             power = self.htsat.spectrogram_extractor(samples.float())  # (B, 1, T, n_fft / 2 + 1)
             logmel: Tensor = self.htsat.logmel_extractor(power)
         return logmel
 
     def normalise(self, logmel: Tensor) -> Tensor:
-        """BatchNorm over the mel bins, (B, 1, T, M) to the same."""
+        """Apply HTSAT's BatchNorm over the mel bins to log-mel spectrograms (B, 1, T, M)."""
         with torch.autocast(logmel.device.type, enabled=False):
             normalised: Tensor = self.htsat.bn0(logmel.transpose(1, 3)).transpose(1, 3)
         return normalised
 
     def image(self, logmel: Tensor) -> Tensor:
-        """Spectrogram to the square image (B, 1, spec_size, spec_size) that HTSAT sees.
+        """Fold spectrograms into the square images of HTSAT, (B, 1, spec_size, spec_size).
 
         The time axis is stretched to `spec_size` times the number of chunks, then cut into chunks
         that are stacked along frequency.
@@ -121,7 +121,7 @@ class ClapEmbedder(nn.Module):
         return image
 
     def encode(self, image: Tensor) -> Tensor:
-        """Image (B, 1, s, s) to tokens (B, tokens, latent_dim) after the last norm."""
+        """Encode images (B, 1, s, s) as tokens (B, tokens, latent_dim), after the last norm."""
         weight = next(self.htsat.patch_embed.parameters())
         tokens: Tensor = self.htsat.patch_embed(image.to(weight.dtype))
         for stage in self.htsat.layers:
@@ -130,18 +130,18 @@ class ClapEmbedder(nn.Module):
         return normalised
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """AudioSet head on the tokens of `encode`: probabilities (B, classes)."""
+        """Return probabilities (B, classes) of AudioSet's classes for the tokens of `encode`."""
         side = round(tokens.shape[1] ** 0.5)
         chunks = self.htsat.freq_ratio
         grid = tokens.transpose(1, 2).reshape(tokens.shape[0], -1, chunks, side // chunks, side)
-        # One image row of patches per frequency band, the chunks of time side by side again.
+        # Undo the folding: the chunks are side by side in time again.
         unfolded = grid.transpose(2, 3).flatten(3)
         scores: Tensor = self.htsat.tscam_conv(unfolded)
         return scores.flatten(2).mean(dim=2).sigmoid()
 
 
 def run_stage(stage: Any, tokens: Tensor) -> Tensor:
-    """The blocks of one HTSAT stage, then its patch merging. (B, tokens, dim)."""
+    """Run the blocks of an HTSAT stage and its patch merging on tokens (B, tokens, dim)."""
     for block in stage.blocks:
         tokens, _ = block(tokens)
     if stage.downsample is not None:
@@ -150,7 +150,7 @@ def run_stage(stage: Any, tokens: Tensor) -> Tensor:
 
 
 class MicrosoftProjection(nn.Module):
-    """Microsoft CLAP 2023's projection: LayerNorm(a + W2 GELU(a)), a = W1 latent, no biases."""
+    """The projection of Microsoft CLAP 2023: LayerNorm(a + W2 GELU(a)) with a = W1 latent."""
 
     def __init__(self, config: ClapConfig) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class MicrosoftProjection(nn.Module):
         self.layer_norm = nn.LayerNorm(config.embed_dim)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """(B, latent_dim) to (B, embed_dim)."""
+        """Project latents (B, latent_dim) to embeddings (B, embed_dim)."""
         first = self.linear1(latent)
         embedding: Tensor = self.layer_norm(first + self.linear2(F.gelu(first)))
         return embedding
@@ -184,11 +184,8 @@ def _off_meta() -> Iterator[None]:
 
 
 def _htsat(config: ClapConfig) -> Any:
-    """laion_clap's HTSAT without augmentation: no dropout, no stochastic depth; our front end.
-
-    Its `head` is left out, which no forward pass reads.
-    """
-    tower = borrow("laion_clap.clap_module.htsat").HTSAT_Swin_Transformer(
+    """Create laion_clap's HTSAT without augmentation, dropout and its unused `head`."""
+    htsat = borrow("laion_clap.clap_module.htsat").HTSAT_Swin_Transformer(
         spec_size=config.spec_size,
         patch_size=config.patch_size,
         patch_stride=(config.patch_size, config.patch_size),
@@ -207,14 +204,14 @@ def _htsat(config: ClapConfig) -> Any:
             fmax=config.fmax_hz,
         ),
     )
-    del tower.head
+    del htsat.head
     if config.stem == "conv":
-        tower.patch_embed = SpectrogramStem(config)
-    return tower
+        htsat.patch_embed = SpectrogramStem(config)
+    return htsat
 
 
 class SpectrogramStem(nn.Module):
-    """The residual stem as HTSAT takes its patches. s = `spec_size`."""
+    """A residual stem in place of HTSAT's patch embedding. s = `spec_size`."""
 
     def __init__(self, config: ClapConfig) -> None:
         super().__init__()
@@ -222,17 +219,17 @@ class SpectrogramStem(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Spectrogram image (B, 1, s, s) to tokens (B, (s / patch)^2, dim)."""
+        """Embed spectrogram images (B, 1, s, s) as tokens (B, (s / patch)^2, dim)."""
         tokens: Tensor = self.norm(self.convs(image).flatten(1, 2))
         return tokens
 
 
 def _quantise(windows: Tensor) -> Tensor:
-    """To 16-bit integers, cut towards zero, and back: LAION's training data were 16 bits."""
+    """Round towards zero to 16-bit integers and back, as in LAION's training data."""
     return (windows.clamp(-1.0, 1.0) * INT16_PEAK).trunc() / INT16_PEAK
 
 
 def _repeat_and_pad(windows: Tensor, samples: int) -> Tensor:
-    """(B, n) repeated whole as often as it fits, then padded with zeros, to (B, samples)."""
+    """Repeat windows (B, n) as often as they fit entirely, then pad with zeros to (B, samples)."""
     repeated = windows.repeat(1, max(samples // windows.shape[1], 1))[:, :samples]
     return F.pad(repeated, (0, samples - repeated.shape[1]))

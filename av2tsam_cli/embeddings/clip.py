@@ -1,4 +1,4 @@
-"""CLIP's image tower, built from open_clip's classes."""
+"""CLIP's image encoder, made of classes from open_clip."""
 
 from dataclasses import dataclass
 
@@ -8,33 +8,33 @@ from torch import Tensor, nn
 from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.embeddings.resample import resize
 
-# OpenAI's CLIP: mean and standard deviation of its training images, in 0-1.
+# Mean and standard deviation of the training images of OpenAI's CLIP, on the scale 0-1.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Sizes of an image tower, in open_clip's terms. The defaults are OpenAI's ViT-B/32."""
+    """Sizes of an image encoder, in the terms of open_clip. The defaults are OpenAI's ViT-B/32."""
 
     embed_dim: int = 512
     """Width of the embedding."""
     image_size: int = 224
     """Side of the square input in pixels."""
     layers: int | tuple[int, int, int, int] = 12
-    """Transformer blocks, or blocks per stage of open_clip's ModifiedResNet."""
+    """Transformer blocks, or the blocks of each stage of a ModifiedResNet."""
     width: int = 768
-    """Width of the transformer, or of the ResNet's first stage."""
+    """Width of the transformer, or of the first stage of the ResNet."""
     head_width: int = 64
     """Width of one attention head."""
     patch_size: int | None = 32
     """Side of a patch in pixels; None for a ResNet."""
     quick_gelu: bool = True
-    """OpenAI's weights were trained with x * sigmoid(1.702 x) in place of GELU."""
+    """Use x * sigmoid(1.702 x) instead of GELU, as OpenAI's weights require."""
 
 
 class ClipEmbedder(nn.Module):
-    """Frames to CLIP embeddings. B = frames, s = `config.image_size`."""
+    """Embeds frames with CLIP. B = frames, s = `config.image_size`."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -46,8 +46,8 @@ class ClipEmbedder(nn.Module):
 
         Args:
             frames: Pixels, uint8, (B, 3, H, W), RGB.
-            crop: True for OpenAI's own preprocessing: the shorter side to s, then the centre.
-                False squashes to the square, as AVSBench's frames were, and loses no border.
+            crop: True resizes the shorter side to s and crops the centre, as OpenAI does. False
+                squashes the whole frame to a square, as in AVSBench.
 
         Returns:
             Float32, (B, 3, s, s).
@@ -58,14 +58,14 @@ class ClipEmbedder(nn.Module):
         return (frames.float() / 255 - mean) / std
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, s, s) from `preprocess` to embeddings (B, embed_dim), not normalised."""
+        """Embed images (B, 3, s, s) from `preprocess` as (B, embed_dim), not normalised."""
         weight = next(self.visual.parameters())
         embeddings: Tensor = self.visual(images.to(weight.dtype))
         return embeddings
 
 
 def _resize_and_crop(frames: Tensor, size: int) -> Tensor:
-    """Shorter side to `size`, then the centre square (torchvision's rounding)."""
+    """Resize the shorter side to `size` and crop the centre, rounding as torchvision does."""
     height, width = frames.shape[-2:]
     shorter = min(height, width)
     height, width = int(size * height / shorter), int(size * width / shorter)
@@ -74,20 +74,20 @@ def _resize_and_crop(frames: Tensor, size: int) -> Tensor:
 
 
 def _resnet(config: ClipConfig) -> nn.Module:
-    tower: nn.Module = borrow("open_clip.modified_resnet").ModifiedResNet(
+    encoder: nn.Module = borrow("open_clip.modified_resnet").ModifiedResNet(
         layers=config.layers,
         output_dim=config.embed_dim,
-        # open_clip's rule: 32 times the first stage's width reaches the attention pool.
+        # As in open_clip: the attention pool is 32 times as wide as the first stage.
         heads=config.width * 32 // config.head_width,
         image_size=config.image_size,
         width=config.width,
     )
-    return tower
+    return encoder
 
 
 def _vit(config: ClipConfig) -> nn.Module:
     transformer = borrow("open_clip.transformer")
-    tower: nn.Module = transformer.VisionTransformer(
+    encoder: nn.Module = transformer.VisionTransformer(
         image_size=config.image_size,
         patch_size=config.patch_size,
         width=config.width,
@@ -97,4 +97,4 @@ def _vit(config: ClipConfig) -> nn.Module:
         output_dim=config.embed_dim,
         act_layer=transformer.QuickGELU if config.quick_gelu else nn.GELU,
     )
-    return tower
+    return encoder
