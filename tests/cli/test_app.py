@@ -17,7 +17,7 @@ def run_python(code: str) -> str:
 
 
 @pytest.mark.parametrize("words", [["--help"], [], ["segment", "-h"], ["data", "synth", "-h"]])
-def test_help_needs_none_of_the_heavy_packages(words: list[str]) -> None:
+def test_help_imports_no_heavy_package(words: list[str]) -> None:
     out = run_python(
         "import sys\n"
         "from av2tsam_cli.__main__ import main\n"
@@ -31,7 +31,7 @@ def test_help_needs_none_of_the_heavy_packages(words: list[str]) -> None:
     assert out.splitlines()[-1] == "CODE 0 []"
 
 
-def test_importing_the_package_imports_no_torch_but_offers_its_names() -> None:
+def test_the_package_has_its_public_names_without_importing_torch() -> None:
     out = run_python(
         "import sys, av2tsam_cli\n"
         "print('torch' in sys.modules, sorted(dir(av2tsam_cli)))\n"
@@ -43,7 +43,7 @@ def test_importing_the_package_imports_no_torch_but_offers_its_names() -> None:
     ]
 
 
-def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out, err = capsys.readouterr()
     assert not err
@@ -89,7 +89,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["models", "sell"], "sell"),
     ],
 )
-def test_words_that_make_no_sense_are_one_line_and_exit_code_2(
+def test_wrong_arguments_are_one_line_and_exit_code_2(
     words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
@@ -114,7 +114,7 @@ def test_help_starts_with_examples_and_fits_on_a_page(
     assert not [line for line in lines if "<" in line or "[default" in line]
 
 
-def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_prints_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "a.mp4", "--out", "o.avi", "--debug"]) == 2
     err = capsys.readouterr().err
     assert "Traceback" in err

@@ -20,7 +20,7 @@ def test_doctor_shows_the_installation_and_ends_with_the_verdict(
     assert verdict == "ready: 'av2tsam segment' can run"
 
 
-def test_doctor_in_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["torch"]

@@ -36,7 +36,7 @@ KEYS = {
 
 
 class Segment:
-    """Runs `av2tsam segment` with the tiny model and keeps what it said."""
+    """Runs `av2tsam segment` with the tiny model and stores its output."""
 
     def __init__(self, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.model = model
@@ -75,7 +75,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
-def test_an_overlay_video_has_every_frame_and_the_sound(
+def test_an_overlay_video_contains_every_frame_and_the_audio(
     segment: Segment, clip: Path, tmp_path: Path, suffix: str
 ) -> None:
     out = tmp_path / f"out{suffix}"
@@ -86,12 +86,12 @@ def test_an_overlay_video_has_every_frame_and_the_sound(
     assert len(pictures) == 8
     assert pictures[0].shape == (48, 64, 3)
     assert not segment.out
-    # A grey clip has no colour: what is coloured is the highlight.
+    # The clip is grey, so any colour comes from the highlight.
     assert any(np.ptp(picture.astype(int), axis=2).max() > 40 for picture in pictures)
 
 
 @pytest.mark.parametrize("kind", ["masks", "overlays"])
-def test_a_folder_gets_a_picture_per_frame(
+def test_a_folder_contains_one_png_per_frame(
     segment: Segment, clip: Path, tmp_path: Path, kind: str
 ) -> None:
     assert segment(clip, "--out", tmp_path / "out", "--format", kind) == 0
@@ -104,7 +104,7 @@ def test_a_folder_gets_a_picture_per_frame(
         assert picture.shape == (48, 64, 3)
 
 
-def test_json_is_one_object_on_stdout_and_people_are_told_on_stderr(
+def test_json_prints_one_object_on_stdout_and_notes_on_stderr(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     assert segment(clip, "--json", "--out", tmp_path / "o.mp4") == 0
@@ -119,7 +119,7 @@ def test_json_is_one_object_on_stdout_and_people_are_told_on_stderr(
     assert "8 frames" in segment.only_line
 
 
-def test_frames_that_repeat_are_looked_at_once_unless_that_is_off(
+def test_repeated_frames_are_computed_once_unless_reuse_is_off(
     segment: Segment, make_clip: MakeClip, tone: Tone, tmp_path: Path
 ) -> None:
     def slide(_: int, width: int, height: int) -> npt.NDArray[np.uint8]:
@@ -141,7 +141,7 @@ def test_quiet_prints_nothing(segment: Segment, make_clip: MakeClip, tmp_path: P
     assert (segment.out, segment.err) == ("", "")
 
 
-def test_no_sound_is_said_in_one_line_and_all_masks_are_empty(
+def test_without_audio_a_note_is_printed_and_all_masks_are_empty(
     segment: Segment, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     clip = make_clip(rate=4)
@@ -151,7 +151,7 @@ def test_no_sound_is_said_in_one_line_and_all_masks_are_empty(
     assert segment.records[0]["mean_area"] == 0
 
 
-def test_a_phrase_needs_no_sound(segment: Segment, make_clip: MakeClip, tmp_path: Path) -> None:
+def test_text_needs_no_audio(segment: Segment, make_clip: MakeClip, tmp_path: Path) -> None:
     words = (make_clip(rate=4), "--out", tmp_path / "o.mp4", "--json", "--text", "the dog")
     assert segment(*words) == 0
     assert "4 with 'the dog'" in segment.only_line
@@ -168,7 +168,7 @@ def test_a_phrase_needs_no_sound(segment: Segment, make_clip: MakeClip, tmp_path
         (("--text", "the dog", "--silence-dbfs", "off"), "--silence-dbfs"),
     ],
 )
-def test_a_phrase_that_cannot_be_looked_for_is_one_line_and_exit_code_2(
+def test_unusable_text_is_a_usage_error(
     segment: Segment, clip: Path, tmp_path: Path, words: tuple[str, ...], complaint: str
 ) -> None:
     other = shutil.copy(clip, tmp_path / "other.mp4")
@@ -177,21 +177,21 @@ def test_a_phrase_that_cannot_be_looked_for_is_one_line_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_that_only_reads_needs_a_phrase(
+def test_a_checkpoint_without_audio_parts_needs_text(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     network = load_network(segment.model)
     weights = {n: t for n, t in network.state_dict().items() if n.startswith("text_sam.")}
-    reader = tmp_path / "reader.safetensors"
-    write_tensors(weights, reader, network.config)
+    text_only = tmp_path / "text_only.safetensors"
+    write_tensors(weights, text_only, network.config)
     words = (clip, "--out", tmp_path / "o.mp4")
-    assert segment(*words, "--text", "the bell", model=reader) == 0
-    assert segment(*words, "--overwrite", model=reader) == 4
-    assert f"{reader}: contains no weights for audio" in segment.only_line
+    assert segment(*words, "--text", "the bell", model=text_only) == 0
+    assert segment(*words, "--overwrite", model=text_only) == 4
+    assert f"{text_only}: contains no weights for audio" in segment.only_line
     assert "--text" in segment.only_line
 
 
-def test_no_sound_fails_where_it_is_required(
+def test_missing_audio_is_an_error_with_require_audio(
     segment: Segment, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     assert segment(make_clip(rate=4), "--out", tmp_path / "o.mp4", "--require-audio") == 3
@@ -199,7 +199,7 @@ def test_no_sound_fails_where_it_is_required(
     assert names(tmp_path) == ["clip.mp4"]
 
 
-def test_options_reach_the_work(
+def test_options_change_the_result(
     segment: Segment, make_clip: MakeClip, tone: Tone, tmp_path: Path
 ) -> None:
     sounds = [
@@ -221,7 +221,7 @@ def test_options_reach_the_work(
     assert segment.records[0]["precision"] == "bf16"
 
 
-def test_inputs_may_stand_on_both_sides_of_options(
+def test_inputs_may_come_before_and_after_options(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     other = shutil.copy(clip, tmp_path / "other.mp4")
@@ -230,7 +230,7 @@ def test_inputs_may_stand_on_both_sides_of_options(
     assert names(out)[0::9] == ["clip", "other"]
 
 
-def test_several_inputs_make_a_video_each_and_one_that_fails_stops_no_other(
+def test_each_input_becomes_a_video_and_a_failure_does_not_stop_the_others(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     shutil.copy(clip, tmp_path / "other.mp4")
@@ -245,7 +245,7 @@ def test_several_inputs_make_a_video_each_and_one_that_fails_stops_no_other(
     assert failed[0]["exit_code"] == 3
 
 
-def test_inputs_that_fail_for_different_reasons_give_exit_code_1(
+def test_failures_with_different_exit_codes_give_exit_code_1(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.mp4").write_text("not a video")
@@ -256,7 +256,7 @@ def test_inputs_that_fail_for_different_reasons_give_exit_code_1(
     assert len(segment.err.splitlines()) == 2
 
 
-def test_what_exists_can_be_skipped_or_replaced(
+def test_existing_outputs_can_be_skipped_or_replaced(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "o.mp4"
@@ -271,7 +271,7 @@ def test_what_exists_can_be_skipped_or_replaced(
     assert out.read_bytes() != b"precious"
 
 
-def test_inputs_of_one_name_are_refused_before_any_work(
+def test_inputs_with_the_same_output_are_a_usage_error(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "a").mkdir()
@@ -283,7 +283,7 @@ def test_inputs_of_one_name_are_refused_before_any_work(
     assert not out.exists()
 
 
-def test_several_inputs_do_not_go_into_one_video(
+def test_several_inputs_cannot_be_written_to_one_video(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     other = shutil.copy(clip, tmp_path / "other.mp4")
@@ -291,7 +291,7 @@ def test_several_inputs_do_not_go_into_one_video(
     assert "set --out to a folder" in segment.only_line
 
 
-def test_one_file_named_twice_is_done_once(segment: Segment, clip: Path, tmp_path: Path) -> None:
+def test_duplicate_inputs_are_processed_once(segment: Segment, clip: Path, tmp_path: Path) -> None:
     assert segment(clip, tmp_path / "." / "clip.mp4", "--out", tmp_path / "o.mp4", "--json") == 0
     assert len(segment.records) == 1
 
@@ -315,7 +315,7 @@ def test_one_file_named_twice_is_done_once(segment: Segment, clip: Path, tmp_pat
         ("clip.mp4/o.mp4", (), "clip.mp4"),
     ],
 )
-def test_outputs_and_options_that_do_not_fit_are_one_line_and_exit_code_2(
+def test_unusable_outputs_and_options_are_usage_errors(
     segment: Segment, clip: Path, tmp_path: Path, out: str, words: tuple[str, ...], complaint: str
 ) -> None:
     assert segment(clip, "--out", tmp_path / out, *words) == 2
@@ -339,7 +339,7 @@ def make_folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "code"), [(Path.unlink, 2), (make_folder, 2), (write_text, 3), (cut_short, 3)]
 )
-def test_missing_and_unreadable_inputs_are_one_line_and_an_exit_code(
+def test_missing_and_unreadable_inputs_have_their_own_exit_codes(
     segment: Segment, clip: Path, tmp_path: Path, spoil: Callable[[Path], None], code: int
 ) -> None:
     spoil(clip)
@@ -351,7 +351,7 @@ def test_missing_and_unreadable_inputs_are_one_line_and_an_exit_code(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"junk" * 100])
-def test_weights_that_cannot_be_loaded_are_exit_code_4(
+def test_unreadable_weights_give_exit_code_4(
     segment: Segment, clip: Path, tmp_path: Path, content: bytes | None
 ) -> None:
     weights = tmp_path / "weights.safetensors"
@@ -365,20 +365,20 @@ def test_weights_that_cannot_be_loaded_are_exit_code_4(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_device_that_is_not_here_is_a_usage_error(
+def test_an_unavailable_device_is_a_usage_error(
     clip: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch
 
     if torch.backends.mps.is_available():
-        pytest.skip("mps is here")
+        pytest.skip("mps is available")
     out = str(tmp_path / "o.mp4")
     words = ["segment", str(clip), "--out", out, "--model", str(tiny_model), "--device", "mps"]
     assert main(words) == 2
     assert "--device mps" in capsys.readouterr().err
 
 
-def test_odd_names_and_sizes_work(
+def test_unusual_names_and_sizes_work(
     segment: Segment, make_clip: MakeClip, tone: Tone, tmp_path: Path
 ) -> None:
     clip = make_clip(
@@ -394,14 +394,14 @@ def test_odd_names_and_sizes_work(
     assert decoded.shape == (37, 51)
 
 
-# A signal can fall between the opening of a file and its `with`; Python then closes the file itself
-# and says so.
+# A signal can arrive between the opening of a file and its `with`; Python then closes the file with
+# a warning.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("kind", ["video", "masks"])
-def test_an_interruption_tidies_up_and_exits_with_130(
+def test_an_interruption_removes_unfinished_outputs_and_exits_with_130(
     segment: Segment,
     make_clip: MakeClip,
     tone: Tone,
@@ -437,7 +437,7 @@ def test_an_interruption_tidies_up_and_exits_with_130(
     assert names(tmp_path) == ["clip.mp4"]
 
 
-def test_a_note_says_when_nano_is_used_by_default(
+def test_a_note_is_printed_when_nano_is_used_by_default(
     make_clip: MakeClip, tone: Tone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = make_clip(rate=2, sounds=[{"samples": tone(1.0)}])
@@ -453,9 +453,7 @@ def test_a_note_says_when_nano_is_used_by_default(
     assert not capsys.readouterr().err
 
 
-def test_compiling_is_left_out_where_it_would_not_pay(
-    segment: Segment, clip: Path, tmp_path: Path
-) -> None:
+def test_short_videos_are_not_compiled(segment: Segment, clip: Path, tmp_path: Path) -> None:
     assert segment(clip, "--out", tmp_path / "out.mp4", "--compile", "--json") == 0
     assert "not compiled: that pays from 20000 frames on" in segment.err
     assert [record["frames"] for record in segment.records] == [8]
