@@ -49,7 +49,7 @@ def list_models(*, messages: Messages) -> int:
         for record in records:
             print_json(record)
     else:
-        head = ("model", "installed", "size", "licence", "mIoU", "use")
+        head = ("model", "installed", "size", "licence", "use")
         print_table(head, [_row(record) for record in records])
     return 0
 
@@ -321,16 +321,16 @@ def _row(record: Mapping[str, Any]) -> list[str]:
         "yes" if record["installed"] else "no",
         "unknown" if size is None else format_bytes(size),
         record["licence"],
-        _scores(record["measured"]),
-        record["purpose"],
+        record["purpose"] + _scores(record["measured"], record["parts"]),
     ]
 
 
-def _scores(scores: Any) -> str:
+def _scores(scores: Any, parts: Collection[str]) -> str:
+    """Return the scores on a model's card; for a whole network also that there are none."""
     try:
-        return f"{scores['s4']['miou']:.3f} S4, {scores['ms3']['miou']:.3f} MS3"
+        return f"; mIoU {scores['s4']['miou']:.3f} S4, {scores['ms3']['miou']:.3f} MS3"
     except (KeyError, TypeError):
-        return "not measured"
+        return "; not measured here" if "text_sam" in parts else ""
 
 
 def _lines(record: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -1,1 +1,1 @@
-"""Published weights: where they are, fetching, converting, storing."""
+"""Published weights: a registry of models, download, conversion, and checkpoint files."""

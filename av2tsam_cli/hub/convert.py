@@ -43,7 +43,7 @@ class ConversionReport:
     """Number of skipped tensors by reason."""
 
     def __str__(self) -> str:
-        skipped = "".join(f"\n  skipped {n} tensors: {why}" for why, n in self.skipped.items())
+        skipped = "".join(f"\n  skipped {n}: {why}" for why, n in self.skipped.items())
         return (
             f"recognised {self.source} as {self.name}\n"
             f"  converted {self.used} tensors: {', '.join(self.parts)}{skipped}"
@@ -127,10 +127,10 @@ def rename_tensors(
         rule = layout.rule_for(name)
         if rule is None:
             unexpected.append(name)
-        elif (ours := rule.rename(name)) is None:
+        elif (new_name := rule.rename(name)) is None:
             skipped[rule.reason] += 1
         else:
-            tensors[ours] = tensor
+            tensors[new_name] = tensor
     if unexpected:
         raise WeightsError(
             f"{source}: {len(unexpected)} tensors are not part of {layout.name}: "

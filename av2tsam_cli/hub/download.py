@@ -268,9 +268,9 @@ class _HubClient:
 
         # False: never send a token that another tool has stored.
         token = os.environ.get("HF_TOKEN") or False
-        ours = version("av2tsam")
-        self.api = HfApi(endpoint, token, library_name="av2tsam", library_version=ours)
-        self.headers = build_hf_headers(token=token, library_name="av2tsam", library_version=ours)
+        tool = version("av2tsam")
+        self.api = HfApi(endpoint, token, library_name="av2tsam", library_version=tool)
+        self.headers = build_hf_headers(token=token, library_name="av2tsam", library_version=tool)
         # Downloads resume after a number of bytes, so these must be the file's own bytes.
         self.headers["Accept-Encoding"] = "identity"
 

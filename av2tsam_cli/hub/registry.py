@@ -80,7 +80,7 @@ _UNVERIFIED_WEIGHTS = (
 _ENTRIES = (
     NamedModel(
         name=BUNDLED_MODEL,
-        purpose="a demo for drawn scenes with synthesised sounds, not for real videos",
+        purpose="demo for drawn scenes with synthesised sounds; not for real videos",
         licence="Apache-2.0",
         parts=("clip", "clap", *_TRAINED_PARTS),
         preset="nano",
@@ -88,7 +88,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="evf-sam2",
-        purpose="finds sound sources in real videos (AV2T-SAM on SAM 2, Hiera-L)",
+        purpose="sound sources in real videos (AV2T-SAM on SAM 2 Hiera-L)",
         licence="none stated",
         parts=_TRAINED_PARTS,
         preset="evf-sam2",
@@ -98,7 +98,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="evf-sam",
-        purpose="finds sound sources in real videos (AV2T-SAM on SAM, ViT-H)",
+        purpose="sound sources in real videos (AV2T-SAM on SAM ViT-H)",
         licence="none stated",
         parts=_TRAINED_PARTS,
         preset="evf-sam",
@@ -108,7 +108,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="evf-sam2-text",
-        purpose="follows text prompts in real videos (EVF-SAM 2); training starts from it",
+        purpose="text prompts in real videos (EVF-SAM 2); training starts from it",
         licence="Apache-2.0",
         parts=("text_sam",),
         preset="evf-sam2",
@@ -120,7 +120,7 @@ _ENTRIES = (
     ),
     NamedModel(
         name="evf-sam-text",
-        purpose="follows text prompts in real videos (EVF-SAM); training starts from it",
+        purpose="text prompts in real videos (EVF-SAM); training starts from it",
         licence="Apache-2.0",
         parts=("text_sam",),
         preset="evf-sam",

@@ -64,14 +64,14 @@ def test_evf_checkpoint_has_the_same_names_without_the_prefix() -> None:
 def test_converted_weights_equal_the_published_ones(
     tiny_network: Av2tSam, tmp_path: Path, suffix: str
 ) -> None:
-    source, out = tmp_path / f"reference{suffix}", tmp_path / "ours.safetensors"
+    source, out = tmp_path / f"reference{suffix}", tmp_path / "converted.safetensors"
     state = reference_state(tiny_network)
     if suffix == ".pth":
         torch.save(state, source)
     else:
         save_file(state, source)
     report = convert(source, out, config=tiny_network.config)
-    assert "skipped 1 tensors: only used in BEiT-3's pre-training" in str(report)
+    assert "skipped 1: only used in BEiT-3's pre-training" in str(report)
     parts = ("projector", "adapter", "text_sam")
     assert report.parts == parts
     loaded = load_network(out, parts=parts).state_dict()
@@ -81,7 +81,7 @@ def test_converted_weights_equal_the_published_ones(
 
 
 def test_16_bit_weights_keep_their_type(tiny_network: Av2tSam, tmp_path: Path) -> None:
-    source, out = tmp_path / "reference.bin", tmp_path / "ours.safetensors"
+    source, out = tmp_path / "reference.bin", tmp_path / "converted.safetensors"
     torch.save({k: v.half() for k, v in reference_state(tiny_network).items()}, source)
     convert(source, out, config=tiny_network.config)
     parts = ("projector", "adapter", "text_sam")
@@ -103,7 +103,7 @@ def test_checkpoint_that_does_not_fit_exactly_is_rejected(
         state[name] = torch.zeros(1)
     else:
         state[name] = torch.zeros(3)
-    source, out = tmp_path / "reference.safetensors", tmp_path / "ours.safetensors"
+    source, out = tmp_path / "reference.safetensors", tmp_path / "converted.safetensors"
     save_file(state, source)
     with pytest.raises(WeightsError, match=name.removeprefix("audio_prompt_generator.")):
         convert(source, out, config=tiny_network.config)
@@ -114,11 +114,11 @@ def test_network_of_unknown_size_is_rejected(tiny_network: Av2tSam, tmp_path: Pa
     source = tmp_path / "reference.safetensors"
     save_file(reference_state(tiny_network), source)
     with pytest.raises(WeightsError, match="image encoder is not supported"):
-        convert(source, tmp_path / "ours.safetensors")
+        convert(source, tmp_path / "converted.safetensors")
 
 
 def test_unknown_checkpoint_is_rejected(tmp_path: Path) -> None:
     source = tmp_path / "other.safetensors"
     save_file({"backbone.weight": torch.zeros(2)}, source)
     with pytest.raises(WeightsError, match=r"backbone\.weight"):
-        convert(source, tmp_path / "ours.safetensors")
+        convert(source, tmp_path / "converted.safetensors")
