@@ -36,7 +36,7 @@ from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import PRESETS
-from av2tsam_cli.model.prediction import select
+from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.process import tune_process
 from av2tsam_cli.values import AudioWindow
 
@@ -111,7 +111,7 @@ def run_plainly(network: Av2tSam, ones: Sequence[Batch]) -> Tensor:
         seen = network.clip(inputs.clip)
         heard = network.embed_windows(torch.from_numpy(window.samples)[None].to(device))
         with plain_attention():
-            logits.append(select(network(inputs.sam, inputs.beit, seen, heard)))
+            logits.append(best_mask(network(inputs.sam, inputs.beit, seen, heard)))
     return torch.cat(logits)
 
 

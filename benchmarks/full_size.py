@@ -15,7 +15,7 @@ from machine import peak_rss_bytes, seconds
 
 from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.text_sam import select
+from av2tsam_cli.model.prediction import best_mask
 
 
 def time_frame(model: Av2tSam, device: torch.device) -> dict[str, float]:
@@ -37,7 +37,7 @@ def time_frame(model: Av2tSam, device: torch.device) -> dict[str, float]:
         "clap": lambda: model.embed_windows(windows),
         "image_encoder": lambda: model.text_sam.encode_image(sam_image, vectors),
         "beit3": lambda: model.text_sam.encode_prompt(beit_image, projection.tokens),
-        "decoder": lambda: select(model.text_sam.decode(features, prompt)),
+        "decoder": lambda: best_mask(model.text_sam.decode(features, prompt)),
     }
     return {name: seconds(step, device) for name, step in stages.items()}
 

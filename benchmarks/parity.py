@@ -31,9 +31,8 @@ from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.hub.convert import convert
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import Beit3Config, ModelConfig, Sam2Config, SamConfig
-from av2tsam_cli.model.prediction import MaskPrediction
+from av2tsam_cli.model.prediction import MaskPrediction, best_mask, single_mask
 from av2tsam_cli.model.preprocess import beit_image, longest_side, sam_image
-from av2tsam_cli.model.text_sam import select, single
 from av2tsam_cli.training.losses import mask_loss, soft_iou_loss
 
 Outputs = dict[str, Tensor]
@@ -201,8 +200,8 @@ def av2t_masks(model: Av2tSam, prediction: MaskPrediction, size: tuple[int, int]
         "all4_iou_predictions": prediction.iou,
         "iou_predictions_multi": prediction.iou[:, 1:],
         "selected_multimask_index": prediction.iou[:, 1:].argmax(dim=1),
-        "low_res_masks_selected": select(prediction),
-        "pred_masks": model.text_sam.resize(select(prediction), size),
+        "low_res_masks_selected": best_mask(prediction),
+        "pred_masks": model.text_sam.resize(best_mask(prediction), size),
     }
     if prediction.object_score is not None:
         out["object_score_logits"] = prediction.object_score
@@ -238,7 +237,7 @@ def run_text(case: Case) -> Outputs:
     image = text_sam.encode_image(case.io["inputs.images_sam"].float())
     features = image.select(torch.zeros(len(prompt), dtype=torch.long))
     prediction = text_sam.decode(features, prompt)
-    logits, iou = single(prediction)
+    logits, iou = single_mask(prediction)
     out = {"beit3_encoder_out": encoded, "beit3_cls": encoded[:, :1], "prompt_embedding": prompt}
     out |= {
         "multimask_false.low_res_masks": logits,
@@ -246,13 +245,13 @@ def run_text(case: Case) -> Outputs:
         "multimask_false.pred_masks": full_size(case, model, logits),
         "multimask_true.low_res_masks": prediction.logits[:, 1:],
         "multimask_true.iou_predictions": prediction.iou[:, 1:],
-        "multimask_true.pred_masks": full_size(case, model, select(prediction)),
+        "multimask_true.pred_masks": full_size(case, model, best_mask(prediction)),
     }
     padding = ~case.io["inputs.attention_mask"]
     prompt = text_sam.encode_prompt(beit_images, embedded, padding)
     prediction = text_sam.decode(features, prompt)
     sam2 = model.config.sam.kind == "sam2"
-    chosen = select(prediction) if sam2 else prediction.logits[:, :1]
+    chosen = best_mask(prediction) if sam2 else prediction.logits[:, :1]
     out |= {
         "forward_with_padding_mask.beit3_encoder_out": text_sam.beit3(
             beit_images, embedded, padding

@@ -17,7 +17,7 @@ from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
-from av2tsam_cli.model.prediction import select
+from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.pipeline import masked_frames, plan_video, segment_video
 from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.values import Frame
@@ -52,7 +52,7 @@ def _one(network: Any, frame: Frame, samples: npt.NDArray[np.float32]) -> BoolAr
     with torch.inference_mode():
         heard = network.embed_windows(torch.from_numpy(samples)[None])
         prediction = network(*network.prepare(pixels), network.embed_frames(pixels), heard)
-    enlarged = network.text_sam.resize(select(prediction), frame.rgb.shape[:2])
+    enlarged = network.text_sam.resize(best_mask(prediction), frame.rgb.shape[:2])
     mask: BoolArray = (torch.sigmoid(enlarged) > 0.5)[0, 0].numpy()
     return mask
 

@@ -14,7 +14,7 @@ from av2tsam_cli.data.avsbench import Clip, read_frames, read_masks
 from av2tsam_cli.data.cache import EmbeddingCache, Embeddings, cached_features, pixels
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import ModelConfig
-from av2tsam_cli.model.prediction import select
+from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.model.preprocess import beit_image, sam_image
 
 Embed = Callable[[Clip, Sequence[int]], Embeddings]
@@ -112,7 +112,7 @@ def _tensors(sample: Sample) -> tuple[Tensor, ...]:
 def best_logits(network: Av2tSam, seen: Seen, beit: Tensor, clip: Tensor, clap: Tensor) -> Tensor:
     """Logits (N, 1, h, w) of the best mask of each frame; arguments as in `Inputs`."""
     if isinstance(seen, Tensor):
-        return select(network(seen, beit, clip, clap))
+        return best_mask(network(seen, beit, clip, clap))
     tokens = network.projector(clip, clap).tokens
     prompt = network.text_sam.encode_prompt(beit, tokens)
-    return select(network.text_sam.decode(cached_features(network, seen), prompt))
+    return best_mask(network.text_sam.decode(cached_features(network, seen), prompt))

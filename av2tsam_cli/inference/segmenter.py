@@ -13,7 +13,7 @@ import torch
 from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel
-from av2tsam_cli.model.prediction import select
+from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
@@ -158,7 +158,7 @@ class Segmenter:
                 clap = self._embed_windows(windows[start:stop])
                 rows = torch.arange(count, device=clap.device).clamp_(max=stop - start - 1)
                 clip = network.clip(inputs.clip)
-                logits = select(network(inputs.sam, inputs.beit, clip, clap[rows]))
+                logits = best_mask(network(inputs.sam, inputs.beit, clip, clap[rows]))
         return logits[: stop - start]
 
     def _embed_text(self, text: str) -> torch.Tensor:

@@ -11,7 +11,7 @@ from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.embeddings.clip import ClipEmbedder
 from av2tsam_cli.model.adapter import Adapter
 from av2tsam_cli.model.config import ModelConfig
-from av2tsam_cli.model.prediction import MaskPrediction, select, single
+from av2tsam_cli.model.prediction import MaskPrediction, best_mask, single_mask
 from av2tsam_cli.model.preprocess import beit_image, sam_image
 from av2tsam_cli.model.projector import Projector
 from av2tsam_cli.model.text_sam import TextSam, build_text_sam
@@ -108,7 +108,9 @@ class Av2tSam(nn.Module):
         shared = text_embeddings.expand(len(beit_images), -1, -1)
         prompt = self.text_sam.encode_prompt(beit_images, shared)
         prediction = self.text_sam.decode(self.text_sam.encode_image(sam_images), prompt)
-        return select(prediction) if self.config.text_mask == "best" else single(prediction)[0]
+        return (
+            best_mask(prediction) if self.config.text_mask == "best" else single_mask(prediction)[0]
+        )
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Return the names and parameters that the paper trains."""

@@ -32,7 +32,7 @@ class MaskPrediction:
     """SAM 2 only: logit that an object is present, (N, 1). The paper does not use it."""
 
 
-def select(prediction: MaskPrediction) -> Tensor:
+def best_mask(prediction: MaskPrediction) -> Tensor:
     """Return the logits (N, 1, h, w) of the mask, out of 1 to 3, with the highest predicted IoU."""
     best = prediction.iou[:, 1:].argmax(dim=1) + 1
     rows = torch.arange(best.shape[0], device=best.device)
@@ -44,7 +44,7 @@ STABILITY_MARGIN = 0.05
 STABLE = 0.98
 
 
-def single(prediction: MaskPrediction) -> tuple[Tensor, Tensor]:
+def single_mask(prediction: MaskPrediction) -> tuple[Tensor, Tensor]:
     """Return the single-mask output: mask 0, or for SAM 2, if that is unstable, the best of 1 to 3.
 
     Returns:

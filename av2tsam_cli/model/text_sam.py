@@ -7,11 +7,9 @@ from torch import Tensor, nn
 
 from av2tsam_cli.model.beit3 import Beit3
 from av2tsam_cli.model.config import Beit3Config, Sam2Config, SamConfig
-from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction, select, single
+from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
 from av2tsam_cli.model.sam import SamImageEncoder, SamMaskDecoder, SamPromptEncoder
 from av2tsam_cli.model.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
-
-__all__ = ["TextSam", "build_text_sam", "select", "single"]
 
 
 class TextSam(nn.Module):

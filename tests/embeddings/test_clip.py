@@ -1,4 +1,4 @@
-"""CLIP's tower and its preprocessing against open_clip's parts and torchvision's transforms."""
+"""CLIP and its preprocessing against torchvision's transforms."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def frame(height: int, width: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 48), (45, 80), (80, 45), (20, 31)])
-def test_cropping_preprocessing_is_openais(height: int, width: int) -> None:
+def test_preprocessing_with_cropping_equals_openais(height: int, width: int) -> None:
     size = TINY_VIT.image_size
     reference = transforms.Compose(
         [
@@ -34,7 +34,7 @@ def test_cropping_preprocessing_is_openais(height: int, width: int) -> None:
     torch.testing.assert_close(ClipEmbedder(TINY_VIT).preprocess(frames, crop=True)[0], expected)
 
 
-def test_the_default_squashes_so_that_no_border_is_lost() -> None:
+def test_the_default_squashes_the_frame_and_keeps_its_borders() -> None:
     frames = frame(20, 60)
     frames[..., :10] = 255  # a bright left border that a centre crop would cut off
     image = ClipEmbedder(TINY_VIT).preprocess(frames)
@@ -43,7 +43,7 @@ def test_the_default_squashes_so_that_no_border_is_lost() -> None:
 
 
 @pytest.mark.parametrize("config", [TINY_VIT, TINY_RESNET])
-def test_each_frame_is_embedded_on_its_own(config: ClipConfig) -> None:
+def test_frames_of_a_batch_are_independent(config: ClipConfig) -> None:
     torch.manual_seed(0)
     embedder = ClipEmbedder(config).eval()
     images = torch.randn(3, 3, config.image_size, config.image_size)
@@ -56,5 +56,5 @@ def test_each_frame_is_embedded_on_its_own(config: ClipConfig) -> None:
 
 def test_the_defaults_are_vit_b_32() -> None:
     with torch.device("meta"):
-        tower = ClipEmbedder(ClipConfig())
-    assert sum(p.numel() for p in tower.parameters()) == 87_849_216
+        embedder = ClipEmbedder(ClipConfig())
+    assert sum(p.numel() for p in embedder.parameters()) == 87_849_216

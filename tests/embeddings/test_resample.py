@@ -1,4 +1,4 @@
-"""Resizing equals Pillow's to the bit, by Pillow itself and by the arithmetic used on a GPU."""
+"""Resizing is bit-exact with Pillow, on the CPU and with the arithmetic for GPUs."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
     ("source", "target"),
     [((90, 160), (64, 64)), ((37, 53), (128, 96)), ((64, 64), (64, 31)), ((5, 7), (224, 3))],
 )
-def test_both_ways_equal_pillow(
+def test_both_implementations_equal_pillow(
     source: tuple[int, int], target: tuple[int, int], filter_name: str
 ) -> None:
     frames = picture(*source)
@@ -31,6 +31,6 @@ def test_both_ways_equal_pillow(
         assert np.array_equal(resized.permute(0, 2, 3, 1).numpy(), expected)
 
 
-def test_a_frame_of_the_right_size_is_left_alone() -> None:
+def test_a_frame_of_the_right_size_is_not_changed() -> None:
     frames = picture(16, 16)
     assert torch.equal(resize(frames, 16, 16, "bilinear"), frames)

@@ -1,4 +1,4 @@
-"""Our front end gives torchlibrosa's numbers."""
+"""The spectrogram equals torchlibrosa's."""
 
 import importlib
 import warnings
@@ -13,7 +13,9 @@ SIZES = [(48_000, 1024, 480, 14_000), (32_000, 1024, 320, 14_000), (16_000, 512,
 
 
 @pytest.mark.parametrize(("rate_hz", "n_fft", "hop", "fmax_hz"), SIZES)
-def test_it_equals_torchlibrosa(rate_hz: int, n_fft: int, hop: int, fmax_hz: int) -> None:
+def test_the_spectrogram_equals_torchlibrosas(
+    rate_hz: int, n_fft: int, hop: int, fmax_hz: int
+) -> None:
     stft = importlib.import_module("torchlibrosa.stft")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -31,7 +33,7 @@ def test_it_equals_torchlibrosa(rate_hz: int, n_fft: int, hop: int, fmax_hz: int
     assert not any(p.requires_grad for p in (*ours.parameters(), *our_mel.parameters()))
 
 
-def test_the_filters_are_librosas() -> None:
+def test_the_mel_filters_equal_librosas() -> None:
     expected = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=40, fmin=0, fmax=8_000)
     ours = mel_filters(16_000, 512, 40, 0, 8_000)
     torch.testing.assert_close(ours, torch.from_numpy(expected).T.contiguous())

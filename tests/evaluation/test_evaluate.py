@@ -26,7 +26,7 @@ from av2tsam_cli.evaluation.negative_audio import draw_donors, noise
 from av2tsam_cli.evaluation.report import mask_place, pick_examples
 from av2tsam_cli.inference.device import own_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
-from av2tsam_cli.model.prediction import select
+from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.synth.dataset import write_dataset
 from av2tsam_cli.training.loop import train
 from av2tsam_cli.training.options import TrainOptions
@@ -106,7 +106,7 @@ def logits_of(model: LoadedModel, clip: Clip) -> torch.Tensor:
         with torch.inference_mode():
             heard = network.embed_windows(torch.from_numpy(window)[None])
             made = network(*network.prepare(pixels), network.embed_frames(pixels), heard)
-            rows.append(network.text_sam.resize(select(made), masks.shape[1:])[0, 0])
+            rows.append(network.text_sam.resize(best_mask(made), masks.shape[1:])[0, 0])
     return torch.stack(rows)
 
 

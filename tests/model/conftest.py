@@ -1,4 +1,4 @@
-"""Tiny networks on either SAM."""
+"""Tiny networks with SAM 1 or SAM 2."""
 
 import dataclasses
 

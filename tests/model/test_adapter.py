@@ -1,4 +1,4 @@
-"""One vector per encoder block."""
+"""The adapter returns one vector per encoder block."""
 
 import torch
 
@@ -14,20 +14,20 @@ def test_each_block_gets_a_vector_of_its_width() -> None:
     assert [tuple(vector.shape) for vector in vectors] == [(2, 4), (2, 4), (2, 8)]
 
 
-def test_training_begins_at_the_encoder_as_it_was() -> None:
+def test_a_new_adapter_does_not_change_the_encoder() -> None:
     for shared in (True, False):
         adapter = Adapter(feature_dim=5, block_dims=(4, 4), shared=shared)
         assert not any(vector.any() for vector in adapter(torch.randn(2, 5)))
 
 
-def test_a_shared_last_layer_still_tells_blocks_different_things() -> None:
+def test_blocks_get_different_vectors_with_a_shared_last_layer() -> None:
     adapter = Adapter(feature_dim=5, block_dims=(4, 4), shared=True)
     shake(adapter)
     first, second = adapter(torch.randn(2, 5))
     assert not torch.allclose(first, second)
 
 
-def test_the_published_sizes() -> None:
+def test_the_adapters_have_the_published_sizes() -> None:
     for name, millions, shared in (("evf-sam", 9.06, True), ("evf-sam2", 26.13, False)):
         with torch.device("meta"):
             adapter = Adapter(

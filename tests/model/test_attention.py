@@ -1,4 +1,4 @@
-"""Attention gives the same in every way that a device takes."""
+"""All implementations of attention agree."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def tokens(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("chunk_logits", [7, 40, 300, 1 << 21])
-def test_bfloat16_in_chunks_of_any_size_is_attention(chunk_logits: int) -> None:
+def test_chunked_attention_in_bfloat16_for_any_chunk_size(chunk_logits: int) -> None:
     q, k, v = tokens(2, 3, 8, 16), tokens(2, 3, 11, 16), tokens(2, 3, 11, 5)
     expected = (q @ k.transpose(-1, -2) / 16**0.5).softmax(dim=-1) @ v
     with torch.inference_mode():
@@ -24,7 +24,7 @@ def test_bfloat16_in_chunks_of_any_size_is_attention(chunk_logits: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_on_this_cpu_whichever_way_is_taken(dtype: torch.dtype) -> None:
+def test_attention_on_this_cpu(dtype: torch.dtype) -> None:
     q, k, v = tokens(2, 3, 8, 16), tokens(2, 3, 11, 16), tokens(2, 3, 11, 5)
     expected = (q @ k.transpose(-1, -2) / 16**0.5).softmax(dim=-1) @ v
     with torch.inference_mode():
@@ -33,15 +33,15 @@ def test_attention_on_this_cpu_whichever_way_is_taken(dtype: torch.dtype) -> Non
     torch.testing.assert_close(attended.float(), expected, atol=tolerance, rtol=tolerance)
 
 
-def test_narrow_values_and_a_scale_in_float32() -> None:
+def test_values_narrower_than_keys_and_a_given_scale() -> None:
     q, k, v = tokens(1, 2, 8, 16), tokens(1, 2, 8, 16), tokens(1, 2, 8, 4)
     expected = (0.5 * q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
     torch.testing.assert_close(attend(q, k, v, scale=0.5), expected)
 
 
-def test_hidden_keys_count_for_nothing() -> None:
+def test_masked_keys_are_ignored() -> None:
     q, k, v = tokens(1, 2, 4, 8), tokens(1, 2, 4, 8), tokens(1, 2, 4, 8)
     visible = torch.tensor([True, True, False, True])[None, None, None]
-    seen = [0, 1, 3]
-    expected = F.scaled_dot_product_attention(q, k[:, :, seen], v[:, :, seen])
+    kept = [0, 1, 3]
+    expected = F.scaled_dot_product_attention(q, k[:, :, kept], v[:, :, kept])
     torch.testing.assert_close(attend(q, k, v, visible=visible), expected)

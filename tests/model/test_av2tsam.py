@@ -1,4 +1,4 @@
-"""The whole network: shapes, precision, who learns, and that every input matters."""
+"""The whole network: shapes, precision, gradients, and the effect of every input."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import torch
 
 from av2tsam_cli.model.av2tsam import Av2tSam, build
 from av2tsam_cli.model.config import NANO, ModelConfig
-from av2tsam_cli.model.text_sam import select
+from av2tsam_cli.model.prediction import best_mask
 
 from ..tiny import TINY
 
@@ -23,17 +23,17 @@ def inputs(model: Av2tSam, count: int = 2) -> Inputs:
     return (*model.prepare(frames), clip, clap)
 
 
-def test_masks_and_scores_of_every_frame(tiny_network: Av2tSam) -> None:
+def test_masks_and_scores_have_the_documented_shapes(tiny_network: Av2tSam) -> None:
     with torch.inference_mode():
         prediction = tiny_network(*inputs(tiny_network))
     side = 4 * tiny_network.config.sam.grid
     assert prediction.logits.shape == (2, 4, side, side)
     assert prediction.iou.shape == (2, 4)
-    resized = tiny_network.text_sam.resize(select(prediction), (40, 60))
+    resized = tiny_network.text_sam.resize(best_mask(prediction), (40, 60))
     assert resized.shape == (2, 1, 40, 60)
 
 
-def test_frames_do_not_see_each_other(tiny_network: Av2tSam) -> None:
+def test_frames_of_a_batch_are_independent(tiny_network: Av2tSam) -> None:
     batch = inputs(tiny_network, count=3)
     with torch.inference_mode():
         together = tiny_network(*batch).logits
@@ -42,7 +42,7 @@ def test_frames_do_not_see_each_other(tiny_network: Av2tSam) -> None:
 
 
 @pytest.mark.parametrize("changed", range(4))
-def test_every_input_matters(tiny_network: Av2tSam, changed: int) -> None:
+def test_every_input_changes_the_masks(tiny_network: Av2tSam, changed: int) -> None:
     batch = list(inputs(tiny_network))
     with torch.inference_mode():
         before = tiny_network(*batch).logits
@@ -51,17 +51,17 @@ def test_every_input_matters(tiny_network: Av2tSam, changed: int) -> None:
     assert not torch.allclose(before, after, rtol=1e-3, atol=1e-3)
 
 
-def test_only_the_papers_part_learns(tiny_network: Av2tSam) -> None:
+def test_only_the_part_that_the_paper_trains_gets_gradients(tiny_network: Av2tSam) -> None:
     tiny_network.freeze_encoders()
     batch = inputs(tiny_network)
     prediction = tiny_network(*batch)
     (prediction.logits.square().mean() + prediction.iou.sum()).backward()
-    learning = {name for name, p in tiny_network.named_parameters() if p.grad is not None}
-    assert all(tiny_network.get_parameter(name).grad.isfinite().all() for name in learning)  # type: ignore[union-attr]
-    kinds = {name.split(".")[0] for name in learning}
+    trained = {name for name, p in tiny_network.named_parameters() if p.grad is not None}
+    assert all(tiny_network.get_parameter(name).grad.isfinite().all() for name in trained)  # type: ignore[union-attr]
+    kinds = {name.split(".")[0] for name in trained}
     assert kinds == {"projector", "adapter", "text_sam"}
-    assert not any("image_encoder" in name or "beit3" in name for name in learning)
-    # The adapters learn through the frozen image encoder.
+    assert not any("image_encoder" in name or "beit3" in name for name in trained)
+    # Gradients reach the adapters through the frozen image encoder.
     first = next(tiny_network.adapter.parameters()).grad  # type: ignore[union-attr]
     assert first is not None
     assert first.any()
@@ -85,14 +85,14 @@ def test_16_bit_weights_run_without_autocast(tiny_network: Av2tSam) -> None:
     assert (half - exact).abs().mean() < 0.1 * exact.std()
 
 
-def test_without_an_adapter_nothing_is_added() -> None:
+def test_a_network_without_an_adapter() -> None:
     model = build(dataclasses.replace(TINY, adapter=False)).eval()
     assert model.adapter is None
     with torch.inference_mode():
         assert model(*inputs(model)).logits.isfinite().all()
 
 
-def test_text_prompts_need_no_sound(tiny_network: Av2tSam) -> None:
+def test_text_prompts_need_no_audio(tiny_network: Av2tSam) -> None:
     sam, beit, _, _ = inputs(tiny_network, count=1)
     dog, bell = torch.tensor([[0, 4, 5, 2]]), torch.tensor([[0, 4, 6, 2]])
     with torch.inference_mode():

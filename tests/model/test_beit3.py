@@ -1,4 +1,4 @@
-"""BEiT-3 against the same layers written token by token."""
+"""BEiT-3 against a slow implementation that processes one token at a time."""
 
 import math
 
@@ -25,13 +25,13 @@ def network() -> Beit3:
 
 
 def side(layer: Multiway, token: Tensor, place: int) -> Tensor:
-    """One token through the branch of its kind."""
+    """Apply the branch for vision or text to one token."""
     result: Tensor = (layer.A if place < VISION else layer.B)(token)
     return result
 
 
 def slow_layer(layer: EncoderLayer, tokens: list[Tensor], keys: list[int]) -> list[Tensor]:
-    """Pre-norm attention and feed-forward with sub-norms, one token and head at a time."""
+    """Apply a layer, one token and head at a time."""
     attention = layer.self_attn
     width = SIZES.dim // SIZES.heads
     normed = [side(layer.self_attn_layer_norm, t, n) for n, t in enumerate(tokens)]
@@ -55,13 +55,13 @@ def slow_layer(layer: EncoderLayer, tokens: list[Tensor], keys: list[int]) -> li
 
 
 def slow(beit3: Beit3, image: Tensor, text: Tensor, real: int) -> Tensor:
-    """One image and one text of which only the first `real` tokens count: (1 + P + L, D)."""
+    """Encode an image and a text, whose tokens after the first `real` are padding."""
     patches = beit3.vision_embed.proj(image[None])[0].flatten(1).T
     vision = [beit3.vision_embed.cls_token[0, 0], *patches]
     words = [word if n < real else torch.zeros(SIZES.dim) for n, word in enumerate(text)]
     tables = beit3.encoder.embed_positions
     tokens = [t + tables.A.weight[2 + n] for n, t in enumerate(vision)]
-    # A padded word is zero with its position: nothing of it is left.
+    # A padding token and its position are zero.
     tokens += [
         t + tables.B.weight[2 + n] if n < real else torch.zeros(SIZES.dim)
         for n, t in enumerate(words)
@@ -78,7 +78,7 @@ def inputs() -> tuple[Tensor, Tensor]:
     return torch.randn(2, 3, 32, 32, generator=generator), torch.tensor([[0, 5, 2], [0, 2, 1]])
 
 
-def test_it_equals_the_layers_written_out() -> None:
+def test_the_encoder_equals_the_slow_implementation() -> None:
     beit3 = network()
     images, ids = inputs()
     with torch.inference_mode():
@@ -90,7 +90,7 @@ def test_it_equals_the_layers_written_out() -> None:
             )
 
 
-def test_padded_words_are_no_keys() -> None:
+def test_padding_is_ignored() -> None:
     beit3 = network()
     images, ids = inputs()
     with torch.inference_mode():
@@ -103,7 +103,7 @@ def test_padded_words_are_no_keys() -> None:
         assert torch.equal(beit3(images, embedded, padding), masked)
 
 
-def test_without_padding_every_word_counts() -> None:
+def test_without_padding_every_token_has_an_effect() -> None:
     beit3 = network()
     images, ids = inputs()
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Presets: their sizes and their JSON form."""
+"""The presets, their sizes and their JSON form."""
 
 import json
 
@@ -8,7 +8,7 @@ from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.model.av2tsam import build_empty
 from av2tsam_cli.model.config import PRESETS, ModelConfig
 
-# Millions of parameters of the reference's networks, part by part.
+# Millions of parameters of the parts of the reference's networks.
 PUBLISHED = {
     "evf-sam": {
         "image_encoder": 637.0,
@@ -30,17 +30,17 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_json_brings_every_preset_back(name: str) -> None:
+def test_presets_survive_json(name: str) -> None:
     assert ModelConfig.from_json(PRESETS[name].to_json()) == PRESETS[name]
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "nonsense", '{"sam": 3}'])
-def test_what_is_no_configuration_is_refused(text: str) -> None:
+def test_invalid_configurations_are_errors(text: str) -> None:
     with pytest.raises(WeightsError, match="configuration"):
         ModelConfig.from_json(text)
 
 
-def test_a_size_of_the_future_is_refused() -> None:
+def test_an_unknown_field_is_an_error() -> None:
     values = json.loads(PRESETS["nano"].to_json())
     values["beit3"]["something_new"] = 1
     with pytest.raises(WeightsError, match="something_new"):

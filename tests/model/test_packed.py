@@ -1,4 +1,4 @@
-"""Packed layers calculate what linear layers do."""
+"""Packed layers give the results of linear layers."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ needs_packing = pytest.mark.skipif(
 
 @needs_packing
 @pytest.mark.parametrize("shape", [(1, 1, 96), (3, 5, 96), (2, 16, 16, 96)])
-def test_a_packed_layer_gives_what_the_layer_gave(shape: tuple[int, ...]) -> None:
+def test_a_packed_layer_gives_the_result_of_the_linear_layer(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     linear, tokens = nn.Linear(96, 40).bfloat16(), torch.randn(shape).bfloat16()
     with torch.inference_mode():
@@ -25,19 +25,19 @@ def test_a_packed_layer_gives_what_the_layer_gave(shape: tuple[int, ...]) -> Non
 
 
 @needs_packing
-def test_a_part_of_a_longer_row_of_tokens() -> None:
+def test_packed_layers_accept_a_slice_of_the_tokens() -> None:
     torch.manual_seed(0)
     linear, tokens = nn.Linear(96, 40).bfloat16(), torch.randn(3, 9, 96).bfloat16()[:, :5]
     with torch.inference_mode():
         torch.testing.assert_close(PackedLinear(linear)(tokens), linear(tokens))
 
 
-def test_a_linear_layer_and_gelu() -> None:
+def test_a_linear_layer_with_gelu() -> None:
     check_linear_gelu(packed=False)
 
 
 @needs_packing
-def test_a_packed_layer_and_gelu_in_one_pass() -> None:
+def test_a_packed_layer_with_gelu_in_one_pass() -> None:
     check_linear_gelu(packed=True)
 
 
@@ -51,7 +51,7 @@ def check_linear_gelu(*, packed: bool) -> None:
 
 
 @needs_packing
-def test_only_linear_layers_in_bfloat16_are_packed() -> None:
+def test_only_bfloat16_linear_layers_are_packed() -> None:
     network = nn.Sequential(nn.Linear(4, 4).bfloat16(), nn.Sequential(nn.Linear(4, 4)), nn.GELU())
     pack(network)
     packed, rest, _ = network
@@ -60,7 +60,7 @@ def test_only_linear_layers_in_bfloat16_are_packed() -> None:
 
 
 @needs_packing
-def test_a_large_network_is_still_large_when_it_is_packed() -> None:
+def test_packed_weights_count_as_parameters() -> None:
     network = nn.Sequential(nn.Linear(7500, 7500, dtype=torch.bfloat16))
     assert not is_light(network)
     pack(network)

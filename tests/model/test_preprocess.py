@@ -1,4 +1,4 @@
-"""The images that SAM and BEiT-3 see, against Pillow and torchvision."""
+"""The inputs of SAM and BEiT-3 against Pillow and torchvision."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def frames(height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def test_sams_image_is_pillows_bilinear_with_sams_statistics() -> None:
+def test_the_input_of_sam() -> None:
     batch = frames(45, 80)
     picture = Image.fromarray(batch[1].permute(1, 2, 0).numpy())
     pixels = np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR), np.float32)
@@ -30,14 +30,14 @@ def test_sams_image_is_pillows_bilinear_with_sams_statistics() -> None:
     torch.testing.assert_close(result, torch.from_numpy(expected))
 
 
-def test_an_oblong_image_can_keep_its_shape() -> None:
+def test_the_aspect_ratio_can_be_kept() -> None:
     size = longest_side(45, 80, 128)
     assert size == (72, 128)
     assert sam_image(frames(45, 80), size).shape == (2, 3, 72, 128)
 
 
 @pytest.mark.parametrize(("height", "width"), [(45, 80), (300, 200)])
-def test_beits_image_is_bicubic_without_antialias(height: int, width: int) -> None:
+def test_the_input_of_beit3_is_bicubic_without_antialiasing(height: int, width: int) -> None:
     batch = frames(height, width)
     reference = transforms.Compose(
         [

@@ -1,4 +1,4 @@
-"""What becomes the feature, and the tokens that are made of it."""
+"""The feature and the text tokens."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def embeddings() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(2, 6, generator=generator), torch.randn(2, 8, generator=generator)
 
 
-def test_the_product_of_sound_and_sight() -> None:
+def test_the_feature_is_the_product_of_the_projections() -> None:
     clip, clap = embeddings()
     both = projector("mul")
     heard = both.audio_proj(clap / clap.norm(dim=-1, keepdim=True))
@@ -28,13 +28,13 @@ def test_the_product_of_sound_and_sight() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mul", "clap", "clip"])
-def test_the_length_of_an_embedding_does_not_matter(kind: ProjectorKind) -> None:
+def test_embeddings_are_normalised(kind: ProjectorKind) -> None:
     clip, clap = embeddings()
     network = projector(kind)
     torch.testing.assert_close(network(clip * 9, clap * 0.1).tokens, network(clip, clap).tokens)
 
 
-def test_three_tokens_lie_one_after_the_other() -> None:
+def test_the_output_is_split_into_three_tokens() -> None:
     clip, clap = embeddings()
     network = projector("mul")
     projection = network(clip, clap)
@@ -43,7 +43,7 @@ def test_three_tokens_lie_one_after_the_other() -> None:
     assert torch.equal(projection.tokens[:, 1], flat[:, 4:8])
 
 
-def test_a_kind_that_is_deaf_does_not_hear() -> None:
+def test_the_clip_projector_ignores_audio() -> None:
     clip, clap = embeddings()
     network = projector("clip")
     assert torch.equal(network(clip, clap).tokens, network(clip, -clap).tokens)

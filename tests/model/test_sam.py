@@ -1,4 +1,4 @@
-"""SAM 1 as it runs here against segment-anything's own forward pass."""
+"""Our SAM 1 against the forward pass of segment-anything."""
 
 import dataclasses
 import importlib
@@ -33,8 +33,8 @@ def images(count: int, config: SamConfig) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("window_size", [2, 3, 5, 8])
-def test_the_encoder_is_the_packages(window_size: int) -> None:
-    # A grid of 8: windows of 3 and 5 need padding, one of 8 is the whole image.
+def test_the_encoder_equals_segment_anythings(window_size: int) -> None:
+    # The grid is 8 x 8: windows of 3 and 5 need padding, one of 8 covers the image.
     config = dataclasses.replace(TINY_SAM, window_size=window_size)
     ours = encoder(config)
     theirs = super(SamImageEncoder, ours).forward
@@ -53,7 +53,7 @@ def test_a_vector_is_added_to_every_position_of_its_blocks_input() -> None:
         torch.testing.assert_close(told, ours(images(1, TINY_SAM)))
 
 
-def test_windows_come_back_where_they_were() -> None:
+def test_from_windows_is_the_inverse_of_to_windows() -> None:
     tokens, fill = torch.randn(2, 7, 10, 6), torch.arange(6.0)
     windows = to_windows(tokens, (4, 4), 2, fill)
     assert windows.shape == (2 * 2 * 3, 2, 4 * 4, 3)
@@ -62,14 +62,14 @@ def test_windows_come_back_where_they_were() -> None:
     assert torch.equal(from_windows(windows, (4, 4), (2, 7, 10)), tokens)
 
 
-def test_the_conv_stem_gives_the_same_grid() -> None:
+def test_the_convolutional_stem_has_the_same_output_shape() -> None:
     network = encoder(dataclasses.replace(TINY_SAM, stem="conv"))
     with torch.inference_mode():
         features = network(images(2, TINY_SAM))
     assert features.shape == (2, TINY_SAM.decoder_dim, TINY_SAM.grid, TINY_SAM.grid)
 
 
-def test_image_n_is_decoded_with_prompt_n_as_the_package_decodes_it_alone() -> None:
+def test_a_batch_is_decoded_as_segment_anything_decodes_single_images() -> None:
     torch.manual_seed(0)
     decoder, prompts = SamMaskDecoder(TINY_SAM).eval(), SamPromptEncoder(TINY_SAM)
     shake(decoder)
@@ -91,7 +91,7 @@ def test_image_n_is_decoded_with_prompt_n_as_the_package_decodes_it_alone() -> N
             torch.testing.assert_close(together.iou[n : n + 1], iou)
 
 
-def test_the_positions_are_the_packages_also_for_oblong_grids() -> None:
+def test_the_positions_equal_segment_anythings() -> None:
     module = importlib.import_module("segment_anything.modeling.prompt_encoder")
     layer = module.PositionEmbeddingRandom(6)
     expected = layer((5, 9))[None]

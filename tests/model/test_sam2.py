@@ -1,4 +1,4 @@
-"""SAM 2 as it runs here against transformers' Sam2Model with the same weights."""
+"""Our SAM 2 against transformers' Sam2Model with the same weights."""
 
 import re
 import warnings
@@ -14,7 +14,7 @@ from av2tsam_cli.model.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
 
 from ..tiny import TINY_SAM2, shake
 
-# From our decoder's names to those of transformers.
+# From our names of decoder weights to those of transformers.
 DECODER_NAMES = (
     (r"transformer\.layers\.(\d+)\.norm(\d)", r"transformer.layers.\1.layer_norm\2"),
     (r"transformer\.norm_final_attn", "transformer.layer_norm_final_attn"),
@@ -37,7 +37,7 @@ def theirs(name: str) -> str:
 
 
 def reference(config: Sam2Config) -> Any:
-    """transformers' whole image model with our sizes."""
+    """Build transformers' image model with our sizes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers.models.sam2 import configuration_sam2 as configuration
@@ -88,10 +88,10 @@ def images() -> torch.Tensor:
     return torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(5))
 
 
-def test_the_encoder_is_that_of_transformers(
+def test_the_encoder_equals_transformers(
     networks: tuple[Any, Any, Sam2ImageEncoder, Sam2MaskDecoder],
 ) -> None:
-    # Windows of 4 on a grid of 6 need padding, and become 2 where the grid is halved to 3.
+    # Windows of 4 on a 6 x 6 grid need padding, and become 2 when the grid is halved to 3 x 3.
     vision, _, encoder, _ = networks
     with torch.inference_mode():
         expected = vision(images()).fpn_hidden_states
@@ -99,7 +99,7 @@ def test_the_encoder_is_that_of_transformers(
             torch.testing.assert_close(ours, level, rtol=1e-4, atol=1e-4)
 
 
-def test_no_memory_is_said_at_the_coarsest_level_only() -> None:
+def test_no_mem_embed_is_added_to_the_coarsest_level_only() -> None:
     encoder = Sam2ImageEncoder(TINY_SAM2).eval()
     with torch.inference_mode():
         before = encoder(images())
@@ -110,7 +110,7 @@ def test_no_memory_is_said_at_the_coarsest_level_only() -> None:
     torch.testing.assert_close(before[2] + 1.0, after[2])
 
 
-def test_the_decoder_is_that_of_transformers(
+def test_the_decoder_equals_transformers(
     networks: tuple[Any, Any, Sam2ImageEncoder, Sam2MaskDecoder],
 ) -> None:
     _, their_decoder, encoder, decoder = networks
@@ -120,7 +120,7 @@ def test_the_decoder_is_that_of_transformers(
     with torch.inference_mode():
         features: ImageFeatures = decoder.image_features(encoder(images()))
         ours = decoder(features, prompts.positions(), prompts.dense(), prompt)
-        # Among its arguments: one point batch per image, and all images have one.
+        # Its arguments have an axis for several prompts per image; there is one.
         logits, iou, _, score = their_decoder(
             image_embeddings=features.embedding,
             image_positional_embeddings=prompts.positions().expand(2, -1, -1, -1),
@@ -134,6 +134,6 @@ def test_the_decoder_is_that_of_transformers(
     torch.testing.assert_close(ours.object_score, score[:, 0], rtol=1e-4, atol=1e-4)
 
 
-def test_a_stages_first_block_has_the_width_before() -> None:
+def test_the_first_block_of_a_stage_has_the_previous_width() -> None:
     assert TINY_SAM2.block_dims == (8, 8, 16, 16, 32, 32, 32)
     assert Sam2Config().block_dims == (144,) * 3 + (288,) * 6 + (576,) * 36 + (1152,) * 3

@@ -1,4 +1,4 @@
-"""Phrases to ids."""
+"""Tokenizers."""
 
 import dataclasses
 from pathlib import Path
@@ -16,50 +16,50 @@ LARGE = dataclasses.replace(TINY, words=())
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a checkpoint would lie; no models are installed."""
+    """The path of a checkpoint in a folder without a tokenizer; no models are installed."""
     monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path / "home"))
     return tmp_path / "evf-sam.safetensors"
 
 
-def test_words_by_their_place_with_begin_and_end() -> None:
+def test_words_have_ids_by_position() -> None:
     assert tokenizer_for(TINY, None)("The dog").tolist() == [[0, 4, 5, 2]]
 
 
 @pytest.mark.parametrize("phrase", ["the cat", "", "  ", "<pad>"])
-def test_an_unknown_word_is_named_with_those_that_are_known(phrase: str) -> None:
+def test_an_unknown_word_is_an_error_that_lists_the_vocabulary(phrase: str) -> None:
     with pytest.raises(UsageError, match="the, dog, bell"):
         tokenizer_for(TINY, None)(phrase)
 
 
 @pytest.mark.parametrize("name", ["beit3.spm", "sentencepiece.bpe.model"])
-def test_pieces_have_xlm_rs_ids(checkpoint: Path, name: str) -> None:
+def test_sentencepiece_pieces_have_the_ids_of_xlm_r(checkpoint: Path, name: str) -> None:
     checkpoint.with_name(name).write_bytes(sentencepiece_model())
     tokenizer = tokenizer_for(LARGE, tokenizer_file(checkpoint))
-    # One more than in the file, whose first three pieces are specials in another order.
+    # Ids are one higher than in the file, which starts with three special pieces, not four.
     assert tokenizer("the dog").tolist() == [[0, 4, 5, 2]]
     assert tokenizer("  the   dog ").tolist() == [[0, 4, 5, 2]]
     assert tokenizer("god").tolist() == [[0, 6, 9, 8, 7, 2]]
     assert tokenizer("the cat")[0, 2:-1].tolist() == [6, 3]
 
 
-def test_it_is_also_found_among_the_installed_models(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_can_be_an_installed_model(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "beit3.spm").write_bytes(sentencepiece_model())
     assert tokenizer_for(LARGE, tokenizer_file(checkpoint))("dog").tolist() == [[0, 5, 2]]
 
 
-def test_without_it_the_line_says_what_is_needed(checkpoint: Path) -> None:
+def test_a_missing_tokenizer_is_an_error_that_names_the_files(checkpoint: Path) -> None:
     with pytest.raises(WeightsError, match=r"beit3\.spm"):
         tokenizer_for(LARGE, tokenizer_file(checkpoint))
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"\x0a\xff", sentencepiece_model()[:40]])
-def test_a_damaged_one_is_refused(checkpoint: Path, data: bytes) -> None:
+def test_a_corrupted_tokenizer_is_an_error(checkpoint: Path, data: bytes) -> None:
     checkpoint.with_name("beit3.spm").write_bytes(data)
     with pytest.raises(WeightsError, match="SentencePiece"):
         tokenizer_for(LARGE, tokenizer_file(checkpoint))
 
 
-def test_an_empty_phrase_is_refused_before_the_tokenizer_runs() -> None:
+def test_an_empty_phrase_is_an_error() -> None:
     with pytest.raises(UsageError, match="empty"):
         SentencePieceTokenizer(None)("  ")

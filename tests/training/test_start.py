@@ -10,7 +10,7 @@ from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.hub.checkpoint import load_network, write_tensors
 from av2tsam_cli.model.av2tsam import Av2tSam, build
 from av2tsam_cli.model.config import ModelConfig, ProjectorKind, Sam2Config
-from av2tsam_cli.model.prediction import select
+from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.training.losses import mask_loss
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.start import (
@@ -94,7 +94,7 @@ def loss_of(network: Av2tSam) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (3, 3, 40, 40), generator=generator, dtype=torch.uint8)
     clip, clap = (torch.randn(3, 16, generator=generator) for _ in range(2))
-    logits = select(network(*network.prepare(frames), clip, clap))
+    logits = best_mask(network(*network.prepare(frames), clip, clap))
     return mask_loss(logits, (torch.rand(logits.shape, generator=generator) > 0.5).float())
 
 
