@@ -1,0 +1,70 @@
+"""The documentation: links resolve, options exist, and the Python examples run."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from av2tsam_cli.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS = ("segment", "train", "evaluate", "doctor", "data synth", "data check", "models list")
+COMMANDS += ("models info", "models path", "models pull", "models verify", "models remove")
+COMMANDS += ("models convert",)
+OTHER_PROGRAMS = {
+    *("--index-url", "--rm", "--nproc-per-node", "--no-python", "--help", "--group", "--extra"),
+    *("--nano", "--samples"),
+}
+"""Options of pip, docker, torchrun, uv, and the scripts in recipes/."""
+BENCHMARKS = "performance.md"
+"""This page names options of the scripts in benchmarks/."""
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as MkDocs and GitHub make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_resolve(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_options_in_the_documentation_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        assert main([*command.split(), "--help"]) == 0
+    known = set(re.findall(r"--[a-z][a-z-]*[a-z]", capsys.readouterr().out)) | OTHER_PROGRAMS
+    for page in PAGES:
+        if page.name != BENCHMARKS:
+            used = set(
+                re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", page.read_text(encoding="utf-8"))
+            )
+            assert used <= known, page.name
+
+
+def test_the_python_examples_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path / "home"))
+    shutil.copytree(ROOT / "sample_media", tmp_path / "sample_media")
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    threads = torch.get_num_threads()
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, "docs/python.md", "exec"), {})  # noqa: S102 - our own code
+    assert torch.get_num_threads() == threads
+    out = capsys.readouterr().out
+    assert "frames have a mask" in out
+    assert "missing.mp4" in out
+    assert {path.name for path in tmp_path.iterdir()} >= {"python_overlay.mp4", "python_masks"}
