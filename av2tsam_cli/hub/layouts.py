@@ -1,4 +1,4 @@
-"""How the public checkpoints name their tensors, and this tool's names for them.
+"""How the published checkpoints name their tensors, and this tool's names for them.
 
 A layout is a list of rules, tried in order. The first rule whose pattern matches the start of a
 name replaces what it matched, or skips the tensor and gives the reason. A name that no rule matches
@@ -23,16 +23,14 @@ class Rule:
 
     def rename(self, name: str) -> str | None:
         """Return this tool's name for a tensor that the pattern matches; None skips it."""
-        return (
-            None
-            if self.replacement is None
-            else re.sub(self.pattern, self.replacement, name, count=1)
-        )
+        if self.replacement is None:
+            return None
+        return re.sub(self.pattern, self.replacement, name, count=1)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One kind of public checkpoint."""
+    """One kind of published checkpoint."""
 
     name: str
     """Name shown in the report."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
-from huggingface_hub.utils import are_progress_bars_disabled
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 
 from av2tsam_cli.errors import Interrupted, WeightsError
 from av2tsam_cli.hub import download, installed
@@ -273,11 +273,15 @@ def test_without_a_connection_the_error_lists_what_to_download_by_hand(
     assert not files_in(home)
 
 
-def test_pull_restores_the_settings_of_huggingface_hub(pull: Pull) -> None:
-    group, logger = "huggingface_hub.http_get", logging.getLogger("huggingface_hub")
-    level, disabled = logger.level, are_progress_bars_disabled(group)
-    pull()
-    assert (logger.level, are_progress_bars_disabled(group)) == (level, disabled)
+def test_pull_leaves_the_settings_of_huggingface_hub_unchanged(pull: Pull, hub: Hub) -> None:
+    logger = logging.getLogger("huggingface_hub")
+    logger.setLevel(logging.WARNING)
+    enable_progress_bars()
+    models = download.pull("tiny", models=REGISTRY, endpoint=hub.url)
+    for _ in models:  # also between two models
+        assert logger.level == logging.WARNING
+        assert not are_progress_bars_disabled("huggingface_hub.http_get")
+    assert len(hub.files_requested()) == 2
 
 
 @pytest.mark.parametrize("token", [None, "hf_secret"])
