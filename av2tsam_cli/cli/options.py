@@ -18,7 +18,7 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import OptionField, Panel, either, option_field, option_fields, unknown
 
 Examples = Sequence[tuple[str, str]]
-"""Command lines, each with what it does."""
+"""Command lines, each with a description, which may be empty."""
 
 Given = NewType("Given", frozenset[str])
 """The names of the options that were given on the command line.
@@ -296,7 +296,7 @@ def _parsed(field: OptionField, word: Any) -> Any:
 
 def _examples(examples: Examples) -> str:
     width = max(len(line) for line, _ in examples)
-    lines = [f"  {line:<{width}}  # {what}" for line, what in examples]
+    lines = [f"  {line:<{width}}  # {what}" if what else f"  {line}" for line, what in examples]
     return "Examples:\n" + "\n".join(lines)
 
 

@@ -4,13 +4,11 @@ import atexit
 import logging
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from inspect import signature
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from av2tsam_cli.errors import Av2tsamError, UsageError
+from av2tsam_cli.signals import handle_signals
 
 if TYPE_CHECKING:  # importing it takes seconds, and a single process that evaluates needs none
     from lightning_fabric.fabric import Fabric
@@ -25,7 +24,6 @@ if TYPE_CHECKING:  # importing it takes seconds, and a single process that evalu
 T = TypeVar("T")
 
 FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 # Buffers never change, and processes whose shares have more parts would wait for the others to
 # exchange them. PyTorch 2.15 deprecates the option's old name.
@@ -191,22 +189,10 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
         """Record signals while the block runs; a second SIGINT raises KeyboardInterrupt."""
-        if threading.current_thread() is not threading.main_thread():
+        with handle_signals(self._record):
             yield self
-            return
-        numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-        previous = {number: signal.getsignal(number) for number in numbers}
-        for number, handler in previous.items():
-            if handler != signal.SIG_IGN:  # as under nohup
-                signal.signal(number, self._record)
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                if handler is not None:  # a handler that was not set by Python cannot be restored
-                    signal.signal(number, handler)
 
-    def _record(self, number: int, _frame: FrameType | None) -> None:
+    def _record(self, number: int) -> None:
         # torchrun forwards SIGINT as SIGTERM too, so only a second SIGINT counts as insisting.
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
