@@ -243,7 +243,10 @@ def test_without_a_network_one_line_says_what_to_do(
     assert "'av2tsam models convert FILE'" in line
 
 
-def test_ctrl_c_during_a_download(hub: Hub, home: Path, tokenizer: bytes) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_during_a_download(
+    hub: Hub, home: Path, tokenizer: bytes, number: signal.Signals
+) -> None:
     hub.repositories = {REPOSITORY: {TOKENIZER: tokenizer}}
     hub.hold = threading.Event()
     with subprocess.Popen(
@@ -254,7 +257,7 @@ def test_ctrl_c_during_a_download(hub: Hub, home: Path, tokenizer: bytes) -> Non
     ) as process:
         while not hub.files_requested():
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=60)
     hub.hold.set()
     assert process.returncode == 130
