@@ -1,55 +1,55 @@
-"""From mask logits at the network's size to masks at each frame's own size."""
+"""From mask logits at the network's size to masks and probabilities at the frame's own size.
+
+The network gets the frame squashed to a square. Enlarging its logits to the frame's size undoes
+that, and comes before the threshold, so that the edges of masks are smooth.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
+
+from av2tsam_cli.values import Float32Array
 
 BoolArray = npt.NDArray[np.bool_]
+Resize: TypeAlias = "Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]"
+"""Enlarges logits (N, 1, h, w) to (N, 1, H, W), as `TextSam.resize` does."""
 
 
-def bilinear(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Logits (N, M, h, w) at another size, (N, M, *size)."""
-    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
-
-
-def native_masks(
-    logits: torch.Tensor,
-    sizes: Sequence[tuple[int, int]],
-    threshold: float = 0.5,
-    *,
-    resize: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = bilinear,
-) -> list[BoolArray]:
-    """Enlarge logits to each frame's size and keep the pixels whose probability is above threshold.
-
-    The network saw the frame squashed to a square, so the enlargement undoes the squashing too. It
-    comes before the threshold, which gives smooth edges.
+def native_mask(
+    logits: torch.Tensor, size: tuple[int, int], threshold: float, *, resize: Resize
+) -> BoolArray:
+    """Return the pixels whose probability is above a threshold, bool, (H, W).
 
     Args:
-        logits: Mask logits, (B, 1, h, w), any float dtype, on any device.
-        sizes: (H, W) of each of the B frames, in pixels.
+        logits: Mask logits, (1, h, w), any float dtype, on any device.
+        size: Height and width of the frame in pixels, (H, W).
         threshold: Probability in (0, 1).
-        resize: How logits are enlarged; a network's own way where it has one.
-
-    Returns:
-        B masks, bool, (H, W).
+        resize: How the network enlarges its logits.
     """
     level = logit(threshold)
-    masks = []
-    for one, size in zip(logits[:, None], sizes, strict=True):
-        if bool((one > level).any()):
-            mask: BoolArray = (resize(one.float(), size)[0, 0] > level).cpu().numpy()
-        else:  # what lies between such values is no greater
-            mask = np.zeros(size, dtype=np.bool_)
-        masks.append(mask)
-    return masks
+    if not bool((logits > level).any()):  # interpolated values are not greater either
+        return np.zeros(size, dtype=np.bool_)
+    mask: BoolArray = (resize(logits[None].float(), size)[0, 0] > level).cpu().numpy()
+    return mask
+
+
+def native_probability(
+    logits: torch.Tensor, size: tuple[int, int], *, resize: Resize
+) -> Float32Array:
+    """Return the probability that each pixel belongs to the mask, float32, (H, W).
+
+    Arguments are those of `native_mask`.
+    """
+    probability: Float32Array = resize(logits[None].float(), size)[0, 0].sigmoid().cpu().numpy()
+    return probability
 
 
 def logit(probability: float) -> float:
-    """The logit at which a sigmoid gives `probability`, a number in (0, 1)."""
+    """Return the logit whose sigmoid is `probability`, a number in (0, 1)."""
     return math.log(probability / (1.0 - probability))

@@ -1,12 +1,12 @@
-"""The page that joins the stages: a video in, its sounding objects out, or what a phrase names.
+"""The page that joins the stages: from a video to the masks of its sound sources.
 
-    video file ─┬─ frames ──┐
-                └─ windows ─┴─ moments ─ batches ─ inputs ║ logits ║ masks ─ writer
+    video file ─┬─ frames ─────────┐
+                └─ audio windows ──┴─ schedule ─ prepare ║ network ║ masks ─ writer
+                                        decode thread       caller     write thread
 
-Each `║` is a bounded queue between two threads: decoding and shrinking, the network, and drawing
-and encoding go on at once, and memory depends on the batch, never on the length of the video. The
-network is on the thread that called: OpenMP then has no workers but its own, and memory that is
-freed can be used again.
+Each `║` is a bounded queue between two threads, so memory depends on the batch size and not on the
+length of the video. The network runs on the calling thread: OpenMP then has no worker threads of
+other stages to compete with, and freed memory can be reused.
 """
 
 from __future__ import annotations
@@ -17,42 +17,40 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from av2tsam_cli.errors import MediaError, UsageError
-from av2tsam_cli.media.audio import choose_audio, read_windows
-from av2tsam_cli.media.frames import read_frames
+from av2tsam_cli.media.audio import choose_audio, read_windows, split_windows
+from av2tsam_cli.media.frames import frames_from_arrays, read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
-from av2tsam_cli.options import either
 from av2tsam_cli.outputs.mp4 import CONTAINERS
 from av2tsam_cli.outputs.writers import Writer, check_target, open_writer
-from av2tsam_cli.segment_options import Format, SegmentOptions
+from av2tsam_cli.segment_options import REUSE_LEVELS, SILENCE_DBFS, Format, SegmentOptions
 from av2tsam_cli.threads import run_ahead, run_behind
 from av2tsam_cli.timeline.schedule import (
-    Moment,
+    ScheduledFrame,
     batches,
-    hear,
     logits_over_time,
-    look,
     mark_keys,
     mark_repeats,
+    pair_with_audio,
+    without_audio,
 )
-from av2tsam_cli.values import AudioStream, AudioWindow, MediaInfo, VideoStream
+from av2tsam_cli.values import AudioStream, AudioWindow, Float32Array, Frame, MediaInfo, VideoStream
 
-if TYPE_CHECKING:  # torch takes seconds to import; what is wrong with a path is said before that
+if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported before that
+    import numpy.typing as npt
     import torch
 
     from av2tsam_cli.inference.loading import LoadedModel
     from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
     from av2tsam_cli.masks import BoolArray
 
-Seen: TypeAlias = "tuple[Moment, torch.Tensor | None]"
-"""A frame with the logits (1, h, w) that the network made for it; None where it made none."""
-
-SMALL_PICTURE = 1280 * 720
+SMALL_FRAME_PX = 1280 * 720
 """Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""
 
 log = logging.getLogger(__name__)
@@ -60,56 +58,55 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """One video with everything that can be known and checked before the work."""
+    """One video, checked, with what is going to be done."""
 
     info: MediaInfo
-    """What the file holds."""
+    """What the file contains."""
     video: VideoStream
-    """The stream that is looked at."""
+    """The video stream to segment."""
     audio: AudioStream | None
-    """The stream that is listened to; None where there is no sound: every mask is empty, but for
-    those of a phrase."""
+    """The audio stream; None without audio: without a text prompt, all masks are empty then."""
     zero_s: float
     """Start of the presentation on the file's own clock, in seconds."""
     format: Format
     """What to write."""
     target: Path
-    """The video file to write, or the folder in which a folder of PNGs is made."""
+    """The video file to write, or the folder in which a folder of PNGs is created."""
     options: SegmentOptions
-    """What to make of it."""
+    """The options."""
 
     @property
     def end_s(self) -> float | None:
-        """Where the pictures end, in seconds of the presentation; None where nobody says."""
+        """End of the video stream in seconds of the presentation; None if the file has no value."""
         if self.video.duration_s is not None:
             return self.video.start_s - self.zero_s + self.video.duration_s
         return self.info.duration_s
 
     @property
     def frames(self) -> int | None:
-        """About how many frames there will be; None where the file does not say."""
+        """Approximate number of frames to come; None if the file has no value."""
         if self.end_s is None or self.video.rate is None:
             return self.video.frames or None
-        stop_s = self.end_s if self.options.end is None else min(self.options.end, self.end_s)
-        return max(1, round((stop_s - self.options.start) * self.video.rate))
+        end_s = self.end_s if self.options.end is None else min(self.options.end, self.end_s)
+        return max(1, round((end_s - self.options.start) * self.video.rate))
 
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """What was made of one video."""
+    """What was written for one video."""
 
     input: Path
     """The video."""
     text: str | None
-    """What was looked for; None where it was what sounds."""
+    """The text prompt; None if the sound source was segmented."""
     outputs: tuple[Path, ...]
-    """The file or the folder that was written."""
+    """The file or folder that was written."""
     frames: int
-    """Frames written."""
+    """Number of frames written."""
     frames_computed: int
-    """Frames whose mask the network made; the others follow them, repeat them or are silent."""
+    """Frames whose mask the network computed; others are interpolated, reused or silent."""
     duration_s: float
-    """Seconds of video that they cover."""
+    """Duration of these frames in seconds."""
     model: str
     """Name of the model."""
     device: str
@@ -117,69 +114,248 @@ class SegmentResult:
     precision: str
     """`fp32`, `bf16` or `fp16`."""
     wall_s: float
-    """Seconds that it took, without loading the model."""
+    """Seconds it took, without loading the model."""
     frames_with_mask: int
-    """Frames whose mask is not empty."""
+    """Frames with a non-empty mask."""
     mean_area: float
-    """Share of the picture that the mask covers, mean over all frames, 0 to 1."""
+    """Share of the frame that the mask covers, mean over all frames, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class MaskedFrame:
+    """One frame with its mask."""
+
+    frame: Frame
+    """The frame: `frame.rgb` has its pixels, `frame.time_s` its time in seconds."""
+    mask: BoolArray = field(repr=False)
+    """The pixels that belong to the sound source, bool, (H, W)."""
+    probability: Float32Array = field(repr=False)
+    """Probability that each pixel belongs to it, float32, (H, W), 0 to 1; zeros without audio."""
+    origin: Literal["computed", "reused", "interpolated", "silent"]
+    """Computed by the network, reused from a frame that looks the same, interpolated between
+    frames, or empty because there is no sound."""
 
 
 def segment_video(
     source: str | Path,
     out: str | Path,
     *,
+    format: Format | None = None,  # noqa: A002 - the option's name
+    text: str | None = None,
+    overwrite: bool = False,
+    start: float = 0.0,
+    end: float | None = None,
+    audio_stream: int | str | None = None,
+    require_audio: bool = False,
+    fps: Fraction | None = None,
+    threshold: float = 0.5,
+    silence_dbfs: float | None = SILENCE_DBFS,
+    reuse: float | None = REUSE_LEVELS,
+    batch_size: int | None = None,
     model: str | Path | LoadedModel | None = None,
     device: str = "auto",
     precision: str = "auto",
     progress: Callable[[int], None] | None = None,
-    **options: Any,
 ) -> SegmentResult:
-    """Find what is making the sound in a video, or what a phrase names, and write it out.
+    """Segment what makes the sound in a video, or what a phrase describes, and write the result.
 
     Args:
         source: The video file.
-        out: A video file (.mp4, .mov, .mkv, .webm) for an overlay video with the original sound;
-            for PNGs, the folder in which a folder named like the input is made.
-        model: A name, a checkpoint's path, or a model from `load_model`; the best installed one
-            where None.
-        device: `auto`, `cpu`, `cuda` or `mps`; where `model` is not loaded yet.
-        precision: `auto`, `fp32`, `bf16` or `fp16`; where `model` is not loaded yet.
-        progress: Called with the number of frames done, after each, on another thread.
-        **options: What to make and how: the fields of `SegmentOptions`; `text="the dog"` looks for
-            a phrase.
+        out: A video file (.mp4, .mov, .mkv, .webm) for an overlay video with the original audio;
+            for PNGs, the folder in which a folder named like the input is created.
+        format: `video`, `masks` or `overlays`; None to derive it from the suffix of `out`.
+        text: What to segment, such as "the dog"; None for the sound source.
+        overwrite: Whether existing outputs are replaced.
+        start: Where to start, in seconds.
+        end: Where to stop, in seconds; None for the end of the video.
+        audio_stream: Position among the audio streams, or a language; None for the default one.
+        require_audio: Whether a video without audio is an error.
+        fps: Masks to compute per second, optical flow fills in the others; None for every frame.
+        threshold: Probability from which a pixel belongs to the mask.
+        silence_dbfs: Seconds of audio below this level, in dBFS, get empty masks; None for none.
+        reuse: Largest difference between frames that share a mask, in levels of 0 to 255; None to
+            compute every mask.
+        batch_size: Frames per forward pass; None for what suits the device and the model.
+        model: A name, the path of a checkpoint, or a model from `load_model`; None for the best
+            one installed.
+        device: `auto`, `cpu`, `cuda` or `mps`; ignored if `model` is loaded already.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is loaded already.
+        progress: Called after each frame, on another thread, with the number of frames written.
 
     Raises:
-        UsageError: The options do not fit the video or the output, or the model does not know a
-            word.
+        UsageError: The options do not fit the video or the output, or the model does not support a
+            word of the text.
         MediaError: The video cannot be read.
         WeightsError: The model cannot be loaded.
+        Av2tsamError: The output cannot be written.
     """
-    plan = plan_video(Path(source), Path(out), SegmentOptions(**options))
-    from av2tsam_cli.inference.loading import LoadedModel
+    options = SegmentOptions(
+        format=format,
+        text=text,
+        overwrite=overwrite,
+        start=start,
+        end=end,
+        audio_stream=audio_stream,
+        require_audio=require_audio,
+        fps=fps,
+        threshold=threshold,
+        silence_dbfs=silence_dbfs,
+        reuse=reuse,
+        batch_size=batch_size,
+    )
+    plan = plan_video(Path(source), Path(out), options)
+    loaded = load_for(options, model, device=device, precision=precision)
+    return segment_planned(plan, loaded, progress=progress)
 
-    if not isinstance(model, LoadedModel):
-        model = load_for(plan.options, model, device=device, precision=precision)
-    return segment_planned(plan, model, progress=progress)
+
+def iter_masks(
+    video: str | Path,
+    *,
+    text: str | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    audio_stream: int | str | None = None,
+    require_audio: bool = False,
+    fps: Fraction | None = None,
+    threshold: float = 0.5,
+    silence_dbfs: float | None = SILENCE_DBFS,
+    reuse: float | None = REUSE_LEVELS,
+    batch_size: int | None = None,
+    model: str | Path | LoadedModel | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Generator[MaskedFrame, None, None]:
+    """Iterate over the frames of a video and their masks, in bounded memory.
+
+    The video is decoded on another thread, which ends with the iterator: when it is exhausted,
+    closed or deleted. Errors in the arguments are raised at once.
+
+    Args:
+        video: The video file.
+        text: See `segment_video`, as for all other arguments.
+        start: Where to start, in seconds.
+        end: Where to stop, in seconds.
+        audio_stream: The audio stream to use.
+        require_audio: Whether a video without audio is an error.
+        fps: Masks to compute per second.
+        threshold: Probability from which a pixel belongs to the mask.
+        silence_dbfs: Level below which a second of audio is silent.
+        reuse: Largest difference between frames that share a mask.
+        batch_size: Frames per forward pass.
+        model: A name, the path of a checkpoint, or a model from `load_model`.
+        device: Where to run the model.
+        precision: Numeric precision.
+
+    Returns:
+        A generator of the frames in order.
+
+    Raises:
+        UsageError: See `segment_video`.
+        MediaError: See `segment_video`; also during the iteration.
+        WeightsError: See `segment_video`.
+    """
+    options = SegmentOptions(
+        text=text,
+        start=start,
+        end=end,
+        audio_stream=audio_stream,
+        require_audio=require_audio,
+        fps=fps,
+        threshold=threshold,
+        silence_dbfs=silence_dbfs,
+        reuse=reuse,
+        batch_size=batch_size,
+    )
+    plan = _plan(Path(video), options, "masks", Path())
+    loaded = load_for(options, model, device=device, precision=precision)
+    return _masked_frames(_read(plan, loaded), loaded, options)
+
+
+def segment_frames(
+    frames: Iterable[npt.NDArray[np.uint8]],
+    audio: npt.NDArray[np.float32] | npt.NDArray[np.int16] | None = None,
+    *,
+    times: Iterable[float] | None = None,
+    frame_rate: float | Fraction | None = None,
+    sample_rate: int | None = None,
+    text: str | None = None,
+    fps: Fraction | None = None,
+    threshold: float = 0.5,
+    silence_dbfs: float | None = SILENCE_DBFS,
+    reuse: float | None = REUSE_LEVELS,
+    batch_size: int | None = None,
+    model: str | Path | LoadedModel | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Generator[MaskedFrame, None, None]:
+    """Iterate over frames that are in memory, or generated, and their masks; see `iter_masks`.
+
+    Args:
+        frames: Pixels, uint8, (H, W, 3), RGB; iterated on another thread.
+        audio: Samples, float32 in [-1, 1] or int16, (n,) or (channels, n), starting at time 0.
+            None with a text prompt, or if there is no audio.
+        times: Time of each frame in seconds, increasing; or give `frame_rate`.
+        frame_rate: Frames per second; or give `times`.
+        sample_rate: Audio samples per second.
+        text: See `segment_video`, as for all other arguments.
+        fps: Masks to compute per second.
+        threshold: Probability from which a pixel belongs to the mask.
+        silence_dbfs: Level below which a second of audio is silent.
+        reuse: Largest difference between frames that share a mask.
+        batch_size: Frames per forward pass.
+        model: A name, the path of a checkpoint, or a model from `load_model`.
+        device: Where to run the model.
+        precision: Numeric precision.
+
+    Returns:
+        A generator of the frames in order.
+
+    Raises:
+        UsageError: See `segment_video`; also without times or sample rate, or with another shape.
+        WeightsError: See `segment_video`.
+    """
+    options = SegmentOptions(
+        text=text,
+        fps=fps,
+        threshold=threshold,
+        silence_dbfs=silence_dbfs,
+        reuse=reuse,
+        batch_size=batch_size,
+    )
+    if (times is None) == (frame_rate is None):
+        raise UsageError("give either `times` or `frame_rate`")
+    if audio is not None and sample_rate is None:
+        raise UsageError("`sample_rate` is missing; it belongs to `audio`")
+    loaded = load_for(options, model, device=device, precision=precision)
+    windows: Iterator[AudioWindow] = iter(())
+    if audio is not None and sample_rate is not None and text is None:
+        windows = split_windows(audio, sample_rate, rate_hz=loaded.network.clap.config.rate_hz)
+    timed = frames_from_arrays(frames, times=times, rate=frame_rate)
+    return _masked_frames(_schedule(timed, windows, options), loaded, options)
 
 
 def load_for(
     options: SegmentOptions,
-    model: str | Path | None,
+    model: str | Path | LoadedModel | None,
     *,
     device: str,
     precision: str,
     compile_frames: int = 0,
 ) -> LoadedModel:
-    """Load what of a model these options need; arguments as of `load_model`.
+    """Load the parts of a model that these options need; arguments as of `load_model`.
 
-    With `compile_frames`, the number of frames to come, the network is compiled if that pays.
+    With `compile_frames`, the number of frames to come, the network is compiled if that saves time.
+    A model that is loaded already is returned as it is.
 
     Raises:
-        UsageError: Also where the model does not know a word of the phrase.
-        WeightsError: As of `load_model`.
+        UsageError: The model does not support a word of the text, or see `load_model`.
+        WeightsError: See `load_model`.
     """
-    from av2tsam_cli.inference.loading import load_model, pack_weights
+    from av2tsam_cli.inference.loading import LoadedModel, load_model, pack_weights
     from av2tsam_cli.inference.segmenter import compile_network
+
+    if isinstance(model, LoadedModel):
+        return model
 
     text_only = options.text is not None
     packed = not compile_frames
@@ -195,27 +371,32 @@ def load_for(
         return compile_network(loaded, options.batch_size or loaded.batch_size)
     log.warning(
         "not compiled: %s",
-        "on this device the network is faster as it is"
+        "the network is faster without on this device"
         if least is None
-        else f"that pays from {least} frames on",
+        else f"this saves time from {least} frames on",
     )
     pack_weights(loaded)
     return loaded
 
 
 def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
-    """Find out everything about one video and its output that can be known before the work.
+    """Check one video and its output before any work.
 
     Raises:
         UsageError: The options do not fit the video or the output.
-        MediaError: The video cannot be read, or has no sound though `require_audio` is set.
+        MediaError: The video cannot be read, or has no audio though `require_audio` is set.
     """
     kind, target = place_output(source, out, options.format)
-    info = probe(source)
+    plan = _plan(source, options, kind, target)
     check_target(target, kind, source=source, overwrite=options.overwrite)
+    return plan
+
+
+def _plan(source: Path, options: SegmentOptions, kind: Format, target: Path) -> SegmentPlan:
+    info = probe(source)
     audio = choose_audio(info, options.audio_stream)
     if audio is None and options.require_audio:
-        raise MediaError(f"{source}: has no sound; drop --require-audio to get empty masks")
+        raise MediaError(f"{source}: has no audio; drop `require_audio` to get empty masks")
     video = info.video[0]
     plan = SegmentPlan(
         info=info,
@@ -228,28 +409,27 @@ def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
     )
     if plan.end_s is not None and options.start >= plan.end_s:
         raise UsageError(
-            f"{source}: --start {options.start:g} s lies after its end ({plan.end_s:g} s)"
+            f"{source}: `start` ({options.start:g} s) is after its end ({plan.end_s:g} s)"
         )
     return plan
 
 
 def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format, Path]:
-    """What to write and where: a video file, or the folder in which a folder of PNGs is made.
+    """Return the format, and the video file or the folder in which a folder of PNGs is created.
 
     Raises:
-        UsageError: The output's name does not fit what is to be written.
+        UsageError: The name of the output does not fit the format.
     """
-    suffixes = either(list(CONTAINERS))
-    names_video = out.suffix.lower() in CONTAINERS and not out.is_dir()
-    if names_video:
+    suffixes = ", ".join(CONTAINERS)
+    if out.suffix.lower() in CONTAINERS and not out.is_dir():
         if wanted in {"masks", "overlays"}:
-            raise UsageError(f"{out}: `format` {wanted} needs a folder, not a video file")
+            raise UsageError(f"{out}: a video file; set `out` to a folder for {wanted}")
         return "video", out
     if out.suffix and not out.is_dir() and wanted in {None, "video"}:
         raise UsageError(f"{out}: cannot write {out.suffix}; use {suffixes}")
     if wanted is None:
         raise UsageError(
-            f"{out}: is a folder; set `format` to video, masks or overlays, or name a video file "
+            f"{out}: a folder; set `format` to video, masks or overlays, or name a video file "
             f"({suffixes})"
         )
     return wanted, out / f"{source.stem}.mp4" if wanted == "video" else out
@@ -258,26 +438,40 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
 def segment_planned(
     plan: SegmentPlan, model: LoadedModel, *, progress: Callable[[int], None] | None = None
 ) -> SegmentResult:
-    """Do the work of one plan; what goes wrong on the way leaves nothing behind."""
-    began_s = time.monotonic()
-    tally, writer = _Tally(), _open_writer(plan, model)
+    """Segment one planned video; if that fails, nothing is left behind."""
+    from av2tsam_cli.inference.device import torch_threads
+    from av2tsam_cli.inference.segmenter import Segmenter
+    from av2tsam_cli.masks import native_mask
 
-    def write(seen: Iterator[Seen]) -> None:
-        with writer, closing(_masked(plan, model, seen)) as masked:
-            for moment, mask in masked:
-                writer.write(moment.frame, mask)
-                tally.add(moment, mask)
+    began_s = time.monotonic()
+    segmenter = Segmenter(model, plan.options.text)
+    size = _batch_size(model, plan.options)
+    tally, writer = _Tally(), _writer(plan, model)
+
+    def write(computed: Iterator[tuple[ScheduledFrame, torch.Tensor | None]]) -> None:
+        with torch_threads(1), writer:
+            for each, logits in logits_over_time(computed):
+                frame_size = each.frame.rgb.shape[:2]
+                if logits is None:
+                    mask = np.zeros(frame_size, dtype=np.bool_)
+                else:
+                    resize = model.network.text_sam.resize
+                    mask = native_mask(logits, frame_size, plan.options.threshold, resize=resize)
+                writer.write(each.frame, mask)
+                tally.add(each, mask)
                 if progress is not None:
                     progress(tally.frames)
             if not tally.frames:
-                raise MediaError(f"{plan.info.path}: has no frame between --start and --end")
+                raise MediaError(f"{plan.info.path}: has no frame between `start` and `end`")
 
     with (
-        run_behind(write, depth=_batch_size(plan, model), name="write") as put,
-        closing(_seen(plan, model)) as seen,
+        torch_threads(model.cpu_threads),
+        run_behind(write, depth=size, name="write") as put,
+        closing(_prepare_ahead(_read(plan, model), segmenter, size)) as prepared,
     ):
-        for one in seen:
-            put(one)
+        for batch in prepared:
+            for pair in _compute_logits(segmenter, batch):
+                put(pair)
     return SegmentResult(
         input=plan.info.path,
         text=plan.options.text,
@@ -294,104 +488,121 @@ def segment_planned(
     )
 
 
-def masked_frames(
-    plan: SegmentPlan, model: LoadedModel
-) -> Generator[tuple[Moment, BoolArray], None, None]:
-    """Every frame of a plan in order, with its mask (H, W) at the frame's own size."""
-    with closing(_seen(plan, model)) as seen:
-        yield from _masked(plan, model, seen)
+def _masked_frames(
+    frames: Iterator[ScheduledFrame], model: LoadedModel, options: SegmentOptions
+) -> Generator[MaskedFrame, None, None]:
+    """Yield the frames with masks; only the decoding is on another thread."""
+    from av2tsam_cli.inference.segmenter import Segmenter
+    from av2tsam_cli.masks import native_mask, native_probability
 
-
-def _masked(
-    plan: SegmentPlan, model: LoadedModel, seen: Iterable[Seen]
-) -> Generator[tuple[Moment, BoolArray], None, None]:
-    """Logits over time, and masks at the frames' own size."""
-    from av2tsam_cli.inference.device import own_threads
-    from av2tsam_cli.masks import native_masks
-
-    threshold, resize = plan.options.threshold, model.network.text_sam.resize
-    with own_threads(1):
-        for moment, logits in logits_over_time(seen):
-            height, width = moment.frame.rgb.shape[:2]
+    segmenter, resize = Segmenter(model, options.text), model.network.text_sam.resize
+    with closing(_prepare_ahead(frames, segmenter, _batch_size(model, options))) as prepared:
+        computed = (pair for batch in prepared for pair in _compute_logits(segmenter, batch))
+        for each, logits in logits_over_time(computed):
+            size = each.frame.rgb.shape[:2]
             if logits is None:
-                mask = np.zeros((height, width), dtype=np.bool_)
+                mask, probability = np.zeros(size, np.bool_), np.zeros(size, np.float32)
             else:
-                (mask,) = native_masks(logits[None], [(height, width)], threshold, resize=resize)
-            yield moment, mask
+                mask = native_mask(logits, size, options.threshold, resize=resize)
+                probability = native_probability(logits, size, resize=resize)
+            yield MaskedFrame(each.frame, mask, probability, _origin(each))
+
+
+def _origin(frame: ScheduledFrame) -> Literal["computed", "reused", "interpolated", "silent"]:
+    if frame.segment is None:
+        return "silent"
+    if frame.key:
+        return "computed"
+    return "reused" if frame.repeats else "interpolated"
+
+
+def _read(plan: SegmentPlan, model: LoadedModel) -> Iterator[ScheduledFrame]:
+    """Decode the frames of a video and, without a text prompt, its audio."""
+    options = plan.options
+    frames = read_frames(
+        plan.info,
+        stream=plan.video,
+        zero_s=plan.zero_s,
+        start_s=options.start,
+        stop_s=options.end,
+        threads=_codec_threads(plan, model),
+    )
+    windows: Iterator[AudioWindow] = iter(())
+    if plan.audio is not None and options.text is None:
+        windows = read_windows(
+            plan.info,
+            rate_hz=model.network.clap.config.rate_hz,
+            stream=plan.audio,
+            zero_s=plan.zero_s,
+            start_s=options.start,
+            stop_s=options.end,
+        )
+    return _schedule(frames, windows, options)
+
+
+def _schedule(
+    frames: Iterable[Frame], windows: Iterator[AudioWindow], options: SegmentOptions
+) -> Iterator[ScheduledFrame]:
+    """Decide for which frames a mask is computed, and from which second of audio."""
+    if options.text is not None:
+        scheduled = without_audio(frames)
+    else:
+        scheduled = pair_with_audio(frames, windows, options.silence_dbfs)
+    return mark_repeats(mark_keys(scheduled, options.fps), options.reuse)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Consecutive frames and what the network needs of the keys among them."""
+    """Consecutive frames, and what the network needs for the key frames among them."""
 
-    moments: list[Moment]
+    frames: list[ScheduledFrame]
     inputs: FrameInputs | None = field(repr=False)
-    """None where there is no key."""
+    """None without key frames."""
 
 
-def _prepared(plan: SegmentPlan, segmenter: Segmenter, size: int) -> Generator[_Batch, None, None]:
-    """Decode, join with the sound, group, and shrink what the network will look at."""
-    from av2tsam_cli.inference.device import own_threads
+def _prepare_ahead(
+    frames: Iterator[ScheduledFrame], segmenter: Segmenter, size: int
+) -> Generator[_Batch, None, None]:
+    """Decode, group into batches, and resize the key frames for the network, on another thread."""
+    from av2tsam_cli.inference.device import torch_threads
 
-    with own_threads(1):
-        for group in batches(_moments(plan, segmenter), size):
-            keys = [moment.frame.rgb for moment in group if moment.key]
-            yield _Batch(group, segmenter.prepare(keys) if keys else None)
+    def prepare() -> Generator[_Batch, None, None]:
+        for batch in batches(frames, size):
+            keys = [each.frame.rgb for each in batch if each.key]
+            yield _Batch(batch, segmenter.prepare(keys) if keys else None)
 
-
-def _moments(plan: SegmentPlan, segmenter: Segmenter) -> Iterator[Moment]:
-    """Every frame of a plan with the sound that serves it, unless a phrase does."""
-    options = plan.options
-    span = _Span(zero_s=plan.zero_s, start_s=options.start, stop_s=options.end)
-    threads = _codec_threads(plan, segmenter.model)
-    frames = read_frames(plan.info, stream=plan.video, threads=threads, **span)
-    if options.text is not None:
-        moments = look(frames)
-    else:
-        windows: Iterable[AudioWindow] = ()
-        if plan.audio is not None:
-            windows = read_windows(plan.info, rate_hz=segmenter.rate_hz, stream=plan.audio, **span)
-        moments = hear(frames, windows, options.silence_dbfs)
-    return mark_repeats(mark_keys(moments, options.fps), options.reuse)
+    return run_ahead(prepare(), depth=1, name="decode", context=partial(torch_threads, 1))
 
 
-def _batch_size(plan: SegmentPlan, model: LoadedModel) -> int:
-    return model.compiled_for or plan.options.batch_size or model.batch_size
+def _compute_logits(
+    segmenter: Segmenter, batch: _Batch
+) -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
+    """Run the network on a batch; yield all frames in order, key frames with logits (1, h, w)."""
+    from av2tsam_cli.inference.device import torch_threads
+
+    rows: Iterator[torch.Tensor] = iter(())
+    if batch.inputs is not None:
+        windows = [each.window for each in batch.frames if each.key and each.window is not None]
+        with torch_threads(segmenter.model.cpu_threads):
+            rows = iter(segmenter.logits(batch.inputs, windows))
+    for each in batch.frames:
+        yield each, next(rows) if each.key else None
 
 
-def _seen(plan: SegmentPlan, model: LoadedModel) -> Generator[Seen, None, None]:
-    """Run the network: every frame in order, with logits (1, h, w) where it is a key."""
-    from av2tsam_cli.inference.device import own_threads
-    from av2tsam_cli.inference.segmenter import Segmenter
-
-    segmenter, size = Segmenter(model, plan.options.text), _batch_size(plan, model)
-    prepared = run_ahead(_prepared(plan, segmenter, size), depth=1, name="decode")
-    with own_threads(model.cpu_threads), closing(prepared):
-        for batch in prepared:
-            heard = [moment.window for moment in batch.moments if moment.key and moment.window]
-            rows = iter(() if batch.inputs is None else segmenter.logits(batch.inputs, heard))
-            for moment in batch.moments:
-                yield moment, next(rows) if moment.key else None
-
-
-class _Span(TypedDict):
-    """The part of a file to read, as both readers take it."""
-
-    zero_s: float
-    start_s: float
-    stop_s: float | None
+def _batch_size(model: LoadedModel, options: SegmentOptions) -> int:
+    return model.compiled_for or options.batch_size or model.batch_size
 
 
 def _codec_threads(plan: SegmentPlan, model: LoadedModel) -> int:
-    """Threads of the decoder and of the encoder; 0 for as many as suit them.
+    """Return the threads of the decoder and of the encoder; 0 lets FFmpeg choose.
 
-    Beside a light network on the CPU more of them only take its cores away.
+    Next to a light network on the CPU, more threads would only take its cores away.
     """
-    small = plan.video.width * plan.video.height <= SMALL_PICTURE
+    small = plan.video.width * plan.video.height <= SMALL_FRAME_PX
     return 1 if small and model.light and model.device.type == "cpu" else 0
 
 
-def _open_writer(plan: SegmentPlan, model: LoadedModel) -> Writer:
+def _writer(plan: SegmentPlan, model: LoadedModel) -> Writer:
     return open_writer(
         plan.target,
         plan.format,
@@ -417,18 +628,18 @@ class _Tally:
     first_s: float = 0.0
     last_s: float = 0.0
 
-    def add(self, moment: Moment, mask: BoolArray) -> None:
+    def add(self, each: ScheduledFrame, mask: BoolArray) -> None:
         """Count one frame."""
         covered = int(np.count_nonzero(mask))
-        self.last_s = moment.frame.time_s
+        self.last_s = each.frame.time_s
         self.first_s = self.first_s if self.frames else self.last_s
         self.frames += 1
-        self.computed += moment.key
+        self.computed += each.key
         self.with_mask += covered > 0
         self.area += covered / mask.size
 
     def duration_s(self, rate: Fraction | None) -> float:
-        """Seconds from the first frame to the end of the last."""
-        if self.frames > 1:  # the last frame lasts as long as the others do on average
+        """Return the seconds from the first frame to the end of the last."""
+        if self.frames > 1:  # assume the average duration for the last frame
             return (self.last_s - self.first_s) * self.frames / (self.frames - 1)
         return float(1 / rate) if rate else 0.0

@@ -8,6 +8,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -40,7 +41,11 @@ _Queue: TypeAlias = "queue.Queue[_Item[T] | _End]"
 
 
 def run_ahead(
-    items: Generator[T, None, None], *, depth: int, name: str
+    items: Generator[T, None, None],
+    *,
+    depth: int,
+    name: str,
+    context: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Generator[T, None, None]:
     """Yield the values of a generator that runs on its own thread, up to `depth` values ahead.
 
@@ -51,10 +56,16 @@ def run_ahead(
         items: The stage. Only the new thread uses it.
         depth: Size of the queue in values, which bounds the memory.
         name: Name of the thread, for debuggers.
+        context: Entered on the new thread and left when it ends, such as `torch_threads`.
     """
     values: _Queue[T] = queue.Queue(maxsize=depth)
     stop = threading.Event()
-    thread = _create_thread(lambda: _produce(items, values, stop), name, stop)
+
+    def work() -> None:
+        with context():
+            _produce(items, values, stop)
+
+    thread = _create_thread(work, name, stop)
     try:
         thread.start()
         yield from _take(values)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ import numpy as np
 
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.masks import BoolArray
-from av2tsam_cli.pipeline import masked_frames, plan_video
-from av2tsam_cli.segment_options import SegmentOptions
+from av2tsam_cli.pipeline import iter_masks
 from av2tsam_cli.synth.clips import write_clip
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack
@@ -52,14 +50,11 @@ def write(path: Path, scene: Scene, frames: Iterable[UInt8Array], *, crf: int = 
 
 def segment(video: Path, model: LoadedModel, **options: Any) -> Run:
     """The masks of a video by the pipeline that `segment` runs, and the time they took."""
-    plan = plan_video(video, video.parent, SegmentOptions(format="masks", **options))
     run, began_s = Run(), time.perf_counter()
-    with closing(masked_frames(plan, model)) as masked:
-        for moment, mask in masked:
-            run.masks.append(mask)
-            run.repeats.append(moment.repeats)
-            between_keys = moment.stretch is not None and not moment.key and not moment.repeats
-            run.followed.append(between_keys)
+    for each in iter_masks(video, model=model, **options):
+        run.masks.append(each.mask)
+        run.repeats.append(each.origin == "reused")
+        run.followed.append(each.origin == "interpolated")
     return replace(run, wall_s=time.perf_counter() - began_s)
 
 

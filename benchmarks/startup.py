@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import gettempdir
 
 from machine import facts
 from networks import checkpoint
@@ -23,16 +22,11 @@ from networks import checkpoint
 from av2tsam_cli.model.config import PRESETS
 
 VIDEO = Path(__file__).parents[1] / "sample_media" / "solo.mp4"
-UNWRITTEN = Path(gettempdir()) / "av2tsam-startup.mp4"
 COMMAND = Path(sys.executable).with_name("av2tsam")
 FIRST_FRAME = """
 import sys, time
-from pathlib import Path
-from av2tsam_cli.pipeline import load_for, masked_frames, plan_video
-from av2tsam_cli.segment_options import SegmentOptions
-options = SegmentOptions()
-plan = plan_video(Path(sys.argv[1]), Path(sys.argv[2]), options)
-frames = masked_frames(plan, load_for(options, sys.argv[3], device="auto", precision="auto"))
+from av2tsam_cli.pipeline import iter_masks
+frames = iter_masks(sys.argv[1], model=sys.argv[2])
 next(frames)
 print(time.time())
 frames.close()
@@ -83,7 +77,7 @@ def imports_torch(words: Sequence[str]) -> bool:
 
 def time_first_frame(video: Path, model: Path) -> float:
     """Seconds from the start of a process to its first mask."""
-    command = [sys.executable, "-c", FIRST_FRAME, str(video), str(UNWRITTEN), str(model)]
+    command = [sys.executable, "-c", FIRST_FRAME, str(video), str(model)]
     began_s = time.time()
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return float(told) - began_s

@@ -1,5 +1,7 @@
 import gc
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
 from av2tsam_cli.model.prediction import best_mask
-from av2tsam_cli.pipeline import masked_frames, plan_video, segment_video
-from av2tsam_cli.segment_options import SegmentOptions
+from av2tsam_cli.pipeline import iter_masks, plan_video, segment_frames, segment_video
+from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import Frame
 
 from .conftest import grey_step
@@ -36,8 +38,7 @@ def model(tiny_model: Path) -> LoadedModel:
 
 
 def masks_of(clip: Path, model: LoadedModel, **options: Any) -> list[BoolArray]:
-    plan = plan_video(clip, clip.parent, SegmentOptions(format="masks", **options))
-    return [mask for _, mask in masked_frames(plan, model)]
+    return [each.mask for each in iter_masks(clip, model=model, **options)]
 
 
 def one_by_one(clip: Path, model: LoadedModel) -> list[BoolArray]:
@@ -232,7 +233,7 @@ def test_what_goes_wrong_on_the_way_leaves_nothing_behind(
     make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path, out: str
 ) -> None:
     clip = make_clip("clip.mp4", seconds=2, sounds=[{"samples": tone(2.0)}])
-    kind = "video" if out.endswith("mp4") else "masks"
+    kind: Format = "video" if out.endswith("mp4") else "masks"
 
     def fail(done: int) -> None:
         if done == 20:
@@ -265,13 +266,13 @@ def test_a_span_without_frames_is_an_error(
 
 def test_a_start_after_the_end_of_the_video_is_found_before_the_work(make_clip: MakeClip) -> None:
     clip = make_clip(seconds=1)
-    with pytest.raises(UsageError, match=r"--start 5 s lies after its end \(1 s\)"):
+    with pytest.raises(UsageError, match=r"`start` \(5 s\) is after its end \(1 s\)"):
         plan_video(clip, clip.parent / "o.mp4", SegmentOptions(start=5.0))
 
 
 def test_sound_can_be_required(make_clip: MakeClip) -> None:
     clip = make_clip()
-    with pytest.raises(MediaError, match="has no sound"):
+    with pytest.raises(MediaError, match="has no audio"):
         plan_video(clip, clip.parent / "o.mp4", SegmentOptions(require_audio=True))
 
 
@@ -307,3 +308,96 @@ def test_torch_keeps_the_threads_that_its_user_chose(
     before = torch.get_num_threads()
     masks_of(make_clip(rate=5, sounds=[{"samples": tone(1.0)}]), model)
     assert torch.get_num_threads() == before
+
+
+def test_frames_come_with_their_mask_and_probability(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    clip = make_clip(seconds=2, rate=8, size=(50, 38), sounds=[{"samples": tone(1.0)}])
+    found = list(iter_masks(clip, model=model, fps=Fraction(4), threshold=0.4))
+    assert [each.frame.time_s for each in found] == [k / 8 for k in range(16)]
+    for each in found:
+        assert each.frame.rgb.shape == (38, 50, 3)
+        assert each.probability.dtype == np.float32
+        assert np.array_equal(each.mask, each.probability > 0.4)
+    assert {each.origin for each in found[:8]} <= {"computed", "interpolated", "reused"}
+    assert found[0].origin == "computed"
+    assert found[-1].origin == "silent"
+    assert not found[-1].probability.any()
+
+
+def test_closing_the_iterator_early_ends_its_thread(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    clip = make_clip(seconds=4, sounds=[{"samples": tone(4.0)}])
+    masks = iter_masks(clip, model=model, batch_size=1)
+    next(masks)
+    assert any(thread.name == "av2tsam-decode" for thread in threading.enumerate())
+    masks.close()
+    assert not any(thread.name == "av2tsam-decode" for thread in threading.enumerate())
+
+
+def test_torch_keeps_its_threads_while_the_iterator_waits(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    before = torch.get_num_threads()
+    with closing(iter_masks(make_clip(sounds=[{"samples": tone(1.0)}]), model=model)) as masks:
+        for _ in range(3):
+            next(masks)
+            assert torch.get_num_threads() == before
+
+
+def test_wrong_arguments_are_errors_before_the_iteration(
+    make_clip: MakeClip, model: LoadedModel, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="`end` must be later than `start`"):
+        iter_masks(make_clip(), model=model, start=2.0, end=1.0)
+    with pytest.raises(MediaError, match="missing"):
+        iter_masks(tmp_path / "missing.mp4", model=model)
+    with pytest.raises(UsageError, match="either `times` or `frame_rate`"):
+        segment_frames([], model=model)
+    with pytest.raises(UsageError, match="`sample_rate` is missing"):
+        segment_frames([], np.zeros(5, np.float32), frame_rate=5, model=model)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_arrays_have_the_masks_of_the_file_that_contains_them(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel, channels: int
+) -> None:
+    samples = tone(1.5, channels=channels)
+    sound = {"samples": samples, "codec": "pcm_s16le"}
+    clip = make_clip("clip.mkv", seconds=2, rate=10, sounds=[sound])
+    from_file = list(iter_masks(clip, model=model))
+    frames = [each.frame.rgb for each in from_file]
+    stored = np.rint(samples * 32767).astype(np.int16)
+    for audio in (stored, stored.astype(np.float32) / 32768):
+        from_arrays = list(
+            segment_frames(frames, audio, frame_rate=10, sample_rate=48_000, model=model)
+        )
+        assert [each.origin for each in from_arrays] == [each.origin for each in from_file]
+        for ours, theirs in zip(from_arrays, from_file, strict=True):
+            assert np.array_equal(ours.frame.rgb, theirs.frame.rgb)
+            assert ours.frame.time_s == pytest.approx(theirs.frame.time_s, abs=0.001)
+            np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-3)
+
+
+def test_arrays_are_found_by_a_phrase_without_audio(model: LoadedModel) -> None:
+    frames = (grey_step(index, 60, 40) for index in range(4))
+    found = list(segment_frames(frames, times=[0.0, 0.5, 0.7, 3.0], text="the dog", model=model))
+    assert [each.frame.time_s for each in found] == [0.0, 0.5, 0.7, 3.0]
+    assert all(each.mask.any() for each in found)
+
+
+@pytest.mark.parametrize(
+    ("frames", "times", "complaint"),
+    [
+        ([np.zeros((4, 4, 3))], [0.0], r"frame 0 of `frames`"),
+        ([np.zeros((4, 4, 3), np.uint8)] * 2, [0.0], r"`times` must increase.*frame 1"),
+        ([np.zeros((4, 4, 3), np.uint8)] * 2, [1.0, 1.0], r"`times` must increase.*frame 1"),
+    ],
+)
+def test_arrays_that_are_not_frames_over_time_are_errors(
+    model: LoadedModel, frames: Any, times: list[float], complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        list(segment_frames(frames, times=times, model=model))

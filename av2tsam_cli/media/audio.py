@@ -85,6 +85,30 @@ def read_windows(
             yield AudioWindow(samples=samples, index=index, rate_hz=rate_hz)
 
 
+def split_windows(
+    samples: npt.NDArray[Any], sample_rate: int, *, rate_hz: int
+) -> Iterator[AudioWindow]:
+    """Yield the one-second windows of audio that is in memory; the last is padded with zeros.
+
+    Args:
+        samples: Float in [-1, 1] or integers, (n,) or (channels, n).
+        sample_rate: Samples per second.
+        rate_hz: Sample rate of the windows.
+
+    Raises:
+        UsageError: The samples have another shape.
+    """
+    if samples.ndim not in {1, 2} or not samples.shape[0]:
+        raise UsageError(f"`audio` must have the shape (n,) or (channels, n), not {samples.shape}")
+    stored = samples if samples.ndim == 2 else samples[None]
+    chunks = (
+        (_mix(stored[:, begin : begin + sample_rate]), sample_rate)
+        for begin in range(0, stored.shape[1], sample_rate)
+    )
+    for index, window in enumerate(_cut(_resample(chunks, rate_hz), rate_hz)):
+        yield AudioWindow(samples=window, index=index, rate_hz=rate_hz)
+
+
 Chunk = tuple[Float32Array, int]
 """Mono samples and their sample rate."""
 
@@ -106,7 +130,7 @@ def _contiguous(frames: Iterator[AudioFrame], begin_s: float) -> Iterator[Chunk]
         end_s = at_s + frame.samples / rate_hz
         missing = round((at_s - filled_s) * rate_hz)
         yield from _silence(missing, rate_hz)
-        if (mono := _mono(frame)[max(0, -missing) :]).size:
+        if (mono := _mix(_planar(frame))[max(0, -missing) :]).size:
             yield mono, rate_hz
         filled_s = max(filled_s, end_s)
 
@@ -130,10 +154,9 @@ def read_channels(info: MediaInfo, stream: AudioStream) -> Float32Array:
     return np.concatenate(chunks, axis=1).astype(np.float32)
 
 
-def _mono(frame: AudioFrame) -> Float32Array:
-    """Return the mean of the channels, float32 in [-1, 1]."""
-    data = _planar(frame)
-    mean = _to_scale(data.mean(axis=0, dtype=np.float64), data.dtype)
+def _mix(samples: npt.NDArray[Any]) -> Float32Array:
+    """Return the mean of the channels of samples (channels, n), float32 in [-1, 1]."""
+    mean = _to_scale(samples.mean(axis=0, dtype=np.float64), samples.dtype)
     return cast("Float32Array", mean.astype(np.float32))
 
 

@@ -1,8 +1,10 @@
 """Read video frames one by one, rotated as displayed, in RGB, on the presentation clock."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
+from itertools import count
 from typing import cast
 
 import cv2
@@ -11,12 +13,12 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, ColorTrc, VideoReformatter
 
-from av2tsam_cli.errors import MediaError
+from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.container import TIME_TOLERANCE_S, decode_from, frame_time_s
 from av2tsam_cli.media.probe import display_matrix, is_transposed
 from av2tsam_cli.values import Frame, MediaInfo, UInt8Array, VideoStream
 
-ASSUMED_RATE = 25
+ASSUMED_RATE = Fraction(25)
 """Frame rate of files without timestamps and without a rate."""
 UNSPECIFIED = 2
 """A frame's colour space if it is unspecified (libavutil/pixfmt.h)."""
@@ -66,6 +68,36 @@ def read_frames(
         convert = convert or _Converter(stream, frame)
         yield Frame(rgb=convert(frame), time_s=time_s, index=index)
         index += 1
+
+
+def frames_from_arrays(
+    arrays: Iterable[UInt8Array],
+    *,
+    times: Iterable[float] | None = None,
+    rate: float | Fraction | None = None,
+) -> Iterator[Frame]:
+    """Yield frames that are in memory, or generated, with their times.
+
+    Args:
+        arrays: Pixels, uint8, (H, W, 3), RGB.
+        times: Time of each frame in seconds, increasing; or give `rate`.
+        rate: Frames per second.
+
+    Raises:
+        UsageError: An array has another shape or type, the times do not increase, or there are
+            fewer times than frames.
+    """
+    times = (float(index / rate) for index in count()) if rate else iter(times or ())
+    last_s = float("-inf")
+    for index, rgb in enumerate(arrays):
+        time_s = next(times, None)
+        if time_s is None or time_s <= last_s:
+            raise UsageError(f"`times` must increase, with one per frame (see frame {index})")
+        try:
+            yield Frame(rgb=rgb, time_s=time_s, index=index)
+        except ValueError as error:
+            raise UsageError(f"frame {index} of `frames`: {error}") from error
+        last_s = time_s
 
 
 def _timed(

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, write_errors
+from av2tsam_cli.media.frames import ASSUMED_RATE
 from av2tsam_cli.outputs.overlay import DEFAULT_STYLE, OverlayStyle, draw_overlay
 from av2tsam_cli.outputs.sound import SoundTrack, open_source
 from av2tsam_cli.values import AudioStream, Frame, MediaInfo, UInt8Array, VideoStream
@@ -29,8 +30,6 @@ H264 = {"preset": "veryfast", "crf": "18"}
 """Visually lossless; 3 ms of CPU a frame at 640x360."""
 VP9 = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "24"}
 """As fast as H.264 above; deadline "good" takes six times as long."""
-ASSUMED_RATE = Fraction(25)
-"""Frames per second told to the encoder where the source does not say."""
 FINEST_TICK, COARSEST_TICK = Fraction(1, 1_000_000), Fraction(1, 10_000)
 """Bounds in seconds of the clock tick of an output: coarse source clocks are subdivided."""
 

@@ -1,1 +1,1 @@
-"""What happens over time: which frames get a mask of their own, and motion between them."""
+"""Scheduling over time: which masks are computed, and motion between those."""

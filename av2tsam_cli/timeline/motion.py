@@ -1,6 +1,6 @@
-"""What moves from frame to frame: whether anything does, and from where to where.
+"""Motion between frames: how much two frames differ, and masks that follow the optical flow.
 
-Arrays in, arrays out: nothing here knows of networks or files.
+Functions of arrays, independent of networks and files.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     import torch
 
 SIDE_PX = 256
-"""Side of the grey squares between which flow is found; the largest grid of logits is as fine."""
+"""Side of the square grey images used for optical flow; no network's logits are finer."""
 SAMPLED_PX = 180
-"""About how many rows or columns of a frame's shorter side are compared; the rest is left out."""
+"""About how many rows or columns of a frame's shorter side are compared; others are skipped."""
 BLOCKS = 32
-"""Blocks across and down in which frames are compared: what moves in one of them counts."""
+"""Frames are compared in this many blocks horizontally and vertically."""
 
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A frame whose logits are known."""
+    """A frame with its mask logits."""
 
     frame: Frame
     """The frame."""
@@ -38,53 +38,54 @@ class KeyFrame:
 
     @cached_property
     def grey(self) -> UInt8Array:
-        """The frame as flow sees it, uint8, (SIDE_PX, SIDE_PX)."""
+        """The frame as a grey square for optical flow, uint8, (SIDE_PX, SIDE_PX)."""
         return _grey(self.frame)
 
     @cached_property
     def values(self) -> Float32Array:
-        """The logits as an array (h, w)."""
+        """The logits as an array, float32, (h, w)."""
         return cast(Float32Array, self.logits[0].float().cpu().numpy())
 
 
-def between(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> torch.Tensor:
-    """Logits of a frame from the key frames around it, along the optical flow (DIS).
+def interpolate(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> torch.Tensor:
+    """Interpolate the logits of a frame from key frames around it, along the optical flow (DIS).
 
-    Both keys' logits are brought to where the frame shows what they belong to, and the nearer key
-    in time has the greater say. Without a key after it, the one before it has all.
+    The logits of both key frames are warped to the frame and weighted by closeness in time. Without
+    a later key frame, those of the earlier one are warped.
 
     Args:
-        frame: A frame that is not a key, later than `before`.
-        before: The last key.
-        after: The next key, of later time and with logits of the same shape; None where there is
-            none.
+        frame: A frame later than `before`.
+        before: The last key frame.
+        after: The next key frame, with logits of the same shape, or None.
 
     Returns:
-        Logits (1, h, w) in the dtype and on the device of the keys.
+        Logits (1, h, w) in the dtype and on the device of the key frames.
     """
     grey = _grey(frame)
-    values = _carried(before, grey)
+    values = _warp(before, grey)
     if after is not None:
-        values += _share(frame, before, after) * (_carried(after, grey) - values)
+        span_s = after.frame.time_s - before.frame.time_s
+        weight = (frame.time_s - before.frame.time_s) / span_s if span_s > 0 else 0.0
+        values += weight * (_warp(after, grey) - values)
     return before.logits.new_tensor(values[None])
 
 
 def difference(a: UInt8Array, b: UInt8Array) -> float:
-    """How much two pictures differ where they differ most, in levels of 0 to 255.
+    """Return how much two images differ where they differ most, in levels of 0 to 255.
 
-    It is the largest, over BLOCKS x BLOCKS blocks of the picture and the three colours, of the mean
-    absolute difference: noise all over the picture counts little, a small thing that moves a lot.
+    That is the largest mean absolute difference of any colour channel in any of
+    BLOCKS x BLOCKS blocks: uniform noise counts little, a small moving object a lot.
 
     Args:
         a: Pixels, uint8, (H, W, 3), RGB.
-        b: The same; infinitely different where its size is.
+        b: The same; images of another size differ infinitely.
     """
     if a.shape != b.shape:
         return math.inf
     step = max(1, min(a.shape[:2]) // SAMPLED_PX)
     differing = cv2.absdiff(a[::step, ::step], b[::step, ::step]).astype(np.float32)
     means = cv2.resize(differing, (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA)
-    return round(float(means.max()), 3)  # a mean of twos is 2 and no hair more
+    return round(float(means.max()), 3)  # so that a mean of twos is exactly 2
 
 
 def _grey(frame: Frame) -> UInt8Array:
@@ -92,15 +93,9 @@ def _grey(frame: Frame) -> UInt8Array:
     return cast(UInt8Array, cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
 
 
-def _share(frame: Frame, before: KeyFrame, after: KeyFrame) -> float:
-    """Where a frame lies in time on the way from one key (0) to the other (1)."""
-    span_s = after.frame.time_s - before.frame.time_s
-    return (frame.time_s - before.frame.time_s) / span_s if span_s > 0 else 0.0
-
-
-def _carried(key: KeyFrame, grey: UInt8Array) -> Float32Array:
-    """A key's logits (h, w) as they look in the frame whose grey square is given."""
-    # One of its own each time: it keeps buffers, and several videos may go on at once.
+def _warp(key: KeyFrame, grey: UInt8Array) -> Float32Array:
+    """Warp the logits (h, w) of a key frame to the frame whose grey square is given."""
+    # Created for each call: it holds buffers, and several threads may call this.
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     flow = finder.calc(grey, key.grey, None)  # (SIDE_PX, SIDE_PX, 2): x and y from frame to key
     height, width = key.values.shape
@@ -108,7 +103,7 @@ def _carried(key: KeyFrame, grey: UInt8Array) -> Float32Array:
     y, x = np.indices((height, width), np.float32)
     x += flow[..., 0] * np.float32(width / SIDE_PX)
     y += flow[..., 1] * np.float32(height / SIDE_PX)
-    # Cubic, for linear lookups between the points of a coarse grid blur what is looked up.
+    # Cubic, because linear interpolation on a coarse grid would blur the logits.
     return cast(
         Float32Array,
         cv2.remap(key.values, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE),

@@ -1,6 +1,6 @@
-"""What serves a frame, which frames get a mask of their own, and in what batches.
+"""Which audio window goes with a frame, which masks are computed, and in what batches.
 
-Streams in, streams out: nothing here knows of networks or files.
+Functions from iterators to iterators, independent of networks and files.
 """
 
 from __future__ import annotations
@@ -11,177 +11,182 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from av2tsam_cli.timeline.motion import KeyFrame, between, difference
+from av2tsam_cli.timeline.motion import KeyFrame, difference, interpolate
 from av2tsam_cli.values import AudioWindow, Frame
 
 if TYPE_CHECKING:
     import torch
 
 CLOCK_SLACK_S = 1e-6
-"""Seconds by which a float time may fall short of the tick that it stands for."""
+"""Seconds by which rounding can move a time below the clock tick that it stands for."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One frame with the sound that serves it, or none where a phrase does."""
+class ScheduledFrame:
+    """One frame, the audio window that it falls into, and whether its mask is computed."""
 
     frame: Frame
     """The frame."""
     window: AudioWindow | None
-    """The second of sound around it; None where nothing is heard, or nothing is listened to."""
-    stretch: int | None
-    """Frames of one stretch have one prompt: the window's index, 0 throughout for a phrase. None
-    where there is nothing to look for: the mask is empty."""
+    """The second of audio around it; None if there is no audio, if it is silent, or with a text
+    prompt."""
+    segment: int | None
+    """Frames of one segment share a prompt: the index of their audio window, or 0 for a text
+    prompt. None without a prompt: the mask is empty."""
     key: bool
-    """Whether the network makes this frame's mask. Always False without a stretch."""
+    """Whether the network computes this frame's mask. Always False without a prompt."""
     repeats: bool = False
-    """Whether its picture is that of the last key of its stretch: so is its mask."""
+    """Whether the frame reuses the mask of its segment's last key frame, which it looks like."""
 
 
-def hear(
+def pair_with_audio(
     frames: Iterable[Frame], windows: Iterable[AudioWindow], silence_dbfs: float | None
-) -> Generator[Moment, None, None]:
-    """Join each frame with the window k = floor(time) that it falls into.
+) -> Generator[ScheduledFrame, None, None]:
+    """Pair each frame with the audio window k = floor(time) that it falls into.
 
     Args:
         frames: Frames in the order of their times.
-        windows: Windows in the order of their index; they may begin late or end early.
-        silence_dbfs: A window below this level counts as not heard; None hears everything.
+        windows: Windows in the order of their index; they may start late or end early.
+        silence_dbfs: Windows below this level count as silent; None disables the check.
     """
     upcoming = iter(windows)
     window = next(upcoming, None)
     for frame in frames:
-        wanted = math.floor(frame.time_s + CLOCK_SLACK_S)
-        while window is not None and window.index < wanted:
+        index = math.floor(frame.time_s + CLOCK_SLACK_S)
+        while window is not None and window.index < index:
             window = next(upcoming, None)
-        heard = window if window is not None and window.index == wanted else None
-        if heard is not None and _silent(heard, silence_dbfs):
-            heard = None
-        stretch = None if heard is None else heard.index
-        yield Moment(frame, heard, stretch, key=heard is not None)
+        if window is None or window.index != index or _is_silent(window, silence_dbfs):
+            yield ScheduledFrame(frame, None, segment=None, key=False)
+        else:
+            yield ScheduledFrame(frame, window, segment=index, key=True)
 
 
-def look(frames: Iterable[Frame]) -> Generator[Moment, None, None]:
-    """Frames in which a phrase is looked for: no sound, and one stretch from first to last."""
+def without_audio(frames: Iterable[Frame]) -> Generator[ScheduledFrame, None, None]:
+    """Put all frames into one segment without audio, for a text prompt."""
     for frame in frames:
-        yield Moment(frame, None, stretch=0, key=True)
+        yield ScheduledFrame(frame, None, segment=0, key=True)
 
 
-def mark_keys(moments: Iterable[Moment], rate: Fraction | None) -> Generator[Moment, None, None]:
-    """Leave only `rate` keys a second; the first frame of a stretch and of a second is always one.
+def mark_keys(
+    frames: Iterable[ScheduledFrame], rate: Fraction | None
+) -> Generator[ScheduledFrame, None, None]:
+    """Reduce the key frames to `rate` per second.
+
+    The first frame of each segment and of each second stays a key frame.
 
     Args:
-        moments: Every frame, in order.
-        rate: Masks per second; None makes one for every frame.
+        frames: All frames, in order.
+        rate: Masks per second; None leaves all as they are.
     """
     last: tuple[int, int, int] | None = None
-    for moment in moments:
-        if moment.stretch is None or rate is None:
+    for each in frames:
+        if each.segment is None or rate is None:
             last = None
-            yield moment
+            yield each
             continue
-        time_s = moment.frame.time_s + CLOCK_SLACK_S
-        slot = (moment.stretch, math.floor(time_s), math.floor(time_s * rate))
-        yield replace(moment, key=slot != last)
+        time_s = each.frame.time_s + CLOCK_SLACK_S
+        slot = (each.segment, math.floor(time_s), math.floor(time_s * rate))
+        yield replace(each, key=slot != last)
         last = slot
 
 
 def mark_repeats(
-    moments: Iterable[Moment], tolerance: float | None
-) -> Generator[Moment, None, None]:
-    """Make keys that look like the last key of their stretch into repeats of it.
+    frames: Iterable[ScheduledFrame], tolerance: float | None
+) -> Generator[ScheduledFrame, None, None]:
+    """Turn key frames that look like the last key frame of their segment into repeats.
 
-    A frame is compared with the last one that stayed a key, and not with its neighbour: slow
-    changes add up until they count.
+    Each frame is compared with the last one that stayed a key frame, not with its neighbour, so
+    that slow changes add up.
 
     Args:
-        moments: Every frame, in order, with the keys marked.
-        tolerance: Largest `difference` that counts as none, in levels of 0 to 255; with None there
-            are no repeats.
+        frames: All frames, in order, with the key frames marked.
+        tolerance: Largest `difference` that counts as none, in levels of 0 to 255; None for no
+            repeats.
     """
-    if tolerance is None:
-        yield from moments
-        return
-    last: Moment | None = None
-    for moment in moments:
-        if moment.key and last is not None and _repeats(moment, last, tolerance):
-            yield replace(moment, key=False, repeats=True)
+    last: ScheduledFrame | None = None
+    for each in frames:
+        if (
+            tolerance is not None
+            and each.key
+            and last is not None
+            and _repeats(each, last, tolerance)
+        ):
+            yield replace(each, key=False, repeats=True)
             continue
-        last = moment if moment.key else last
-        yield moment
+        last = each if each.key else last
+        yield each
 
 
-def batches(moments: Iterable[Moment], size: int) -> Iterator[list[Moment]]:
-    """Group consecutive moments: at most `size` keys, at most twice as many frames in all.
+def batches(frames: Iterable[ScheduledFrame], size: int) -> Iterator[list[ScheduledFrame]]:
+    """Group consecutive frames: at most `size` key frames, at most twice as many frames in all.
 
-    Frames of one group have one size, and frames with a prompt are not mixed with others: a long
-    silence flows on and never holds back frames whose masks could be made.
+    Frames of a batch have one size. Frames with and without a prompt are not mixed, so that a long
+    silence does not delay frames whose masks can be computed.
     """
-    group: list[Moment] = []
-    for moment in moments:
-        if group and not _joins(group, moment, size):
-            yield group
-            group = []
-        group.append(moment)
-    if group:
-        yield group
+    batch: list[ScheduledFrame] = []
+    for each in frames:
+        if batch and not _fits(batch, each, size):
+            yield batch
+            batch = []
+        batch.append(each)
+    if batch:
+        yield batch
 
 
 def logits_over_time(
-    decoded: Iterable[tuple[Moment, torch.Tensor | None]],
-) -> Generator[tuple[Moment, torch.Tensor | None], None, None]:
-    """Give every frame logits, though the network made them for key frames only.
+    computed: Iterable[tuple[ScheduledFrame, torch.Tensor | None]],
+) -> Generator[tuple[ScheduledFrame, torch.Tensor | None], None, None]:
+    """Give every frame with a prompt logits, given those of the key frames.
 
-    Repeats have those of the key that they repeat, and are like keys to others: between two keys of
-    one stretch the logits of both follow what moves, by optical flow. After the last key of a
-    stretch its own do: another second has another sound, and where nothing is heard the mask is
-    empty. Frames wait here for the next key, for less than a second of video.
+    A repeat has the logits of its key frame. Between two key frames of one segment, logits are
+    interpolated along the optical flow; after the last key frame of a segment they follow the flow
+    from that one. Frames wait for the next key frame, which takes less than a second of video.
 
     Args:
-        decoded: Every frame in order, with the logits (1, h, w) of the keys and None for others.
+        computed: All frames in order, with the logits (1, h, w) of key frames and None for others.
 
     Yields:
-        Every frame in order with its logits (1, h, w), or None where nothing is looked for.
+        All frames in order with their logits (1, h, w); None without a prompt.
     """
     key: KeyFrame | None = None
-    waiting: list[Moment] = []
-    for moment, made in decoded:
-        logits = key.logits if moment.repeats and key is not None else made
-        if moment.stretch is not None and logits is None:
-            waiting.append(moment)
+    waiting: list[ScheduledFrame] = []
+    for each, own_logits in computed:
+        logits = key.logits if each.repeats and key is not None else own_logits
+        if each.segment is not None and logits is None:
+            waiting.append(each)
             continue
-        upcoming = None if logits is None else KeyFrame(moment.frame, logits)
-        ended = any(other.stretch != moment.stretch for other in waiting)
-        yield from _between(key, waiting, None if ended else upcoming)
-        key, waiting = upcoming, []
-        yield moment, logits
-    yield from _between(key, waiting, None)
+        next_key = None if logits is None else KeyFrame(each.frame, logits)
+        ended = any(other.segment != each.segment for other in waiting)
+        yield from _interpolated(key, waiting, None if ended else next_key)
+        key, waiting = next_key, []
+        yield each, logits
+    yield from _interpolated(key, waiting, None)
 
 
-def _silent(window: AudioWindow, silence_dbfs: float | None) -> bool:
+def _is_silent(window: AudioWindow, silence_dbfs: float | None) -> bool:
     return silence_dbfs is not None and window.level_dbfs < silence_dbfs
 
 
-def _repeats(moment: Moment, key: Moment, tolerance: float) -> bool:
-    if moment.stretch != key.stretch:
+def _repeats(frame: ScheduledFrame, key: ScheduledFrame, tolerance: float) -> bool:
+    if frame.segment != key.segment:
         return False
-    return difference(moment.frame.rgb, key.frame.rgb) <= tolerance
+    return difference(frame.frame.rgb, key.frame.rgb) <= tolerance
 
 
-def _joins(group: list[Moment], moment: Moment, size: int) -> bool:
-    first = group[0]
+def _fits(batch: list[ScheduledFrame], frame: ScheduledFrame, size: int) -> bool:
+    first = batch[0]
     return (
-        (first.stretch is None) == (moment.stretch is None)
-        and first.frame.rgb.shape == moment.frame.rgb.shape
-        and len(group) < (2 * size if first.stretch is not None else size)
-        and sum(other.key for other in group) + moment.key <= size
+        (first.segment is None) == (frame.segment is None)
+        and first.frame.rgb.shape == frame.frame.rgb.shape
+        and len(batch) < (2 * size if first.segment is not None else size)
+        and sum(other.key for other in batch) + frame.key <= size
     )
 
 
-def _between(
-    before: KeyFrame | None, waiting: Sequence[Moment], after: KeyFrame | None
-) -> Generator[tuple[Moment, torch.Tensor], None, None]:
-    for moment in waiting:
+def _interpolated(
+    before: KeyFrame | None, waiting: Sequence[ScheduledFrame], after: KeyFrame | None
+) -> Generator[tuple[ScheduledFrame, torch.Tensor], None, None]:
+    for each in waiting:
         if before is None:
-            raise ValueError("the first frame of a stretch must be a key")
-        yield moment, between(moment.frame, before, after)
+            raise ValueError("the first frame of a segment must be a key frame")
+        yield each, interpolate(each.frame, before, after)

@@ -5,10 +5,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import torch.nn.functional as F
 
-from av2tsam_cli.masks import native_masks
-from av2tsam_cli.timeline.motion import KeyFrame, between
-from av2tsam_cli.timeline.schedule import Moment, logits_over_time
+from av2tsam_cli.masks import native_mask
+from av2tsam_cli.timeline.motion import KeyFrame, interpolate
+from av2tsam_cli.timeline.schedule import ScheduledFrame, logits_over_time
 from av2tsam_cli.values import Frame
 
 SIZE = (320, 180)
@@ -47,7 +48,11 @@ def iou(a: BoolArray, b: BoolArray) -> float:
 
 
 def mask_of(found: torch.Tensor) -> BoolArray:
-    return native_masks(found[None], [(SIZE[1], SIZE[0])])[0]
+    return native_mask(found, SIZE[::-1], 0.5, resize=resize)
+
+
+def resize(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
 def key(centre_x: int, time_s: float) -> KeyFrame:
@@ -58,14 +63,14 @@ def key(centre_x: int, time_s: float) -> KeyFrame:
 def test_between_keys_the_mask_is_where_the_disc_is(centre_x: int) -> None:
     before, after = key(100, 0.0), key(140, 0.4)
     time_s = (centre_x - 100) / 100
-    found = mask_of(between(Frame(picture(centre_x), time_s, 1), before, after))
+    found = mask_of(interpolate(Frame(picture(centre_x), time_s, 1), before, after))
     assert iou(found, disc(centre_x)) >= 0.9
     blend = before.logits + time_s / 0.4 * (after.logits - before.logits)
     assert iou(mask_of(blend), disc(centre_x)) < 0.8
 
 
 def test_after_the_last_key_the_mask_goes_on_with_the_disc() -> None:
-    found = mask_of(between(Frame(picture(120), 0.2, 1), key(100, 0.0), None))
+    found = mask_of(interpolate(Frame(picture(120), 0.2, 1), key(100, 0.0), None))
     assert iou(found, disc(120)) >= 0.9
     assert iou(disc(100), disc(120)) < 0.5
 
@@ -76,7 +81,7 @@ def test_where_nothing_moves_logits_go_linearly_in_their_own_type() -> None:
         KeyFrame(Frame(still, time_s, 0), torch.full((1, 8, 8), level, dtype=torch.bfloat16))
         for time_s, level in ((0.0, 2.0), (0.4, -2.0))
     )
-    found = between(Frame(still, 0.1, 1), before, after)
+    found = interpolate(Frame(still, 0.1, 1), before, after)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, torch.full((1, 8, 8), 1.0, dtype=torch.bfloat16))
 
@@ -84,12 +89,12 @@ def test_where_nothing_moves_logits_go_linearly_in_their_own_type() -> None:
 def test_a_stream_of_frames_follows_the_disc_to_its_end() -> None:
     """Every fourth frame of two seconds of sound is a key; a second ends between two of them."""
 
-    def decoded() -> Iterator[tuple[Moment, torch.Tensor | None]]:
+    def decoded() -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
         for k in range(14):
-            stretch, centre_x = k // 7, 80 + 8 * k
+            segment, centre_x = k // 7, 80 + 8 * k
             made = logits(disc(centre_x)) if k % 7 in {0, 4} else None
             frame = Frame(picture(centre_x), k / 7, k)
-            yield Moment(frame, None, stretch, key=made is not None), made
+            yield ScheduledFrame(frame, None, segment, key=made is not None), made
 
     for moment, found in logits_over_time(decoded()):
         assert found is not None

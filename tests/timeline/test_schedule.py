@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from av2tsam_cli.timeline.schedule import (
-    Moment,
+    ScheduledFrame,
     batches,
-    hear,
     logits_over_time,
-    look,
     mark_keys,
     mark_repeats,
+    pair_with_audio,
+    without_audio,
 )
 from av2tsam_cli.values import AudioWindow, Frame
 
@@ -30,16 +30,16 @@ def window(index: int, level: float = 0.5) -> AudioWindow:
     return AudioWindow(np.full(RATE_HZ, level, np.float32), index=index, rate_hz=RATE_HZ)
 
 
-def moments(*rows: tuple[float, int | None, bool]) -> list[Moment]:
+def moments(*rows: tuple[float, int | None, bool]) -> list[ScheduledFrame]:
     """(time, window or None, key) each."""
     return [
-        Moment(frame, None if heard is None else window(heard), heard, key)
+        ScheduledFrame(frame, None if heard is None else window(heard), heard, key)
         for frame, (_, heard, key) in zip(frames(row[0] for row in rows), rows, strict=True)
     ]
 
 
 def heard_by(times_s: Iterable[float], *windows: AudioWindow) -> list[int | None]:
-    found = hear(frames(times_s), windows, silence_dbfs=-60.0)
+    found = pair_with_audio(frames(times_s), windows, silence_dbfs=-60.0)
     return [None if m.window is None else m.window.index for m in found]
 
 
@@ -69,7 +69,7 @@ def test_the_gate_keeps_a_silent_second_from_the_network_and_can_be_off() -> Non
     assert heard_by([0.5, 1.5], window(0), quiet) == [0, None]
     louder = window(1, level=10 ** (-59 / 20))
     assert heard_by([0.5, 1.5], window(0), louder) == [0, 1]
-    ungated = list(hear(frames([0.5]), [window(0, level=0.0)], silence_dbfs=None))
+    ungated = list(pair_with_audio(frames([0.5]), [window(0, level=0.0)], silence_dbfs=None))
     assert ungated[0].key
 
 
@@ -80,10 +80,10 @@ def test_without_a_rate_every_frame_that_is_heard_is_a_key() -> None:
 
 def test_a_rate_thins_the_keys_but_each_second_that_is_heard_begins_with_one() -> None:
     times_s = [k / 10 for k in range(25)]
-    found = hear(frames(times_s), [window(k) for k in range(3)], None)
+    found = pair_with_audio(frames(times_s), [window(k) for k in range(3)], None)
     keys = [m.frame.time_s for m in mark_keys(found, Fraction(2)) if m.key]
     assert keys == [0.0, 0.5, 1.0, 1.5, 2.0]
-    found = hear(frames(times_s), [window(k) for k in range(3)], None)
+    found = pair_with_audio(frames(times_s), [window(k) for k in range(3)], None)
     keys = [m.frame.time_s for m in mark_keys(found, Fraction(1, 10)) if m.key]
     assert keys == [0.0, 1.0, 2.0]
 
@@ -95,15 +95,19 @@ def test_the_first_frame_after_a_silence_is_a_key() -> None:
 
 def test_a_phrase_is_looked_for_in_every_frame_and_at_a_rate_at_least_once_a_second() -> None:
     times_s = [k / 10 for k in range(25)]
-    assert all(moment.key for moment in mark_keys(look(frames(times_s)), None))
-    keys = [m.frame.time_s for m in mark_keys(look(frames(times_s)), Fraction(1, 10)) if m.key]
+    assert all(moment.key for moment in mark_keys(without_audio(frames(times_s)), None))
+    keys = [
+        m.frame.time_s for m in mark_keys(without_audio(frames(times_s)), Fraction(1, 10)) if m.key
+    ]
     assert keys == [0.0, 1.0, 2.0]
 
 
 def repeats(pictures: Iterable[npt.NDArray[np.uint8]], tolerance: float | None) -> list[int]:
     """Indices of the frames, ten a second, that get the mask of an earlier one."""
     shown = (Frame(picture, k / 10, k) for k, picture in enumerate(pictures))
-    every = list(mark_repeats(hear(shown, [window(k) for k in range(4)], None), tolerance))
+    every = list(
+        mark_repeats(pair_with_audio(shown, [window(k) for k in range(4)], None), tolerance)
+    )
     assert all(moment.key != moment.repeats for moment in every)
     return [moment.frame.index for moment in every if moment.repeats]
 
@@ -119,7 +123,7 @@ def test_frames_that_look_the_same_are_repeats_until_another_second_sounds() -> 
 
 
 def test_for_a_phrase_repeats_go_on_through_the_seconds() -> None:
-    found = mark_repeats(look(frames([0.0, 0.9, 1.0, 2.5])), 0)
+    found = mark_repeats(without_audio(frames([0.0, 0.9, 1.0, 2.5])), 0)
     assert [moment.key for moment in found] == [True, False, False, False]
 
 
@@ -148,7 +152,7 @@ def test_another_size_is_another_picture() -> None:
 
 
 def test_at_a_rate_only_what_would_be_a_key_can_be_a_repeat() -> None:
-    heard = hear(frames(k / 10 for k in range(10)), [window(0)], None)
+    heard = pair_with_audio(frames(k / 10 for k in range(10)), [window(0)], None)
     marked = list(mark_repeats(mark_keys(heard, Fraction(5)), 0))
     assert [moment.frame.index for moment in marked if moment.key] == [0]
     assert [moment.frame.index for moment in marked if moment.repeats] == [2, 4, 6, 8]
@@ -156,15 +160,15 @@ def test_at_a_rate_only_what_would_be_a_key_can_be_a_repeat() -> None:
 
 def test_batches_hold_at_most_size_keys_and_keep_the_order() -> None:
     times_s = [k / 10 for k in range(10)]
-    every = list(hear(frames(times_s), [window(0)], None))
+    every = list(pair_with_audio(frames(times_s), [window(0)], None))
     groups = list(batches(every, 4))
     assert [len(group) for group in groups] == [4, 4, 2]
     assert [m.frame.index for group in groups for m in group] == list(range(10))
 
 
-def test_batches_are_bounded_and_pure_whatever_is_in_between() -> None:
+def test_batches_are_bounded_and_pure_whatever_is_in_interpolate() -> None:
     times_s = [k / 50 for k in range(150)]
-    found = hear(frames(times_s), [window(0), window(2)], None)
+    found = pair_with_audio(frames(times_s), [window(0), window(2)], None)
     for group in batches(mark_keys(found, Fraction(3)), 4):
         assert len(group) <= 8
         assert len({m.window is None for m in group}) == 1
@@ -172,7 +176,7 @@ def test_batches_are_bounded_and_pure_whatever_is_in_between() -> None:
 
 def test_frames_of_two_sizes_never_share_a_batch() -> None:
     mixed = [*frames([0.0]), *frames([0.1], size=(8, 8))]
-    assert [len(g) for g in batches(hear(mixed, [window(0)], None), 4)] == [1, 1]
+    assert [len(g) for g in batches(pair_with_audio(mixed, [window(0)], None), 4)] == [1, 1]
 
 
 def over_time(*rows: tuple[float, int | None, float | None]) -> list[float | None]:
@@ -201,7 +205,7 @@ def test_for_a_phrase_logits_go_on_through_the_seconds() -> None:
     logits = {0.0: 0.0, 1.0: 10.0}
     decoded = (
         (moment, torch.full((1, 2, 2), logits[moment.frame.time_s]) if moment.key else None)
-        for moment in mark_keys(look(frames([0.0, 0.5, 0.9, 1.0, 1.5])), Fraction(1))
+        for moment in mark_keys(without_audio(frames([0.0, 0.5, 0.9, 1.0, 1.5])), Fraction(1))
     )
     found = [float(made.mean()) for _, made in logits_over_time(decoded) if made is not None]
     assert found == pytest.approx([0.0, 5.0, 9.0, 10.0, 10.0])
