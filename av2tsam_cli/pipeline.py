@@ -27,6 +27,7 @@ from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.audio import choose_audio, read_windows, split_windows
 from av2tsam_cli.media.frames import frames_from_arrays, read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.options import either
 from av2tsam_cli.outputs.mp4 import CONTAINERS
 from av2tsam_cli.outputs.writers import Writer, check_target, open_writer
 from av2tsam_cli.segment_options import REUSE_LEVELS, SILENCE_DBFS, Format, SegmentOptions
@@ -420,16 +421,16 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
     Raises:
         UsageError: The name of the output does not fit the format.
     """
-    suffixes = ", ".join(CONTAINERS)
+    suffixes = either(list(CONTAINERS))
     if out.suffix.lower() in CONTAINERS and not out.is_dir():
         if wanted in {"masks", "overlays"}:
-            raise UsageError(f"{out}: a video file; set `out` to a folder for {wanted}")
+            raise UsageError(f"{out}: `format` {wanted} needs a folder, not a video file")
         return "video", out
     if out.suffix and not out.is_dir() and wanted in {None, "video"}:
         raise UsageError(f"{out}: cannot write {out.suffix}; use {suffixes}")
     if wanted is None:
         raise UsageError(
-            f"{out}: a folder; set `format` to video, masks or overlays, or name a video file "
+            f"{out}: is a folder; set `format` to video, masks or overlays, or name a video file "
             f"({suffixes})"
         )
     return wanted, out / f"{source.stem}.mp4" if wanted == "video" else out

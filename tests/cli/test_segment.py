@@ -195,7 +195,7 @@ def test_missing_audio_is_an_error_with_require_audio(
     segment: Segment, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     assert segment(make_clip(rate=4), "--out", tmp_path / "o.mp4", "--require-audio") == 3
-    assert "has no sound" in segment.only_line
+    assert "has no audio" in segment.only_line
     assert names(tmp_path) == ["clip.mp4"]
 
 
@@ -304,7 +304,7 @@ def test_duplicate_inputs_are_processed_once(segment: Segment, clip: Path, tmp_p
         ("folder", (), "--format"),
         ("o.mp4", ("--format", "masks"), "needs a folder"),
         ("clip.mp4", ("--overwrite",), "is the input itself"),
-        ("o.mp4", ("--start", "5"), "lies after its end"),
+        ("o.mp4", ("--start", "5"), "--start (5 s) is after its end (1 s)"),
         (
             "o.mp4",
             ("--start", "3", "--end", "2"),
@@ -455,5 +455,5 @@ def test_a_note_is_printed_when_nano_is_used_by_default(
 
 def test_short_videos_are_not_compiled(segment: Segment, clip: Path, tmp_path: Path) -> None:
     assert segment(clip, "--out", tmp_path / "out.mp4", "--compile", "--json") == 0
-    assert "not compiled: that pays from 20000 frames on" in segment.err
+    assert "not compiled: this saves time from 20000 frames on" in segment.err
     assert [record["frames"] for record in segment.records] == [8]
