@@ -60,12 +60,7 @@ def run_ahead(
     """
     values: _Queue[T] = queue.Queue(maxsize=depth)
     stop = threading.Event()
-
-    def work() -> None:
-        with context():
-            _produce(items, values, stop)
-
-    thread = _create_thread(work, name, stop)
+    thread = _create_thread(lambda: _produce(items, values, stop, context), name, stop)
     try:
         thread.start()
         yield from _take(values)
@@ -146,10 +141,15 @@ def _create_thread(run: Callable[[], None], name: str, stop: threading.Event) ->
     return thread
 
 
-def _produce(items: Generator[T, None, None], values: _Queue[T], stop: threading.Event) -> None:
+def _produce(
+    items: Generator[T, None, None],
+    values: _Queue[T],
+    stop: threading.Event,
+    context: Callable[[], AbstractContextManager[object]],
+) -> None:
     error: BaseException | None = None
     try:
-        with contextlib.closing(items):
+        with context(), contextlib.closing(items):
             for value in items:
                 if not _put(values, _Item(value), stop):
                     break

@@ -2,7 +2,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 
 import pytest
 
@@ -135,3 +135,26 @@ def test_abandoned_is_raised_in_a_stage_behind_if_its_caller_fails() -> None:
         feed_until_interrupted()
     assert len(ended) == 1
     assert not still_running()
+
+
+def test_a_context_is_entered_and_left_on_the_stages_thread() -> None:
+    seen: list[tuple[str, str]] = []
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        seen.append(("entered", threading.current_thread().name))
+        yield
+        seen.append(("left", threading.current_thread().name))
+
+    numbers = (number for number in range(3))
+    assert list(run_ahead(numbers, depth=1, name="test", context=context)) == [0, 1, 2]
+    assert seen == [("entered", "av2tsam-test"), ("left", "av2tsam-test")]
+
+
+def test_an_error_of_a_context_reaches_the_caller() -> None:
+    def context() -> AbstractContextManager[None]:
+        raise ValueError("no")
+
+    numbers = (number for number in range(3))
+    with pytest.raises(ValueError, match="no"):
+        list(run_ahead(numbers, depth=1, name="test", context=context))
