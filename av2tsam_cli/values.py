@@ -1,5 +1,6 @@
 """The values that pass between the stages: frozen, with shape, unit and time in each field."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""Called with the number of finished items and their total."""
 
 
 @dataclass(frozen=True)

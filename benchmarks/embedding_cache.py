@@ -25,9 +25,10 @@ from pathlib import Path
 import torch
 from torch.autograd import backward
 
-from av2tsam_cli.data.avsbench import Clip, open_split, read_frames, read_windows
-from av2tsam_cli.data.cache import EmbeddingCache, Embeddings, pixels
-from av2tsam_cli.data.samples import Embed, embed_from, gather, read_sample
+from av2tsam_cli.data.avsbench import Clip, open_split
+from av2tsam_cli.data.cache import EmbeddingCache, Embeddings, network_frames
+from av2tsam_cli.data.clips import read_frames, read_windows
+from av2tsam_cli.data.samples import Embed, collate, read_sample
 from av2tsam_cli.inference.device import choose_device
 from av2tsam_cli.inference.loading import load_model
 from av2tsam_cli.model.av2tsam import Av2tSam, build
@@ -77,14 +78,14 @@ def compare(
     opened_s, cache = timed(open_cache)
     ways: dict[str, Embed] = {
         "towers in each step": partial(embed_now, network),
-        "embeddings kept": embed_from(cache),
+        "embeddings kept": cache.read,
     }
     embeddings = measure(network, clips, ways, batch_size, steps)
     network.adapter = None
     network.config = replace(network.config, adapter=False)
     features_s, features = timed(partial(open_cache, image=True))
     size = sum(path.stat().st_size for path in features.files[0][2:]) / clips[0].seconds
-    ways = {"no adapters": embed_from(cache), "no adapters, features kept": embed_from(features)}
+    ways = {"no adapters": cache.read, "no adapters, features kept": features.read}
     encoder = measure(network, clips, ways, batch_size, steps)
     return {
         "embeddings_speedup": round(embeddings[0] / embeddings[1], 3),
@@ -109,7 +110,7 @@ def embed_now(network: Av2tSam, clip: Clip, seconds: Sequence[int]) -> Embedding
     """What the cache gives, computed."""
     device = next(network.parameters()).device
     windows = torch.from_numpy(read_windows(clip, seconds, network.clap.config.rate_hz))
-    frames = pixels(network.config, read_frames(clip, seconds))
+    frames = network_frames(network.config, read_frames(clip, seconds))
     with torch.no_grad():
         seen = network.embed_frames(frames.to(device)).float()
         heard = network.embed_windows(windows.to(device)).float()
@@ -148,8 +149,8 @@ def step(
     device = next(network.parameters()).device
     began_s = time.perf_counter()
     samples = [read_sample(clip, network.config, embed) for clip in batch]
-    given = gather(network.config, samples, device)
-    logits = MaskLogits(network)(given.seen, given.beit, given.clip, given.clap)
+    given = collate(network.config, samples, device)
+    logits = MaskLogits(network)(given.sam, given.beit, given.clip, given.clap)
     masks = [sample.masks for sample in samples]
     backward(batch_loss(network.text_sam.resize, logits, masks))
     optimizer.step()

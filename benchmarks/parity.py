@@ -26,7 +26,7 @@ from av2tsam_cli.embeddings.clip import ClipConfig, ClipEmbedder
 from av2tsam_cli.embeddings.resample import resize
 from av2tsam_cli.embeddings.segments import reference_segments, sinc_resample
 from av2tsam_cli.embeddings.spectrogram import fourier_kernels
-from av2tsam_cli.evaluation.metrics import ScoringProtocol, video_f_score, video_iou
+from av2tsam_cli.evaluation.metrics import video_f_score, video_iou
 from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.hub.convert import convert
 from av2tsam_cli.model.av2tsam import Av2tSam
@@ -455,8 +455,7 @@ def score(logits: Tensor, masks: Tensor) -> dict[str, float]:
     """All recorded scores of one video, under the fixtures' names."""
     iou = video_iou(logits, masks)
     ours, theirs = (
-        video_f_score(logits, masks, protocol)
-        for protocol in (ScoringProtocol.AVSBENCH, ScoringProtocol.REFERENCE)
+        video_f_score(logits, masks, protocol) for protocol in ("avsbench", "reference")
     )
     return {
         "av2t_mask_iou": iou,

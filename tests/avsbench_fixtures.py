@@ -1,4 +1,4 @@
-"""Data sets in AVSBench's layout: generated ones, and hand-made ones of a few pixels."""
+"""Data sets in AVSBench's format: generated ones, and handmade ones of a few pixels."""
 
 import csv
 import shutil
@@ -19,7 +19,7 @@ RATE_HZ = 16_000
 
 @pytest.fixture(scope="session")
 def tiny_sam2() -> Sam2Config:
-    """The smallest SAM 2 with every kind of block."""
+    """The smallest SAM 2 with all kinds of blocks."""
     return Sam2Config(
         image_size=64,
         dim=8,
@@ -36,7 +36,7 @@ def tiny_sam2() -> Sam2Config:
 
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """S4 and MS3 with 2, 1 and 1 videos; for reading only."""
+    """S4 and MS3 with 2, 1 and 1 videos; do not modify."""
     out = tmp_path_factory.mktemp("generated")
     for subset in ("s4", "ms3"):
         write_dataset(out, subset=subset, videos=4, seed=3, split_sizes=(2, 1, 1), workers=1)
@@ -45,7 +45,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(generated: Path, tmp_path: Path) -> Path:
-    """A copy of `generated` that may be damaged."""
+    """A copy of `generated` that tests may damage."""
     return Path(shutil.copytree(generated, tmp_path / "data"))
 
 
@@ -77,7 +77,7 @@ def write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:
 
 @pytest.fixture
 def avss(tmp_path: Path) -> Path:
-    """AVSBench-semantic: v1s in train and test, v1m, v2; second k of a video is of grey 10 k."""
+    """AVSBench-semantic: v1s in train and test, v1m, v2; second k of a video has grey 10 k."""
     base = tmp_path / "avsbench_data" / "AVSBench_semantic"
     videos = [("one", "v1s", "train"), ("two", "v1s", "test"), ("three", "v1m", "val")]
     videos.append(("four", "v2", "train"))
@@ -100,34 +100,34 @@ def avss(tmp_path: Path) -> Path:
 Damage = Callable[[Path], None]
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
-def flip(path: Path) -> None:
+def flip_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
 
 
-def empty(path: Path) -> None:
+def clear(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def text(path: Path) -> None:
+def replace_by_text(path: Path) -> None:
     path.write_text("<html>404 Not Found</html>" * 100)
 
 
 DAMAGES: dict[str, Damage] = {
     "missing": Path.unlink,
-    "cut": cut,
-    "flipped": flip,
-    "empty": empty,
-    "no picture": text,
+    "truncated": truncate,
+    "flipped byte": flip_byte,
+    "empty": clear,
+    "not an image": replace_by_text,
 }
 
 
-@pytest.fixture(params=list(DAMAGES), name="harm")
-def harm_fixture(request: pytest.FixtureRequest) -> Damage:
-    """Each way in which a file comes to harm."""
+@pytest.fixture(params=list(DAMAGES), name="damage")
+def damage_fixture(request: pytest.FixtureRequest) -> Damage:
+    """Each kind of damage to an image file."""
     return DAMAGES[request.param]

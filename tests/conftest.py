@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from .avsbench_fixtures import avss as avss
+from .avsbench_fixtures import damage_fixture as damage_fixture
 from .avsbench_fixtures import data as data
 from .avsbench_fixtures import generated as generated
-from .avsbench_fixtures import harm_fixture as harm_fixture
 from .avsbench_fixtures import tiny_sam2 as tiny_sam2
 from .avsbench_fixtures import write_wav_fixture as write_wav_fixture
 from .fake_hub import Hub, serve

@@ -1,170 +1,210 @@
-"""`av2tsam data`: make data sets of audio-visual scenes, and check data sets."""
+"""`av2tsam data`: generate data sets of audio-visual scenes, and check data sets."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
-from av2tsam_cli.cli.console import Console, print_json, print_text
-from av2tsam_cli.cli.options import DataRoot, Debug, Json, Overwrite, Quiet, new_app
+from av2tsam_cli.avsbench_format import SPLITS, SUBSETS, Subset
+from av2tsam_cli.cli.console import Console, Stages, print_json, print_text
+from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import MediaError
+from av2tsam_cli.options import DataRoot, Messages, Option, Overwrite, Panel, check_values
 
-if TYPE_CHECKING:  # else --help would wait for NumPy and PyAV
-    from av2tsam_cli.data.avsbench import Subset
+if TYPE_CHECKING:  # --help does not wait for NumPy and PyAV
     from av2tsam_cli.data.check import SubsetReport
 
 DEFAULT_VIDEOS = 100
-SHOWN_PROBLEMS = 20
-"""Damaged files that people are shown; --json lists them all."""
+PRINTED_PROBLEMS = 20
+"""Number of damaged files that are printed; --json lists all of them."""
 
-app = new_app("Make data sets of audio-visual scenes, and check data sets.")
-
-
-@app.callback()
-def data() -> None:
-    """Make data sets of audio-visual scenes, and check data sets."""
+app = new_app("Generate data sets of audio-visual scenes, and check data sets.")
 
 
-def split_sizes(text: str) -> tuple[int, int, int]:
-    """Three whole numbers: TRAIN,VAL,TEST."""
+def parse_split_sizes(text: str) -> tuple[int, int, int]:
+    """Read three whole numbers: TRAIN,VAL,TEST."""
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise typer.BadParameter(f"{text}: give three whole numbers, such as 70,15,15")
+        raise ValueError(f"{text!r} is not three whole numbers; use for example 70,15,15")
     train, val, test = (int(part) for part in parts)
     return train, val, test
 
 
-@app.command()
-def synth(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make it in.")],
-    *,
+@dataclass(frozen=True)
+class SynthOptions:
+    """What to generate."""
+
     subset: Annotated[
         Literal["s4", "ms3"],
-        typer.Option(help="One sounding object, or several that take turns and overlap."),
-    ] = "s4",
+        Option("one sound source, or several that alternate and overlap", panel=Panel.DATA),
+    ] = "s4"
+    """`s4` or `ms3`."""
     videos: Annotated[
         int | None,
-        typer.Option(
-            min=1, metavar="N", help="How many.", show_default=f"{DEFAULT_VIDEOS}, or the splits'"
+        Option(
+            "number of videos",
+            panel=Panel.DATA,
+            metavar="N",
+            default=f"{DEFAULT_VIDEOS}, or the sum of --split-sizes",
+            minimum=1,
         ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="S", help="The same seed makes the same data set.")
-    ] = 0,
-    splits: Annotated[
-        # A tuple would ask for three words; the parser makes one of one word.
-        object,
-        typer.Option(
-            "--split-sizes",
-            parser=split_sizes,
+    ] = None
+    """Number of videos; None for the sum of `split_sizes`, or 100."""
+    split_sizes: Annotated[
+        tuple[int, int, int] | None,
+        Option(
+            "videos in each split",
+            panel=Panel.DATA,
             metavar="TRAIN,VAL,TEST",
-            help="Videos in each split.",
-            show_default="70, 15 and 15 % of --videos",
+            parse=parse_split_sizes,
+            default="70, 15 and 15 % of --videos",
         ),
-    ] = None,
+    ] = None
+    """Number of videos in each split; None for 70, 15 and 15 %."""
+    seed: Annotated[
+        int,
+        Option(
+            "random seed; the same seed gives the same data set",
+            panel=Panel.DATA,
+            metavar="N",
+            minimum=0,
+        ),
+    ] = 0
+    """Random seed."""
+    overwrite: Overwrite = False
+    """Replace the subset if it exists."""
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Processes.", show_default="one per core"),
-    ] = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+        Option(
+            "number of processes",
+            panel=Panel.ADVANCED,
+            metavar="N",
+            default="one per core",
+            minimum=1,
+        ),
+    ] = None
+    """Number of processes; None for one per core."""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    @property
+    def total(self) -> int:
+        """Number of videos over all splits."""
+        return self.videos or (sum(self.split_sizes) if self.split_sizes else DEFAULT_VIDEOS)
+
+
+@command(
+    app,
+    examples=[
+        ("av2tsam data synth my_data", "100 videos with one sound source"),
+        ("av2tsam data synth my_data --subset ms3", "add videos with several"),
+    ],
+)
+def synth(
+    out: Annotated[Path, Option("folder of the data set", metavar="OUT", positional=True)],
+    *,
+    options: SynthOptions,
+    messages: Messages,
 ) -> int:
-    """Make short videos with synthesised sound and exact masks, in AVSBench's layout."""
+    """Generate short videos with synthesised sound and exact masks, in AVSBench's format."""
     from av2tsam_cli.synth.dataset import write_dataset
 
-    sizes = splits if isinstance(splits, tuple) else None
-    count = videos or (sum(sizes) if sizes else DEFAULT_VIDEOS)
-    console = Console(quiet=quiet, debug=debug)
-    with console.progress("videos", count) as update:
+    console = Console(quiet=messages.quiet, debug=messages.debug)
+    with Stages(console, "videos") as stages:
         write_dataset(
             out,
-            subset=subset,
-            videos=count,
-            seed=seed,
-            split_sizes=sizes,
-            overwrite=overwrite,
-            workers=workers,
-            progress=(lambda done, _total: update(done)) if update else None,
+            subset=options.subset,
+            videos=options.total,
+            seed=options.seed,
+            split_sizes=options.split_sizes,
+            overwrite=options.overwrite,
+            workers=options.workers,
+            progress=partial(stages.show, "videos"),
         )
-    console.note(f"{out}: {count} videos of {subset}, seed {seed}")
-    if json:
-        print_json({"out": out, "subset": subset, "videos": count, "seed": seed})
+    console.note(f"{out}: {options.total} videos of {options.subset}, seed {options.seed}")
+    if messages.json:
+        record = {"subset": options.subset, "videos": options.total, "seed": options.seed}
+        print_json({"out": out, **record})
     return 0
 
 
-@app.command()
+@command(
+    app,
+    examples=[
+        ("av2tsam data check my_data", "check all files of a data set"),
+        ("av2tsam data check avsbench --subset s4", "check one subset of AVSBench"),
+    ],
+)
 def check(
     data: Annotated[
-        str, typer.Argument(metavar="PATH", help="The folder of a data set, or 'avsbench'.")
+        str, Option("folder of a data set, or 'avsbench'", metavar="PATH", positional=True)
     ],
     *,
     subset: Annotated[
-        Literal["s4", "ms3", "avss"] | None,
-        typer.Option(help="Only this subset.", show_default="all that are there"),
+        Subset | None,
+        Option("check only this subset", panel=Panel.DATA, default="all subsets in the folder"),
     ] = None,
     data_root: DataRoot = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    messages: Messages,
 ) -> int:
-    """Show what a data set in AVSBench's layout holds, and which files are missing or damaged."""
-    from av2tsam_cli.data.avsbench import SUBSETS, find_root, find_subsets
+    """Count the videos of a data set in AVSBench's format and list missing and corrupted files."""
+    from av2tsam_cli.data.avsbench import find_root, find_subsets
 
     root = find_root(data, data_root)
     subsets = (subset,) if subset else find_subsets(root)
     if not subsets:
         raise MediaError(
-            f"{root}: holds none of AVSBench's subsets ({', '.join(SUBSETS)}); name the folder "
-            "that holds Single-source, Multi-sources or AVSBench_semantic"
+            f"{root}: contains no AVSBench subset ({', '.join(SUBSETS)}); use the folder that "
+            "contains Single-source, Multi-sources or AVSBench_semantic"
         )
-    console = Console(quiet=quiet, debug=debug)
-    return max([_check(console, root, each, json=json) for each in subsets])
+    console = Console(quiet=messages.quiet, debug=messages.debug)
+    return max([_check(console, root, each, json=messages.json) for each in subsets])
 
 
-def _check(console: Console, root: Path, subset: "Subset", *, json: bool) -> int:
-    """Check one subset and say what was found; the exit code says whether it is whole."""
+def _check(console: Console, root: Path, subset: Subset, *, json: bool) -> int:
+    """Check one subset, print the report, and return the exit code."""
     from av2tsam_cli.data.check import check_subset
 
     try:
-        with console.progress(f"videos of {subset}", None) as update:
-            report = check_subset(root, subset, update)
+        with Stages(console, "videos") as stages:
+            report = check_subset(root, subset, partial(stages.show, f"videos of {subset}"))
     except MediaError as error:
         console.error(error)
         if json:
             print_json({"subset": subset, "root": root, "error": str(error)})
         return error.exit_code
     if json:
-        print_json({"root": root, **report.to_record()})
+        print_json({"root": root, **report.to_json()})
     else:
         print_text(_table(report))
-    for problem in report.problems[:SHOWN_PROBLEMS]:
-        console.error(MediaError(problem.reason))
-    if (more := len(report.problems) - SHOWN_PROBLEMS) > 0:
-        console.note(f"{subset}: and {more} more files; --json lists them all")
+    for problem in report.problems[:PRINTED_PROBLEMS]:
+        console.error(MediaError(problem.message))
+    if (more := len(report.problems) - PRINTED_PROBLEMS) > 0:
+        console.note(f"{subset}: and {more} more files; use `json` to list all of them")
     return MediaError.exit_code if report.problems else 0
 
 
 def _table(report: "SubsetReport") -> str:
-    """Videos by split and category, as text."""
-    from av2tsam_cli.data.avsbench import SPLITS
-
+    """Format the number of videos by split and category as text."""
     counts = {split: report.categories(split) for split in SPLITS}
     categories = sorted(set().union(*counts.values()))
     rows: list[tuple[object, ...]] = [
         (report.subset, *SPLITS),
         *((name, *(counts[split].get(name, 0) for split in SPLITS)) for name in categories),
         ("videos", *map(report.videos, SPLITS)),
-        ("labelled frames", *map(report.labelled, SPLITS)),
+        ("labelled frames", *map(report.labelled_frames, SPLITS)),
     ]
     width = max(len(str(row[0])) for row in rows)
     lines = [f"{name:<{width}}" + "".join(f"{c:>9}" for c in cells) for name, *cells in rows]
-    if frames := report.decoded_frames:
-        lines.append(f"{frames} videos without extracted frames; they come from raw_videos")
-    if sounds := report.decoded_sounds:
-        lines.append(f"{sounds} videos without a WAV; their sound comes from raw_videos")
-    damaged = len({problem.clip for problem in report.problems})
-    files = f"{len(report.problems)} files of {damaged} videos are missing or damaged"
-    lines.append(files if damaged else "every file is there and whole")
+    if videos := report.frames_from_videos:
+        lines.append(f"{videos} videos without extracted frames: raw_videos is used")
+    if videos := report.sound_from_videos:
+        lines.append(f"{videos} videos without a WAV file: raw_videos is used")
+    files = len(report.problems)
+    lines.append(
+        f"{files} missing or corrupted files in {report.damaged_videos} videos"
+        if files
+        else "all files are intact"
+    )
     return "\n".join(lines) + "\n\n"

@@ -1,1 +1,1 @@
-"""AVSBench and data sets in its layout: reading, checking, cached embeddings."""
+"""AVSBench and data sets in its format: reading, checking, cached embeddings, samples."""

@@ -1,11 +1,11 @@
-"""CLIP and CLAP embeddings, levels, frozen image features: computed once, kept as .npy files.
+"""Compute CLIP and CLAP embeddings, sound levels and image features once and keep them on disk.
 
-A file belongs to one clip and one tower. Its folder is named after the tower's weights, the file
-after the content of what the tower was given: nothing has to be thrown away when weights or data
-change, and an interrupted pass goes on where it was. Files are written beside their place and then
-renamed, so that processes which start at once at worst do some work twice.
+Each .npy file belongs to one clip and one frozen encoder of the network. Its folder is named after
+a hash of the encoder's weights and settings, and the file after a hash of the clip's content, so
+changed weights or data never match old files, and an interrupted run continues where it stopped.
+Files are written atomically: processes that fill the same cache at worst do some work twice.
 
-T = labelled seconds of a clip, N = places in a batch.
+T = labelled seconds of a clip.
 """
 
 import hashlib
@@ -19,67 +19,62 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from av2tsam_cli.data.avsbench import (
-    Clip,
-    Damaged,
-    read_file,
-    read_frames,
-    read_windows,
-)
-from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
+from av2tsam_cli.data.avsbench import Clip
+from av2tsam_cli.data.check import ClipProblem
+from av2tsam_cli.data.clips import read_file, read_frames, read_windows
+from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.hub import locate
-from av2tsam_cli.inference.device import own_threads
+from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import ModelConfig
 from av2tsam_cli.model.prediction import ImageFeatures
 from av2tsam_cli.model.preprocess import sam_image, squash
-from av2tsam_cli.outputs.staging import discard, staging_path
 from av2tsam_cli.threads import run_ahead
-from av2tsam_cli.values import AudioWindow, UInt8Array
+from av2tsam_cli.values import AudioWindow, Progress, UInt8Array
 
 VERSION = 1
-"""Raised whenever the same weights and files give other embeddings."""
+"""Increase it whenever the same weights and files would give different embeddings."""
 DIGEST_BYTES = 32
 READ_AHEAD = 4
-"""Clips that are read while the towers work."""
+"""Clips that are read while the encoders run."""
 MAPPED_FILES = 16_384
-"""Files that stay mapped into memory; Linux allows a process 65,530."""
-Progress = Callable[[int, int], None]
-"""Is told how many clips are done, and how many there are to compute."""
+"""Files that stay mapped into memory; Linux allows 65,530 mappings per process."""
+
+InputKind = Literal["frames", "sound"]
 
 
 class Embeddings(NamedTuple):
-    """What is kept of one second, or of N stacked."""
+    """Cached values of T seconds of one clip."""
 
     clip: Tensor
-    """CLIP's embedding of the frame, float32, (E,)."""
+    """CLIP embeddings of the frames, float32, (T, E)."""
     clap: Tensor
-    """CLAP's embedding of the window, float32, (A,)."""
+    """CLAP embeddings of the audio windows, float32, (T, A)."""
     image: tuple[Tensor, ...] = ()
-    """Levels of the image encoder, (C, h, w) each, finest first, where they were asked for."""
+    """Feature maps of SAM's image encoder, (T, C, h, w) each, finest first; empty if not cached."""
     level_dbfs: Tensor = torch.tensor(math.inf)
-    """Level of the window, float64, (); infinite where nobody measured it."""
+    """Sound levels of the windows, float64, (T,); infinite if not measured."""
 
 
 @dataclass(frozen=True)
 class EmbeddingCache:
-    """The embeddings of some clips. Holds paths only: the arrays are mapped when they are read."""
+    """The cached embeddings of some clips. It holds paths; arrays are mapped when they are read."""
 
     clips: tuple[Clip, ...]
-    """Those that could be read, in the order that was given."""
-    skipped: tuple[Damaged, ...]
-    """Those that could not."""
-    files: tuple[tuple[Path, ...], ...] = field(repr=False)
-    """Of each clip: CLIP's file, CLAP's, that of the sound's levels, and one per level of the image
-    encoder."""
+    """The clips that could be read, in the given order."""
+    skipped: tuple[ClipProblem, ...]
+    """The clips that could not be read."""
+    files: dict[Clip, tuple[Path, ...]] = field(repr=False)
+    """Files of each clip: CLIP embeddings, CLAP embeddings, sound levels, feature maps."""
 
     @classmethod
     def open_or_build(
@@ -93,147 +88,150 @@ class EmbeddingCache:
         skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> "EmbeddingCache":
-        """Compute what is not there yet, of the labelled seconds of each clip.
+        """Compute the missing embeddings of the labelled seconds of each clip.
 
-        What is there is checked by its checksum, and computed again where it is damaged.
+        Existing files are verified by their checksum and computed again if they are corrupted.
 
         Args:
-            folder: Where the files are kept; made where it does not exist.
-            network: Its towers are run on their device, in evaluation mode.
+            folder: Folder of the cache; created if it does not exist.
+            network: The network whose encoders are run, on its device and in evaluation mode.
             clips: The clips.
-            image: Also keep the image encoder's output, which only stays the same without adapters.
-            reference_sound: Prepare the sound as the reference does.
-            skip_bad: Leave out clips that cannot be read, instead of stopping.
-            progress: Is called after each clip.
+            image: Also cache the image encoder's output, which is constant only without adapters.
+            reference_sound: Prepare sound as the reference implementation does.
+            skip_bad: Skip clips that cannot be read instead of raising an error.
+            progress: Called after each computed clip with the number done and the total.
 
         Raises:
             MediaError: A file cannot be read, and `skip_bad` is not set.
-            UsageError: Image features of a network with adapters were asked for.
+            UsageError: `image` is set for a network with adapters.
             Av2tsamError: The cache cannot be written.
         """
         if image and network.adapter is not None:
-            raise UsageError("image features can be cached only without adapters; use --no-adapter")
-        towers = _towers(folder, network, image=image, reference_sound=reference_sound)
+            raise UsageError(
+                "image features can be cached only without adapters; set `adapter` to False"
+            )
+        encoders = _encoders(folder, network, image=image, reference_sound=reference_sound)
         with ThreadPoolExecutor() as pool:
-            entries = list(pool.map(partial(_look_up, towers), clips))
-        damaged = {e.clip: e.damage for e in entries if e.damage is not None}
-        if damaged and not skip_bad:
-            raise next(iter(damaged.values()))
+            entries = list(pool.map(partial(_find_files, encoders), clips))
+        errors = {entry.clip: entry.error for entry in entries if entry.error is not None}
+        if errors and not skip_bad:
+            raise next(iter(errors.values()))
         missing = [entry for entry in entries if entry.missing]
-        # Processes that start at once then seldom work on the same clip.
-        random.Random(os.getpid()).shuffle(missing)  # noqa: S311 - no secret depends on it
-        with _evaluating(network), closing(_fill(network, missing, reference_sound)) as filled:
-            for number, (entry, error) in enumerate(filled, start=1):
-                if error is not None and not skip_bad:
-                    raise error
-                if error is not None:
-                    damaged[entry.clip] = error
+        # Processes that start at the same time then rarely compute the same clip.
+        random.Random(os.getpid()).shuffle(missing)  # noqa: S311 - not security-relevant
+        inputs = run_ahead(
+            _read_inputs(network, missing, reference_sound), depth=READ_AHEAD, name="reader"
+        )
+        # The last bits of sums depend on the number of threads, so the caller's is not used.
+        threads = 1 if is_light(network) else os.cpu_count() or 1
+        device = next(network.parameters()).device
+        with _evaluating(network), torch_threads(threads), closing(inputs):
+            for done, (entry, tensors) in enumerate(inputs, start=1):
+                if not isinstance(tensors, MediaError):
+                    _compute(entry, tensors, device)
+                elif skip_bad:
+                    errors[entry.clip] = tensors
+                else:
+                    raise tensors
                 if progress:
-                    progress(number, len(missing))
-        kept = [entry for entry in entries if entry.clip not in damaged]
+                    progress(done, len(missing))
+        readable = [entry for entry in entries if entry.clip not in errors]
         return cls(
-            clips=tuple(entry.clip for entry in kept),
+            clips=tuple(entry.clip for entry in readable),
             skipped=tuple(
-                Damaged(clip, str(damaged[clip]))
+                ClipProblem(clip, str(errors[clip]))
                 for clip in dict.fromkeys(clips)
-                if clip in damaged
+                if clip in errors
             ),
-            files=tuple(entry.files for entry in kept),
+            files={entry.clip: entry.files for entry in readable},
         )
 
-    def __getitem__(self, place: tuple[int, int]) -> Embeddings:
-        """The embeddings of a clip, by its position, and one of its labelled seconds.
+    def read(self, clip: Clip, seconds: Sequence[int]) -> Embeddings:
+        """Read the embeddings of some labelled seconds of a clip, stacked.
 
         Raises:
-            MediaError: A file of the cache has gone or was damaged since.
+            MediaError: A file of the cache was removed or corrupted since.
         """
-        index, second = place
-        row = self.clips[index].labelled.index(second)
-        clip, clap, level_dbfs, *image = (_row(path, row) for path in self.files[index])
-        return Embeddings(clip, clap, tuple(image), level_dbfs)
-
-    def batch(self, places: Sequence[tuple[int, int]]) -> Embeddings:
-        """The embeddings of N places, stacked: (N, E), (N, A), (N, C, h, w), (N,)."""
-        found = [self[place] for place in places]
-        image = zip(*(item.image for item in found), strict=True)
-        return Embeddings(
-            torch.stack([item.clip for item in found]),
-            torch.stack([item.clap for item in found]),
-            tuple(torch.stack(level) for level in image),
-            torch.stack([item.level_dbfs for item in found]),
+        rows = [clip.labelled.index(second) for second in seconds]
+        clip_rows, clap_rows, level_dbfs, *image = (
+            _read_rows(path, rows) for path in self.files[clip]
         )
+        return Embeddings(clip_rows, clap_rows, tuple(image), level_dbfs)
 
 
 def levels_dbfs(windows: Tensor) -> Tensor:
-    """RMS levels, float64, (T,), of windows (T, n); -inf for digital silence."""
+    """Return the RMS levels, float64, (T,), of windows (T, n); -inf for digital silence."""
     samples = windows.cpu().numpy()
     levels = [AudioWindow(w, index=k, rate_hz=len(w)).level_dbfs for k, w in enumerate(samples)]
     return torch.tensor(levels, dtype=torch.float64)
 
 
 def default_folder() -> Path:
-    """Where embeddings are kept unless another folder is named."""
+    """Return the folder that is used if no `cache` is set."""
     return locate.home() / "embeddings"
 
 
-def pixels(config: ModelConfig, frames: UInt8Array) -> Tensor:
-    """Frames (T, H, W, 3) as the network takes them: (T, 3, h, w) uint8, squashed if it says so."""
+def network_frames(config: ModelConfig, frames: UInt8Array) -> Tensor:
+    """Convert frames (T, H, W, 3) to uint8 (T, 3, h, w), resized if the model requires it."""
     if config.source_size is not None:
         frames = np.stack([squash(frame, config.source_size) for frame in frames])
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
-def cached_features(network: Av2tSam, levels: Sequence[Tensor]) -> ImageFeatures:
-    """Cached levels (N, C, h, w) as the mask decoder takes them; its own layers are run."""
-    encoded = levels[0] if len(levels) == 1 else levels
+def cached_features(network: Av2tSam, maps: Sequence[Tensor]) -> ImageFeatures:
+    """Turn cached feature maps (N, C, h, w) into inputs of the mask decoder, with its layers."""
+    encoded = maps[0] if len(maps) == 1 else maps
     return network.text_sam.mask_decoder.image_features(encoded)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class _Tower:
-    """A frozen part of the network, and where its files are kept."""
+class _Encoder:
+    """A frozen part of the network whose outputs are cached."""
 
     folder: Path
-    hears: bool
-    """Whether it is given windows (T, n) or pixels (T, 3, h, w)."""
+    """Folder of its files."""
+    input: InputKind
+    """Whether it takes frames, uint8, (T, 3, h, w), or audio windows (T, n)."""
     outputs: int
-    """How many arrays, hence files, it makes of a clip."""
+    """Number of arrays, and of files, per clip."""
     run: Callable[[Tensor], Sequence[Tensor]]
+    """Computes the arrays, (T, ...) each."""
 
 
-def _towers(
+def _encoders(
     folder: Path, network: Av2tSam, *, image: bool, reference_sound: bool
-) -> tuple[_Tower, ...]:
-    """CLIP, CLAP and, where asked for, the image encoder."""
-    config, encoder = network.config, network.text_sam.image_encoder
+) -> tuple[_Encoder, ...]:
+    """Return CLIP, CLAP and, if `image` is set, the image encoder."""
+    config, image_encoder = network.config, network.text_sam.image_encoder
 
-    def see(frames: Tensor) -> Sequence[Tensor]:
+    def run_clip(frames: Tensor) -> Sequence[Tensor]:
         return [network.embed_frames(frames).float()]
 
-    def hear(windows: Tensor) -> Sequence[Tensor]:
+    def run_clap(windows: Tensor) -> Sequence[Tensor]:
         return [network.embed_windows(windows).float(), levels_dbfs(windows)]
 
-    def encode(frames: Tensor) -> Sequence[Tensor]:
-        # One at a time: more of them fill the memory at full size.
-        encoded = [encoder(sam_image(frame[None], config.sam.image_size)) for frame in frames]
-        levels = [[one] if isinstance(one, Tensor) else one for one in encoded]
-        return [torch.cat(level) for level in zip(*levels, strict=True)]
+    def run_image_encoder(frames: Tensor) -> Sequence[Tensor]:
+        # One frame at a time, because more would not fit into memory with the full-size network.
+        encoded = [image_encoder(sam_image(frame[None], config.sam.image_size)) for frame in frames]
+        maps = [[one] if isinstance(one, Tensor) else one for one in encoded]
+        return [torch.cat(level) for level in zip(*maps, strict=True)]
 
-    clip_key = tower_key(network.clip, [asdict(config.clip), config.source_size])
-    clap_key = tower_key(network.clap, [asdict(config.clap), reference_sound])
-    towers = [
-        _Tower(folder / f"clip-{clip_key}", hears=False, outputs=1, run=see),
-        _Tower(folder / f"clap-{clap_key}", hears=True, outputs=2, run=hear),
+    clip_key = encoder_key(network.clip, [asdict(config.clip), config.source_size])
+    clap_key = encoder_key(network.clap, [asdict(config.clap), reference_sound])
+    encoders = [
+        _Encoder(folder / f"clip-{clip_key}", input="frames", outputs=1, run=run_clip),
+        _Encoder(folder / f"clap-{clap_key}", input="sound", outputs=2, run=run_clap),
     ]
     if image:
-        key = tower_key(encoder, [asdict(config.sam), config.source_size])
-        outputs = 1 if config.sam.kind == "sam" else 3
-        towers.append(_Tower(folder / f"image-{key}", hears=False, outputs=outputs, run=encode))
-    return tuple(towers)
+        key = encoder_key(image_encoder, [asdict(config.sam), config.source_size])
+        maps = 1 if config.sam.kind == "sam" else 3
+        image_folder = folder / f"image-{key}"
+        encoders.append(_Encoder(image_folder, input="frames", outputs=maps, run=run_image_encoder))
+    return tuple(encoders)
 
 
-def tower_key(module: nn.Module, settings: object) -> str:
-    """A name for what a tower computes: of its configuration and all of its weights."""
+def encoder_key(module: nn.Module, settings: object) -> str:
+    """Return a hash of an encoder's settings and all of its weights."""
     digest = hashlib.sha256(json.dumps([VERSION, settings]).encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -243,90 +241,89 @@ def tower_key(module: nn.Module, settings: object) -> str:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """What the cache has of one clip."""
+class _CacheEntry:
+    """The files of one clip in the cache."""
 
     clip: Clip
     files: tuple[Path, ...] = ()
-    """Of all towers."""
-    missing: tuple[tuple[_Tower, tuple[Path, ...]], ...] = ()
-    """Towers whose files are not there or damaged."""
-    damage: MediaError | None = None
+    """Files of all encoders."""
+    missing: tuple[tuple[_Encoder, tuple[Path, ...]], ...] = ()
+    """Encoders whose files are missing or corrupted, with these files."""
+    error: MediaError | None = None
+    """Why the clip itself cannot be read."""
 
 
-def _look_up(towers: Sequence[_Tower], clip: Clip) -> _Entry:
-    """Find out which files of a clip are there, by the content of what goes into them."""
-    seen = clip.frames if clip.video is None else (clip.video,) * len(clip.frames)
+def _find_files(encoders: Sequence[_Encoder], clip: Clip) -> _CacheEntry:
+    """Locate the files of a clip in the cache, by the content of its frames and sound."""
+    frames = [clip.frames[second] for second in clip.labelled]
     try:
-        sight = _content(clip, dict.fromkeys(seen[second] for second in clip.labelled))
-        sound = _content(clip, [clip.sound])
+        hashes: dict[InputKind, str] = {
+            "frames": _content_hash(clip, frames if clip.video is None else [clip.video]),
+            "sound": _content_hash(clip, [clip.sound]),
+        }
     except MediaError as error:
-        return _Entry(clip, damage=error)
-    names = {False: sight, True: sound}
-    places = [
-        (tower, tuple(tower.folder / f"{names[tower.hears]}-{k}.npy" for k in range(tower.outputs)))
-        for tower in towers
+        return _CacheEntry(clip, error=error)
+    by_encoder = [
+        (
+            encoder,
+            tuple(
+                encoder.folder / f"{hashes[encoder.input]}-{k}.npy" for k in range(encoder.outputs)
+            ),
+        )
+        for encoder in encoders
     ]
-    return _Entry(
+    return _CacheEntry(
         clip,
-        files=tuple(path for _, paths in places for path in paths),
-        missing=tuple(place for place in places if not all(map(_is_whole, place[1]))),
+        files=tuple(path for _, paths in by_encoder for path in paths),
+        missing=tuple(
+            (encoder, paths) for encoder, paths in by_encoder if not all(map(_is_intact, paths))
+        ),
     )
 
 
-def _content(clip: Clip, paths: Iterable[Path]) -> str:
-    """A name for what is in some files, and for the seconds that are taken from them."""
+def _content_hash(clip: Clip, paths: Iterable[Path]) -> str:
+    """Return a hash of the content of some files and of the seconds that are read from them."""
     digest = hashlib.sha256(json.dumps([clip.labelled, clip.seconds]).encode())
     for path in paths:
         digest.update(hashlib.sha256(read_file(clip, path)).digest())
     return digest.hexdigest()[:32]
 
 
-def _fill(
-    network: Av2tSam, missing: Sequence[_Entry], reference_sound: bool
-) -> Generator[tuple[_Entry, MediaError | None], None, None]:
-    """Compute and write what is missing, clip by clip: what comes out depends on no other clip."""
-    inputs = run_ahead(_read(network, missing, reference_sound), depth=READ_AHEAD, name="reader")
-    device = next(network.parameters()).device
-    # As many threads whoever asks: the last bits of sums depend on them.
-    with own_threads(1 if is_light(network) else os.cpu_count() or 1), closing(inputs):
-        for entry, given in inputs:
-            if isinstance(given, MediaError):
-                yield entry, given
-                continue
-            for tower, paths in entry.missing:
-                if not all(map(_is_whole, paths)):  # else another process was faster
-                    arrays = tower.run(given[tower.hears].to(device))
-                    for path, array in zip(paths, arrays, strict=True):
-                        _write(path, _to_numpy(array))
-            yield entry, None
-
-
-def _read(
-    network: Av2tSam, missing: Sequence[_Entry], reference_sound: bool
-) -> Generator[tuple[_Entry, dict[bool, Tensor] | MediaError], None, None]:
-    """Of each clip what the towers need: windows under True, pixels under False."""
+def _read_inputs(
+    network: Av2tSam, entries: Sequence[_CacheEntry], reference_sound: bool
+) -> Generator[tuple[_CacheEntry, dict[InputKind, Tensor] | MediaError], None, None]:
+    """Read what the encoders of the missing files need of each clip, or why it cannot be read."""
     rate_hz = network.clap.config.rate_hz
-    for entry in missing:
-        clip, given = entry.clip, {}
+    for entry in entries:
+        clip = entry.clip
+        kinds = {encoder.input for encoder, _ in entry.missing}
+        tensors: dict[InputKind, Tensor] = {}
         try:
-            for hears in {tower.hears for tower, _ in entry.missing}:
-                given[hears] = (
-                    torch.from_numpy(
-                        read_windows(clip, clip.labelled, rate_hz, reference=reference_sound)
-                    )
-                    if hears
-                    else pixels(network.config, read_frames(clip, clip.labelled))
-                )
+            if "frames" in kinds:
+                frames = read_frames(clip, clip.labelled)
+                tensors["frames"] = network_frames(network.config, frames)
+            if "sound" in kinds:
+                windows = read_windows(clip, clip.labelled, rate_hz, reference=reference_sound)
+                tensors["sound"] = torch.from_numpy(windows)
         except MediaError as error:
             yield entry, error
         else:
-            yield entry, given
+            yield entry, tensors
+
+
+def _compute(entry: _CacheEntry, tensors: dict[InputKind, Tensor], device: torch.device) -> None:
+    """Compute and write the missing files of one clip; the result depends on no other clip."""
+    for encoder, paths in entry.missing:
+        if all(map(_is_intact, paths)):
+            continue  # written by another process in the meantime
+        arrays = encoder.run(tensors[encoder.input].to(device))
+        for path, array in zip(paths, arrays, strict=True):
+            _write(path, _to_numpy(array))
 
 
 @contextmanager
 def _evaluating(network: Av2tSam) -> Iterator[None]:
-    """Run the network in evaluation mode and without gradients, and leave it as it was."""
+    """Run the block with the network in evaluation mode and without gradients."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
@@ -338,7 +335,7 @@ def _evaluating(network: Av2tSam) -> Iterator[None]:
 
 
 def _to_numpy(array: Tensor) -> npt.NDArray[Any]:
-    """NumPy has no bfloat16: its bits are kept as int16."""
+    """Convert to NumPy, which has no bfloat16: its bits are stored as int16."""
     array = array.cpu().contiguous()
     stored = array.view(torch.int16) if array.dtype == torch.bfloat16 else array
     return stored.numpy()
@@ -346,43 +343,36 @@ def _to_numpy(array: Tensor) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=MAPPED_FILES)
 def _mapped(path: Path) -> npt.NDArray[Any]:
-    """A file of the cache, mapped into memory; a mapping holds no file open."""
+    """Map a file of the cache into memory; the mapping keeps no file open."""
     return np.lib.format.open_memmap(path, mode="r")
 
 
-def _row(path: Path, row: int) -> Tensor:
-    """One second's tensor from a file of the cache."""
+def _read_rows(path: Path, rows: list[int]) -> Tensor:
+    """Read some rows from a file of the cache."""
     try:
-        stored = torch.from_numpy(np.array(_mapped(path)[row]))
+        stored = torch.from_numpy(np.array(_mapped(path)[rows]))
     except (OSError, ValueError, IndexError) as error:
-        raise MediaError(f"{path}: was removed or damaged meanwhile; run again") from error
+        raise MediaError(f"{path}: removed or corrupted in the meantime; run again") from error
     return stored.view(torch.bfloat16) if stored.dtype == torch.int16 else stored
 
 
 def _write(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write an array and its checksum beside its place, then move it there.
+    """Write an array and its checksum atomically.
 
     Raises:
-        Av2tsamError: It cannot be written.
+        Av2tsamError: The file cannot be written.
     """
-    part = staging_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.lib.format.write_array(file, array, allow_pickle=False)
-            file.write(hashlib.sha256(array.data).digest())
-        part.replace(path)
-    except OSError as error:
-        raise Av2tsamError(
-            f"{path}: cannot be written ({error.strerror}); free space on the disk, or choose "
-            "another place with --cache"
-        ) from error
-    finally:
-        discard(part)
+    with (
+        write_errors(path, hint="or set `cache` to another folder"),
+        atomic_file(path) as part,
+        part.open("wb") as file,
+    ):
+        np.lib.format.write_array(file, array, allow_pickle=False)
+        file.write(hashlib.sha256(array.data).digest())
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a file of the cache is there and what was once written."""
+def _is_intact(path: Path) -> bool:
+    """Return whether a file of the cache exists and matches its checksum."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
         with path.open("rb") as file:

@@ -1,78 +1,87 @@
-"""What a data set holds, and which of its files are missing or damaged, without decoding any."""
+"""Check all files of a data set without decoding them, and count its videos."""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from av2tsam_cli.data.avsbench import (
-    FRAME_PX,
-    SPLITS,
-    Clip,
-    Damaged,
-    Split,
-    Subset,
-    check_inside,
-    open_subset,
-    read_file,
-)
+from av2tsam_cli.avsbench_format import FRAME_PX, SPLITS, Split, Subset
+from av2tsam_cli.data.avsbench import Clip, open_subset
+from av2tsam_cli.data.clips import check_inside, read_file
 from av2tsam_cli.data.integrity import (
-    check_long_enough,
+    check_duration,
+    check_image,
     check_mp4,
-    check_picture,
     check_size,
     check_wav,
 )
 from av2tsam_cli.errors import MediaError
+from av2tsam_cli.values import Progress
 
 THREADS = min(8, 2 * (os.cpu_count() or 1))
-"""More than the cores: some of the time goes into waiting for the disk."""
-Progress = Callable[[int], None]
-"""Is told how many videos are done."""
+"""More threads than cores, because part of the time is spent waiting for the disk."""
+
+
+@dataclass(frozen=True)
+class ClipProblem:
+    """A file that makes a clip unusable."""
+
+    clip: Clip
+    """The clip."""
+    message: str
+    """What is wrong with which file, and how to fix it."""
+    file: Path | None = None
+    """The file, if known."""
 
 
 @dataclass(frozen=True)
 class SubsetReport:
-    """What one subset holds."""
+    """Contents and problems of one subset."""
 
     subset: Subset
     """`s4`, `ms3` or `avss`."""
     clips: tuple[Clip, ...] = field(repr=False)
-    """All videos of its CSV."""
-    problems: tuple[Damaged, ...]
-    """One for each file that is missing or damaged."""
+    """All videos in the CSV."""
+    problems: tuple[ClipProblem, ...]
+    """One for each missing or corrupted file."""
 
     def categories(self, split: Split) -> dict[str, int]:
-        """Videos of one split by category; empty where the data knows no categories."""
-        heard = [clip.category for clip in self.clips if clip.split == split]
-        return dict(sorted(Counter(category for category in heard if category).items()))
+        """Return the number of videos in a split by category; empty for data without categories."""
+        categories = [clip.category for clip in self.clips if clip.split == split]
+        return dict(sorted(Counter(name for name in categories if name).items()))
 
     def videos(self, split: Split) -> int:
-        """Videos of one split."""
+        """Return the number of videos in a split."""
         return sum(clip.split == split for clip in self.clips)
 
-    def labelled(self, split: Split) -> int:
-        """Frames of one split that have a mask."""
+    def labelled_frames(self, split: Split) -> int:
+        """Return the number of frames in a split that have a mask."""
         return sum(len(clip.labelled) for clip in self.clips if clip.split == split)
 
     @property
-    def decoded_frames(self) -> int:
-        """Videos without extracted frames, which are taken from the raw videos."""
+    def frames_from_videos(self) -> int:
+        """Number of videos without extracted frames, whose raw videos are decoded."""
         return sum(clip.video is not None for clip in self.clips)
 
     @property
-    def decoded_sounds(self) -> int:
-        """Videos without a WAV, whose sound is taken from the raw videos."""
+    def sound_from_videos(self) -> int:
+        """Number of videos without a WAV, whose raw videos' sound is decoded."""
         return sum(clip.sound.suffix != ".wav" for clip in self.clips)
 
-    def to_record(self) -> dict[str, object]:
-        """The report as JSON values."""
+    @property
+    def damaged_videos(self) -> int:
+        """Number of videos with a missing or corrupted file."""
+        return len({problem.clip for problem in self.problems})
+
+    def to_json(self) -> dict[str, object]:
+        """Return the report as JSON values."""
         splits = {
             split: {
                 "videos": self.videos(split),
-                "labelled_frames": self.labelled(split),
+                "labelled_frames": self.labelled_frames(split),
                 "categories": self.categories(split),
             }
             for split in SPLITS
@@ -80,111 +89,112 @@ class SubsetReport:
         return {
             "subset": self.subset,
             "videos": len(self.clips),
-            "frames_from_raw_videos": self.decoded_frames,
-            "sound_from_raw_videos": self.decoded_sounds,
+            "frames_from_raw_videos": self.frames_from_videos,
+            "sound_from_raw_videos": self.sound_from_videos,
             "splits": splits,
-            "damaged_videos": len({problem.clip for problem in self.problems}),
+            "damaged_videos": self.damaged_videos,
             "problems": [
-                {"video": p.clip.name, "split": p.clip.split, "file": p.file, "problem": p.reason}
-                for p in self.problems
+                {
+                    "video": problem.clip.name,
+                    "split": problem.clip.split,
+                    "file": str(problem.file),
+                    "problem": problem.message,
+                }
+                for problem in self.problems
             ],
         }
 
 
 def check_subset(root: Path, subset: Subset, progress: Progress | None = None) -> SubsetReport:
-    """Look at every file of a subset.
+    """Check every file of a subset.
 
     Args:
         root: The data folder, or the subset's own folder in it.
         subset: `s4`, `ms3` or `avss`.
-        progress: Is called after each video.
+        progress: Called after each video with the number of checked videos and their total.
 
     Raises:
-        MediaError: The CSV is missing or cannot be used; damaged files are only reported.
+        MediaError: The CSV is missing or invalid. Other files are only reported.
     """
     clips = open_subset(root, subset)
-    return SubsetReport(subset, clips, tuple(_all_problems(clips, progress)))
+    return SubsetReport(subset, clips, tuple(_find_problems(clips, progress)))
 
 
-def keep_readable(
-    clips: Sequence[Clip], *, skip_bad: bool, progress: Progress | None = None
-) -> tuple[tuple[Clip, ...], tuple[Damaged, ...]]:
-    """Check clips before work on them starts.
+def require_intact(
+    clips: Sequence[Clip], *, skip_bad: bool
+) -> tuple[tuple[Clip, ...], tuple[ClipProblem, ...]]:
+    """Check all files of some clips before they are used.
 
     Args:
         clips: The clips.
-        skip_bad: Leave out those with missing or damaged files, instead of stopping.
-        progress: Is called after each clip.
+        skip_bad: Skip clips with missing or corrupted files instead of raising an error.
 
     Returns:
-        The clips that are whole, and a line for each file of the others that is not.
+        The intact clips, and the problems of the others.
 
     Raises:
-        MediaError: A file is missing or damaged; with `skip_bad`, only if no clip is whole.
+        MediaError: A file is missing or corrupted; with `skip_bad`, only if no clip is intact.
     """
-    problems = tuple(_all_problems(clips, progress))
+    problems = tuple(_find_problems(clips))
     damaged = {problem.clip for problem in problems}
-    kept = tuple(clip for clip in clips if clip not in damaged)
-    if problems and not (skip_bad and kept):
+    intact = tuple(clip for clip in clips if clip not in damaged)
+    if problems and not (skip_bad and intact):
         more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
-        mend = "" if skip_bad else "; --skip-bad leaves such videos out"
-        raise MediaError(f"{problems[0].reason}{more}{mend}")
-    return kept, problems
+        fix = "" if skip_bad else "; set `skip_bad` to skip such videos"
+        raise MediaError(f"{problems[0].message}{more}{fix}")
+    return intact, problems
 
 
-def _all_problems(clips: Sequence[Clip], progress: Progress | None) -> Iterator[Damaged]:
+def _find_problems(
+    clips: Sequence[Clip], progress: Progress | None = None
+) -> Iterator[ClipProblem]:
     with ThreadPoolExecutor(THREADS) as pool:
         for done, problems in enumerate(pool.map(check_clip, clips), start=1):
             yield from problems
             if progress:
-                progress(done)
+                progress(done, len(clips))
 
 
-def check_clip(clip: Clip) -> list[Damaged]:
-    """Look at each file of one video; there is a line for each that cannot be used."""
-    return [Damaged(clip, str(error), path) for path, error in _errors(clip)]
+def check_clip(clip: Clip) -> list[ClipProblem]:
+    """Check each file of one clip and return a problem for every missing or corrupted one."""
+    problems: list[ClipProblem] = []
 
+    @contextmanager
+    def checking(file: Path) -> Iterator[None]:
+        try:
+            yield
+        except MediaError as error:
+            problems.append(ClipProblem(clip, str(error), file))
 
-def _errors(clip: Clip) -> Iterator[tuple[Path, MediaError]]:
     sizes: dict[int, tuple[int, int]] = {}
     if clip.video is not None:
         sizes = dict.fromkeys(range(clip.seconds), (FRAME_PX, FRAME_PX))
-        yield from _error_of(_check_video, clip, clip.video)
+        with checking(clip.video):
+            _check_video(clip, clip.video)
     else:
-        for second, path in enumerate(clip.frames):
-            yield from _error_of(_check_frame, clip, path, second, sizes)
-    for second, mask in enumerate(clip.masks):
-        if mask is not None:
-            yield from _error_of(_check_mask, clip, mask, sizes.get(second))
+        for second, frame in enumerate(clip.frames):
+            with checking(frame):
+                sizes[second] = check_image(frame, read_file(clip, frame))
+    for second, mask in _labelled_masks(clip):
+        with checking(mask):
+            size = check_image(mask, read_file(clip, mask))
+            check_size(mask, size, sizes.get(second, size))
     if clip.sound != clip.video:
-        yield from _error_of(_check_sound, clip, clip.sound)
+        with checking(clip.sound):
+            _check_sound(clip)
+    return problems
 
 
-def _error_of(
-    check: Callable[..., None], clip: Clip, path: Path, *what: object
-) -> list[tuple[Path, MediaError]]:
-    try:
-        check(clip, path, *what)
-    except MediaError as error:
-        return [(path, error)]
-    return []
+def _labelled_masks(clip: Clip) -> Iterable[tuple[int, Path]]:
+    return ((second, mask) for second, mask in enumerate(clip.masks) if mask is not None)
 
 
-def _check_frame(clip: Clip, path: Path, second: int, sizes: dict[int, tuple[int, int]]) -> None:
-    sizes[second] = check_picture(path, read_file(clip, path))
-
-
-def _check_mask(clip: Clip, path: Path, frame: tuple[int, int] | None) -> None:
-    size = check_picture(path, read_file(clip, path))
-    if frame is not None:
-        check_size(path, size, frame)
-
-
-def _check_sound(clip: Clip, path: Path) -> None:
-    if path.suffix != ".wav":
-        _check_video(clip, path)
-        return
-    check_long_enough(path, check_wav(path, read_file(clip, path)), clip.seconds)
+def _check_sound(clip: Clip) -> None:
+    if clip.sound.suffix == ".wav":
+        duration_s = check_wav(clip.sound, read_file(clip, clip.sound))
+        check_duration(clip.sound, duration_s, clip.seconds)
+    else:
+        _check_video(clip, clip.sound)
 
 
 def _check_video(clip: Clip, path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Whether a file is whole and fits its video, from its lengths and checksums, without decoding it.
+"""Check images, WAVs and MP4s for truncation and corruption without decoding them.
 
-Much faster than decoding, and for WAVs the only way: FFmpeg reads a cut one without a word.
+Lengths and checksums are compared, which is much faster than decoding. For WAVs it is also the only
+way, because FFmpeg reads truncated ones without an error.
 """
 
 import struct
@@ -17,81 +18,81 @@ from av2tsam_cli.errors import MediaError
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_TAIL = 1024
-"""Bytes at the end of a JPEG in which its end is looked for; some cameras write on behind it."""
-SHORT_S = 1.0
-"""Sound or pictures that end more than this early are damaged; what is missing of less is silence,
-or the last picture again."""
+"""Bytes at the end of a JPEG that are searched for its end marker; some cameras append data."""
+MAX_MISSING_S = 1.0
+"""Seconds by which sound or frames may end early. Missing sound is read as silence, and a missing
+frame as the last one; files that end earlier count as truncated."""
 UNKNOWN_SIZES = frozenset({0, 0xFFFFFFFF})
-"""What programs that write a WAV into a pipe put in place of a size."""
+"""Placeholders for the size of a WAV that was written to a pipe."""
 
 
-def check_picture(path: Path, data: bytes) -> tuple[int, int]:
-    """Look at the frame of a PNG or JPEG.
+def check_image(path: Path, data: bytes) -> tuple[int, int]:
+    """Check a PNG or JPEG and return its size.
 
     Args:
-        path: Its name, for the message.
-        data: The whole file.
+        path: Path of the file, for messages.
+        data: Content of the file.
 
     Returns:
         Height and width in pixels.
 
     Raises:
-        MediaError: It is no picture, is cut short, or a checksum is wrong.
+        MediaError: It is not an image, is truncated, or a checksum is wrong.
     """
     if data.startswith(PNG_SIGNATURE):
         return _check_png(path, memoryview(data))
     if not data.startswith(JPEG_START):
-        raise MediaError(f"{path}: is no picture; copy or extract it again")
+        raise MediaError(f"{path}: not an image; copy or extract it again")
     if JPEG_END not in data[-JPEG_TAIL:]:
-        raise _cut(path)
+        raise _truncated(path)
     try:
         with Image.open(BytesIO(data)) as image:
             return image.height, image.width
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise MediaError(f"{path}: is damaged ({error}); copy or extract it again") from error
+        raise MediaError(f"{path}: corrupted ({error}); copy or extract it again") from error
 
 
 def _check_png(path: Path, data: memoryview) -> tuple[int, int]:
-    """Walk over the chunks: length, name, content, checksum."""
+    """Check all chunks of a PNG; each is a length, a name, its content and a checksum."""
     begin = len(PNG_SIGNATURE)
     name = b""
     while name != b"IEND":
         if begin + 12 > len(data):
-            raise _cut(path)
+            raise _truncated(path)
         (size,) = struct.unpack_from(">I", data, begin)
         end = begin + 8 + size
         if end + 4 > len(data):
-            raise _cut(path)
+            raise _truncated(path)
         name = bytes(data[begin + 4 : begin + 8])
         if zlib.crc32(data[begin + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise MediaError(f"{path}: is damaged (wrong checksum); copy or extract it again")
+            raise MediaError(f"{path}: corrupted (wrong checksum); copy or extract it again")
         begin = end + 4
     width, height = struct.unpack_from(">II", data, len(PNG_SIGNATURE) + 8)
     return height, width
 
 
 def check_wav(path: Path, data: bytes) -> float | None:
-    """Look at a WAV's header, and at whether the file is as long as it says.
+    """Check the header of a WAV and whether the file contains all the sound it announces.
 
     Returns:
-        Seconds of sound; None where the header does not say.
+        Seconds of sound; None if the header does not specify the byte rate.
 
     Raises:
-        MediaError: It is no WAV, holds no sound, or is cut short.
+        MediaError: It is not a WAV, has no sound, or is truncated.
     """
     if data[:4] not in {b"RIFF", b"RF64"} or data[8:12] != b"WAVE":
-        raise MediaError(f"{path}: is no WAV; extract the sound again")
+        raise MediaError(f"{path}: not a WAV file; extract the sound again")
     bytes_per_s = 0
     for name, begin, size in _wav_chunks(data):
         if name == b"fmt " and begin + 12 <= len(data):
             (bytes_per_s,) = struct.unpack_from("<I", data, begin + 8)
         if name == b"data":
             return _sound_s(path, len(data) - begin, size, bytes_per_s)
-    raise _cut(path)
+    raise _truncated(path)
 
 
 def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte and promised size of each chunk behind the header."""
+    """Yield the name, offset and announced size of each chunk after the header."""
     begin = 12
     while begin + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, begin)
@@ -99,23 +100,23 @@ def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         begin += 8 + size + size % 2
 
 
-def _sound_s(path: Path, held: int, promised: int, bytes_per_s: int) -> float | None:
-    """Seconds of sound, where as many bytes are held as were promised, or nobody promised any."""
-    if held and promised in UNKNOWN_SIZES:
-        promised = held
-    if held < promised or not held:
+def _sound_s(path: Path, present: int, announced: int, bytes_per_s: int) -> float | None:
+    """Return the seconds of sound in a data chunk, given its present and announced bytes."""
+    if present and announced in UNKNOWN_SIZES:
+        announced = present
+    if present < announced or not present:
         raise MediaError(
-            f"{path}: is cut short, it holds {held} of {promised} bytes of sound; copy or extract "
-            "it again"
+            f"{path}: truncated, it contains {present} of {announced} bytes of sound; copy or "
+            "extract it again"
         )
-    return promised / bytes_per_s if bytes_per_s else None
+    return announced / bytes_per_s if bytes_per_s else None
 
 
 def check_mp4(path: Path) -> None:
-    """Look whether the boxes of an MP4 fill the file to its end, its index among them.
+    """Check that the boxes of an MP4 extend exactly to the end of the file and include its index.
 
     Raises:
-        MediaError: They do not; or it is no MP4.
+        MediaError: The file is truncated or not an MP4.
     """
     with path.open("rb") as file:
         length = file.seek(0, SEEK_END)
@@ -124,41 +125,40 @@ def check_mp4(path: Path) -> None:
             file.seek(begin)
             size, name, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
             names.add(name)
-            # 1 stands for a size of 64 bits, 0 for the rest of the file.
+            # A size of 1 means that a 64-bit size follows, 0 means up to the end of the file.
             step = large if size == 1 else size or length - begin
             if step < 8 or begin + step > length:
-                raise _cut(path)
+                raise _truncated(path)
             begin += step
     if b"moov" not in names:
-        raise MediaError(f"{path}: is cut short (its index, moov, is missing); copy it again")
+        raise MediaError(f"{path}: truncated, its index (moov) is missing; copy it again")
 
 
-def check_size(path: Path, size: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """Refuse a picture of another size than its frame.
+def check_size(path: Path, size: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Check that an image has the size of its frame.
 
     Raises:
-        MediaError: It is.
+        MediaError: The sizes differ.
     """
-    if size != wanted:
-        (height, width), (rows, columns) = size, wanted
+    if size != expected:
         raise MediaError(
-            f"{path}: is of another size ({width} x {height}) than its frame ({columns} x {rows}); "
-            "extract it again"
+            f"{path}: is {size[1]} x {size[0]} pixels but its frame is {expected[1]} x "
+            f"{expected[0]}; extract it again"
         )
 
 
-def check_long_enough(path: Path, duration_s: float | None, seconds: int) -> None:
-    """Refuse sound that ends more than a second before its video does.
+def check_duration(path: Path, duration_s: float | None, seconds: int) -> None:
+    """Check that sound is at most `MAX_MISSING_S` shorter than its video.
 
     Raises:
-        MediaError: It does, or there is none at all.
+        MediaError: It is shorter.
     """
-    if duration_s is not None and duration_s < seconds - SHORT_S:
+    if duration_s is not None and duration_s < seconds - MAX_MISSING_S:
         raise MediaError(
-            f"{path}: is shorter than its video, {duration_s:.2f} of {seconds} s; extract the "
-            "sound again"
+            f"{path}: truncated, it ends at {duration_s:.2f} s of {seconds} s; extract the sound "
+            "again"
         )
 
 
-def _cut(path: Path) -> MediaError:
-    return MediaError(f"{path}: is cut short; copy or extract it again")
+def _truncated(path: Path) -> MediaError:
+    return MediaError(f"{path}: truncated; copy or extract it again")

@@ -1,28 +1,40 @@
-"""One video with its labels as the network takes it, and the network's logits for it.
+"""Labelled videos as the network takes them: read, divided into batches, and prefetched.
 
 Letters: T labelled seconds of a video, N = frames of several videos, h, w size of the frames, H, W
 size of the masks.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from av2tsam_cli.data.avsbench import Clip, read_frames, read_masks
-from av2tsam_cli.data.cache import EmbeddingCache, Embeddings, cached_features, pixels
+from av2tsam_cli.data.avsbench import Clip
+from av2tsam_cli.data.cache import Embeddings, cached_features, network_frames
+from av2tsam_cli.data.clips import read_frames, read_masks
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import ModelConfig
 from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.model.preprocess import beit_image, sam_image
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 Embed = Callable[[Clip, Sequence[int]], Embeddings]
-"""Embeddings of some seconds of a video, stacked."""
+"""Returns the embeddings of some seconds of a video, stacked."""
 ReadSample = Callable[[Clip], "Sample"]
 """Reads the labelled seconds of a video."""
-Seen = Tensor | list[Tensor]
-"""Images (N, 3, S, S) that SAM sees, or the levels that its encoder made of them."""
+SamInput = Tensor | list[Tensor]
+"""Images (N, 3, S, S) for SAM's image encoder, or the feature maps that it computed from them."""
+
+GROUPS_AHEAD = 2
+"""Groups of items that are prefetched; limits the memory in use."""
 
 
 @dataclass(frozen=True)
@@ -30,30 +42,30 @@ class Sample:
     """The labelled seconds of one video."""
 
     clip: Clip
-    """Where it comes from."""
+    """The video."""
     frames: Tensor = field(repr=False)
-    """Pixels, uint8, (T, 3, h, w), RGB, squashed where the network wants it so."""
+    """Pixels, uint8, (T, 3, h, w), RGB, resized if the model requires it."""
     masks: Tensor = field(repr=False)
-    """What sounds, bool, (T, H, W)."""
+    """True masks of the sounding objects, bool, (T, H, W)."""
     embeddings: Embeddings = field(repr=False)
-    """Stacked: (T, E), (T, A), where they are cached image features, and levels (T,)."""
+    """Embeddings of the frames and of their sound."""
 
     def parts(self, size: int) -> Iterator["Sample"]:
-        """Consecutive parts of at most so many seconds."""
-        given = self.embeddings
+        """Yield consecutive parts of at most `size` seconds."""
+        whole = self.embeddings
         for start in range(0, len(self.frames), size):
             rows = slice(start, start + size)
-            image = tuple(level[rows] for level in given.image)
-            embeddings = Embeddings(given.clip[rows], given.clap[rows], image)
+            maps = tuple(level[rows] for level in whole.image)
+            embeddings = Embeddings(whole.clip[rows], whole.clap[rows], maps)
             yield Sample(self.clip, self.frames[rows], self.masks[rows], embeddings)
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What the network takes for N frames, on its device."""
+class NetworkInputs:
+    """Inputs of the network for N frames, on its device."""
 
-    seen: Seen = field(repr=False)
-    """Images or image features."""
+    sam: SamInput = field(repr=False)
+    """Images or feature maps."""
     beit: Tensor = field(repr=False)
     """(N, 3, b, b)."""
     clip: Tensor = field(repr=False)
@@ -62,57 +74,94 @@ class Inputs:
     """(N, A)."""
 
 
-def embed_from(cache: EmbeddingCache) -> Embed:
-    """Look embeddings up in a cache that was built for the videos."""
-    index = {clip: number for number, clip in enumerate(cache.clips)}
-    return lambda clip, seconds: cache.batch([(index[clip], second) for second in seconds])
-
-
 def read_sample(clip: Clip, config: ModelConfig, embed: Embed) -> Sample:
     """Read the labelled seconds of one video.
 
     Args:
         clip: The video.
-        config: Says to which size the network wants its frames squashed.
-        embed: Gives the embeddings.
+        config: Configuration of the network, which determines the size of the frames.
+        embed: Returns the embeddings, such as `EmbeddingCache.read`.
 
     Raises:
-        MediaError: A file of it is missing or damaged.
+        MediaError: A file of the video is missing or corrupted.
     """
     seconds = clip.labelled
     return Sample(
         clip=clip,
-        frames=pixels(config, read_frames(clip, seconds)),
+        frames=network_frames(config, read_frames(clip, seconds)),
         masks=torch.from_numpy(read_masks(clip, seconds)),
         embeddings=embed(clip, seconds),
     )
 
 
-def gather(config: ModelConfig, samples: Sequence[Sample], device: torch.device) -> Inputs:
-    """The frames of several videos together, as the network takes them."""
-    clip, clap, *levels = (
-        torch.cat(parts).to(device)
-        for parts in zip(*(_tensors(sample) for sample in samples), strict=True)
-    )
+def collate(config: ModelConfig, samples: Sequence[Sample], device: torch.device) -> NetworkInputs:
+    """Join the frames of several videos into inputs of the network."""
+    embeddings = [sample.embeddings for sample in samples]
+    clip = torch.cat([one.clip for one in embeddings]).to(device)
+    clap = torch.cat([one.clap for one in embeddings]).to(device)
+    maps = [
+        torch.cat(level).to(device)
+        for level in zip(*(one.image for one in embeddings), strict=True)
+    ]
     frames = [sample.frames.to(device) for sample in samples]
     if len({part.shape[1:] for part in frames}) == 1:
         frames = [torch.cat(frames)]
     beit = torch.cat([beit_image(part, config.beit3.image_size) for part in frames])
-    if levels:
-        return Inputs(levels, beit, clip, clap)
+    if maps:
+        return NetworkInputs(maps, beit, clip, clap)
     sam = torch.cat([sam_image(part, config.sam.image_size) for part in frames])
-    return Inputs(sam, beit, clip, clap)
+    return NetworkInputs(sam, beit, clip, clap)
 
 
-def _tensors(sample: Sample) -> tuple[Tensor, ...]:
-    embeddings = sample.embeddings
-    return (embeddings.clip, embeddings.clap, *embeddings.image)
-
-
-def best_logits(network: Av2tSam, seen: Seen, beit: Tensor, clip: Tensor, clap: Tensor) -> Tensor:
-    """Logits (N, 1, h, w) of the best mask of each frame; arguments as in `Inputs`."""
-    if isinstance(seen, Tensor):
-        return best_mask(network(seen, beit, clip, clap))
+def best_logits(
+    network: Av2tSam, sam: SamInput, beit: Tensor, clip: Tensor, clap: Tensor
+) -> Tensor:
+    """Return logits (N, 1, h, w) of the best mask of each frame; see `NetworkInputs`."""
+    if isinstance(sam, Tensor):
+        return best_mask(network(sam, beit, clip, clap))
     tokens = network.projector(clip, clap).tokens
     prompt = network.text_sam.encode_prompt(beit, tokens)
-    return best_mask(network.text_sam.decode(cached_features(network, seen), prompt))
+    return best_mask(network.text_sam.decode(cached_features(network, sam), prompt))
+
+
+def epoch_batches(videos: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Return the shuffled indices of one epoch in batches; only `seed` and `epoch` matter."""
+    order = np.random.default_rng((seed, epoch)).permutation(videos).tolist()
+    return [order[start : start + batch_size] for start in range(0, videos, batch_size)]
+
+
+def random_subset(items: Sequence[Item], count: int, *, seed: int) -> list[Item]:
+    """Draw `count` items and keep their order; smaller subsets are part of larger ones."""
+    order = np.random.default_rng(seed).permutation(len(items))
+    return [items[index] for index in sorted(order[:count])]
+
+
+def shard(batch: Sequence[Item], rank: int, world_size: int) -> list[Item]:
+    """Return the items of a batch that one of several processes handles."""
+    return list(batch[rank::world_size])
+
+
+def split_evenly(items: Sequence[Item], parts: int) -> list[Sequence[Item]]:
+    """Split items into at most `parts` parts of nearly equal size, none of them empty."""
+    bounds = np.linspace(0, len(items), min(parts, len(items)) + 1).round().astype(int)
+    return [items[a:b] for a, b in pairwise(bounds)]
+
+
+def prefetch(
+    read: Callable[[Item], Result], groups: Iterable[Sequence[Item]], *, threads: int
+) -> Generator[list[Result], None, None]:
+    """Read groups of items on threads, a few groups ahead of the consumer.
+
+    An error is raised when its group is due.
+    """
+    pending: deque[list[Future[Result]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+    try:
+        for group in groups:
+            pending.append([pool.submit(read, item) for item in group])
+            if len(pending) > GROUPS_AHEAD:
+                yield [future.result() for future in pending.popleft()]
+        while pending:
+            yield [future.result() for future in pending.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)

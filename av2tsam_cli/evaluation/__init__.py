@@ -1,1 +1,1 @@
-"""AVSBench's scores, and evaluating a model with them."""
+"""Evaluation on AVSBench: metrics, negative audio, reports."""

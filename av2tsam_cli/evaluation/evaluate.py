@@ -1,10 +1,10 @@
-"""Score a model on AVSBench, or on data in its layout: with its own sound, and with negative sound.
+"""Evaluate a model on AVSBench or data in its format, with original and with negative audio.
 
-    split ─ jobs ─ embedded ─ read ║ logits ─ silent seconds emptied ─ scores ─ gathered, in order
+    split ─ plan ─ embedding cache ─ read ║ predict ─ silence gate ─ scores ─ gather, in order
 
-Embeddings come from the cache that training uses. Videos are split over the processes and each is
-predicted on its own, so one process and several give the same digits, whatever the cache held.
-Letters: T labelled frames of a video, H, W size of its masks.
+Embeddings come from the cache that training uses. Videos are divided among the processes and each
+is predicted on its own, so the scores are identical for any number of processes, with and without
+cached embeddings. Letters: T labelled frames of a video, H, W size of its masks.
 """
 
 import logging
@@ -17,91 +17,140 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from av2tsam_cli.data.avsbench import Clip, find_root, open_split, read_windows
+from av2tsam_cli.data.avsbench import Clip, find_root, open_split
 from av2tsam_cli.data.cache import EmbeddingCache, default_folder, levels_dbfs
-from av2tsam_cli.data.check import keep_readable
-from av2tsam_cli.data.samples import Sample, embed_from, read_sample
+from av2tsam_cli.data.check import require_intact
+from av2tsam_cli.data.clips import read_windows
+from av2tsam_cli.data.samples import Sample, read_sample
 from av2tsam_cli.errors import MediaError
-from av2tsam_cli.evaluation.evaluation import (
-    EvaluateOptions,
-    Evaluation,
-    Negative,
-    Result,
-    VideoResult,
+from av2tsam_cli.evaluation.metrics import predicted_masks
+from av2tsam_cli.evaluation.negative_audio import choose_donors, noise, silence
+from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
+from av2tsam_cli.evaluation.scoring import (
+    VideoScore,
+    predict,
+    score_video,
+    silent_frames,
+    suppress,
 )
-from av2tsam_cli.evaluation.metrics import ScoringProtocol
-from av2tsam_cli.evaluation.negative_audio import draw_donors, noise, silence
-from av2tsam_cli.evaluation.scoring import emptied, found, predict, score_video, silent
-from av2tsam_cli.inference.device import own_threads
+from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.threads import run_ahead
 from av2tsam_cli.values import Float32Array
 
-Progress = Callable[[str, int, int], None]
-"""Is told what is under way, how many videos of it are done, and of how many."""
+StageProgress = Callable[[str, int, int], None]
+"""Called with the name of the stage, the number of finished videos and their total."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
-    """One video that is to be scored."""
+class PlannedVideo:
+    """A video to evaluate."""
 
     index: int
-    """Its place in the split."""
+    """Its position in the split."""
     clip: Clip
     """The video."""
     donor: Clip | None
-    """Whose sound it gets, where that is what is asked for."""
+    """The video whose audio replaces its own; None unless the negative audio is off-screen."""
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What there is to do, known before a model is loaded."""
+    """The videos of an evaluation, found before a model is loaded."""
 
-    jobs: tuple[Job, ...]
-    """The videos that are to be scored, in the order of the data set."""
-    damaged: tuple[Job, ...]
-    """Those that are left out."""
+    videos: tuple[PlannedVideo, ...]
+    """The videos to evaluate, in the order of the data set."""
+    skipped: tuple[PlannedVideo, ...]
+    """Corrupted videos, which are skipped."""
 
 
 @dataclass(frozen=True)
-class Masked:
-    """A video that has been scored."""
+class NegativeScore:
+    """Scores of one video with negative audio."""
 
-    job: Job
-    """Which one it is."""
+    score: VideoScore
+    """Compared with the true masks of the original audio, so that lower is better."""
+    predicted_share: float
+    """Share of pixels that are predicted, mean over frames."""
+    predicted_frames: int
+    """Number of frames in which anything is predicted."""
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """Scores of one video with original and, if evaluated, with negative audio."""
+
+    original: VideoScore
+    """With the original audio."""
+    negative: NegativeScore | None = None
+    """With negative audio; None if it is not evaluated."""
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """Result of one video."""
+
+    index: int
+    """Its position in the split."""
+    clip: Clip
+    """The video."""
+    gated: VideoScores
+    """With empty masks in silent seconds; these are the reported scores."""
+    ungated: VideoScores
+    """Of the network alone."""
+    silent_frames: int
+    """Number of frames that the silence gate emptied, over both kinds of audio."""
+
+
+@dataclass(frozen=True)
+class EvaluatedVideo:
+    """A video with its scores, masks and inputs."""
+
+    planned: PlannedVideo
+    """The video."""
     result: VideoResult
-    """How good its masks are."""
+    """Its scores."""
     masks: Tensor = field(repr=False)
-    """The masks with the sound that was asked for, bool, (T, H, W), on the CPU."""
+    """Predicted masks with the evaluated kind of audio, bool, (T, H, W), on the CPU."""
     samples: tuple[Sample, ...] = field(repr=False)
-    """What they were made of: with its own sound, then with the negative one where there is one."""
+    """Inputs with the original audio and, if evaluated, with negative audio."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of an evaluation."""
+
+    results: tuple[VideoResult, ...]
+    """Results of the evaluated videos, in the order of the data set."""
+    skipped: tuple[str, ...]
+    """Names of the corrupted videos that were skipped, in the same order."""
 
 
 def plan_evaluation(options: EvaluateOptions) -> EvaluationPlan:
-    """Find the videos that are to be scored, and look for damage, in seconds.
+    """Find the videos to evaluate and check their files.
 
     Raises:
-        UsageError: There is no other sound for one of them.
-        MediaError: The data are not there, or a video is damaged and `skip_bad` is not set.
+        UsageError: There is no off-screen audio for a video.
+        MediaError: The data is missing, or a video is corrupted and `skip_bad` is not set.
     """
     root = find_root(options.data, options.data_root)
     clips = open_split(root, options.subset, options.split)
     donors: Sequence[Clip | None] = (None,) * len(clips)
     if options.audio == "offscreen":
-        donors = draw_donors(clips, options.seed)
-    wanted = clips[: options.limit]
-    intact, damaged = keep_readable(wanted, skip_bad=options.skip_bad)
-    for problem in damaged:
-        log.warning("skipped %s: %s", problem.clip.name, problem.reason)
-    rows = zip(wanted, donors[: options.limit], strict=True)
-    jobs = [Job(k, clip, donor) for k, (clip, donor) in enumerate(rows)]
-    kept = frozenset(intact)
+        donors = choose_donors(clips, options.seed)
+    limited = clips[: options.limit]
+    intact, problems = require_intact(limited, skip_bad=options.skip_bad)
+    for problem in problems:
+        log.warning("skipped %s: %s", problem.clip.name, problem.message)
+    pairs = zip(limited, donors[: options.limit], strict=True)
+    videos = [PlannedVideo(index, clip, donor) for index, (clip, donor) in enumerate(pairs)]
+    evaluated = frozenset(intact)
     return EvaluationPlan(
-        jobs=tuple(job for job in jobs if job.clip in kept),
-        damaged=tuple(job for job in jobs if job.clip not in kept),
+        videos=tuple(video for video in videos if video.clip in evaluated),
+        skipped=tuple(video for video in videos if video.clip not in evaluated),
     )
 
 
@@ -111,189 +160,190 @@ def evaluate(
     plan: EvaluationPlan,
     *,
     processes: Processes | None = None,
-    keep: Callable[[Masked], None] | None = None,
-    progress: Progress | None = None,
+    on_video: Callable[[EvaluatedVideo], None] | None = None,
+    progress: StageProgress | None = None,
 ) -> Evaluation:
-    """Score a model on one split.
+    """Evaluate a model on one split.
 
     Args:
-        model: What is scored.
-        options: On what, and how.
-        plan: What `plan_evaluation` made of the options.
-        processes: Those among which the videos are split; None for this one alone.
-        keep: Called with each video of this process, scored.
-        progress: Is told how far this process is.
+        model: The model.
+        options: What to evaluate and how.
+        plan: The result of `plan_evaluation` for these options.
+        processes: The processes that share the videos; None for this one alone.
+        on_video: Called with each evaluated video of this process.
+        progress: Called with the progress of this process.
 
     Returns:
-        The scores of all videos, the same in every process.
+        The results of all videos, the same in every process.
 
     Raises:
-        MediaError: The data are damaged; in every process, whichever found it.
-        Av2tsamError: The cache of embeddings cannot be written; likewise.
+        MediaError: A video is corrupted; raised in every process, whichever found it.
+        Av2tsamError: The embedding cache cannot be written; likewise.
     """
     processes = processes or Processes()
-    jobs = plan.jobs[processes.rank :: processes.count]
-    scored: list[VideoResult] = []
-    damaged: list[Job] = []
+    videos = plan.videos[processes.rank :: processes.count]
+    results: list[VideoResult] = []
+    skipped: list[PlannedVideo] = []
     error: Exception | None = None
     try:
-        for one in score_jobs(model, options, jobs, progress):
-            if isinstance(one, Job):
-                damaged.append(one)
+        for video in evaluate_videos(model, options, videos, progress):
+            if isinstance(video, PlannedVideo):
+                skipped.append(video)
                 continue
-            scored.append(one.result)
-            if keep is not None:
-                keep(one)
-    except Exception as caught:  # noqa: BLE001 - the other processes wait below: tell them
+            results.append(video.result)
+            if on_video is not None:
+                on_video(video)
+    except Exception as caught:  # noqa: BLE001 - raised below, once the other processes have it too
         error = caught
-    return _joined(plan, processes.gather((scored, damaged, error)))
+    return _merge(plan, processes.gather((results, skipped, error)))
 
 
-def _joined(
-    plan: EvaluationPlan, shares: Sequence[tuple[list[VideoResult], list[Job], Exception | None]]
+def _merge(
+    plan: EvaluationPlan,
+    parts: Sequence[tuple[list[VideoResult], list[PlannedVideo], Exception | None]],
 ) -> Evaluation:
-    """What all processes found, in the order of the data set."""
-    for _, _, error in shares:
+    """Join the results of all processes in the order of the data set."""
+    for _, _, error in parts:
         if error is not None:
             raise error
-    results = sorted((r for found, _, _ in shares for r in found), key=lambda r: r.index)
-    damaged = [*plan.damaged, *(job for _, jobs, _ in shares for job in jobs)]
-    names = [job.clip.name for job in sorted(damaged, key=lambda job: job.index)]
+    results = sorted((r for results, _, _ in parts for r in results), key=lambda r: r.index)
+    skipped = [*plan.skipped, *(video for _, videos, _ in parts for video in videos)]
+    names = [video.clip.name for video in sorted(skipped, key=lambda video: video.index)]
     if not results:
-        raise MediaError(f"all {len(names)} videos are damaged")
+        raise MediaError(f"all {len(names)} videos are corrupted; copy them again")
     return Evaluation(tuple(results), tuple(names))
 
 
-def score_jobs(
+def evaluate_videos(
     model: LoadedModel,
     options: EvaluateOptions,
-    jobs: Sequence[Job],
-    progress: Progress | None = None,
-) -> Generator[Masked | Job, None, None]:
-    """Score videos one by one, while the next one is read.
+    videos: Sequence[PlannedVideo],
+    progress: StageProgress | None = None,
+) -> Generator[EvaluatedVideo | PlannedVideo, None, None]:
+    """Evaluate videos one by one while the next one is read.
 
     Args:
-        model: What is scored.
-        options: How.
-        jobs: Which videos.
-        progress: Is told how far it is.
+        model: The model.
+        options: How to evaluate.
+        videos: The videos.
+        progress: Called after each video.
 
     Yields:
-        Each video, scored; the mere job where it is damaged and is left out.
+        Each evaluated video, or the planned video if it is corrupted and skipped.
 
     Raises:
-        MediaError: A video is damaged, and `skip_bad` is not set.
-        Av2tsamError: The cache of embeddings cannot be written.
+        MediaError: A video is corrupted, and `skip_bad` is not set.
+        Av2tsamError: The embedding cache cannot be written.
     """
     cache = EmbeddingCache.open_or_build(
         options.cache or default_folder(),
         model.network,
-        [clip for job in jobs for clip in (job.clip, job.donor) if clip is not None],
+        [clip for video in videos for clip in (video.clip, video.donor) if clip is not None],
         reference_sound=options.reference_audio,
         skip_bad=options.skip_bad,
         progress=partial(progress, "embeddings") if progress else None,
     )
-    read = run_ahead(_Reader(model, options, cache).read(jobs), depth=1, name="read")
-    # As many threads however many processes there are: the last bits of sums depend on them.
-    with own_threads(model.cpu_threads), closing(read):
-        for done, (job, samples) in enumerate(read, start=1):
-            yield _score(model, options, job, samples) if samples else job
+    read = run_ahead(_SampleReader(model, options, cache).read(videos), depth=1, name="read")
+    with closing(read):
+        for done, (video, samples) in enumerate(read, start=1):
+            yield _evaluate_video(model, options, video, samples) if samples else video
             if progress:
-                progress("videos", done, len(jobs))
+                progress("videos", done, len(videos))
 
 
-class _Reader:
-    """Reads videos, each with the sounds that are asked for."""
+class _SampleReader:
+    """Reads videos with each kind of audio that is evaluated."""
 
     def __init__(self, model: LoadedModel, options: EvaluateOptions, cache: EmbeddingCache) -> None:
-        self.model, self.options = model, options
-        self.embed = embed_from(cache)
-        self.embedded = frozenset(cache.clips)
-        self.damaged = {damaged.clip: damaged.reason for damaged in cache.skipped}
+        self.model, self.options, self.cache = model, options, cache
+        self.problems = {problem.clip: problem.message for problem in cache.skipped}
 
-    def read(self, jobs: Iterable[Job]) -> Generator[tuple[Job, tuple[Sample, ...]], None, None]:
-        """Each video as often as it is heard; not at all where it is damaged and is left out."""
-        with own_threads(1):
-            for job in jobs:
-                try:
-                    samples = self._samples(job)
-                except MediaError as error:
-                    if not self.options.skip_bad:
-                        raise
-                    log.warning("skipped %s: %s", job.clip.name, error)
-                    samples = ()
-                yield job, samples
+    def read(
+        self, videos: Iterable[PlannedVideo]
+    ) -> Generator[tuple[PlannedVideo, tuple[Sample, ...]], None, None]:
+        """Yield each video with its samples; without samples if it is corrupted and skipped."""
+        for video in videos:
+            try:
+                with torch_threads(1):  # this runs beside the network
+                    samples = self._samples(video)
+            except MediaError as error:
+                if not self.options.skip_bad:
+                    raise
+                log.warning("skipped %s: %s", video.clip.name, error)
+                samples = ()
+            yield video, samples
 
-    def _samples(self, job: Job) -> tuple[Sample, ...]:
-        """The video with its own sound, then with the negative one where that is asked for."""
-        if job.clip in self.damaged:
-            raise MediaError(self.damaged[job.clip])
-        own = read_sample(job.clip, self.model.network.config, self.embed)
+    def _samples(self, video: PlannedVideo) -> tuple[Sample, ...]:
+        """Return the sample with the original audio and, if evaluated, with negative audio."""
+        if video.clip in self.problems:
+            raise MediaError(self.problems[video.clip])
+        original = read_sample(video.clip, self.model.network.config, self.cache.read)
         if self.options.audio == "original":
-            return (own,)
-        clap, levels = self._negative(job)
-        embeddings = own.embeddings._replace(clap=clap, level_dbfs=levels)
-        return (own, replace(own, embeddings=embeddings))
+            return (original,)
+        clap, level_dbfs = self._negative_audio(video)
+        embeddings = original.embeddings._replace(clap=clap, level_dbfs=level_dbfs)
+        return (original, replace(original, embeddings=embeddings))
 
-    def _negative(self, job: Job) -> tuple[Tensor, Tensor]:
-        """CLAP's embeddings (T, A) of the sound that is not the video's own, and levels (T,)."""
-        donor, seconds = job.donor, job.clip.labelled
-        if donor is not None:  # from its beginning again where it is shorter
+    def _negative_audio(self, video: PlannedVideo) -> tuple[Tensor, Tensor]:
+        """Return CLAP embeddings (T, A) and sound levels (T,) of the negative audio."""
+        donor, seconds = video.donor, video.clip.labelled
+        if donor is not None:
+            # The audio of a shorter video is repeated.
             seconds = tuple(second % donor.seconds for second in seconds)
-            if donor in self.embedded and set(seconds) <= set(donor.labelled):
-                heard = self.embed(donor, seconds)
-                return heard.clap, heard.level_dbfs
-        windows = torch.from_numpy(self._windows(job, seconds))
+            if donor in self.cache.files and set(seconds) <= set(donor.labelled):
+                cached = self.cache.read(donor, seconds)
+                return cached.clap, cached.level_dbfs
+        windows = torch.from_numpy(self._negative_windows(video, seconds))
         with torch.inference_mode():
             clap = self.model.network.embed_windows(windows.to(self.model.device))
         return clap.float().cpu(), levels_dbfs(windows)
 
-    def _windows(self, job: Job, seconds: Sequence[int]) -> Float32Array:
-        """The same sound, (T, n)."""
+    def _negative_windows(self, video: PlannedVideo, seconds: Sequence[int]) -> Float32Array:
+        """Return the negative audio as windows (T, n)."""
         options, rate_hz = self.options, self.model.network.config.clap.rate_hz
-        if job.donor is not None:
-            return read_windows(job.donor, seconds, rate_hz, reference=options.reference_audio)
+        if video.donor is not None:
+            return read_windows(video.donor, seconds, rate_hz, reference=options.reference_audio)
         if options.audio == "silence":
             return silence(len(seconds), rate_hz)
-        return noise(len(seconds), rate_hz, np.random.default_rng((options.seed, job.index)))
+        return noise(len(seconds), rate_hz, np.random.default_rng((options.seed, video.index)))
+
+
+def _evaluate_video(
+    model: LoadedModel, options: EvaluateOptions, video: PlannedVideo, samples: tuple[Sample, ...]
+) -> EvaluatedVideo:
+    # The last bits of sums depend on the number of threads, so it is the same for any number of
+    # processes.
+    with torch_threads(model.cpu_threads):
+        batch_size = options.batch_size or model.batch_size
+        ungated = [predict(model.network, sample, model.device, batch_size) for sample in samples]
+        silent = [silent_frames(sample, options.gate_dbfs) for sample in samples]
+        gated = [suppress(*pair) for pair in zip(ungated, silent, strict=True)]
+        result = VideoResult(
+            index=video.index,
+            clip=video.clip,
+            gated=_score(options.protocol, samples, gated),
+            ungated=_score(options.protocol, samples, ungated),
+            silent_frames=sum(int(frames.sum()) for frames in silent),
+        )
+        masks = predicted_masks(gated[-1]).cpu()
+    return EvaluatedVideo(video, result, masks=masks, samples=samples)
 
 
 def _score(
-    model: LoadedModel, options: EvaluateOptions, job: Job, samples: tuple[Sample, ...]
-) -> Masked:
-    size = options.batch_size or model.batch_size
-    alone = [predict(model.network, sample, model.device, size) for sample in samples]
-    quiet = [silent(sample, options.gate_dbfs) for sample in samples]
-    gated = [emptied(*pair) for pair in zip(alone, quiet, strict=True)]
-    result = VideoResult(
-        index=job.index,
-        clip=job.clip,
-        gated=_compared(options.protocol, samples, gated),
-        ungated=_compared(options.protocol, samples, alone),
-        silent_frames=sum(int(frames.sum()) for frames in quiet),
-    )
-    return Masked(job, result, masks=found(gated[-1]).cpu(), samples=samples)
-
-
-def _compared(
     protocol: ScoringProtocol, samples: Sequence[Sample], logits: Sequence[Tensor]
-) -> Result:
-    """Score the logits (T, H, W) with the own sound, and with the negative one where there is one.
-
-    Args:
-        protocol: Whose rule F follows.
-        samples: The video with each sound.
-        logits: What was made of each.
-    """
-    own, *negative = (score_video(*pair, protocol) for pair in zip(samples, logits, strict=True))
+) -> VideoScores:
+    """Score the logits (T, H, W) of a video for each of its samples."""
+    original, *negative = (
+        score_video(*pair, protocol) for pair in zip(samples, logits, strict=True)
+    )
     if not negative:
-        return Result(own)
-    masks = found(logits[1])
-    return Result(
-        own,
-        Negative(
+        return VideoScores(original)
+    masks = predicted_masks(logits[1])
+    return VideoScores(
+        original,
+        NegativeScore(
             score=negative[0],
-            found=float(masks.double().mean((1, 2)).mean()),
-            frames_found=int(masks.any(2).any(1).sum()),
+            predicted_share=float(masks.double().mean((1, 2)).mean()),
+            predicted_frames=int(masks.any(2).any(1).sum()),
         ),
     )

@@ -1,22 +1,18 @@
-"""What a network hears of a video when it is evaluated: its own sound, or one that is not its own.
+"""Negative audio: sound that does not belong to a video, in which no object should be found.
 
-Negative sounds are those of AVSBench-Robust (Li et al., "Do Audio-Visual Segmentation Models Truly
-Segment Sounding Objects?", arXiv 2502.00358), as its repository jiali-home/AVSBench-Robust makes
-them in `dataset_generation/audio_processing.py`: digital silence, white noise over the whole range,
-and the sound of a video of the same split that shows something else. T = seconds that are asked
-for.
+It follows AVSBench-Robust (Li et al., "Do Audio-Visual Segmentation Models Truly Segment Sounding
+Objects?", arXiv 2502.00358) and `dataset_generation/audio_processing.py` of its repository
+jiali-home/AVSBench-Robust: digital silence, full-scale white noise, or the audio of another video
+of the same split that shows something else. T = requested seconds.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.values import Float32Array
-
-Sound = Literal["original", "silence", "noise", "offscreen"]
 
 GROUPS = {
     "music": (
@@ -34,56 +30,59 @@ GROUPS = {
         "keyboard"
     ),
 }
-"""AVSBench-Robust's groups of AVSBench's categories: those of S4, then those of MS3."""
-ALIKE = {"music": {"human"}, "human": {"music"}, "animal": {"human"}}
-"""Groups whose sounds it does not give to videos of a group, besides the group itself."""
+"""AVSBench-Robust's groups of AVSBench's categories: first those of S4, then those of MS3."""
+SIMILAR_GROUPS = {"music": {"human"}, "human": {"music"}, "animal": {"human"}}
+"""Other groups whose audio AVSBench-Robust does not use for videos of a group."""
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
 
 
-def draw_donors(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
-    """For each video of a split another one whose sound does not belong to it.
+def choose_donors(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
+    """Choose for each video of a split another one whose audio does not belong to it.
 
-    It is one of another category, and as in AVSBench-Robust one of another group of categories
-    where there is any. Where categories are lists (AVSBench-semantic, and MS3 where its CSV has
-    them) the two have none in common; AVSBench's MS3 has none, and any other video will do.
+    The other video has another category and, as in AVSBench-Robust, a category of another group if
+    there is one. If videos have several categories (AVSBench-semantic, and MS3 if its CSV has
+    them), the two videos share none. Without categories, as in AVSBench's MS3, any other video may
+    be chosen.
 
     Args:
-        clips: The whole split, so that the choice does not depend on how much of it is scored.
-        seed: Decides the choice.
+        clips: The whole split, so that the choice does not depend on how many videos are scored.
+        seed: Seed of the random choice.
 
     Raises:
-        UsageError: A video has no other to take its sound from.
+        UsageError: There is no suitable video.
     """
     rng = np.random.default_rng(seed)
-    kinds = [_kinds(clip) for clip in clips]
-    groups = [frozenset(_GROUP_OF[kind] for kind in some if kind in _GROUP_OF) for some in kinds]
+    categories = [_categories(clip) for clip in clips]
+    groups = [
+        frozenset(_GROUP_OF[name] for name in names if name in _GROUP_OF) for names in categories
+    ]
     donors = []
-    for place, clip in enumerate(clips):
+    for index, clip in enumerate(clips):
         order = (int(other) for other in rng.permutation(len(clips)))
-        others = [k for k in order if k != place and not kinds[k] & kinds[place]]
+        others = [k for k in order if k != index and not categories[k] & categories[index]]
         if not others:
             raise UsageError(
-                f"--audio offscreen: the split has no video whose sound {clip.name} could get, of "
-                "another category where there are any; use more data, or --audio noise"
+                f"no video of another category is left to replace the audio of {clip.name}; use "
+                "more data, or set `audio` to noise"
             )
-        near = groups[place].union(*(ALIKE.get(group, ()) for group in groups[place]))
-        far = (k for k in others if not groups[k] & near)
-        donors.append(clips[next(far, others[0])])
+        avoided = groups[index].union(*(SIMILAR_GROUPS.get(group, ()) for group in groups[index]))
+        preferred = (k for k in others if not groups[k] & avoided)
+        donors.append(clips[next(preferred, others[0])])
     return tuple(donors)
 
 
-def _kinds(clip: Clip) -> frozenset[str]:
-    """What a video is labelled to sound of; S4's categories have underscores in their names."""
+def _categories(clip: Clip) -> frozenset[str]:
+    """Return the categories of a video; only S4's names contain underscores."""
     if clip.category is None:
         return frozenset()
     return frozenset([clip.category] if clip.subset == "s4" else clip.category.split("_"))
 
 
 def silence(seconds: int, rate_hz: int) -> Float32Array:
-    """Windows (T, rate_hz) of digital silence."""
+    """Return windows of digital silence, float32, (T, rate_hz)."""
     return np.zeros((seconds, rate_hz), np.float32)
 
 
 def noise(seconds: int, rate_hz: int, rng: np.random.Generator) -> Float32Array:
-    """Windows (T, rate_hz) of white noise, uniform in [-1, 1]: about -5 dBFS."""
+    """Return windows of white noise, uniform in [-1, 1], about -5 dBFS, float32, (T, rate_hz)."""
     return rng.uniform(-1.0, 1.0, (seconds, rate_hz)).astype(np.float32)

@@ -1,75 +1,114 @@
-"""What an evaluation leaves on the disk: a line per video, its masks, a sheet of examples.
+"""Reports of an evaluation: scores as JSON and per video as CSV, masks, and a contact sheet.
 
 Letters: T frames of a video, H, W size of its masks.
 """
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import cv2
 import numpy as np
 
-from av2tsam_cli.data.avsbench import BoolArray, Clip, read_frames
+from av2tsam_cli.data.avsbench import Clip
+from av2tsam_cli.data.clips import BoolArray, read_frames
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.evaluation.evaluate import Masked
-from av2tsam_cli.evaluation.evaluation import Evaluation, VideoResult
+from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, Evaluation, VideoResult, VideoScores
+from av2tsam_cli.evaluation.options import EvaluateOptions
+from av2tsam_cli.evaluation.scoring import VideoScore, mean_scores
+from av2tsam_cli.files import atomic_file, atomic_folder, write_errors
 from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.outputs.overlay import draw_overlay
 from av2tsam_cli.outputs.png import PNG_OPTIONS
-from av2tsam_cli.outputs.staging import (
-    discard,
-    make_folders,
-    publish,
-    staging_path,
-    writing,
-)
 from av2tsam_cli.values import UInt8Array
 
 EXAMPLES = 4
-"""Videos at either end of the scores that the sheet shows."""
+"""Number of worst and of best videos on the contact sheet."""
 CELL_PX = 160
-"""Height of a frame on the sheet."""
+"""Height of a frame on the contact sheet."""
 TITLE_PX = 22
-"""Height of the line above a video's frames."""
-TRUTH_COLOUR = (90, 220, 255)
-"""RGB of the contour around what should be found."""
+"""Height of the title above a video's frames."""
+TRUE_COLOUR = (90, 220, 255)
+"""Colour of the outline of the true masks, RGB."""
 COLUMNS = ("video", "category", "frames", "silent_frames", "miou", "f_score")
 NEGATIVE_COLUMNS = ("negative_miou", "negative_f_score", "fpr", "negative_frames_found")
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a file unasked.
+def to_json(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
+    """Return the scores, and the options that they depend on, as JSON values."""
+    results = evaluation.results
+    silent = sum(result.silent_frames for result in results)
+    record = _mean_record([result.gated for result in results]) | {
+        "protocol": options.protocol,
+        "subset": options.subset,
+        "split": options.split,
+        "audio": options.audio,
+        "videos": len(results),
+        "frames": sum(result.gated.original.frames for result in results),
+        "silent_frames": silent,
+        "skipped": list(evaluation.skipped),
+        "categories": _category_records(results),
+    }
+    if silent:
+        record["ungated"] = _mean_record([result.ungated for result in results])
+    return record
 
-    Raises:
-        UsageError: Something of that name exists, or is no file.
+
+def _mean_record(scores: Sequence[VideoScores]) -> dict[str, Any]:
+    """Return the mean scores of some videos as JSON values.
+
+    With negative audio they follow AVSBench-Robust. `fpr`, the false-positive rate, is the share of
+    pixels that are predicted with negative audio (mean over a video's frames, then over videos).
+    `positive` and `negative` compare the masks for each kind of audio with the true masks, so that
+    lower is better for `negative`. `miou` and `f_score` combine both: they are the harmonic mean of
+    the positive score and one minus the negative score.
     """
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists; pass --overwrite to replace it")
+    positive = _means([video.original for video in scores])
+    negatives = [video.negative for video in scores if video.negative is not None]
+    if not negatives:
+        return dict(positive)
+    negative = _means([video.score for video in negatives])
+    combined = {name: _harmonic_mean(positive[name], 1.0 - negative[name]) for name in negative}
+    fpr = math.fsum(video.predicted_share for video in negatives) / len(negatives)
+    frames = sum(video.original.frames for video in scores)
+    frames_found = sum(video.predicted_frames for video in negatives) / frames
+    return {
+        **combined,
+        "fpr": fpr,
+        "positive": positive,
+        "negative": {**negative, "fpr": fpr, "frames_found": frames_found},
+    }
 
 
-def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
-    """Write a file beside its place, then move it there.
+def _category_records(results: Sequence[VideoResult]) -> dict[str, dict[str, Any]]:
+    """Return the scores of each category; empty for data without categories."""
+    groups: dict[str, list[VideoScores]] = {}
+    for result in results:
+        if result.clip.category is not None:
+            groups.setdefault(result.clip.category, []).append(result.gated)
+    records = {}
+    for name in sorted(groups):
+        means = _mean_record(groups[name])
+        totals = {key: value for key, value in means.items() if not isinstance(value, dict)}
+        records[name] = totals | {"videos": len(groups[name])}
+    return records
 
-    Raises:
-        Av2tsamError: It cannot be written; nothing is left behind.
-    """
-    part = staging_path(path)
-    try:
-        with writing(path):
-            make_folders(path.parent)
-            part.write_bytes(content)
-            publish(part, path, overwrite=overwrite)
-    finally:
-        discard(part)
+
+def _means(scores: Sequence[VideoScore]) -> dict[str, float]:
+    mean = mean_scores(scores)
+    return {"miou": mean.miou, "f_score": mean.f_score}
+
+
+def _harmonic_mean(one: float, other: float) -> float:
+    return 2.0 * one * other / (one + other) if one + other > 0.0 else 0.0
 
 
 def video_table(evaluation: Evaluation) -> bytes:
-    """A CSV with a line per video, in the order of the data set."""
+    """Return a CSV with one line per video, in the order of the data set."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     negative = evaluation.results[0].gated.negative is not None
@@ -84,56 +123,71 @@ def _line(result: VideoResult) -> list[object]:
     line += [score.miou, score.f_score]
     if negative is not None:
         line += [negative.score.miou, negative.score.f_score]
-        line += [negative.found, negative.frames_found]
+        line += [negative.predicted_share, negative.predicted_frames]
     return line
 
 
-class MaskTree:
-    """A folder of masks in AVSBench's layout, as its `gt_masks`; complete or not there at all."""
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Check that a file can be written without replacing another one unintentionally.
 
-    def __init__(self, folder: Path, part: Path) -> None:
-        self.folder = folder
-        self.part = part
-
-    @classmethod
-    def shared(cls, folder: Path, processes: Processes) -> Self:
-        """The folder that several processes fill together."""
-        return cls(folder, processes.gather(staging_path(folder))[0])
-
-    @staticmethod
-    def check(folder: Path) -> None:
-        """Refuse to mix the masks with other files.
-
-        Raises:
-            UsageError: The folder exists and is not empty, or is no folder.
-        """
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise UsageError(f"{folder}: exists; choose a new folder with --save-masks")
-
-    def add(self, one: Masked) -> None:
-        """Write the masks of a video, 255 where something was found.
-
-        Raises:
-            Av2tsamError: They cannot be written.
-        """
-        with writing(self.folder):
-            for second, mask in zip(one.result.clip.labelled, one.masks.numpy(), strict=True):
-                path = self.part / mask_place(one.result.clip, second)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(_png(mask.view(np.uint8) * np.uint8(255)))
-
-    def publish(self) -> None:
-        """Give the finished folder its name."""
-        with writing(self.folder):
-            publish(self.part, self.folder, overwrite=True)
-
-    def discard(self) -> None:
-        """Remove what was not published."""
-        discard(self.part)
+    Raises:
+        UsageError: The path is a folder, or it exists and `overwrite` is not set.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; use the name of a file in it")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: already exists; set `overwrite` to replace it")
 
 
-def mask_place(clip: Clip, second: int) -> Path:
-    """Where AVSBench keeps a mask, below `gt_masks` (S4, MS3) or the data folder (semantic)."""
+def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write a file atomically.
+
+    Raises:
+        Av2tsamError: It cannot be written; no partial file is left.
+    """
+    with write_errors(path), atomic_file(path, overwrite=overwrite) as part:
+        part.write_bytes(content)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Check that the folder for masks does not exist or is empty.
+
+    Raises:
+        UsageError: It contains files, or is not a folder.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"{folder}: already exists; set `save_masks` to a new folder")
+
+
+@contextmanager
+def mask_folder(folder: Path, processes: Processes) -> Iterator[Path]:
+    """Yield a temporary folder for `write_masks` that several processes fill together.
+
+    The first process renames it to its final name at the end of the block.
+
+    Raises:
+        Av2tsamError: A folder or file cannot be written; nothing is left.
+    """
+    with write_errors(folder), ExitStack() as stack:
+        part = stack.enter_context(atomic_folder(folder)) if processes.first else folder
+        yield processes.gather(part)[0]
+
+
+def write_masks(folder: Path, video: EvaluatedVideo) -> None:
+    """Write the masks of a video as PNGs with the values 0 and 255, in AVSBench's layout."""
+    clip = video.result.clip
+    for second, mask in zip(clip.labelled, video.masks.numpy(), strict=True):
+        path = folder / mask_path(clip, second)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_encode_png(mask.view(np.uint8) * np.uint8(255)))
+
+
+def mask_path(clip: Clip, second: int) -> Path:
+    """Return AVSBench's path of a mask, relative to `gt_masks` or, for AVSBench-semantic, the data.
+
+    Raises:
+        ValueError: The second has no label.
+    """
     mask = clip.masks[second]
     if mask is None:
         raise ValueError(f"second {second} of {clip.name} is not labelled")
@@ -141,67 +195,64 @@ def mask_place(clip: Clip, second: int) -> Path:
 
 
 def pick_examples(results: Sequence[VideoResult]) -> list[VideoResult]:
-    """The worst videos and the best, worst first, each once.
+    """Select the worst and the best videos, worst first and without duplicates.
 
-    With negative sound those are worst in which most was found.
+    With negative audio the worst videos are those in which the most pixels are predicted.
     """
-    ranked = sorted(results, key=lambda result: (_merit(result), result.index))
+    ranked = sorted(results, key=lambda result: (_quality(result), result.index))
     count = min(EXAMPLES, (len(ranked) + 1) // 2)
     return [*ranked[:count], *ranked[max(count, len(ranked) - count) :]]
 
 
-def _merit(result: VideoResult) -> float:
+def _quality(result: VideoResult) -> float:
     negative = result.gated.negative
-    return result.gated.original.miou if negative is None else 1.0 - negative.found
+    return result.gated.original.miou if negative is None else 1.0 - negative.predicted_share
 
 
-def draw_sheet(examples: Sequence[Masked]) -> bytes:
-    """A PNG with a row per video: what was found is highlighted, what should be is outlined.
-
-    Args:
-        examples: The videos, in the order of the rows.
-    """
-    rows = [_row(one) for one in examples]
+def draw_contact_sheet(videos: Sequence[EvaluatedVideo]) -> bytes:
+    """Draw a PNG with one row per video: predicted masks highlighted, true masks outlined."""
+    rows = [_draw_row(video) for video in videos]
     width = max(row.shape[1] for row in rows)
     sheet = np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
-    return _png(cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    return _encode_png(cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
 
 
-def _row(one: Masked) -> UInt8Array:
-    clip, negative = one.result.clip, one.result.gated.negative
+def _draw_row(video: EvaluatedVideo) -> UInt8Array:
+    clip, negative = video.result.clip, video.result.gated.negative
     frames = read_frames(clip, clip.labelled)
-    truth = one.samples[0].masks.numpy()
-    if negative is not None:  # nothing in the picture sounds
-        truth = np.zeros_like(truth)
-    found = one.masks.numpy()
-    cells = np.hstack([_cell(*what) for what in zip(frames, found, truth, strict=True)])
+    true_masks = video.samples[0].masks.numpy()
+    if negative is not None:  # no object in the picture makes the negative audio
+        true_masks = np.zeros_like(true_masks)
+    cells = np.hstack(
+        [_draw_cell(*cell) for cell in zip(frames, video.masks.numpy(), true_masks, strict=True)]
+    )
     title = np.zeros((TITLE_PX, cells.shape[1], 3), np.uint8)
-    line = _title(one.result)
-    cv2.putText(title, line, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235,) * 3, 1, cv2.LINE_AA)
+    text = _title(video.result)
+    cv2.putText(title, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235,) * 3, 1, cv2.LINE_AA)
     return np.vstack([title, cells])
 
 
 def _title(result: VideoResult) -> str:
     score, negative = result.gated.original, result.gated.negative
-    figures = f"mIoU {score.miou:.3f}  F {score.f_score:.3f}"
+    scores = f"mIoU {score.miou:.3f}  F {score.f_score:.3f}"
     if negative is not None:
-        figures = f"found {negative.found:.1%}"
-    return f"{figures}  {score.name}  {score.category or ''}"
+        scores = f"false positives {negative.predicted_share:.1%}"
+    return f"{scores}  {score.name}  {score.category or ''}"
 
 
-def _cell(rgb: UInt8Array, found: BoolArray, truth: BoolArray) -> UInt8Array:
-    """One frame of the sheet, (CELL_PX, w, 3) RGB."""
-    picture = draw_overlay(rgb, np.ascontiguousarray(found)).copy()
+def _draw_cell(rgb: UInt8Array, predicted: BoolArray, true_mask: BoolArray) -> UInt8Array:
+    """Draw one frame of the contact sheet, RGB, (CELL_PX, w, 3)."""
+    image = draw_overlay(rgb, np.ascontiguousarray(predicted)).copy()
     outlines, _ = cv2.findContours(
-        np.ascontiguousarray(truth, np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+        np.ascontiguousarray(true_mask, np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
     )
-    cv2.drawContours(picture, outlines, -1, TRUTH_COLOUR, 1, cv2.LINE_AA)
+    cv2.drawContours(image, outlines, -1, TRUE_COLOUR, 1, cv2.LINE_AA)
     height, width = rgb.shape[:2]
     size = (max(1, round(width * CELL_PX / height)), CELL_PX)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _png(picture: UInt8Array) -> bytes:
-    """A picture in OpenCV's channel order as a PNG."""
-    _, data = cv2.imencode(".png", picture, PNG_OPTIONS)
+def _encode_png(image: UInt8Array) -> bytes:
+    """Encode an image in OpenCV's channel order (BGR) as a PNG."""
+    _, data = cv2.imencode(".png", image, PNG_OPTIONS)
     return bytes(data.data)

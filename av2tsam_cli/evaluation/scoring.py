@@ -1,93 +1,90 @@
-"""AVSBench's scores of a network over videos: one function for training and for evaluation.
+"""Predict and score single videos, and average the scores; used by training and evaluation.
 
 Letters: T labelled frames of a video, H, W size of its masks.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from av2tsam_cli.data.samples import Sample, best_logits, gather
-from av2tsam_cli.evaluation.metrics import ScoringProtocol, video_f_score, video_iou
+from av2tsam_cli.data.samples import Sample, best_logits, collate
+from av2tsam_cli.evaluation.metrics import video_f_score, video_iou
+from av2tsam_cli.evaluation.options import ScoringProtocol
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.segment_options import SILENCE_DBFS
 
 
 @dataclass(frozen=True)
 class VideoScore:
-    """How well the masks of one video are."""
+    """Scores of one video."""
 
     name: str
-    """The video, as the CSV calls it."""
+    """Name of the video in the CSV."""
     category: str | None
-    """What is heard, where the CSV says so."""
+    """Category of the sounding object, if the CSV has one."""
     frames: int
-    """Labelled frames that were scored."""
+    """Number of labelled frames."""
     miou: float
-    """Mean over its frames."""
+    """Mean over the frames."""
     f_score: float
-    """Largest mean F over the thresholds."""
+    """Maximum over thresholds of the mean F curve."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How well the masks of many videos are."""
+    """Mean scores of several videos."""
 
     miou: float
     """Mean over videos."""
     f_score: float
     """Mean over videos."""
-    protocol: ScoringProtocol
-    """Whose rule F follows."""
     videos: int
-    """How many were scored."""
+    """Number of videos."""
     frames: int
-    """Frames of them that were scored."""
+    """Number of their labelled frames."""
 
 
 def predict(
-    network: Av2tSam, sample: Sample, device: torch.device, size: int | None = None
+    network: Av2tSam, sample: Sample, device: torch.device, batch_size: int | None = None
 ) -> Tensor:
-    """Mask logits at the size of the sample's masks, float32, (T, H, W), on the device.
+    """Compute mask logits at the size of the sample's masks.
 
     Args:
-        network: Makes them.
+        network: The network.
         sample: The video.
-        device: Where the network is.
-        size: Frames that go through it at a time; None: all.
+        device: Device of the network.
+        batch_size: Frames per forward pass; None for all.
+
+    Returns:
+        float32, (T, H, W), on the device.
     """
     height, width = sample.masks.shape[1:]
-    parts = []
+    logits = []
     with torch.inference_mode():
-        for part in sample.parts(size or len(sample.frames)):
-            given = gather(network.config, [part], device)
-            logits = best_logits(network, given.seen, given.beit, given.clip, given.clap)
-            parts.append(network.text_sam.resize(logits.float(), (height, width))[:, 0])
-    return torch.cat(parts)
+        for part in sample.parts(batch_size or len(sample.frames)):
+            inputs = collate(network.config, [part], device)
+            best = best_logits(network, inputs.sam, inputs.beit, inputs.clip, inputs.clap)
+            logits.append(network.text_sam.resize(best.float(), (height, width))[:, 0])
+    return torch.cat(logits)
 
 
-def silent(sample: Sample, gate_dbfs: float = SILENCE_DBFS) -> Tensor:
-    """Which seconds of a video are below a level, bool, (T,)."""
+def silent_frames(sample: Sample, gate_dbfs: float = SILENCE_DBFS) -> Tensor:
+    """Return which frames' seconds are below a sound level, bool, (T,)."""
     return sample.embeddings.level_dbfs < gate_dbfs
 
 
-def emptied(logits: Tensor, frames: Tensor) -> Tensor:
-    """Logits (T, H, W) with the probability of some frames, bool, (T,), at zero."""
+def suppress(logits: Tensor, frames: Tensor) -> Tensor:
+    """Set the probability of selected frames to zero: logits (T, H, W), frames bool (T,)."""
     return logits.masked_fill(frames.to(logits.device)[:, None, None], -torch.inf)
 
 
-def found(logits: Tensor) -> Tensor:
-    """What counts as found, bool, as `metrics.frame_iou` decides it."""
-    return torch.sigmoid(logits) > 0.5
-
-
 def score_video(
-    sample: Sample, logits: Tensor, protocol: ScoringProtocol = ScoringProtocol.AVSBENCH
+    sample: Sample, logits: Tensor, protocol: ScoringProtocol = "avsbench"
 ) -> VideoScore:
-    """Compare logits (T, H, W) with the masks of the video they were made for."""
+    """Compare the logits (T, H, W) of a video with its true masks."""
     masks = sample.masks.to(logits.device)
     return VideoScore(
         name=sample.clip.name,
@@ -98,33 +95,19 @@ def score_video(
     )
 
 
-def score_clips(
-    network: Av2tSam,
-    samples: Iterable[Sample],
-    device: torch.device,
-    protocol: ScoringProtocol = ScoringProtocol.AVSBENCH,
-) -> Iterator[VideoScore]:
-    """Score what the network alone makes of videos, each on its own: no order or batch matters."""
-    for sample in samples:
-        yield score_video(sample, predict(network, sample, device), protocol)
-
-
-def summarise(
-    scores: Iterable[VideoScore], protocol: ScoringProtocol = ScoringProtocol.AVSBENCH
-) -> Scores:
-    """The mean over videos; exactly the same in whatever order they come.
+def mean_scores(scores: Iterable[VideoScore]) -> Scores:
+    """Average over videos; the order of the videos does not change the result.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are no scores.
     """
     listed = list(scores)
     if not listed:
         raise ValueError("no videos were scored")
+    # fsum rounds only once, so that the result is the same however processes share the videos.
     return Scores(
-        # fsum rounds only once: processes may share the videos as they like.
         miou=math.fsum(score.miou for score in listed) / len(listed),
         f_score=math.fsum(score.f_score for score in listed) / len(listed),
-        protocol=protocol,
         videos=len(listed),
         frames=sum(score.frames for score in listed),
     )

@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from av2tsam_cli.data.avsbench import Clip
-from av2tsam_cli.data.batches import share, split
-from av2tsam_cli.data.samples import Sample, Seen, best_logits, gather
+from av2tsam_cli.data.samples import (
+    SamInput,
+    Sample,
+    best_logits,
+    collate,
+    shard,
+    split_evenly,
+)
 from av2tsam_cli.inference.distributed import sum_over_processes
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.training.losses import batch_loss
@@ -27,9 +33,9 @@ class MaskLogits(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, seen: Seen, beit: Tensor, clip: Tensor, clap: Tensor) -> Tensor:
-        """Return logits (N, 1, h, w); arguments as in `samples.Inputs`."""
-        return best_logits(self.network, seen, beit, clip, clap)
+    def forward(self, sam: SamInput, beit: Tensor, clip: Tensor, clap: Tensor) -> Tensor:
+        """Return logits (N, 1, h, w); arguments as in `samples.NetworkInputs`."""
+        return best_logits(self.network, sam, beit, clip, clap)
 
 
 class Learner:
@@ -69,16 +75,16 @@ class Learner:
             The mean loss of the whole batch, and the L2 norm of its gradient before clipping.
         """
         fabric, processes = self.fabric, self.fabric.world_size
-        has_share = len(share(batch, fabric.global_rank, processes)) > 0
+        has_shard = len(shard(batch, fabric.global_rank, processes)) > 0
         frames = sum(len(clip.labelled) for clip in batch)
         total = torch.zeros((), device=fabric.device)
         self._optimiser.zero_grad()
-        parts = split(samples, self.options.accumulate)
+        parts = split_evenly(samples, self.options.accumulate)
         for number, part in enumerate(parts, 1):
-            weight = has_share * sum(len(sample.masks) for sample in part) / frames
-            inputs = gather(self.network.config, part, fabric.device)
+            weight = has_shard * sum(len(sample.masks) for sample in part) / frames
+            inputs = collate(self.network.config, part, fabric.device)
             with fabric.no_backward_sync(self._model, enabled=number < len(parts)):
-                logits = self._model(inputs.seen, inputs.beit, inputs.clip, inputs.clap)
+                logits = self._model(inputs.sam, inputs.beit, inputs.clip, inputs.clap)
                 masks = [sample.masks for sample in part]
                 loss = batch_loss(self.network.text_sam.resize, logits, masks) * weight
                 # Fabric averages gradients over processes; multiplying makes it their sum.

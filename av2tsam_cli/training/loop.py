@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from av2tsam_cli.data.avsbench import Clip
-from av2tsam_cli.data.batches import epoch_batches, read_ahead, share
-from av2tsam_cli.data.samples import Sample
+from av2tsam_cli.data.samples import Sample, epoch_batches, prefetch, shard
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError
 from av2tsam_cli.evaluation.scoring import (
     Scores,
     VideoScore,
-    emptied,
     predict,
     score_video,
-    silent,
-    summarise,
+    silent_frames,
+    suppress,
+    mean_scores,
 )
 from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.device import choose_device, choose_precision
@@ -184,11 +183,11 @@ class _Training:
         self.learner.set_learning_rate(lr)
         self.callback.on_epoch_start(self.state.epoch + 1, options.epochs, len(self.videos.train))
         # A process whose share of the batch is empty reads a video that does not count.
-        shares = [
-            share(batch, fabric.global_rank, fabric.world_size) or batch[:1] for batch in batches
+        shards = [
+            shard(batch, fabric.global_rank, fabric.world_size) or batch[:1] for batch in batches
         ]
         start_s = time.perf_counter()
-        with closing(read_ahead(self.read, shares, threads=self._reader_threads())) as reader:
+        with closing(prefetch(self.read, shards, threads=self._reader_threads())) as reader:
             for batch in batches:
                 samples = self._next_samples(reader)
                 loss, grad_norm = self.learner.compute_gradient(batch, samples)
@@ -296,19 +295,19 @@ class _Training:
         rank, processes = fabric.global_rank, fabric.world_size
         # In each round every process scores one video; in the last one some may have none.
         rounds = range(rank, math.ceil(len(clips) / processes) * processes, processes)
-        shares = [clips[index : index + 1] for index in rounds]
+        shards = [clips[index : index + 1] for index in rounds]
         scores = torch.zeros(len(clips), 2, dtype=torch.float64)
-        with closing(read_ahead(self.read, shares, threads=self._reader_threads())) as reader:
+        with closing(prefetch(self.read, shards, threads=self._reader_threads())) as reader:
             for done, index in enumerate(rounds, start=1):
                 for sample in self._next_samples(reader):
                     with fabric.autocast():
                         logits = predict(self.network, sample, fabric.device)
-                    score = score_video(sample, emptied(logits, silent(sample)))
+                    score = score_video(sample, suppress(logits, silent_frames(sample)))
                     scores[index] = torch.tensor([score.miou, score.f_score])
                 self.callback.on_validation(min(done * processes, len(clips)), len(clips))
         # Each row is nonzero in one process only, so the sum is exact.
         rows = sum_over_processes(fabric, scores).tolist()
-        return summarise(
+        return mean_scores(
             VideoScore(clip.name, clip.category, len(clip.labelled), *row)
             for clip, row in zip(clips, rows, strict=True)
         )

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from av2tsam_cli.evaluation.metrics import ScoringProtocol
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.training.callback import EpochRow
 from av2tsam_cli.training.options import TrainOptions
@@ -62,7 +61,7 @@ def checkpoint_metadata(
     if row is not None:
         metrics = {
             "split": "val",
-            "protocol": ScoringProtocol.AVSBENCH,
+            "protocol": "avsbench",
             "miou": row.val_miou,
             "f_score": row.val_f_score,
             "epoch": row.epoch,

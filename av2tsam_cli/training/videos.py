@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from av2tsam_cli.data.avsbench import Clip, Damaged, find_root, open_split
-from av2tsam_cli.data.batches import draw
+from av2tsam_cli.data.avsbench import Clip, find_root, open_split
 from av2tsam_cli.data.cache import EmbeddingCache, default_folder
-from av2tsam_cli.data.check import keep_readable
-from av2tsam_cli.data.samples import ReadSample, embed_from, read_sample
+from av2tsam_cli.data.check import ClipProblem, require_intact
+from av2tsam_cli.data.samples import ReadSample, random_subset, read_sample
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.training.callback import TrainingCallback
@@ -53,10 +52,10 @@ def find_videos(options: TrainOptions) -> Videos:
                 f"`train_clips` {options.train_clips}: the training split has only {len(train)} "
                 "videos"
             )
-        train = draw(train, options.train_clips, seed=options.seed)
+        train = random_subset(train, options.train_clips, seed=options.seed)
     splits = []
     for clips in (train, open_split(root, options.subset, "val")):
-        kept, problems = keep_readable(clips, skip_bad=options.skip_bad)
+        kept, problems = require_intact(clips, skip_bad=options.skip_bad)
         _log_skipped(problems)
         splits.append(kept)
     return Videos(root, *splits)
@@ -83,7 +82,7 @@ def embed_videos(
         progress=callback.on_embedding,
     )
     _log_skipped(cache.skipped)
-    read = partial(read_sample, config=network.config, embed=embed_from(cache))
+    read = partial(read_sample, config=network.config, embed=cache.read)
     train = tuple(clip for clip in cache.clips if clip.split == "train")
     val = tuple(clip for clip in cache.clips if clip.split == "val")
     for split, kept in (("train", train), ("val", val)):
@@ -95,6 +94,6 @@ def embed_videos(
     return Videos(videos.root, train, val), read
 
 
-def _log_skipped(problems: Sequence[Damaged]) -> None:
+def _log_skipped(problems: Sequence[ClipProblem]) -> None:
     for problem in problems:
-        log.warning("skipped %s: %s", problem.clip.name, problem.reason)
+        log.warning("skipped %s: %s", problem.clip.name, problem.message)

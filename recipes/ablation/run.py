@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 
 from av2tsam_cli.data.avsbench import open_split
 from av2tsam_cli.data.cache import EmbeddingCache
-from av2tsam_cli.data.samples import embed_from, read_sample
-from av2tsam_cli.evaluation.scoring import Scores, score_clips, summarise
+from av2tsam_cli.data.samples import read_sample
+from av2tsam_cli.evaluation.scoring import Scores, mean_scores, predict, score_video
 from av2tsam_cli.training.loop import train
 from av2tsam_cli.training.options import TrainOptions
 from data import SETS, make_data
@@ -105,9 +105,9 @@ def test(network: torch.nn.Module, out: Path, job: Job) -> Scores:
     clips = open_split(out / "data" / job.data, SETS[job.data].subset, "test")
     cached = not VARIANTS[job.variant].adapter
     cache = EmbeddingCache.open_or_build(out / "cache", network, clips, image=cached)
-    embed = embed_from(cache)
-    samples = (read_sample(clip, network.config, embed) for clip in clips)
-    return summarise(score_clips(network, samples, torch.device("cpu")))
+    samples = (read_sample(clip, network.config, cache.read) for clip in clips)
+    device = torch.device("cpu")
+    return mean_scores(score_video(one, predict(network, one, device)) for one in samples)
 
 
 def main() -> None:

@@ -10,23 +10,21 @@ from av2tsam_cli.synth.dataset import write_dataset
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """S4 with 2, 1 and 1 videos, MS3 with 1, 0 and 1."""
-    out = tmp_path_factory.mktemp("whole")
+    out = tmp_path_factory.mktemp("intact")
     write_dataset(out, subset="s4", videos=4, seed=3, split_sizes=(2, 1, 1), workers=1)
     write_dataset(out, subset="ms3", videos=2, seed=3, split_sizes=(1, 0, 1), workers=1)
     return out
 
 
 @pytest.fixture
-def copied(whole: Path, tmp_path: Path) -> Path:
-    """A copy that may be damaged."""
-    return Path(shutil.copytree(whole, tmp_path / "avsbench_data"))
+def copied(intact: Path, tmp_path: Path) -> Path:
+    """A copy that tests may damage."""
+    return Path(shutil.copytree(intact, tmp_path / "avsbench_data"))
 
 
-def test_a_data_set_is_made_from_its_seed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_synth_generates_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data", "synth", str(tmp_path / "set"), "--subset", "ms3", "--split-sizes", "1,0,1"]
     assert main([*words, "--seed", "7", "--workers", "1", "--json"]) == 0
     out, err = capsys.readouterr()
@@ -46,10 +44,10 @@ def test_a_data_set_is_made_from_its_seed(
         (["--split-sizes", "1,2"], "three whole numbers"),
         (["--videos", "5", "--split-sizes", "1,1,1"], "add up"),
         (["--videos", "0"], "--videos"),
-        (["--subset", "s5"], "--subset"),
+        (["--subset", "s5"], "unknown subset 's5'"),
     ],
 )
-def test_sizes_that_make_no_sense_are_a_usage_error(
+def test_invalid_sizes_are_a_usage_error(
     words: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "synth", str(tmp_path / "set"), *words]) == 2
@@ -57,10 +55,10 @@ def test_sizes_that_make_no_sense_are_a_usage_error(
     assert not (tmp_path / "set").exists()
 
 
-def test_check_counts_by_split_and_category(
-    whole: Path, capsys: pytest.CaptureFixture[str]
+def test_check_counts_videos_by_split_and_category(
+    intact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "check", str(whole)]) == 0
+    assert main(["data", "check", str(intact)]) == 0
     out, err = capsys.readouterr()
     s4, ms3 = out.strip().split("\n\n")
     rows = {line.rsplit(maxsplit=3)[0]: line.split()[-3:] for line in s4.splitlines()[:-1]}
@@ -68,27 +66,27 @@ def test_check_counts_by_split_and_category(
     assert rows.pop("labelled frames") == ["2", "5", "5"]
     videos = rows.pop("videos")
     assert videos == ["2", "1", "1"]
-    with next(whole.glob("*/s4_meta_data.csv")).open(newline="") as file:
+    with next(intact.glob("*/s4_meta_data.csv")).open(newline="") as file:
         assert set(rows) == {row["category"] for row in csv.DictReader(file)}
     assert [sum(map(int, column)) for column in zip(*rows.values(), strict=True)] == [2, 1, 1]
-    assert ms3.splitlines()[-1] == "every file is there and whole"
+    assert ms3.splitlines()[-1] == "all files are intact"
     assert err == ""
 
 
 def test_check_prints_one_object_per_subset(
-    whole: Path, capsys: pytest.CaptureFixture[str]
+    intact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "check", str(whole), "--json"]) == 0
+    assert main(["data", "check", str(intact), "--json"]) == 0
     s4, ms3 = map(json.loads, capsys.readouterr().out.splitlines())
     assert (s4["subset"], s4["videos"], s4["problems"]) == ("s4", 4, [])
     assert s4["splits"]["val"]["labelled_frames"] == 5
     assert sum(s4["splits"]["train"]["categories"].values()) == 2
     assert ms3["splits"]["val"] == {"videos": 0, "labelled_frames": 0, "categories": {}}
-    assert main(["data", "check", str(whole), "--subset", "ms3", "--json"]) == 0
+    assert main(["data", "check", str(intact), "--subset", "ms3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == ms3
 
 
-def test_check_names_every_damaged_file(
+def test_check_lists_every_damaged_file(
     copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AVSBENCH_ROOT", str(copied))
@@ -110,13 +108,13 @@ def test_check_names_every_damaged_file(
     assert sorted(err.splitlines()) == sorted(
         f"av2tsam: error: {problem['problem']}" for problem in s4["problems"]
     )
-    assert f"{mask}: is cut short;" in err
-    assert f"{wav}: is missing;" in err
+    assert f"{mask}: truncated;" in err
+    assert f"{wav}: missing;" in err
     assert main(["data", "check", "avsbench"]) == 3
-    assert "2 files of 2 videos are missing or damaged" in capsys.readouterr().out
+    assert "2 missing or corrupted files in 2 videos" in capsys.readouterr().out
 
 
-def test_check_shows_people_the_first_files_of_many(
+def test_check_prints_the_first_of_many_damaged_files(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(copied / "Single-source" / "s4_data" / "visual_frames")
@@ -125,10 +123,10 @@ def test_check_shows_people_the_first_files_of_many(
     assert main(["data", "check", str(copied), "--subset", "s4"]) == 3
     *errors, more = capsys.readouterr().err.splitlines()
     assert len(errors) == 20
-    assert more == "av2tsam: s4: and 12 more files; --json lists them all"
+    assert more == "av2tsam: s4: and 12 more files; use --json to list all of them"
 
 
-def test_check_goes_on_with_the_other_subset_where_a_csv_is_damaged(
+def test_check_continues_with_the_other_subset_if_a_csv_is_invalid(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copied / "Single-source" / "s4_meta_data.csv").write_text("name,split\na,train\n")
@@ -143,17 +141,17 @@ def test_check_goes_on_with_the_other_subset_where_a_csv_is_damaged(
 @pytest.mark.parametrize(
     ("words", "code", "complaint"),
     [
-        (["nowhere"], 3, "nowhere: there is no such folder"),
-        (["avsbench"], 3, "./avsbench_data: there is no such folder"),
-        (["avsbench", "--data-root", "gone"], 3, "--data-root gone: there is no such folder"),
-        (["."], 3, "holds none of AVSBench's subsets"),
-        ([".", "--subset", "s4"], 3, "holds no Single-source/s4_meta_data.csv"),
-        ([".", "--data-root", "."], 2, "--data-root goes with --data avsbench"),
-        ([".", "--subset", "s5"], 2, "--subset"),
+        (["nowhere"], 3, "nowhere: folder not found"),
+        (["avsbench"], 3, "./avsbench_data: folder not found"),
+        (["avsbench", "--data-root", "gone"], 3, "gone: folder not found"),
+        (["."], 3, "contains no AVSBench subset"),
+        ([".", "--subset", "s4"], 3, "no Single-source/s4_meta_data.csv found"),
+        ([".", "--data-root", "."], 2, "--data-root can be used only with PATH avsbench"),
+        ([".", "--subset", "s5"], 2, "unknown subset 's5'"),
         ([], 2, "PATH"),
     ],
 )
-def test_check_says_what_it_misses(
+def test_check_reports_invalid_arguments(
     words: list[str],
     code: int,
     complaint: str,

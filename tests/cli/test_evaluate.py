@@ -1,4 +1,4 @@
-"""`av2tsam evaluate` as it is called."""
+"""The command `av2tsam evaluate`."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Evaluate:
-    """Runs `av2tsam evaluate` with the tiny model and keeps what it said."""
+    """Runs `av2tsam evaluate` with the tiny model and keeps its output."""
 
     def __init__(self, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
         cache = data.parent / f"{data.name}-cache"
@@ -65,16 +65,16 @@ def test_json_is_one_object(evaluate: Evaluate) -> None:
     assert evaluate.record["audio"] == "offscreen"
 
 
-def test_people_get_a_table(evaluate: Evaluate) -> None:
+def test_scores_are_printed_as_a_table(evaluate: Evaluate) -> None:
     assert evaluate("--audio", "silence") == 0
     assert "s4 test, 2 videos" in evaluate.out
     first = [line.split()[0] for line in evaluate.out.splitlines() if line.strip()]
-    assert first[2:6] == ["together", "positive", "negative", "ungated"]
+    assert first[2:6] == ["combined", "positive", "negative", "ungated"]
     assert evaluate("--quiet") == 0
     assert (evaluate.out, evaluate.err) == ("", "")
 
 
-def test_a_line_per_video_agrees_with_the_means(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_the_csv_agrees_with_the_means(evaluate: Evaluate, tmp_path: Path) -> None:
     path = tmp_path / "new" / "scores.csv"
     assert evaluate("--csv", path, "--json") == 0
     with path.open(newline="") as file:
@@ -84,38 +84,40 @@ def test_a_line_per_video_agrees_with_the_means(evaluate: Evaluate, tmp_path: Pa
         assert sum(float(row[name]) for row in rows) / 2 == evaluate.record[name]
 
 
-def test_the_sheet_has_a_row_per_video(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_the_contact_sheet_has_a_row_per_video(evaluate: Evaluate, tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
     assert evaluate("--contact-sheet", path) == 0
     assert cv2.imread(str(path)).shape == (2 * (22 + 160), 5 * 160, 3)
 
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])
-def test_saved_masks_are_truths_that_the_model_reaches(
+def test_saved_masks_score_one_as_true_masks(
     evaluate: Evaluate, tmp_path: Path, subset: str
 ) -> None:
     assert evaluate("--subset", subset, "--save-masks", tmp_path / "masks") == 0
     copy = Path(shutil.copytree(evaluate.data, tmp_path / "copy"))
-    (truths,) = copy.glob(f"*/{subset}_data/gt_masks")
-    shutil.rmtree(truths)
-    shutil.copytree(tmp_path / "masks", truths)
+    (true_masks,) = copy.glob(f"*/{subset}_data/gt_masks")
+    shutil.rmtree(true_masks)
+    shutil.copytree(tmp_path / "masks", true_masks)
     assert evaluate("--subset", subset, "--json", data=copy) == 0
     assert evaluate.record["miou"] == pytest.approx(1.0, abs=1e-6)
 
 
-def test_what_is_in_the_way_is_said_before_the_work(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_existing_outputs_are_reported_before_the_work(evaluate: Evaluate, tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.write_text("precious")
+    path.write_text("unrelated")
     assert evaluate("--csv", path) == 2
-    assert "pass --overwrite" in evaluate.err
+    assert "set --overwrite to replace it" in evaluate.err
     assert evaluate("--save-masks", tmp_path) == 2
-    assert "choose a new folder" in evaluate.err
-    assert path.read_text() == "precious"
+    assert "set --save-masks to a new folder" in evaluate.err
+    assert path.read_text() == "unrelated"
     assert evaluate("--csv", path, "--overwrite") == 0
     assert path.read_text().startswith("video,")
 
 
-def test_damage_is_exit_code_3_and_leaves_nothing(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_a_damaged_file_exits_with_3_and_leaves_no_output(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
     copy = Path(shutil.copytree(evaluate.data, tmp_path / "copy"))
     frame = next(copy.rglob("visual_frames/**/s4_test_000001_5.png"))
     frame.write_bytes(frame.read_bytes()[:500])
@@ -129,7 +131,7 @@ def test_damage_is_exit_code_3_and_leaves_nothing(evaluate: Evaluate, tmp_path: 
     assert "skipped s4_test_000001" in evaluate.err
 
 
-def test_data_that_are_not_there_are_exit_code_3(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_missing_data_exits_with_3(evaluate: Evaluate, tmp_path: Path) -> None:
     assert evaluate(data=tmp_path / "nowhere") == 3
     assert evaluate(data=tmp_path) == 3
     assert evaluate("--subset", "avss") == 3

@@ -1,4 +1,4 @@
-"""AVSBench on disk: what is read, as its own loaders read it, and what is refused."""
+"""Reading AVSBench as its own loaders do, and rejecting invalid data."""
 
 import shutil
 import wave
@@ -11,17 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from av2tsam_cli.data.avsbench import (
-    Clip,
-    Split,
-    Subset,
-    find_root,
-    find_subsets,
-    open_split,
-    read_frames,
-    read_masks,
-    read_windows,
-)
+from av2tsam_cli.avsbench_format import Split, Subset
+from av2tsam_cli.data.avsbench import Clip, find_root, find_subsets, open_split
+from av2tsam_cli.data.clips import read_frames, read_masks, read_windows
 from av2tsam_cli.errors import MediaError, UsageError
 
 RATE_HZ = 16_000
@@ -31,7 +23,7 @@ def first(root: Path, split: Split = "train", subset: Subset = "s4") -> Clip:
     return open_split(root, subset, split)[0]
 
 
-def test_s4_has_a_label_per_second_but_only_the_first_of_train(generated: Path) -> None:
+def test_s4_labels_every_second_but_only_the_first_in_train(generated: Path) -> None:
     assert [len(open_split(generated, "s4", s)) for s in ("train", "val", "test")] == [2, 1, 1]
     train, val = first(generated), first(generated, "val")
     assert (train.seconds, train.labelled) == (5, (0,))
@@ -43,7 +35,7 @@ def test_s4_has_a_label_per_second_but_only_the_first_of_train(generated: Path) 
         read_masks(train, [1])
 
 
-def test_ms3_is_labelled_in_every_second_and_has_no_categories(generated: Path) -> None:
+def test_ms3_labels_every_second_and_has_no_categories(generated: Path) -> None:
     clip = first(generated, "train", "ms3")
     assert (clip.category, clip.labelled) == (None, (0, 1, 2, 3, 4))
     frame = np.asarray(Image.open(generated.rglob(f"{clip.name}.mp4_3.png").__next__()))
@@ -64,7 +56,7 @@ def test_avsbench_semantic_is_read_as_one_binary_mask(avss: Path) -> None:
     assert read_windows(found["four"], [9], 8_000).shape == (1, 8_000)
 
 
-def test_numbered_labels_serve_where_there_are_no_coloured_ones(avss: Path) -> None:
+def test_semantic_labels_are_read_if_there_are_no_rgb_labels(avss: Path) -> None:
     folder = avss / "AVSBench_semantic" / "v1m" / "three"
     shutil.rmtree(folder / "labels_rgb")
     (folder / "labels_semantic").mkdir()
@@ -73,12 +65,12 @@ def test_numbered_labels_serve_where_there_are_no_coloured_ones(avss: Path) -> N
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
-def test_whatever_is_not_zero_in_a_mask_is_foreground(data: Path, mode: str) -> None:
+def test_nonzero_mask_values_are_foreground(data: Path, mode: str) -> None:
     clip = first(data)
-    wanted = np.zeros((224, 224), bool)
-    wanted[50:70, 100:150] = True
-    least = {"1": 255, "I;16": 300}.get(mode, 1)  # one step above black, where the mode has steps
-    levels = wanted.astype(np.uint16 if mode == "I;16" else np.uint8) * least
+    expected = np.zeros((224, 224), bool)
+    expected[50:70, 100:150] = True
+    least = {"1": 255, "I;16": 300}.get(mode, 1)  # the smallest value above black
+    levels = expected.astype(np.uint16 if mode == "I;16" else np.uint8) * least
     image = Image.fromarray(levels)
     if mode == "P":
         image.putpalette(bytes(3 * 256))  # every index is shown black
@@ -86,10 +78,10 @@ def test_whatever_is_not_zero_in_a_mask_is_foreground(data: Path, mode: str) -> 
         image = image.convert(mode)
     assert clip.masks[0] is not None
     image.save(clip.masks[0])
-    assert np.array_equal(read_masks(clip, [0])[0], wanted)
+    assert np.array_equal(read_masks(clip, [0])[0], expected)
 
 
-def test_the_windows_are_the_wavs_seconds(generated: Path) -> None:
+def test_windows_are_the_seconds_of_the_wav(generated: Path) -> None:
     clip = first(generated)
     with wave.open(str(clip.sound)) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
@@ -98,7 +90,7 @@ def test_the_windows_are_the_wavs_seconds(generated: Path) -> None:
     assert np.array_equal(read_windows(clip, [3, 1], RATE_HZ), windows[[3, 1]])
 
 
-def test_sound_is_mono_unless_it_is_prepared_as_the_reference_does(
+def test_sound_is_mono_unless_prepared_like_the_reference(
     data: Path, write_wav: Callable[..., Path]
 ) -> None:
     clip = first(data)
@@ -110,7 +102,7 @@ def test_sound_is_mono_unless_it_is_prepared_as_the_reference_does(
     assert np.allclose(reference[0, 44_100:], -0.25)
 
 
-def test_sound_that_ends_a_little_early_is_padded_with_silence(
+def test_slightly_short_sound_is_padded_with_silence(
     data: Path, write_wav: Callable[..., Path]
 ) -> None:
     clip = first(data)
@@ -124,9 +116,9 @@ def test_sound_that_ends_a_little_early_is_padded_with_silence(
 
 @pytest.mark.parametrize(
     ("seconds", "complaint"),
-    [(3.9, "shorter than its video, 3.90 of 5 s"), (0, "cut short")],
+    [(3.9, "truncated, it ends at 3.90 s of 5 s"), (0, "truncated")],
 )
-def test_sound_that_ends_much_earlier_is_damaged(
+def test_much_too_short_sound_is_truncated(
     data: Path, write_wav: Callable[..., Path], seconds: float, complaint: str
 ) -> None:
     clip = first(data)
@@ -136,35 +128,37 @@ def test_sound_that_ends_much_earlier_is_damaged(
     assert str(clip.sound) in str(caught.value)
 
 
-def test_a_wav_that_was_cut_or_is_none_is_named(data: Path) -> None:
+def test_the_error_names_a_truncated_or_invalid_wav(data: Path) -> None:
     clip = first(data)
     content = clip.sound.read_bytes()
     for damaged in (content[:-100], content[:30], content[:5], b"ID3" + content):
         clip.sound.write_bytes(damaged)
-        with pytest.raises(MediaError, match=r"cut short|is no WAV") as caught:
+        with pytest.raises(MediaError, match=r"truncated|not a WAV file") as caught:
             read_windows(clip, [0], RATE_HZ)
         assert str(clip.sound) in str(caught.value)
 
 
-def test_a_damaged_frame_is_named(data: Path, harm: Callable[[Path], None]) -> None:
+def test_the_error_names_a_damaged_frame(data: Path, damage: Callable[[Path], None]) -> None:
     clip = first(data)
-    harm(clip.frames[2])
+    damage(clip.frames[2])
     assert read_frames(clip, [0, 1, 3, 4]).shape[0] == 4
     with pytest.raises(MediaError) as caught:
         read_frames(clip, range(5))
-    assert str(caught.value).startswith(f"{clip.frames[2]}: is ")
+    assert str(caught.value).startswith(f"{clip.frames[2]}: ")
     assert str(caught.value).count(clip.frames[2].name) == 1
 
 
-def test_a_mask_of_another_size_than_its_frame_is_refused(data: Path) -> None:
+def test_a_mask_must_have_the_size_of_its_frame(data: Path) -> None:
     clip = first(data)
     assert clip.masks[0] is not None
     Image.new("1", (112, 224)).save(clip.masks[0])
-    with pytest.raises(MediaError, match=r"_1\.png: is of another size \(112 x 224\)"):
+    with pytest.raises(
+        MediaError, match=r"_1\.png: is 112 x 224 pixels but its frame is 224 x 224"
+    ):
         read_masks(clip, [0])
 
 
-def test_frames_and_sound_come_from_raw_videos_where_nothing_was_extracted(
+def test_raw_videos_replace_missing_frames_and_sound(
     data: Path, make_clip: Callable[..., Path], tone: Callable[..., Any]
 ) -> None:
     name = first(data, "train", "ms3").name
@@ -176,14 +170,14 @@ def test_frames_and_sound_come_from_raw_videos_where_nothing_was_extracted(
     clip = first(data, "train", "ms3")
     frames = read_frames(clip, [0, 4, 2])
     assert frames.shape == (3, 224, 224, 3)
-    # 16 frames a second, the last of each second is taken; frame k is of grey 40 + 6 (k % 30).
+    # At 16 frames per second, the last of each second is used; frame k has grey 40 + 6 (k % 30).
     shown = [40 + 6 * ((16 * second + 15) % 30) for second in (0, 4, 2)]
     assert np.allclose(frames[:, 150:, 150:].mean((1, 2, 3)), shown, atol=3)
     windows = read_windows(clip, range(5), RATE_HZ)
     assert windows.std(axis=1) == pytest.approx([0.5 / 2**0.5] * 5, abs=0.02)
 
 
-def test_a_raw_video_that_ends_early_repeats_its_last_frame_up_to_a_second(
+def test_a_slightly_short_raw_video_repeats_its_last_frame(
     data: Path, make_clip: Callable[..., Path]
 ) -> None:
     shutil.rmtree(data / "Multi-sources" / "ms3_data" / "visual_frames")
@@ -193,12 +187,12 @@ def test_a_raw_video_that_ends_early_repeats_its_last_frame_up_to_a_second(
     frames = read_frames(clip, [4])
     assert np.allclose(frames[0, 150:, 150:].mean(), 40 + 6 * (71 % 30), atol=3)
     shutil.copy(make_clip("earlier.mp4", seconds=3, rate=16), clip.video)
-    with pytest.raises(MediaError, match=r"ends after 2\.94 s") as caught:
+    with pytest.raises(MediaError, match=r"its last frame is at 2\.94 s") as caught:
         read_frames(clip, [4])
     assert str(clip.video) in str(caught.value)
 
 
-def test_avsbench_is_looked_for_where_options_and_environment_say(
+def test_options_and_environment_select_the_data_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -210,34 +204,34 @@ def test_avsbench_is_looked_for_where_options_and_environment_say(
     assert find_root("avsbench") == tmp_path / "named"
     assert find_root("avsbench", tmp_path / "given") == tmp_path / "given"
     assert find_root("given") == Path("given")
-    with pytest.raises(UsageError, match="--data-root goes with --data avsbench"):
+    with pytest.raises(UsageError, match="`data_root` can be used only with `data` avsbench"):
         find_root("given", tmp_path / "named")
     monkeypatch.setenv("AVSBENCH_ROOT", "gone")
     with pytest.raises(MediaError, match=r"\$AVSBENCH_ROOT \(gone\)"):
         find_root("avsbench")
-    with pytest.raises(MediaError, match="nowhere: there is no such folder"):
+    with pytest.raises(MediaError, match="nowhere: folder not found"):
         find_root("nowhere")
 
 
 @pytest.mark.parametrize("level", [".", "Single-source", "Single-source/s4_data"])
-def test_the_path_may_be_a_level_further_down(generated: Path, level: str) -> None:
+def test_the_path_may_be_a_subset_or_its_data_folder(generated: Path, level: str) -> None:
     clips = open_split(generated / level, "s4", "train")
     assert [clip.name for clip in clips] == ["s4_train_000000", "s4_train_000001"]
     assert "s4" in find_subsets(generated / level)
     assert read_frames(clips[0], [0]).any()
 
 
-def test_a_subset_that_is_not_there_is_said_to_be_missing(data: Path) -> None:
-    with pytest.raises(MediaError, match=r"metadata\.csv, it has S4 and MS3;"):
+def test_the_error_for_a_missing_subset_lists_the_others(data: Path) -> None:
+    with pytest.raises(MediaError, match=r"metadata\.csv found, only S4 and MS3;"):
         open_split(data, "avss", "train")
     (data / "Single-source" / "s4_meta_data.csv").rename(
         data / "Single-source" / "._s4_meta_data.csv"
     )
-    with pytest.raises(MediaError, match=r"s4_meta_data\.csv, it has MS3; .* --subset"):
+    with pytest.raises(MediaError, match=r"s4_meta_data\.csv found, only MS3; .* `subset`"):
         open_split(data, "s4", "train")
 
 
-def test_the_shadow_files_of_macos_do_no_harm(data: Path) -> None:
+def test_macos_shadow_files_are_ignored(data: Path) -> None:
     clip = first(data)
     for path in (clip.sound, clip.frames[0], data / "Single-source" / "s4_meta_data.csv"):
         path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07")
@@ -250,18 +244,24 @@ def test_the_shadow_files_of_macos_do_no_harm(data: Path) -> None:
     [
         ("name,start,category", "no column split, only: name, start, category"),
         ("", "no column category, split, only: none"),
-        ("name,start,category,split\na,0,dog,trian", "line 2: split 'trian' is unknown"),
-        ("name,start,category,split\na,0,dog,train\n../b,0,dog,train", r"line 3: '\.\./b' cannot"),
-        ("name,start,category,split\n/etc/passwd,0,dog,train", "line 2: '/etc/passwd' cannot"),
-        ("name,start,category,split\na,0,..,train", r"line 2: '\.\.' cannot be the name"),
-        ("name,start,category,split\na\\b,0,dog,train", "cannot be the name of a video"),
-        ("name,start,category,split\n,0,dog,train", "line 2: '' cannot"),
-        ("name,start,category,split\na,0,dog,test", "no videos of the split train"),
-        ("name,start,category,split\na,0,dog", "split '' is unknown"),
+        ("name,start,category,split\na,0,dog,trian", "line 2: unknown split 'trian'"),
+        (
+            "name,start,category,split\na,0,dog,train\n../b,0,dog,train",
+            r"line 3: '\.\./b' is not a valid name",
+        ),
+        (
+            "name,start,category,split\n/etc/passwd,0,dog,train",
+            "line 2: '/etc/passwd' is not a valid name",
+        ),
+        ("name,start,category,split\na,0,..,train", r"line 2: '\.\.' is not a valid name"),
+        ("name,start,category,split\na\\b,0,dog,train", "is not a valid name of a video"),
+        ("name,start,category,split\n,0,dog,train", "line 2: '' is not a valid name"),
+        ("name,start,category,split\na,0,dog,test", "no videos for the split train"),
+        ("name,start,category,split\na,0,dog", "unknown split ''"),
         ('name,start,category,split\n"a,0,dog,train', "cannot be read as CSV"),
     ],
 )
-def test_a_csv_that_cannot_be_is_refused_by_name(data: Path, lines: str, complaint: str) -> None:
+def test_an_invalid_csv_is_rejected(data: Path, lines: str, complaint: str) -> None:
     path = data / "Single-source" / "s4_meta_data.csv"
     path.write_text(lines)
     with pytest.raises(MediaError, match=complaint) as caught:
@@ -269,7 +269,7 @@ def test_a_csv_that_cannot_be_is_refused_by_name(data: Path, lines: str, complai
     assert str(caught.value).startswith(str(path))
 
 
-def test_a_csv_from_elsewhere_is_read_all_the_same(data: Path) -> None:
+def test_csv_variants_are_read(data: Path) -> None:
     path = data / "Single-source" / "s4_meta_data.csv"
     names = [clip.name for clip in open_split(data, "s4", "train")]
     for content in (
@@ -285,26 +285,26 @@ def test_a_csv_from_elsewhere_is_read_all_the_same(data: Path) -> None:
 
 
 def test_an_unknown_split_is_a_usage_error(generated: Path) -> None:
-    with pytest.raises(UsageError, match="dev: is no split; use one of train, val, test"):
+    with pytest.raises(UsageError, match="unknown split 'dev'; use train, val or test"):
         open_split(generated, "s4", "dev")  # type: ignore[arg-type]
 
 
-def test_links_may_not_lead_out_of_the_data_folder(data: Path, tmp_path: Path) -> None:
+def test_links_to_files_outside_the_data_folder_are_rejected(data: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()
     clip = first(data)
     shutil.move(clip.frames[0], secret / "a.png")
     clip.frames[0].symlink_to(secret / "a.png")
-    with pytest.raises(MediaError, match="leads out of the data folder") as caught:
+    with pytest.raises(MediaError, match="outside the data folder") as caught:
         read_frames(clip, [0])
     assert str(clip.frames[0]) in str(caught.value)
     shutil.move(clip.sound.parent, secret / "sound")
     clip.sound.parent.symlink_to(secret / "sound")
-    with pytest.raises(MediaError, match="leads out of the data folder"):
+    with pytest.raises(MediaError, match="outside the data folder"):
         read_windows(replace(clip), [0], RATE_HZ)
 
 
-def test_whole_parts_of_the_data_may_be_links_to_another_disk(data: Path, tmp_path: Path) -> None:
+def test_folders_of_the_data_set_may_be_links(data: Path, tmp_path: Path) -> None:
     frames = data / "Single-source" / "s4_data" / "visual_frames"
     shutil.move(frames, tmp_path / "other_disk")
     frames.symlink_to(tmp_path / "other_disk")

@@ -1,4 +1,4 @@
-"""Embeddings once: what comes out is what the towers give, whatever happened to the files."""
+"""The cache returns what the encoders compute, even if its files were damaged."""
 
 import os
 import pickle
@@ -13,20 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from av2tsam_cli.data.avsbench import (
-    Clip,
-    open_split,
-    open_subset,
-    read_frames,
-    read_windows,
-)
+from av2tsam_cli.data.avsbench import Clip, open_split, open_subset
 from av2tsam_cli.data.cache import (
     EmbeddingCache,
     cached_features,
     default_folder,
-    pixels,
-    tower_key,
+    encoder_key,
+    network_frames,
 )
+from av2tsam_cli.data.clips import read_frames, read_windows
 from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
 from av2tsam_cli.hub.checkpoint import load_network, save_network
 from av2tsam_cli.model.av2tsam import Av2tSam, build
@@ -54,122 +49,122 @@ def without_adapter(network: Av2tSam, sam: Sam2Config | None = None) -> Av2tSam:
     return build(config).eval()
 
 
-def test_embeddings_are_those_of_the_towers(
+def test_cached_embeddings_equal_those_of_the_encoders(
     network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path
 ) -> None:
     cache = EmbeddingCache.open_or_build(tmp_path, network, clips)
     assert cache.clips == clips
-    for index, clip in enumerate(clips):
+    for clip in clips:
         frames = read_frames(clip, clip.labelled)
         windows = read_windows(clip, clip.labelled, network.clap.config.rate_hz)
         with torch.inference_mode():
-            seen = network.embed_frames(pixels(network.config, frames))
-            heard = network.embed_windows(torch.from_numpy(windows))
-        batch = cache.batch([(index, second) for second in clip.labelled])
+            clip_embeddings = network.embed_frames(network_frames(network.config, frames))
+            clap_embeddings = network.embed_windows(torch.from_numpy(windows))
+        cached = cache.read(clip, clip.labelled)
         # The last bits depend on the number of threads.
-        torch.testing.assert_close(batch.clip, seen)
-        torch.testing.assert_close(batch.clap, heard)
+        torch.testing.assert_close(cached.clip, clip_embeddings)
+        torch.testing.assert_close(cached.clap, clap_embeddings)
         levels = [AudioWindow(w, k, len(w)).level_dbfs for k, w in enumerate(windows)]
-        assert batch.level_dbfs.tolist() == levels
-    one = cache[2, 3]
-    assert (one.clip.shape, one.clap.shape, one.image) == ((16,), (16,), ())
+        assert cached.level_dbfs.tolist() == levels
+    one = cache.read(clips[2], [3])
+    assert (one.clip.shape, one.clap.shape, one.image) == ((1, 16), (1, 16), ())
 
 
-def test_the_second_time_nothing_is_computed(
+def test_nothing_is_computed_twice(
     network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     EmbeddingCache.open_or_build(
-        tmp_path, network, clips[:3], progress=lambda *counts: told.append(counts)
+        tmp_path, network, clips[:3], progress=lambda *counts: calls.append(counts)
     )
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
     before = stamps(tmp_path)
     assert {path.suffix for path in before} == {".npy"}
-    told.clear()
+    calls.clear()
     EmbeddingCache.open_or_build(
-        tmp_path, network, clips, progress=lambda *counts: told.append(counts)
+        tmp_path, network, clips, progress=lambda *counts: calls.append(counts)
     )
-    assert told == [(1, 1)]  # only the one that is new
+    assert calls == [(1, 1)]  # only the new clip
     assert before.items() <= stamps(tmp_path).items()
 
 
-def test_other_weights_or_content_give_other_files(
-    network: Av2tSam, data: Path, tmp_path: Path
-) -> None:
+def test_files_depend_on_weights_and_content(network: Av2tSam, data: Path, tmp_path: Path) -> None:
     clips = open_split(data, "s4", "val")
     old = EmbeddingCache.open_or_build(tmp_path / "cache", network, clips)
     other = build(network.config).eval()
     other.clap.load_state_dict(network.clap.state_dict())
     new = EmbeddingCache.open_or_build(tmp_path / "cache", other, clips)
-    assert new.files[0][0] != old.files[0][0]
-    assert new.files[0][1] == old.files[0][1]  # CLAP is the same
+    assert new.files[clips[0]][0] != old.files[clips[0]][0]
+    assert new.files[clips[0]][1] == old.files[clips[0]][1]  # CLAP is the same
     clips[0].frames[1].write_bytes(clips[0].frames[0].read_bytes())
     changed = EmbeddingCache.open_or_build(tmp_path / "cache", network, clips)
-    assert torch.equal(changed[0, 1].clip, old[0, 0].clip)
-    assert changed.files[0][1] == old.files[0][1]  # nothing else is heard
+    assert torch.equal(changed.read(clips[0], [1]).clip, old.read(clips[0], [0]).clip)
+    assert changed.files[clips[0]][1] == old.files[clips[0]][1]  # the sound is unchanged
 
 
-def test_a_towers_name_is_that_of_every_weight_and_setting(network: Av2tSam) -> None:
+def test_an_encoders_key_depends_on_every_weight_and_setting(network: Av2tSam) -> None:
     other = build(network.config).clip
     other.load_state_dict(network.clip.state_dict())
-    assert tower_key(other, 1) == tower_key(network.clip, 1)
-    assert tower_key(other, 2) != tower_key(network.clip, 1)
-    assert tower_key(other.bfloat16(), 1) != tower_key(network.clip, 1)
+    assert encoder_key(other, 1) == encoder_key(network.clip, 1)
+    assert encoder_key(other, 2) != encoder_key(network.clip, 1)
+    assert encoder_key(other.bfloat16(), 1) != encoder_key(network.clip, 1)
     other.float().load_state_dict(network.clip.state_dict())
     with torch.no_grad():
         next(other.parameters()).view(-1)[-1].add_(1e-3)
-    assert tower_key(other, 1) != tower_key(network.clip, 1)
+    assert encoder_key(other, 1) != encoder_key(network.clip, 1)
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
-def flip(path: Path) -> None:
+def flip_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-60] ^= 1
     path.write_bytes(content)
 
 
-def pickled(path: Path) -> None:
+def write_object_array(path: Path) -> None:
     np.save(path, np.array([{"not": "numbers"}], dtype=object), allow_pickle=True)
 
 
-def bare_pickle(path: Path) -> None:
+def write_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps([1.0]))
 
 
-def emptied(path: Path) -> None:
+def clear(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("harm", [cut, flip, pickled, bare_pickle, emptied, Path.unlink])
-def test_a_damaged_file_of_the_cache_is_made_again(
-    network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path, harm: Callable[[Path], None]
+@pytest.mark.parametrize(
+    "damage", [truncate, flip_bit, write_object_array, write_pickle, clear, Path.unlink]
+)
+def test_a_damaged_file_of_the_cache_is_computed_again(
+    network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     cache = EmbeddingCache.open_or_build(tmp_path, network, clips)
-    path = cache.files[1][1]
+    path = cache.files[clips[1]][1]
     content, before = path.read_bytes(), stamps(tmp_path)
-    harm(path)
+    damage(path)
     again = EmbeddingCache.open_or_build(tmp_path, network, clips)
     assert path.read_bytes() == content
-    assert torch.equal(again[1, 0].clap, cache[1, 0].clap)
+    assert torch.equal(again.read(clips[1], [0]).clap, cache.read(clips[1], [0]).clap)
     changed = {p for p, stamp in stamps(tmp_path).items() if before.get(p) != stamp}
     assert path in changed
-    assert {p.parent for p in changed} == {path.parent}  # CLIP's are left alone
+    assert {p.parent for p in changed} == {path.parent}  # CLIP's files are unchanged
 
 
-def test_a_file_that_goes_while_it_is_used_is_named(
+def test_the_error_names_a_file_that_disappears(
     network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path
 ) -> None:
     cache = EmbeddingCache.open_or_build(tmp_path, network, clips)
-    cut(cache.files[0][0])
-    shutil.rmtree(cache.files[0][1].parent)
+    truncate(cache.files[clips[0]][0])
+    shutil.rmtree(cache.files[clips[0]][1].parent)
     with pytest.raises(MediaError, match="run again"):
-        cache[0, 0]
+        cache.read(clips[0], [0])
 
 
-def test_a_damaged_sample_stops_or_is_left_out_and_listed(
+def test_a_damaged_clip_raises_an_error_or_is_skipped_and_listed(
     network: Av2tSam, data: Path, tmp_path: Path
 ) -> None:
     clips = open_subset(data, "s4")
@@ -180,13 +175,13 @@ def test_a_damaged_sample_stops_or_is_left_out_and_listed(
     assert str(clips[2].frames[1]) in str(caught.value)
     cache = EmbeddingCache.open_or_build(tmp_path / "cache", network, clips, skip_bad=True)
     assert cache.clips == (clips[1], clips[3])
-    assert [damaged.clip for damaged in cache.skipped] == [clips[0], clips[2]]
-    assert all(path.is_file() for files in cache.files for path in files)
+    assert [problem.clip for problem in cache.skipped] == [clips[0], clips[2]]
+    assert all(path.is_file() for files in cache.files.values() for path in files)
     alone = EmbeddingCache.open_or_build(tmp_path / "cache", network, clips[:1], skip_bad=True)
     assert alone.clips == ()
 
 
-def test_an_interrupted_pass_goes_on_where_it_was(
+def test_an_interrupted_run_continues_where_it_stopped(
     network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path
 ) -> None:
     def interrupt(done: int, _total: int) -> None:
@@ -201,7 +196,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(
     assert before.items() <= stamps(tmp_path).items()
 
 
-def test_the_network_is_left_as_it_was(
+def test_the_networks_mode_is_restored(
     network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path
 ) -> None:
     network = build(network.config)
@@ -212,12 +207,12 @@ def test_the_network_is_left_as_it_was(
     assert {name: module.training for name, module in network.named_modules()} == before
     assert torch.is_grad_enabled()
     trained = EmbeddingCache.open_or_build(tmp_path / "a", network.eval(), clips[:1])
-    assert trained.files[0][1].parent.parent == tmp_path / "a"
+    assert trained.files[clips[0]][1].parent.parent == tmp_path / "a"
 
 
 @pytest.mark.parametrize("kind", ["sam", "sam2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_frozen_image_features_are_kept_where_asked_for(
+def test_frozen_image_features_are_cached_on_request(
     network: Av2tSam,
     clips: tuple[Clip, ...],
     tmp_path: Path,
@@ -231,44 +226,44 @@ def test_frozen_image_features_are_kept_where_asked_for(
     plain = load_network(tmp_path / "plain", dtype=dtype)
     clip = clips[2]
     cache = EmbeddingCache.open_or_build(tmp_path, plain, [clip], image=True)
-    levels = cache.batch([(0, 1), (0, 4)]).image
-    assert len(levels) == (1 if kind == "sam" else 3)
-    assert {level.dtype for level in levels} == {dtype}
+    maps = cache.read(clip, [1, 4]).image
+    assert len(maps) == (1 if kind == "sam" else 3)
+    assert {level.dtype for level in maps} == {dtype}
     with torch.inference_mode():
-        features = cached_features(plain, levels)
-        frames = pixels(plain.config, read_frames(clip, [1, 4]))
+        features = cached_features(plain, maps)
+        frames = network_frames(plain.config, read_frames(clip, [1, 4]))
         images = plain.prepare(frames)[0]
-        wanted = plain.text_sam.encode_image(images)
-    kept = (features.embedding, *features.high_res)
+        expected = plain.text_sam.encode_image(images)
+    cached = (features.embedding, *features.high_res)
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
-    for level, fresh in zip(kept, (wanted.embedding, *wanted.high_res), strict=True):
+    for level, fresh in zip(cached, (expected.embedding, *expected.high_res), strict=True):
         torch.testing.assert_close(level, fresh, atol=tolerance, rtol=tolerance)
 
 
-def test_image_features_that_adapters_would_change_are_not_kept(
+def test_image_features_are_not_cached_with_adapters(
     network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="--no-adapter"):
+    with pytest.raises(UsageError, match="set `adapter` to False"):
         EmbeddingCache.open_or_build(tmp_path, network, clips, image=True)
 
 
-def test_a_place_that_cannot_be_written_is_said_in_one_line(
+def test_a_cache_that_cannot_be_written_is_one_clear_error(
     network: Av2tSam, clips: tuple[Clip, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(Av2tsamError, match=r"cannot be written .*--cache") as caught:
+    with pytest.raises(Av2tsamError, match=r"cannot be written .*`cache`") as caught:
         EmbeddingCache.open_or_build(tmp_path / "file", network, clips)
     assert caught.value.exit_code == 1
 
 
-def test_the_usual_place_is_among_the_installed_models(
+def test_the_default_folder_is_next_to_the_installed_models(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "embeddings"
 
 
-TWO_AT_ONCE = """
+FILL_CACHE = """
 import hashlib, sys, time
 from pathlib import Path
 from av2tsam_cli.hub.checkpoint import load_network
@@ -279,38 +274,38 @@ model, data, folder, start = map(Path, sys.argv[1:])
 network = load_network(model)
 clips = open_subset(data, "s4") + open_subset(data, "ms3")
 (start / str(time.time_ns())).touch()
-for _ in range(60_000):  # both begin at the same moment, unless the other one has died
+for _ in range(60_000):  # both begin at the same moment, unless the other process failed
     if len(list(start.iterdir())) == 2:
         break
     time.sleep(0.001)
 cache = EmbeddingCache.open_or_build(folder, network, clips)
 digest = hashlib.sha256()
-for index, clip in enumerate(cache.clips):
-    for second in clip.labelled:
-        digest.update(cache[index, second].clip.numpy().tobytes())
-        digest.update(cache[index, second].clap.numpy().tobytes())
+for clip in cache.clips:
+    embeddings = cache.read(clip, clip.labelled)
+    digest.update(embeddings.clip.numpy().tobytes())
+    digest.update(embeddings.clap.numpy().tobytes())
 print(digest.hexdigest())
 """
 
 
-def test_two_processes_that_start_at_once_end_with_the_same(
+def test_two_simultaneous_processes_fill_the_cache_identically(
     tiny_model: Path, generated: Path, tmp_path: Path
 ) -> None:
     start = tmp_path / "start"
     start.mkdir()
-    places = (tiny_model, generated, tmp_path / "cache", start)
-    words = [sys.executable, "-c", TWO_AT_ONCE, *map(str, places)]
+    paths = (tiny_model, generated, tmp_path / "cache", start)
+    command = [sys.executable, "-c", FILL_CACHE, *map(str, paths)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(  # noqa: S603 - our own interpreter and code
-            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         for _ in range(2)
     ]
-    said = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert said[0][0] == said[1][0]
-    assert said[0][0]
-    kept = list((tmp_path / "cache").rglob("*"))
-    assert {path.suffix for path in kept if path.is_file()} == {".npy"}  # nothing half-written
-    assert len([path for path in kept if path.is_file()]) == 24
+    outputs = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert outputs[0][0]
+    files = list((tmp_path / "cache").rglob("*"))
+    assert {path.suffix for path in files if path.is_file()} == {".npy"}  # no partial file
+    assert len([path for path in files if path.is_file()]) == 24

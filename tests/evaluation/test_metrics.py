@@ -1,10 +1,13 @@
-"""AVSBench's scores on cases that can be counted by hand, and against a plain implementation."""
+"""AVSBench's metrics on cases counted by hand, and against a plain implementation."""
+
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from av2tsam_cli.evaluation.metrics import ScoringProtocol, frame_iou, video_f_score, video_iou
+from av2tsam_cli.evaluation.metrics import frame_iou, video_f_score, video_iou
+from av2tsam_cli.evaluation.options import ScoringProtocol
 
 YES, NO = 9.0, -9.0
 
@@ -19,7 +22,7 @@ def left_half(frames: int = 1, side: int = 4) -> Tensor:
     return mask
 
 
-def test_iou_counts_shared_over_all_pixels() -> None:
+def test_iou_is_intersection_over_union() -> None:
     mask = left_half()
     predicted = mask.clone()
     predicted[:, :, 2] = True  # a third column: 8 shared pixels of 12
@@ -48,7 +51,7 @@ def test_a_perfect_video_has_f_of_one() -> None:
     assert video_f_score(logits_of(left_half(3)), left_half(3)) == pytest.approx(1.0)
 
 
-def test_f_leaves_empty_frames_out_and_is_zero_without_any_other() -> None:
+def test_f_skips_empty_frames_and_is_zero_if_all_are_empty() -> None:
     masks = torch.cat([left_half(), torch.zeros(1, 4, 4, dtype=torch.bool)])
     logits = logits_of(torch.ones_like(masks))
     # Everything predicted: precision 1/2, recall 1.
@@ -56,7 +59,7 @@ def test_f_leaves_empty_frames_out_and_is_zero_without_any_other() -> None:
     assert video_f_score(logits[1:], masks[1:]) == 0.0
 
 
-@pytest.mark.parametrize("protocol", ScoringProtocol)
+@pytest.mark.parametrize("protocol", get_args(ScoringProtocol))
 def test_f_agrees_with_a_plain_loop_over_thresholds(protocol: ScoringProtocol) -> None:
     generator = torch.Generator().manual_seed(7)
     logits = torch.randn(4, 16, 16, generator=generator)
@@ -67,7 +70,7 @@ def test_f_agrees_with_a_plain_loop_over_thresholds(protocol: ScoringProtocol) -
 
 
 def f_by_thresholds(logits: Tensor, masks: Tensor, protocol: ScoringProtocol) -> float:
-    scores = logits.sigmoid() if protocol is ScoringProtocol.AVSBENCH else logits
+    scores = logits.sigmoid() if protocol == "avsbench" else logits
     means = []
     for threshold in torch.linspace(0, 1 - 1e-10, 255):
         values = []
@@ -81,8 +84,8 @@ def f_by_thresholds(logits: Tensor, masks: Tensor, protocol: ScoringProtocol) ->
     return max(means)
 
 
-def test_the_protocols_differ_where_logits_leave_the_unit_interval() -> None:
+def test_the_protocols_differ_if_logits_are_outside_the_unit_interval() -> None:
     mask = left_half()
     logits = torch.where(mask, -0.5, -2.0)  # right order, all below every threshold as raw logits
-    assert video_f_score(logits, mask, ScoringProtocol.AVSBENCH) == pytest.approx(1.0)
-    assert video_f_score(logits, mask, ScoringProtocol.REFERENCE) == 0.0
+    assert video_f_score(logits, mask, "avsbench") == pytest.approx(1.0)
+    assert video_f_score(logits, mask, "reference") == 0.0

@@ -18,9 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from av2tsam_cli.data.avsbench import open_split
-from av2tsam_cli.data.batches import epoch_batches
 from av2tsam_cli.data.cache import EmbeddingCache
-from av2tsam_cli.data.samples import embed_from, read_sample
+from av2tsam_cli.data.samples import epoch_batches, read_sample
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
 from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.synth.dataset import write_dataset
@@ -144,7 +143,7 @@ def test_s4_trains_on_one_second_per_video_and_ms3_on_five(
     network = load_network(tiny_model)
     for subset, seconds in (("s4", 1), ("ms3", 5)):
         clips = open_split(dataset, subset, "train")
-        embed = embed_from(EmbeddingCache.open_or_build(cache, network, clips))
+        embed = EmbeddingCache.open_or_build(cache, network, clips).read
         sample = read_sample(clips[0], network.config, embed)
         assert len(sample.frames) == len(sample.masks) == len(sample.embeddings.clap) == seconds
 

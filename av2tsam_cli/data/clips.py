@@ -1,0 +1,209 @@
+"""Read the frames, masks and sound of one clip.
+
+Letters: T requested seconds, H, W image size.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX
+from av2tsam_cli.data.avsbench import Clip
+from av2tsam_cli.data.integrity import MAX_MISSING_S, check_duration, check_size, check_wav
+from av2tsam_cli.errors import MediaError
+from av2tsam_cli.media import audio, frames
+from av2tsam_cli.media.probe import probe
+from av2tsam_cli.values import AudioStream, Float32Array, MediaInfo, UInt8Array
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def read_frames(clip: Clip, seconds: Sequence[int]) -> UInt8Array:
+    """Read the frames of some seconds, uint8, (T, H, W, 3), RGB.
+
+    Raises:
+        MediaError: A frame is missing or corrupted, or the frames differ in size.
+    """
+    if clip.video is not None:
+        return _decode_frames(clip, clip.video, seconds)
+    images = []
+    for second in seconds:
+        with _open_image(clip, clip.frames[second]) as image:
+            images.append(np.asarray(image.convert("RGB")))
+        check_size(clip.frames[second], images[-1].shape[:2], images[0].shape[:2])
+    return np.stack(images)
+
+
+def read_masks(clip: Clip, seconds: Sequence[int]) -> BoolArray:
+    """Read the masks of some labelled seconds, bool, (T, H, W): True where the file is not zero.
+
+    Raises:
+        MediaError: A mask is missing or corrupted, or differs in size from its frame.
+        ValueError: A second has no label.
+    """
+    masks = []
+    for second in seconds:
+        path = clip.masks[second]
+        if path is None:
+            raise ValueError(f"second {second} of {clip.name} is not labelled")
+        with _open_image(clip, path) as image:
+            masks.append(_foreground(image))
+        check_size(path, masks[-1].shape, _frame_size(clip, second))
+        check_size(path, masks[-1].shape, masks[0].shape)
+    return np.stack(masks)
+
+
+def read_windows(
+    clip: Clip, seconds: Sequence[int], rate_hz: int, *, reference: bool = False
+) -> Float32Array:
+    """Read the sound of some seconds, one window per second, padded with zeros at the end.
+
+    Args:
+        clip: The video.
+        seconds: Indices of the seconds, from 0.
+        rate_hz: Sampling rate that CLAP needs.
+        reference: Prepare the sound as the reference implementation does
+            (`embeddings.segments`): the channels of a second are placed one after the other.
+
+    Returns:
+        float32, (T, rate_hz), in [-1, 1]; with `reference`, (T, channels * rate_hz).
+
+    Raises:
+        MediaError: The sound is missing, corrupted, or more than a second shorter than the video.
+    """
+    check_inside(clip, clip.sound)
+    duration_s = None
+    if clip.sound.suffix == ".wav":  # FFmpeg does not report a truncated WAV
+        duration_s = check_wav(clip.sound, read_file(clip, clip.sound))
+    info = probe(clip.sound, need_video=False)
+    stream = audio.choose_audio(info, None)
+    if stream is None:
+        raise MediaError(f"{clip.sound}: has no audio; copy the WAV or the raw video again")
+    check_duration(clip.sound, duration_s or stream.duration_s, clip.seconds)
+    read = _read_reference_windows if reference else _read_mono_windows
+    windows = read(info, stream, rate_hz, clip.seconds)
+    return np.stack([windows[second] for second in seconds])
+
+
+def read_file(clip: Clip, path: Path) -> bytes:
+    """Return the content of one of a clip's files.
+
+    Raises:
+        MediaError: The file is missing, empty, unreadable, or outside the data folder.
+    """
+    check_inside(clip, path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MediaError(f"{path}: missing; copy or extract it again") from error
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
+    if not data:
+        raise MediaError(f"{path}: empty; copy or extract it again")
+    return data
+
+
+def check_inside(clip: Clip, path: Path) -> None:
+    """Check that a file is inside the data folder once links are resolved.
+
+    Raises:
+        MediaError: It is outside.
+    """
+    real = os.path.join(_real_folder(path.parent), path.name)  # noqa: PTH118 - twice as fast
+    if os.path.islink(path):  # noqa: PTH114 - as above
+        real = os.path.realpath(path)
+    if not any(real.startswith(bound + os.sep) for bound in clip.bounds):
+        raise MediaError(
+            f"{path}: links to a file outside the data folder ({real}); copy the file into "
+            "the folder"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _real_folder(folder: Path) -> str:
+    return os.path.realpath(folder)
+
+
+@contextmanager
+def _open_image(clip: Clip, path: Path) -> Iterator[Image.Image]:
+    """Open a frame or mask. Errors while the block decodes it become a `MediaError` as well."""
+    data = read_file(clip, path)
+    try:
+        with Image.open(BytesIO(data)) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{path}: not an image; copy it again") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{path}: corrupted ({error}); copy it again") from error
+
+
+def _frame_size(clip: Clip, second: int) -> tuple[int, int]:
+    """Return height and width of a frame, from its header."""
+    if clip.video is not None:
+        return FRAME_PX, FRAME_PX
+    with _open_image(clip, clip.frames[second]) as image:
+        return image.height, image.width
+
+
+def _foreground(image: Image.Image) -> BoolArray:
+    """Return where a mask of any mode (1-bit, grey, palette, RGB) is not zero, bool, (H, W).
+
+    For palettes the index is compared, not the colour; transparency is ignored.
+    """
+    values = np.asarray(image.convert("RGB") if image.mode in {"RGBA", "CMYK"} else image)
+    if image.mode == "LA":
+        values = values[..., 0]
+    return cast("BoolArray", values.any(axis=2) if values.ndim == 3 else values != 0)
+
+
+def _decode_frames(clip: Clip, video: Path, seconds: Sequence[int]) -> UInt8Array:
+    """Decode frames of a raw video at the times and size at which AVSBench extracts them.
+
+    A video that ends up to `MAX_MISSING_S` early repeats its last frame.
+    """
+    check_inside(clip, video)
+    info = probe(video)
+    times_s = [second + FRAME_OFFSET_S for second in seconds]
+    shown: dict[int, UInt8Array] = {}
+    last_s = 0.0
+    for frame in frames.read_frames(info, stop_s=max(times_s) + 1e-3):
+        last_s = frame.time_s
+        later = [k for k, time_s in enumerate(times_s) if frame.time_s <= time_s]
+        shown |= dict.fromkeys(later, frame.rgb)
+    if len(shown) < len(times_s) or last_s < max(times_s) - MAX_MISSING_S:
+        raise MediaError(
+            f"{video}: truncated, its last frame is at {last_s:.2f} s but one at "
+            f"{max(times_s):.2f} s is needed; copy it again"
+        )
+    return np.stack([cv2.resize(shown[k], (FRAME_PX, FRAME_PX)) for k in range(len(times_s))])
+
+
+def _read_mono_windows(
+    info: MediaInfo, stream: AudioStream, rate_hz: int, seconds: int
+) -> list[Float32Array]:
+    windows = audio.read_windows(info, rate_hz=rate_hz, stream=stream, stop_s=seconds)
+    samples = [window.samples for window in windows]
+    if not samples:
+        raise MediaError(f"{info.path}: the audio cannot be decoded; copy it again")
+    return samples + [np.zeros(rate_hz, np.float32)] * (seconds - len(samples))
+
+
+def _read_reference_windows(
+    info: MediaInfo, stream: AudioStream, rate_hz: int, seconds: int
+) -> list[Float32Array]:
+    import torch
+
+    from av2tsam_cli.embeddings.segments import reference_segments
+
+    samples = torch.from_numpy(audio.read_channels(info, stream))
+    segments = reference_segments(samples, stream.rate_hz, to_hz=rate_hz, seconds=seconds)
+    return list(segments.numpy())
