@@ -22,11 +22,11 @@ from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError
 from av2tsam_cli.evaluation.scoring import (
     Scores,
     VideoScore,
+    mean_scores,
     predict,
     score_video,
     silent_frames,
     suppress,
-    mean_scores,
 )
 from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.device import choose_device, choose_precision
