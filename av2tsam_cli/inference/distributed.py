@@ -3,7 +3,6 @@
 import atexit
 import logging
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from av2tsam_cli.errors import Av2tsamError, UsageError
-from av2tsam_cli.signals import handle_signals
 
 if TYPE_CHECKING:  # importing it takes seconds, and a single process that evaluates needs none
     from lightning_fabric.fabric import Fabric
@@ -179,21 +177,3 @@ def sum_over_processes(fabric: "Fabric", tensor: Tensor) -> Tensor:
 def any_process(fabric: "Fabric", *flags: bool) -> list[bool]:
     """Return, for each flag, whether it is set in any process."""
     return [count > 0 for count in sum_over_processes(fabric, torch.tensor(flags).float()).tolist()]
-
-
-class Stop:
-    """Records signals that ask the process to stop, instead of stopping at once."""
-
-    requested = False
-
-    @contextmanager
-    def listening(self) -> Iterator["Stop"]:
-        """Record signals while the block runs; a second SIGINT raises KeyboardInterrupt."""
-        with handle_signals(self._record):
-            yield self
-
-    def _record(self, number: int) -> None:
-        # torchrun forwards SIGINT as SIGTERM too, so only a second SIGINT counts as insisting.
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True

@@ -7,6 +7,7 @@ and accumulation parts changes memory and speed but, apart from rounding, not th
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
@@ -32,7 +33,6 @@ from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.device import choose_device, choose_precision
 from av2tsam_cli.inference.distributed import (
     OtherProcessFailed,
-    Stop,
     any_process,
     process_rank,
     require_fabric,
@@ -41,6 +41,7 @@ from av2tsam_cli.inference.distributed import (
 )
 from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.signals import handle_signals
 from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.learner import Learner
 from av2tsam_cli.training.loggers import MetricsLogger, check_wandb, open_loggers
@@ -128,13 +129,13 @@ class _Training:
         self.network = network.eval()  # without dropout, and with BatchNorm's statistics fixed
         self.folder = folder  # None in all processes but the first
         self.callback = callback if folder is not None else TrainingCallback()
-        self.stop = Stop()
+        self.stop_requested = False
         self.state = TrainingState()
         self.loggers: list[MetricsLogger] = []
         self.last_save_s = time.monotonic()
 
     def prepare(self, videos: Videos) -> None:
-        """Embed the videos, create the optimiser, restore a resumed run and open its files."""
+        """Embed the videos, create the optimiser, restore a resumed run, and open its files."""
         self.network.to(self.fabric.device)
         self.videos, self.read = embed_videos(videos, self.network, self.options, self.callback)
         self.learner = Learner(self.network, self.options, self.fabric)
@@ -145,7 +146,7 @@ class _Training:
 
     def run(self) -> TrainResult:
         """Train and validate epoch after epoch."""
-        with self.stop.listening():
+        with handle_signals(self._request_stop):
             if not self.options.resume:
                 # From now on the run can be resumed, and a full disk shows at once.
                 self._save(self._save_state)
@@ -164,6 +165,12 @@ class _Training:
         """Let loggers write what they still hold."""
         for logger in self.loggers:
             logger.finalize("success")
+
+    def _request_stop(self, number: int) -> None:
+        # torchrun forwards SIGINT as SIGTERM too, so only a second SIGINT stops without saving.
+        if self.stop_requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.stop_requested = True
 
     def _is_finished(self) -> bool:
         state, max_steps = self.state, self.options.max_steps
@@ -222,7 +229,7 @@ class _Training:
             error = caught
         is_due = time.monotonic() - self.last_save_s > SAVE_INTERVAL_S
         failed, interrupted, due = any_process(
-            self.fabric, error is not None, self.stop.requested, is_due
+            self.fabric, error is not None, self.stop_requested, is_due
         )
         if error is not None:
             raise error

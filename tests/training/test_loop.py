@@ -112,7 +112,7 @@ def test_loss_falls_on_a_few_videos(options: Make, tiny_model: Path) -> None:
     means = [row.loss for row in result.epochs]
     assert means[-1] < 0.8 * means[0]
     assert len(losses(result.out)) == 12 * STEPS_PER_EPOCH == result.steps
-    for name in ("run.json", "epochs.csv", "curves.png", "last.safetensors"):
+    for name in ("run.json", "epochs.csv", "last.safetensors"):
         assert (result.out / name).stat().st_size > 0
 
 
