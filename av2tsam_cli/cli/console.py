@@ -84,9 +84,18 @@ def explain(error: BaseException) -> str:
         text = f"{error.filename}: {error.strerror}"
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         text = "out of memory; use a smaller `batch_size`, or run on the CPU"
+    elif isinstance(error, ImportError):
+        text = _explain_import(error)
     else:
         text = f"unexpected {type(error).__name__}: {error}; use --debug for a traceback"
     return with_flags(" ".join(text.split()))
+
+
+def _explain_import(error: ImportError) -> str:
+    from av2tsam_cli.cli.system_libraries import explain_missing_library
+
+    missing = explain_missing_library(error)
+    return missing or f"{error}; the installation is incomplete, run 'av2tsam doctor'"
 
 
 class Console:

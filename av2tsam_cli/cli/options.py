@@ -1,14 +1,13 @@
 """Typer commands made from dataclasses of options, with their own help pages and error messages."""
 
 import inspect
-import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass
 from functools import wraps
 from glob import glob
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType, cast, get_type_hints
+from typing import Annotated, Any, NewType, cast, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -328,134 +327,3 @@ def _wrap(text: str) -> str:
 
 def _summary(text: str | None) -> str:
     return " ".join((text or "").split("\n\n")[0].split()).rstrip(".")
-
-
-# Until every command is converted to `command`: the same options for plain Typer functions.
-
-NETWORK = "Network"
-TALK = "What it says"
-EXPERT = "Expert options"
-DATA = "Data"
-
-Device = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"],
-    typer.Option("--device", help="Where the network runs.", rich_help_panel=NETWORK),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME|FILE",
-        help="A model that 'av2tsam models list' shows, or a checkpoint.",
-        show_default="the best that is installed",
-        rich_help_panel=NETWORK,
-    ),
-]
-Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option(
-        "--precision",
-        help="Numbers that the network runs in; auto is bf16 on GPUs that have it and on CPUs that "
-        "are much faster in it, fp32 elsewhere.",
-        rich_help_panel=EXPERT,
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        min=1,
-        metavar="N",
-        help="Frames per run of the network; memory grows with it.",
-        show_default="what suits the device and the model",
-        rich_help_panel=EXPERT,
-    ),
-]
-Json = Annotated[
-    bool,
-    typer.Option(
-        "--json", help="Print one JSON object per result on stdout.", rich_help_panel=TALK
-    ),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option(
-        "--quiet",
-        help="Print nothing but errors: no notes, no progress bar.",
-        rich_help_panel=TALK,
-    ),
-]
-Debug = Annotated[
-    bool,
-    typer.Option(
-        "--debug", help="Show the traceback where something goes wrong.", rich_help_panel=TALK
-    ),
-]
-Data = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        metavar="avsbench|DIR",
-        help="AVSBench, or a folder in its layout, such as 'av2tsam data synth' makes.",
-        rich_help_panel=DATA,
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root",
-        metavar="DIR",
-        help="Where AVSBench is.",
-        show_default="$AVSBENCH_ROOT, else ./avsbench_data",
-        rich_help_panel=DATA,
-    ),
-]
-Subset = Annotated[
-    Literal["s4", "ms3", "avss"],
-    typer.Option(
-        "--subset",
-        help="Single source, multiple sources, or AVSBench-semantic as binary masks.",
-        rich_help_panel=DATA,
-    ),
-]
-SkipBad = Annotated[
-    bool,
-    typer.Option(
-        "--skip-bad",
-        help="Leave damaged videos out, and name them, instead of stopping.",
-        rich_help_panel=DATA,
-    ),
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        metavar="DIR",
-        help="Where CLIP and CLAP embeddings are kept, computed once per model and video.",
-        show_default="beside the installed models",
-        rich_help_panel=DATA,
-    ),
-]
-Devices = Annotated[
-    int,
-    typer.Option(
-        "--devices",
-        min=1,
-        metavar="N",
-        help="Processes, each with a device of its own; torchrun overrules it.",
-        rich_help_panel=NETWORK,
-    ),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what exists.", rich_help_panel="Output")
-]
-
-
-def decibels(text: str) -> float:
-    """A level in dBFS; `off` is the level that nothing is below."""
-    if text == "off":
-        return -math.inf
-    try:
-        return float(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text}: give a level such as -60, or off") from error
