@@ -1,4 +1,7 @@
-"""Opening a media file and decoding one of its streams, damaged packets and bad seeks included."""
+"""The only demuxer: open a media file, seek, and read or decode one of its streams.
+
+Corrupted packets are skipped, and seeks that fail or end up too late are repaired.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -19,15 +22,15 @@ from av2tsam_cli.errors import MediaError
 
 AvStream = AvVideoStream | AvAudioStream
 
-MAX_DAMAGED_PACKETS = 250
-"""Damaged packets in a row after which a stream counts as unreadable (some ten seconds)."""
+MAX_CORRUPTED_PACKETS = 250
+"""Corrupted packets in a row after which a stream counts as unreadable (about ten seconds)."""
 SEEK_MARGINS_S = (0.5, 10.0)
-"""How far ahead of the wanted time a seek aims; the second is tried where the first lands late."""
+"""Seconds before the wanted time at which a seek aims; the second if the first ends up too late."""
 TIME_TOLERANCE_S = 1e-6
-"""Times closer than this are one time: a container's ticks are longer, rounding is shorter."""
+"""Times closer than this are equal: longer than rounding errors, shorter than clock ticks."""
 APPLE_DOUBLE_MAGIC = b"\x00\x05\x16\x07"
 TEXT_FORMATS = frozenset({"tty"})
-"""Formats under which FFmpeg would render a text file as a moving picture."""
+"""Formats as which FFmpeg would render a text file as a video."""
 
 log = logging.getLogger(__name__)
 
@@ -37,30 +40,22 @@ def open_media(path: Path) -> Iterator[InputContainer]:
     """Open a media file for reading.
 
     Raises:
-        MediaError: The file is missing, is no media file or is cut short.
+        MediaError: The file is missing, truncated or not a media file.
     """
     _check_file(path)
     try:
-        # An absolute path: FFmpeg takes "a:b.mp4" for a protocol.
+        # An absolute path, because FFmpeg would read "a:b.mp4" as a protocol.
         container = av.open(str(path.absolute()), mode="r", metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_explain(path, error)) from error
     with container:
         if container.format.name in TEXT_FORMATS:
-            raise MediaError(f"{path}: is a text file, not a video; name a video file")
+            raise MediaError(f"{path}: a text file, not a video; name a video file")
         yield container
 
 
-def stream_at(container: InputContainer, index: int) -> AvStream:
-    """The audio or video stream at a position among all streams of the file."""
-    stream = container.streams[index]
-    if not isinstance(stream, AvVideoStream | AvAudioStream):
-        raise TypeError(f"stream {index} holds neither pictures nor sound")
-    return stream
-
-
 def frame_time_s(frame: VideoFrame | AudioFrame) -> float | None:
-    """Seconds on the file's own clock; None where the file gives the frame no time."""
+    """Return the time on the file's own clock in seconds; None if the frame has none."""
     if frame.pts is None or frame.time_base is None:
         return None
     return float(frame.pts * frame.time_base)
@@ -69,19 +64,19 @@ def frame_time_s(frame: VideoFrame | AudioFrame) -> float | None:
 def decode_from(
     path: Path, index: int, from_s: float | None, *, threads: int = 0
 ) -> Iterator[VideoFrame | AudioFrame]:
-    """Decode one stream from the last point a decoder can start at before a time.
+    """Decode one stream from the last key frame before a time.
 
-    A seek that fails or lands too late is tried from further ahead, and at last the file is read
-    from its beginning: slower, never wrong. The caller discards what comes before `from_s`.
+    If a seek fails or ends up too late, one to an earlier time is tried, and finally the file is
+    read from its beginning, which is slow but correct. The caller discards frames before `from_s`.
 
     Args:
         path: The file.
         index: Position of the stream among all streams of the file.
         from_s: Seconds on the file's own clock; None for the beginning.
-        threads: Threads of the decoder; 0 for as many as suit it.
+        threads: Threads of the decoder; 0 lets FFmpeg choose.
 
     Raises:
-        MediaError: The file cannot be opened, or too many packets in a row are damaged.
+        MediaError: The file cannot be opened, or too many packets in a row are corrupted.
     """
     if from_s is not None:
         frames = _decode_after_seek(path, index, from_s, threads=threads)
@@ -90,17 +85,17 @@ def decode_from(
             yield from frames
             return
     with open_media(path) as container:
-        yield from _decode(container, _prepared(container, index, threads=threads), path)
+        yield from _decode(container, select_stream(container, index, threads=threads), path)
 
 
 def _decode_after_seek(
     path: Path, index: int, from_s: float, *, threads: int
 ) -> Iterator[VideoFrame | AudioFrame]:
-    """Frames from a point at or before a time; none where no seek can be trusted to lead there."""
+    """Yield the frames from a point at or before a time; none if no seek gets there."""
     for margin_s in SEEK_MARGINS_S:
         with open_media(path) as container:
-            stream = _prepared(container, index, threads=threads)
-            if not _seek(container, stream, from_s - margin_s):
+            stream = select_stream(container, index, threads=threads)
+            if not seek(container, stream, from_s - margin_s):
                 return
             frames = _decode(container, stream, path)
             first = next(frames, None)
@@ -111,8 +106,11 @@ def _decode_after_seek(
                 return
 
 
-def _prepared(container: InputContainer, index: int, *, threads: int) -> AvStream:
-    stream = stream_at(container, index)
+def select_stream(container: InputContainer, index: int, *, threads: int = 0) -> AvStream:
+    """Return the stream at a position, with the container prepared to read only this one."""
+    stream = container.streams[index]
+    if not isinstance(stream, AvVideoStream | AvAudioStream):
+        raise TypeError(f"stream {index} is neither video nor audio")
     for other in container.streams:
         if other is not stream:
             other.discard = Discard.all  # not even read from the disk, where the format allows
@@ -121,8 +119,12 @@ def _prepared(container: InputContainer, index: int, *, threads: int) -> AvStrea
     return stream
 
 
-def _seek(container: InputContainer, stream: AvStream, target_s: float) -> bool:
-    """Seek to the last key frame before a time; False where reading on is as good."""
+def seek(container: InputContainer, stream: AvStream, target_s: float) -> bool:
+    """Seek to the last key frame before a time.
+
+    Returns:
+        False if the seek fails, or if the time is not after the start of the stream.
+    """
     begin = stream.start_time or 0
     if stream.time_base is None:
         return False
@@ -139,27 +141,29 @@ def _seek(container: InputContainer, stream: AvStream, target_s: float) -> bool:
 def _decode(
     container: InputContainer, stream: AvStream, path: Path
 ) -> Iterator[VideoFrame | AudioFrame]:
-    """Decode to the end, skipping damaged packets."""
-    damaged = in_a_row = 0
-    for packet in _packets(container, stream):
+    """Decode a stream to its end and skip corrupted packets."""
+    corrupted = in_a_row = 0
+    for packet in read_packets(container, stream):
         frames = None if packet is None else _decode_packet(packet)
         if frames is None:
-            damaged, in_a_row = damaged + 1, in_a_row + 1
-            if in_a_row > MAX_DAMAGED_PACKETS:
+            corrupted, in_a_row = corrupted + 1, in_a_row + 1
+            if in_a_row > MAX_CORRUPTED_PACKETS:
                 raise MediaError(
-                    f"{path}: more than {MAX_DAMAGED_PACKETS} damaged packets in a row; "
-                    "re-encode the file, or cut the damaged part off with --start or --end"
+                    f"{path}: more than {MAX_CORRUPTED_PACKETS} corrupted packets in a row; "
+                    "re-encode the file, or leave that part out with `start` or `end`"
                 )
             continue
         if frames:
             in_a_row = 0
         yield from frames
-    if damaged:
-        log.warning("%s: %d damaged packets of %s skipped", path, damaged, stream.type)
+    if corrupted:
+        log.warning("%s: %d corrupted %s packets skipped", path, corrupted, stream.type)
 
 
-def _packets(container: InputContainer, stream: AvStream) -> Iterator["Packet[AvStream] | None"]:
-    """Packets of a stream to the end of the file; None for one that cannot even be read."""
+def read_packets(
+    container: InputContainer, stream: AvStream
+) -> Iterator["Packet[AvStream] | None"]:
+    """Yield the packets of a stream to its end; None for each that cannot be read."""
     while True:
         packets = container.demux(stream)
         try:
@@ -179,19 +183,21 @@ def _decode_packet(packet: "Packet[AvStream]") -> list[VideoFrame | AudioFrame] 
 
 def _check_file(path: Path) -> None:
     if not path.exists():
-        raise MediaError(f"{path}: there is no such file; check the path")
+        raise MediaError(f"{path}: file not found; check the path")
     if path.is_dir():
-        raise MediaError(f"{path}: is a folder; name a video file in it")
+        raise MediaError(f"{path}: a folder; name a video file in it")
     try:
         with path.open("rb") as file:
             head = file.read(4)
     except OSError as error:
-        raise MediaError(f"{path}: cannot be opened ({error.strerror})") from error
+        raise MediaError(
+            f"{path}: cannot be opened ({error.strerror}); check its permissions"
+        ) from error
     if not head:
-        raise MediaError(f"{path}: is empty; copy or record it again")
+        raise MediaError(f"{path}: empty; copy or record it again")
     if head == APPLE_DOUBLE_MAGIC:
         raise MediaError(
-            f"{path}: holds macOS metadata (AppleDouble), no video; "
+            f"{path}: macOS metadata (AppleDouble), not a video; "
             f"use the file named {path.name.removeprefix('._')}"
         )
 
@@ -200,6 +206,6 @@ def _explain(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] in {b"ftyp", b"mdat", b"free", b"wide"}:
-        return f"{path}: is cut short (its index, moov, is missing); copy or record it again"
+        return f"{path}: truncated, its index (moov) is missing; copy or record it again"
     reason = getattr(error, "strerror", None) or str(error)
-    return f"{path}: is no media file that can be read ({reason}); convert it to MP4, or check it"
+    return f"{path}: not a readable media file ({reason}); convert it to MP4"

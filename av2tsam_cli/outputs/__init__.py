@@ -1,1 +1,1 @@
-"""Writing results: overlay videos with the original sound, mask and overlay pictures."""
+"""Writers of results: overlay videos with the original audio, mask PNGs and overlay PNGs."""

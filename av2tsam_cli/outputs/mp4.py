@@ -1,4 +1,4 @@
-"""Overlay videos: every frame at its own time, with the original sound."""
+"""Overlay videos with the original audio; every frame keeps its time."""
 
 import logging
 from contextlib import ExitStack
@@ -19,25 +19,26 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, write_errors
+from av2tsam_cli.media.container import open_media
 from av2tsam_cli.media.frames import ASSUMED_RATE
-from av2tsam_cli.outputs.overlay import DEFAULT_STYLE, OverlayStyle, draw_overlay
-from av2tsam_cli.outputs.sound import SoundTrack, open_source
+from av2tsam_cli.outputs.overlay import draw_overlay
+from av2tsam_cli.outputs.sound import SoundTrack
 from av2tsam_cli.values import AudioStream, Frame, MediaInfo, UInt8Array, VideoStream
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""What a target's suffix asks for, in FFmpeg's names."""
+"""FFmpeg's name of the container format for each suffix."""
 H264 = {"preset": "veryfast", "crf": "18"}
-"""Visually lossless; 3 ms of CPU a frame at 640x360."""
+"""Visually lossless; 3 ms of CPU time per frame at 640x360."""
 VP9 = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "24"}
 """As fast as H.264 above; deadline "good" takes six times as long."""
 FINEST_TICK, COARSEST_TICK = Fraction(1, 1_000_000), Fraction(1, 10_000)
-"""Bounds in seconds of the clock tick of an output: coarse source clocks are subdivided."""
+"""Bounds of an output's clock tick in seconds; coarser clocks of a source are subdivided."""
 
 log = logging.getLogger(__name__)
 
 
-class OverlayVideo:
-    """Encodes overlays as a video that appears under its name when it is complete."""
+class VideoWriter:
+    """Draw and encode an overlay video, which appears under its name when it is complete."""
 
     def __init__(
         self,
@@ -51,28 +52,29 @@ class OverlayVideo:
         stop_s: float | None = None,
         overwrite: bool = False,
         threads: int = 0,
-        style: OverlayStyle = DEFAULT_STYLE,
     ) -> None:
         self.target, self.info, self.video, self.audio = target, info, video, audio
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
-        self.overwrite, self.threads, self.style = overwrite, threads, style
+        self.overwrite, self.threads = overwrite, threads
         self.outputs: tuple[Path, ...] = (target,)
         self._sound: SoundTrack | None = None
         self._last_pts = -1
-        self._reformatter = VideoReformatter()  # kept: setting one up costs more than using it
+        self._reformatter = (
+            VideoReformatter()
+        )  # kept, because creating one costs more than using it
 
     def write(self, frame: Frame, mask: npt.NDArray[np.bool_]) -> None:
-        """Draw and encode one frame, and the sound that is due by then.
+        """Draw and encode one frame, and add the audio up to its time.
 
         Args:
-            frame: The next frame; times grow.
-            mask: What sounds in it, bool, (H, W).
+            frame: The next frame; times increase.
+            mask: Its mask, bool, (H, W).
 
         Raises:
             Av2tsamError: The file cannot be written.
         """
         time_s = frame.time_s - self.start_s
-        picture = self._encodable(draw_overlay(frame.rgb, mask, self.style))
+        picture = self._encodable(draw_overlay(frame.rgb, mask))
         self._last_pts = picture.pts = max(round(time_s / self._tick), self._last_pts + 1)
         picture.time_base = self._tick
         with write_errors(self.target, catch=(av.FFmpegError,)):
@@ -114,7 +116,7 @@ class OverlayVideo:
 
     def _begin(self, opened: ExitStack) -> None:
         part = opened.enter_context(atomic_file(self.target, overwrite=self.overwrite))
-        source = opened.enter_context(open_source(self.info.path))
+        source = opened.enter_context(open_media(self.info.path))
         self._tick = _tick(source, self.video)
         self._container: OutputContainer = av.open(
             str(part.absolute()),
@@ -131,8 +133,8 @@ class OverlayVideo:
     def _muxer_options(self) -> dict[str, str]:
         if self.target.suffix.lower() not in {".mp4", ".mov"}:
             return {}
-        # The index goes to the front of the file, so that a browser can play it while it loads;
-        # a late start is written as finely as the frames' times, not in milliseconds.
+        # The index is written first, so that browsers can play the file while it loads. The movie
+        # timescale is as fine as the frames' times, because a late start is stored in it.
         timescale = round(1 / self._tick)
         return {"movflags": "+faststart", "movie_timescale": str(timescale)}
 
@@ -146,9 +148,9 @@ class OverlayVideo:
         )
         context = stream.codec_context
         width, height, aspect = self.video.width, self.video.height, self.video.sample_aspect
-        if webm:  # VP9 itself has square pixels only
+        if webm:  # VP9 only supports square pixels
             width, aspect = round(width * aspect), Fraction(1)
-        else:  # H.264 in 4:2:0, which every player takes, has even sizes only
+        else:  # H.264 in 4:2:0, which all players support, needs even sizes
             width, height = width + width % 2, height + height % 2
         context.width, context.height, context.sample_aspect_ratio = width, height, aspect
         context.pix_fmt = "yuv420p"
@@ -170,13 +172,13 @@ class OverlayVideo:
         if not sound.copied:
             name, codec = self.target.suffix, sound.track.codec_context.name
             log.warning(
-                "%s: sound encoded anew (%s), since %s holds no %s",
+                "%s: audio re-encoded as %s, because %s does not support %s",
                 self.target, codec, name, audio.codec,
             )  # fmt: skip
         return sound
 
     def _encodable(self, rgb: UInt8Array) -> VideoFrame:
-        """A picture as the encoder takes it: at its size, BT.709 in limited range."""
+        """Convert an image to the encoder's size, in BT.709 with limited range."""
         context = self._encoder.codec_context
         bottom, right = context.height - rgb.shape[0], context.width - rgb.shape[1]
         if 1 in {bottom, right}:  # an odd size: repeat the last row or column
@@ -190,7 +192,7 @@ class OverlayVideo:
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
-            threads=1,  # threads pay in the encoder, not here
+            threads=1,  # threads are of more use in the encoder
         )
 
     def _mux_sound(self, until_s: float) -> None:
@@ -200,15 +202,15 @@ class OverlayVideo:
     def _finish(self) -> None:
         if self._last_pts < 0:
             raise UsageError(
-                f"{self.target}: nothing to write, as no frame of {self.info.path} lies "
-                "between --start and --end"
+                f"{self.target}: nothing to write, because {self.info.path} has no frame between "
+                "`start` and `end`"
             )
         self._container.mux(self._encoder.encode(None))
         self._mux_sound(float("inf"))
 
 
 def _tick(source: InputContainer, video: VideoStream) -> Fraction:
-    """The source's own clock tick in seconds, so that times carry over exactly."""
+    """Return the clock tick of the source in seconds, so that times are kept exactly."""
     tick = source.streams[video.index].time_base or COARSEST_TICK
     while tick > COARSEST_TICK:
         tick /= 2

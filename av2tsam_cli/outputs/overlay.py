@@ -1,4 +1,4 @@
-"""How a mask is shown on a frame: colour, contour, and the rest dimmed."""
+"""Draw a mask on a frame: highlighted, with a contour, and the rest dimmed."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -15,18 +15,18 @@ class OverlayStyle:
     """The look of an overlay."""
 
     colour: tuple[int, int, int] = (255, 64, 150)
-    """RGB of the highlight; rare in nature, and far from skin, sky and leaves."""
+    """RGB of the highlight, rare in nature and unlike skin, sky and leaves."""
     opacity: float = 0.35
-    """Share of the colour inside the mask, from 0 to 1."""
+    """Opacity of the highlight inside the mask, from 0 to 1."""
     dim: float = 0.45
-    """Share of brightness taken from what lies outside the mask, from 0 to 1."""
+    """By how much pixels outside the mask are darkened, from 0 to 1."""
     contour_share: float = 1 / 200
-    """Width of the contour as a share of the frame's shorter side; 0 draws none."""
+    """Width of the contour as a share of the frame's shorter side; 0 for no contour."""
     contour_colour: tuple[int, int, int] = (255, 244, 214)
     """RGB of the contour."""
 
     def contour_px(self, height: int, width: int) -> int:
-        """Width of the contour in pixels, at least 1 unless none is wanted."""
+        """Return the width of the contour in pixels, at least 1; 0 for no contour."""
         return max(1, round(min(height, width) * self.contour_share)) if self.contour_share else 0
 
 
@@ -36,18 +36,18 @@ DEFAULT_STYLE = OverlayStyle()
 def draw_overlay(
     rgb: UInt8Array, mask: npt.NDArray[np.bool_], style: OverlayStyle = DEFAULT_STYLE
 ) -> UInt8Array:
-    """Show a mask on a frame.
+    """Draw a mask on a frame.
 
     Args:
-        rgb: The frame, uint8, (H, W, 3), RGB. It is not changed.
+        rgb: The frame, uint8, (H, W, 3), RGB; not modified.
         mask: What to highlight, bool, (H, W).
         style: The look.
 
     Returns:
-        The picture, uint8, (H, W, 3), RGB; the frame itself where the mask is empty.
+        The image, uint8, (H, W, 3), RGB; the frame itself if the mask is empty.
 
     Raises:
-        ValueError: The mask is not of the frame's size.
+        ValueError: The mask does not have the size of the frame.
     """
     if mask.shape != rgb.shape[:2]:
         raise ValueError(f"a mask of {mask.shape} does not fit a frame of {rgb.shape[:2]}")
@@ -68,9 +68,9 @@ def draw_overlay(
 
 
 def _tinted(rgb: UInt8Array, style: OverlayStyle) -> UInt8Array:
-    """The frame mixed with the highlight colour."""
+    """Blend a frame with the highlight colour."""
     share = [round(channel * style.opacity) for channel in style.colour]
-    # A fourth value: OpenCV would take three for one number per pixel of a 3-pixel-high picture.
+    # Four values, because OpenCV would read three as a column of a 3-pixel-high image.
     return cast(
         "UInt8Array",
         cv2.add(cv2.convertScaleAbs(rgb, alpha=1.0 - style.opacity), (*share, 0)),

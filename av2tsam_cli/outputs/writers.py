@@ -1,4 +1,4 @@
-"""From the name of a format to what writes it, and what can be known before any work."""
+"""Open the writer of a format, and check a target before any work."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import check_writable
-from av2tsam_cli.outputs.mp4 import CONTAINERS, OverlayVideo
+from av2tsam_cli.outputs.mp4 import CONTAINERS, VideoWriter
 from av2tsam_cli.outputs.png import PngWriter, mask_image, overlay_image
 from av2tsam_cli.segment_options import Format
 from av2tsam_cli.values import AudioStream, Frame, MediaInfo, VideoStream
@@ -20,12 +20,12 @@ PICTURE_NAME = re.compile(r"\d{6,}\.png")
 
 
 class Writer(Protocol):
-    """A context manager that takes frames with masks and leaves a complete result or none."""
+    """A context manager that writes frames with masks. Results appear complete or not at all."""
 
     outputs: tuple[Path, ...]
 
     def write(self, frame: Frame, mask: npt.NDArray[np.bool_]) -> None:
-        """Take the next frame and what sounds in it, bool, (H, W)."""
+        """Write the next frame and its mask, bool, (H, W)."""
 
     def __enter__(self) -> Self: ...
 
@@ -50,26 +50,26 @@ def open_writer(
     overwrite: bool = False,
     threads: int = 0,
 ) -> Writer:
-    """The writer of a format; nothing is touched before it is entered.
+    """Return the writer of a format; nothing is created before it is entered.
 
     Args:
-        target: A video file, or the folder for folders of pictures.
+        target: A video file, or the folder in which a folder of PNGs is created.
         format: What to write.
-        info: The source.
-        video: Its chosen video stream.
-        audio: Its sound track for the output; None for no sound.
-        zero_s: Where the presentation starts on the source's own clock.
-        start_s: The presentation time that becomes time 0 of the output.
-        stop_s: The presentation time at which the sound ends; None for its own end.
-        overwrite: Whether an existing result may be replaced.
-        threads: Threads of a video's encoder; 0 for as many as suit it.
+        info: The source, as probed.
+        video: Its video stream.
+        audio: Its audio stream for an overlay video; None for no audio.
+        zero_s: Start of the presentation on the source's own clock, in seconds.
+        start_s: Seconds of the presentation that become time 0 of the output.
+        stop_s: Seconds of the presentation at which the audio ends; None for its own end.
+        overwrite: Whether an existing result is replaced.
+        threads: Threads of the video encoder; 0 lets FFmpeg choose.
     """
     path = output_path(target, format, info.path)
     if format == "masks":
         return PngWriter(path, mask_image, overwrite=overwrite)
     if format == "overlays":
         return PngWriter(path, overlay_image, overwrite=overwrite)
-    return OverlayVideo(
+    return VideoWriter(
         path,
         info=info,
         video=video,
@@ -83,7 +83,7 @@ def open_writer(
 
 
 def output_path(target: Path, format: Format, source: Path) -> Path:  # noqa: A002
-    """What a source's result will be called: the target itself, or its folder of pictures."""
+    """Return the path of a source's result: the target itself, or its folder of PNGs."""
     return target if format == "video" else target / source.stem
 
 
@@ -94,11 +94,10 @@ def check_target(
     source: Path,
     overwrite: bool = False,
 ) -> None:
-    """Find out before any work whether a result can be written.
+    """Check before any work whether a result can be written.
 
     Raises:
-        UsageError: The suffix holds no video, something is in the way, or the place is not
-            writable.
+        UsageError: The suffix is not that of a video, the path is in use, or it is not writable.
     """
     path = output_path(target, format, source)
     if format == "video":
@@ -106,7 +105,9 @@ def check_target(
     else:
         _check_folder(target, path)
     if os.path.lexists(path) and not overwrite:
-        raise UsageError(f"{path}: exists; pass --overwrite to replace it, or choose another --out")
+        raise UsageError(
+            f"{path}: already exists; set `overwrite` to replace it, or choose another path"
+        )
     check_writable(path)
 
 
@@ -120,16 +121,16 @@ def _check_video(path: Path, source: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file in it, such as {path / 'overlay.mp4'}")
     if path.exists() and source.exists() and path.samefile(source):
-        raise UsageError(f"{path}: is the input itself; choose another --out")
+        raise UsageError(f"{path}: is the input itself; choose another path for the output")
 
 
 def _check_folder(target: Path, path: Path) -> None:
-    for place in (target, path):
-        if os.path.lexists(place) and not place.is_dir():
-            raise UsageError(f"{place}: is a file; name a folder with --out")
-    # Replacing removes the whole folder, so it must be nothing but an earlier result.
+    for folder in (target, path):
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise UsageError(f"{folder}: is a file; choose a folder for the output")
+    # Replacing removes the whole folder, so it must contain nothing but an earlier result.
     foreign = (
         (f for f in path.iterdir() if not PICTURE_NAME.fullmatch(f.name)) if path.is_dir() else ()
     )
     if (other := next(iter(foreign), None)) is not None:
-        raise UsageError(f"{path}: holds other files ({other.name}); choose another --out")
+        raise UsageError(f"{path}: contains other files ({other.name}); choose another folder")

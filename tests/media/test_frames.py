@@ -248,7 +248,7 @@ def test_corrupted_packets_are_skipped_and_counted(
     frames = frames_of(clip)
     assert [step_of(frame) for frame in frames] == [*range(10), *range(13, 25)]
     assert frames[10].time_s == pytest.approx(13 / 25)
-    assert "3 damaged packets" in caplog.text
+    assert "3 corrupted video packets" in caplog.text
 
 
 def test_a_long_corrupted_section_is_an_error(
@@ -256,7 +256,7 @@ def test_a_long_corrupted_section_is_an_error(
 ) -> None:
     clip = make_clip("clip.mov", codec="png", pixel_format="rgb24", size=(16, 16), seconds=12)
     damage(clip, range(20, 290))
-    with pytest.raises(MediaError, match="damaged packets in a row"):
+    with pytest.raises(MediaError, match="corrupted packets in a row"):
         frames_of(clip)
 
 

@@ -109,7 +109,7 @@ def test_opus_stays_opus_in_webm(make_clip: MakeClip, job: Job, tone: Tone, tmp_
         ("a.wmv", "wmav2", ".mov", "aac"),
     ],
 )
-def test_sound_that_a_container_cannot_hold_is_encoded_anew(
+def test_audio_that_the_container_does_not_support_is_re_encoded(
     make_clip: MakeClip,
     job: Job,
     tone: Tone,
@@ -126,7 +126,7 @@ def test_sound_that_a_container_cannot_hold_is_encoded_anew(
     clip = make_clip(name, codec="mpeg4", seconds=2, sounds=[sound])
     job(clip, tmp_path / f"out{suffix}")
     assert probe(tmp_path / f"out{suffix}").audio[0].codec == codec
-    assert f"holds no {source_codec}" in caplog.text
+    assert f"does not support {source_codec}" in caplog.text
     loud = np.flatnonzero(np.abs(sound_of(tmp_path / f"out{suffix}")) > 0.2) / 48_000
     was = np.flatnonzero(np.abs(sound_of(clip)) > 0.2) / 48_000
     assert loud[0] == pytest.approx(was[0], abs=0.01)
@@ -307,7 +307,7 @@ def test_damaged_sound_does_not_stop_the_video(
     for begin, length in spans[20:30]:
         data[begin : begin + length] = b"\xff" * length
     clip.write_bytes(data)
-    for suffix in (".mp4", ".webm"):  # copied; encoded anew
+    for suffix in (".mp4", ".webm"):  # copied; re-encoded
         job(clip, tmp_path / f"out{suffix}")
         info = probe(tmp_path / f"out{suffix}")
         assert len(times_of(tmp_path / f"out{suffix}")) == 50

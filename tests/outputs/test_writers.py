@@ -35,7 +35,7 @@ def test_suffix_that_holds_no_video(tmp_path: Path, name: str) -> None:
 
 def test_existing_video(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
-    assert "--overwrite" in refusal(tmp_path / "a.mp4")
+    assert "`overwrite`" in refusal(tmp_path / "a.mp4")
     check_target(tmp_path / "a.mp4", "video", source=SOURCE, overwrite=True)
 
 
@@ -76,7 +76,7 @@ def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
 def test_existing_pictures(tmp_path: Path) -> None:
     (tmp_path / "duet").mkdir()
     (tmp_path / "duet" / "000000.png").touch()
-    assert "--overwrite" in refusal(tmp_path, "masks")
+    assert "`overwrite`" in refusal(tmp_path, "masks")
     check_target(tmp_path, "masks", source=SOURCE, overwrite=True)
 
 
