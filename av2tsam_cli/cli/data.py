@@ -198,13 +198,18 @@ def _table(report: "SubsetReport") -> str:
     width = max(len(str(row[0])) for row in rows)
     lines = [f"{name:<{width}}" + "".join(f"{c:>9}" for c in cells) for name, *cells in rows]
     if videos := report.frames_from_videos:
-        lines.append(f"{videos} videos without extracted frames: raw_videos is used")
+        lines.append(f"{_count(videos, 'video')} without extracted frames: raw_videos is used")
     if videos := report.sound_from_videos:
-        lines.append(f"{videos} videos without a WAV file: raw_videos is used")
+        lines.append(f"{_count(videos, 'video')} without a WAV file: raw_videos is used")
     files = len(report.problems)
     lines.append(
-        f"{files} missing or corrupted files in {report.damaged_videos} videos"
+        f"{_count(files, 'missing or corrupted file')} in {_count(report.damaged_videos, 'video')}"
         if files
         else "all files are intact"
     )
     return "\n".join(lines) + "\n\n"
+
+
+def _count(number: int, noun: str) -> str:
+    """Return a number with a noun in the singular or plural."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

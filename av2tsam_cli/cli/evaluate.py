@@ -145,7 +145,8 @@ def _write(
 
 def _print_scores(record: Mapping[str, Any]) -> None:
     """Print the scores as tables."""
-    data = f"{record['subset']} {record['split']}, {record['videos']} videos"
+    plural = "" if record["videos"] == 1 else "s"
+    data = f"{record['subset']} {record['split']}, {record['videos']} video{plural}"
     settings = f"{record['model']}, {record['audio']} audio, {record['protocol']} protocol"
     print_text(f"{data}: {settings}\n\n")
     total = "combined" if "positive" in record else "all"

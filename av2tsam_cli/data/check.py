@@ -139,8 +139,9 @@ def require_intact(
     damaged = {problem.clip for problem in problems}
     intact = tuple(clip for clip in clips if clip not in damaged)
     if problems and not (skip_bad and intact):
-        more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
-        fix = "" if skip_bad else "; set `skip_bad` to skip such videos"
+        others = len(problems) - 1
+        more = f" (and {others} more file{'s' * (others > 1)})" if others else ""
+        fix = "" if skip_bad else ", or set `skip_bad` to skip such videos"
         raise MediaError(f"{problems[0].message}{more}{fix}")
     return intact, problems
 
