@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from av2tsam_cli.synth.looks import sample_colour
+from av2tsam_cli.synth.appearance import sample_colour
 from av2tsam_cli.synth.values import Background
 from av2tsam_cli.values import UInt8Array
 

@@ -22,19 +22,12 @@ import cv2
 import numpy as np
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.outputs.staging import (
-    discard,
-    make_folders,
-    publish,
-    remove_if_empty,
-    staging_path,
-    writing,
-)
+from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.synth.clips import SMALL_H264, encode_png, sounding_mask, write_clip
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack
-from av2tsam_cli.synth.values import Pool, Scene, Subset
+from av2tsam_cli.synth.values import Scene, SeedPool, SynthSubset
 from av2tsam_cli.values import Float32Array
 
 GENERATOR_VERSION = 1
@@ -47,9 +40,9 @@ VIDEO_HEIGHT_PX = 144
 VIDEO_RATE = 8
 SPLIT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
-_SPLITS: tuple[Pool, ...] = ("train", "val", "test")
+_SPLITS: tuple[SeedPool, ...] = ("train", "val", "test")
 
-Job = tuple[Pool, int]
+Job = tuple[SeedPool, int]
 """A split and a position in it."""
 Progress = Callable[[int, int], None]
 """Called with the number of finished videos and the total."""
@@ -58,7 +51,7 @@ Progress = Callable[[int, int], None]
 class Entry(NamedTuple):
     """One line of the CSV."""
 
-    split: Pool
+    split: SeedPool
     name: str
     category: str
     """Category of the first sound source; `noise` if there is only noise."""
@@ -67,7 +60,7 @@ class Entry(NamedTuple):
 def write_dataset(
     out: Path,
     *,
-    subset: Subset,
+    subset: SynthSubset,
     videos: int,
     seed: int,
     split_sizes: tuple[int, int, int] | None = None,
@@ -94,48 +87,47 @@ def write_dataset(
     sizes = _split_sizes(videos, split_sizes)
     target = out / FOLDERS[subset]
     _check(out, target, overwrite=overwrite)
-    with writing(target):
-        made = make_folders(out)
-    part = staging_path(target)
-    try:
-        with writing(target):
-            write = partial(_write_video, part, subset, seed)
-            entries = _write_videos(write, sizes, workers or os.cpu_count() or 1, progress)
-            _write_csv(part / f"{subset}_meta_data.csv", subset, entries)
-            _write_manifest(part / "manifest.json", subset, seed, sizes)
-            publish(part, target, overwrite=overwrite)
-    finally:
-        discard(part)
-        remove_if_empty(made)
+    replace = overwrite or target.is_dir()  # `_check` allows an empty folder
+    with write_errors(target), atomic_folder(target, overwrite=replace) as folder:
+        write = partial(_write_video, folder, subset, seed)
+        entries = _write_videos(write, sizes, workers or os.cpu_count() or 1, progress)
+        _write_csv(folder / f"{subset}_meta_data.csv", subset, entries)
+        _write_manifest(folder / "manifest.json", subset, seed, sizes)
 
 
-def _split_sizes(videos: int, wanted: tuple[int, int, int] | None) -> dict[Pool, int]:
-    if wanted is None:
+def _split_sizes(videos: int, requested: tuple[int, int, int] | None) -> dict[SeedPool, int]:
+    if requested is None:
         val, test = (round(videos * SPLIT_SHARES[split]) for split in ("val", "test"))
-        wanted = (videos - val - test, val, test)
-    if min(wanted) < 0 or sum(wanted) != videos or videos < 1:
-        sizes = ",".join(map(str, wanted))
+        requested = (videos - val - test, val, test)
+    if min(requested) < 0 or sum(requested) != videos or videos < 1:
+        sizes = ",".join(map(str, requested))
         raise UsageError(
-            f"--split-sizes {sizes} makes {sum(wanted)} videos and --videos {videos}: "
-            "give sizes that add up to --videos"
+            f"`split_sizes` {sizes} add up to {sum(requested)} videos, not to {videos}; "
+            "change them or the number of videos"
         )
-    return dict(zip(_SPLITS, wanted, strict=True))
+    return dict(zip(_SPLITS, requested, strict=True))
 
 
 def _check(out: Path, target: Path, *, overwrite: bool) -> None:
+    """Check that nothing else is in the folder and nothing is replaced by accident."""
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file; name a folder to make the data set in")
-    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if target.name in held and any(target.iterdir()) and not overwrite:
+        raise UsageError(f"{out}: is a file; choose a folder for the data set")
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if target.name in found and any(target.iterdir()) and not overwrite:
         raise UsageError(
-            f"{target}: exists; pass --overwrite to replace it, or name another folder"
+            f"{target}: already exists; set `overwrite` to replace it, or choose another folder"
         )
-    if (strange := held - set(FOLDERS.values())) and not overwrite:
-        raise UsageError(f"{out}: holds other things ({min(strange)}); name an empty or new folder")
+    if (others := found - set(FOLDERS.values())) and not overwrite:
+        raise UsageError(
+            f"{out}: contains other files ({min(others)}); choose an empty or new folder"
+        )
 
 
 def _write_videos(
-    write: Callable[[Job], Entry], sizes: dict[Pool, int], workers: int, progress: Progress | None
+    write: Callable[[Job], Entry],
+    sizes: dict[SeedPool, int],
+    workers: int,
+    progress: Progress | None,
 ) -> list[Entry]:
     jobs = [(split, index) for split in _SPLITS for index in range(sizes[split])]
     entries = []
@@ -162,7 +154,7 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Entry]]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _write_video(root: Path, subset: Subset, seed: int, job: Job) -> Entry:
+def _write_video(root: Path, subset: SynthSubset, seed: int, job: Job) -> Entry:
     """Generate one scene and write all files that AVSBench has for a video."""
     split, index = job
     scene = sample_scene(scene_rng(split, seed, index), subset=subset)
@@ -199,7 +191,7 @@ class _Paths(NamedTuple):
     video: Path
 
     @classmethod
-    def of(cls, data: Path, subset: Subset, entry: Entry) -> "_Paths":
+    def of(cls, data: Path, subset: SynthSubset, entry: Entry) -> "_Paths":
         name = entry.name
         group = Path(entry.split) / entry.category if subset == "s4" else Path(entry.split)
         loose = group if subset == "s4" else Path()  # MS3 has no split here
@@ -211,7 +203,7 @@ class _Paths(NamedTuple):
         )
 
 
-def _write_stills(scene: Scene, subset: Subset, entry: Entry, paths: _Paths) -> None:
+def _write_stills(scene: Scene, subset: SynthSubset, entry: Entry, paths: _Paths) -> None:
     """Write one frame per second, and its mask if AVSBench has one."""
     renderer = Renderer(scene, FRAME_PX, FRAME_PX)
     frame_name = entry.name if subset == "s4" else f"{entry.name}.mp4"
@@ -233,7 +225,7 @@ def _write_wav(path: Path, sound: Float32Array) -> None:
         file.writeframes(np.rint(sound * 32767).astype("<i2").tobytes())
 
 
-def _write_csv(path: Path, subset: Subset, entries: list[Entry]) -> None:
+def _write_csv(path: Path, subset: SynthSubset, entries: list[Entry]) -> None:
     """Write the columns in AVSBench's order, which its loaders read by position."""
     with path.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -245,7 +237,7 @@ def _write_csv(path: Path, subset: Subset, entries: list[Entry]) -> None:
             table.writerows((e.name, e.split) for e in entries)
 
 
-def _write_manifest(path: Path, subset: Subset, seed: int, sizes: dict[Pool, int]) -> None:
+def _write_manifest(path: Path, subset: SynthSubset, seed: int, sizes: dict[SeedPool, int]) -> None:
     manifest = {
         "generator": "av2tsam data synth",
         "generator_version": GENERATOR_VERSION,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from av2tsam_cli.synth.looks import (
+from av2tsam_cli.synth.appearance import (
     sample_appearance,
     sample_background,
     sample_camera,
@@ -20,10 +20,10 @@ from av2tsam_cli.synth.values import (
     Instance,
     Motion,
     Occluder,
-    Pool,
     Scene,
     Seconds,
-    Subset,
+    SeedPool,
+    SynthSubset,
     Voice,
 )
 
@@ -42,7 +42,7 @@ SCENE_SECONDS = 5
 NEGATIVE_SHARE = 0.1
 DISTRACTOR_SHARE = 0.71
 LEVEL_DBFS = (-28.0, -10.0)
-_POOLS: dict[Pool, int] = {"train": 1, "val": 2, "test": 3, "samples": 4}
+_POOLS: dict[SeedPool, int] = {"train": 1, "val": 2, "test": 3, "samples": 4}
 _ASPECTS = ((16, 9), (4, 3), (1, 1))
 _LARGEST = (0.5, 0.5, 0.48, 0.45, 0.42)
 """Largest extent of an object by the number of objects in view."""
@@ -52,7 +52,7 @@ _LEAST_VISIBLE = 0.7
 """Smallest uncovered share of an object's disc for a position to be accepted."""
 
 
-def scene_rng(pool: Pool, seed: int, index: int) -> np.random.Generator:
+def scene_rng(pool: SeedPool, seed: int, index: int) -> np.random.Generator:
     """Return the random generator of one scene of a pool.
 
     The entropy starts with the pool's number, so that pools never share a scene, whatever the
@@ -70,7 +70,7 @@ class _Cast(NamedTuple):
     noise_only: bool
 
 
-def sample_scene(rng: np.random.Generator, *, subset: Subset) -> Scene:
+def sample_scene(rng: np.random.Generator, *, subset: SynthSubset) -> Scene:
     """Draw a scene of five seconds.
 
     Args:
@@ -104,7 +104,7 @@ def sample_scene(rng: np.random.Generator, *, subset: Subset) -> Scene:
     )
 
 
-def _sample_cast(rng: np.random.Generator, subset: Subset) -> _Cast:
+def _sample_cast(rng: np.random.Generator, subset: SynthSubset) -> _Cast:
     """Decide which objects are in view, and which sources sound when."""
     order = [NAMES[k] for k in rng.permutation(len(NAMES))]
     silent = int(rng.integers(1, 4)) if rng.random() < DISTRACTOR_SHARE else 0
@@ -126,7 +126,7 @@ def _sample_cast(rng: np.random.Generator, subset: Subset) -> _Cast:
     return _Cast(names, voices, off_screen, noise_only=False)
 
 
-def sample_seconds(rng: np.random.Generator, subset: Subset, sources: int) -> list[Seconds]:
+def sample_seconds(rng: np.random.Generator, subset: SynthSubset, sources: int) -> list[Seconds]:
     """Draw when each source sounds: always (S4), or in turns or overlapping (MS3)."""
     seconds = np.ones((sources, SCENE_SECONDS), bool)
     if subset == "ms3":

@@ -7,8 +7,10 @@ Colour = tuple[int, int, int]
 """Red, green, blue in 0..255."""
 Texture = Literal["plain", "gradient", "stripes", "dots"]
 Pattern = Literal["none", "stripes", "checks", "blotches", "grid"]
-Subset = Literal["s4", "ms3"]
-Pool = Literal["train", "val", "test", "samples"]
+SynthSubset = Literal["s4", "ms3"]
+"""The subsets of AVSBench that can be generated."""
+SeedPool = Literal["train", "val", "test", "samples"]
+"""What scenes are used for. Two pools never contain the same scene, whatever the seeds."""
 Seconds = tuple[bool, ...]
 """One flag per whole second of the scene: True if the source sounds."""
 

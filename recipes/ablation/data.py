@@ -6,14 +6,14 @@ from pathlib import Path
 
 from av2tsam_cli.synth.dataset import write_dataset
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
-from av2tsam_cli.synth.values import Subset
+from av2tsam_cli.synth.values import SynthSubset
 
 
 @dataclass(frozen=True)
 class DataSpec:
     """One generated data set."""
 
-    subset: Subset
+    subset: SynthSubset
     """Layout and labels."""
     sizes: tuple[int, int, int]
     """Videos generated for train, val and test."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from av2tsam_cli.synth.looks import sample_noise
+from av2tsam_cli.synth.appearance import sample_noise
 from av2tsam_cli.synth.scenes import NAMES, Renderer, sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import background_noise, synthesise
 

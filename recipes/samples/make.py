@@ -11,8 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from av2tsam_cli.synth.appearance import (
+    sample_appearance,
+    sample_background,
+    sample_camera,
+    sample_seed,
+)
 from av2tsam_cli.synth.clips import write_sample
-from av2tsam_cli.synth.looks import sample_appearance, sample_background, sample_camera, sample_seed
 from av2tsam_cli.synth.scenes import scene_rng
 from av2tsam_cli.synth.values import (
     BackgroundNoise,

@@ -16,7 +16,7 @@ from av2tsam_cli.synth.dataset import write_dataset
 from av2tsam_cli.synth.render import render
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack
-from av2tsam_cli.synth.values import Subset
+from av2tsam_cli.synth.values import SynthSubset
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,14 @@ def test_s4_has_avsbenchs_layout(s4: Path) -> None:
     assert [row["split"] for row in table] == ["train", "train", "val", "test"]
     data = s4 / "s4_data"
     for row in table:
-        place = Path(row["split"]) / row["category"]
+        folder = Path(row["split"]) / row["category"]
         name = row["name"]
-        frames = sorted(p.name for p in (data / "visual_frames" / place / name).iterdir())
-        masks = sorted(p.name for p in (data / "gt_masks" / place / name).iterdir())
+        frames = sorted(p.name for p in (data / "visual_frames" / folder / name).iterdir())
+        masks = sorted(p.name for p in (data / "gt_masks" / folder / name).iterdir())
         assert frames == [f"{name}_{k}.png" for k in range(1, 6)]
         assert masks == (frames[:1] if row["split"] == "train" else frames)
-        assert (data / "audio_wav" / place / f"{name}.wav").is_file()
-        assert (data / "raw_videos" / place / f"{name}.mp4").is_file()
+        assert (data / "audio_wav" / folder / f"{name}.wav").is_file()
+        assert (data / "raw_videos" / folder / f"{name}.mp4").is_file()
 
 
 def test_ms3_has_avsbenchs_layout(ms3: Path) -> None:
@@ -75,7 +75,7 @@ def test_ms3_has_avsbenchs_layout(ms3: Path) -> None:
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])
 def test_pictures_are_224_squares_and_masks_two_valued(
-    subset: Subset, request: pytest.FixtureRequest
+    subset: SynthSubset, request: pytest.FixtureRequest
 ) -> None:
     data = request.getfixturevalue(subset) / f"{subset}_data"
     for path in data.glob("visual_frames/**/*.png"):
@@ -148,7 +148,7 @@ def test_both_subsets_share_a_folder(s4: Path) -> None:
 def test_existing_data_is_kept_without_overwrite(tmp_path: Path) -> None:
     write_dataset(tmp_path, subset="s4", videos=1, seed=0, workers=1)
     before = contents(tmp_path)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         write_dataset(tmp_path, subset="s4", videos=1, seed=1, workers=1)
     assert contents(tmp_path) == before
     write_dataset(tmp_path, subset="s4", videos=1, seed=1, overwrite=True, workers=1)
@@ -167,7 +167,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (5, -1, 0), (0, 0, 0)])
 def test_sizes_must_add_up(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(UsageError, match="--split-sizes"):
+    with pytest.raises(UsageError, match="`split_sizes`"):
         write_dataset(tmp_path / "out", subset="s4", videos=4, seed=0, split_sizes=sizes)
     assert not (tmp_path / "out").exists()
 

@@ -6,10 +6,10 @@ import pytest
 from av2tsam_cli.synth.scenes import CATEGORIES, sample_scene, scene_rng
 from av2tsam_cli.synth.shapes import DRAWINGS
 from av2tsam_cli.synth.sounds import VOICES
-from av2tsam_cli.synth.values import Scene, Subset
+from av2tsam_cli.synth.values import Scene, SynthSubset
 
 
-def scenes(subset: Subset, count: int = 300) -> list[Scene]:
+def scenes(subset: SynthSubset, count: int = 300) -> list[Scene]:
     return [sample_scene(scene_rng("test", 7, k), subset=subset) for k in range(count)]
 
 
@@ -29,7 +29,7 @@ def test_every_category_has_a_look_a_sound_and_a_caption() -> None:
 
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])
-def test_the_same_seed_gives_the_same_scene(subset: Subset) -> None:
+def test_the_same_seed_gives_the_same_scene(subset: SynthSubset) -> None:
     assert sample_scene(scene_rng("train", 1, 2), subset=subset) == sample_scene(
         scene_rng("train", 1, 2), subset=subset
     )
@@ -69,7 +69,7 @@ def test_ms3_sources_take_turns_overlap_start_and_stop() -> None:
 
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])
-def test_most_scenes_have_silent_objects_and_some_have_no_sound_source(subset: Subset) -> None:
+def test_most_scenes_have_silent_objects_and_some_have_no_sound_source(subset: SynthSubset) -> None:
     drawn = scenes(subset)
     assert np.mean([silent(scene) > 0 for scene in drawn]) >= 0.65
     assert 0.05 <= np.mean([negative(scene) for scene in drawn]) <= 0.16
@@ -80,7 +80,7 @@ def test_most_scenes_have_silent_objects_and_some_have_no_sound_source(subset: S
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])
 def test_no_category_occurs_twice_and_off_screen_sources_are_not_in_view(
-    subset: Subset,
+    subset: SynthSubset,
 ) -> None:
     for scene in scenes(subset):
         names = [instance.category for instance in scene.instances]
