@@ -1,17 +1,18 @@
-"""How much faster `segment` runs the network than the same network written plainly.
+"""Speed of the network in `segment`, compared with a plain implementation.
 
     python benchmarks/baseline.py --preset evf-sam2 --frames 2 --runs 1 --parts
 
-Plainly is how the reference runs it: float32, eager, one frame at a time, SAM 1's blocks and CLIP
-and CLAP as their packages have them, softmax(q kT) v elsewhere, and the sound embedded anew for
-each frame. Ours is what `segment` runs: `--precision auto`, the default batch, each second heard
-once. Both have the same weights, frames and CPU threads and take turns in one process. Shrinking
-the frames to the network's sizes is left out of both.
+The plain implementation runs as the reference does: float32, eager, one frame at a time, SAM 1's
+blocks, CLIP and CLAP as in their packages, softmax(q kT) v elsewhere, and the audio embedded again
+for every frame. Ours is what `segment` runs: `--precision auto`, the default batch size, every
+second of audio embedded once. Both have the same weights, frames and CPU threads and alternate in
+one process. Neither includes resizing the frames to the network's input sizes.
 
-The last line is JSON: `ratio` is how many times as long plainly takes (seconds of a frame, medians
-of the runs), `mask_iou` how far the masks agree: the least IoU of a frame. Masks are cut at the
-median of the plain logits and not at 0, so that they cover half of each picture also where the
-weights are random. With `--parts`, one more run of each says where the time goes.
+The last line is JSON. `ratio` is the time of the plain implementation divided by ours (seconds per
+frame, medians of the runs); `mask_iou` is the smallest IoU between the two masks of a frame. Logits
+are thresholded at the median of the plain logits instead of 0, so that masks cover half of each
+frame even if the weights are random. `--parts` also times the parts of the network, in one more run
+of each.
 """
 
 import argparse
@@ -41,20 +42,20 @@ from av2tsam_cli.process import tune_process
 from av2tsam_cli.values import AudioWindow
 
 Batch = tuple[FrameInputs, Sequence[AudioWindow]]
-Way = Callable[[], Tensor]
+Implementation = Callable[[], Tensor]
 
 
 def main() -> None:
-    """Compare the two ways and print the ratio last."""
+    """Compare both and print the ratio on the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="nano")
-    parser.add_argument("--frames", type=int, default=4, help="consecutive ones, 25 a second")
+    parser.add_argument("--frames", type=int, default=4, help="consecutive frames, 25 per second")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--precision", default="auto", help=f"ours; {PRECISION_HELP}")
-    parser.add_argument("--batch", type=int, help="ours; by default what segment takes")
+    parser.add_argument("--precision", default="auto", help=f"of ours: {PRECISION_HELP}")
+    parser.add_argument("--batch", type=int, help="of ours; default: as segment")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--parts", action="store_true", help="time the network's parts as well")
-    parser.add_argument("--weights", type=Path, help="folder that keeps random weights")
+    parser.add_argument("--parts", action="store_true", help="also time the parts of the network")
+    parser.add_argument("--weights", type=Path, help="folder in which to keep random weights")
     args = parser.parse_args()
     tune_process()  # as the command line does
     device = choose_device(args.device)
@@ -64,33 +65,33 @@ def main() -> None:
     plain = replace(ours, network=network, precision="fp32")
     batch = args.batch or ours.batch_size
     result = compare(plain, ours, batch, args.frames, args.runs, parts=args.parts)
-    asked = {"preset": args.preset, "precision": ours.precision, "batch": batch}
-    asked |= {"frames": args.frames, "runs": args.runs}
-    print(json.dumps(result | asked | facts(device)))
+    settings = {"preset": args.preset, "precision": ours.precision, "batch": batch}
+    settings |= {"frames": args.frames, "runs": args.runs}
+    print(json.dumps(result | settings | facts(device)))
 
 
 def compare(
     plain: LoadedModel, ours: LoadedModel, batch: int, count: int, runs: int, *, parts: bool
 ) -> dict[str, object]:
-    """Times of both ways, how they compare, and how far their masks agree."""
+    """Return the times of both, their ratio, and the agreement of the masks."""
     frames, windows = scene(count, Segmenter(ours).rate_hz)
     ones = [(Segmenter(plain).prepare([f]), [w]) for f, w in zip(frames, windows, strict=True)]
     starts = range(0, count, batch)
     batches = [
         (Segmenter(ours).prepare(frames[k : k + batch]), windows[k : k + batch]) for k in starts
     ]
-    run_plainly(plain.network, ones[:1])  # to warm up
+    run_plain(plain.network, ones[:1])  # to warm up
     run_ours(ours, batches[:1])
-    ways = {
-        "plain": lambda: run_plainly(plain.network, ones),
+    implementations = {
+        "plain": lambda: run_plain(plain.network, ones),
         "ours": lambda: run_ours(ours, batches),
     }
-    taken_s, logits = take_turns(ways, runs, ours.device)
-    per_frame_s = {way: statistics.median(taken) / count for way, taken in taken_s.items()}
-    for model, way in zip((plain, ours), ways, strict=True) if parts else ():
-        spent_s = time_parts(model.network, ways[way], ours.device)
+    taken_s, logits = take_turns(implementations, runs, ours.device)
+    per_frame_s = {name: statistics.median(taken) / count for name, taken in taken_s.items()}
+    for model, name in zip((plain, ours), implementations, strict=True) if parts else ():
+        spent_s = time_parts(model.network, implementations[name], ours.device)
         rounded = {name: round(spent / count, 5) for name, spent in spent_s.items()}
-        print(json.dumps({"way": way, "s_per_frame_of": rounded}), flush=True)
+        print(json.dumps({"implementation": name, "s_per_frame_of": rounded}), flush=True)
     iou = agreement(logits["plain"], logits["ours"])
     return {
         "ratio": round(per_frame_s["plain"] / per_frame_s["ours"], 3),
@@ -103,8 +104,8 @@ def compare(
 
 
 @torch.inference_mode()
-def run_plainly(network: Av2tSam, ones: Sequence[Batch]) -> Tensor:
-    """Logits (B, 1, h, w) of batches of one, nothing kept from one to the next."""
+def run_plain(network: Av2tSam, ones: Sequence[Batch]) -> Tensor:
+    """Return logits (B, 1, h, w) of batches of one, sharing nothing between them."""
     device = next(network.parameters()).device
     logits = []
     for inputs, (window,) in ones:
@@ -116,25 +117,25 @@ def run_plainly(network: Av2tSam, ones: Sequence[Batch]) -> Tensor:
 
 
 def run_ours(model: LoadedModel, batches: Sequence[Batch]) -> Tensor:
-    """Logits (B, 1, h, w), as for a video of these frames."""
+    """Return logits (B, 1, h, w), computed as for a video of these frames."""
     segmenter = Segmenter(model)
     return torch.cat([segmenter.logits(inputs, windows) for inputs, windows in batches])
 
 
 def take_turns(
-    ways: Mapping[str, Way], runs: int, device: torch.device
+    implementations: Mapping[str, Implementation], runs: int, device: torch.device
 ) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
-    """Seconds of every run of each way, and its logits."""
-    taken_s: dict[str, list[float]] = {way: [] for way in ways}
+    """Return the seconds of every run of each implementation, and its logits."""
+    taken_s: dict[str, list[float]] = {name: [] for name in implementations}
     logits: dict[str, Tensor] = {}
     for _ in range(runs):
-        for way, run in ways.items():
-            taken_s[way].append(seconds(lambda: logits.update({way: run()}), device))  # noqa: B023
+        for name, run in implementations.items():
+            taken_s[name].append(seconds(lambda: logits.update({name: run()}), device))  # noqa: B023
     return taken_s, logits
 
 
 def agreement(plain: Tensor, ours: Tensor) -> list[float]:
-    """IoU of each frame's masks, both cut at the median of the plain logits."""
+    """Return the IoU of each frame's masks, thresholded at the median of the plain logits."""
     plain, ours = plain.flatten(1), ours.flatten(1)
     level = plain.median(dim=1, keepdim=True).values
     one, other = plain > level, ours > level
@@ -142,8 +143,8 @@ def agreement(plain: Tensor, ours: Tensor) -> list[float]:
     return [float(share) for share in inter / union]
 
 
-def time_parts(network: Av2tSam, run: Way, device: torch.device) -> dict[str, float]:
-    """Seconds of one run in all, and of that in each part of the network."""
+def time_parts(network: Av2tSam, run: Implementation, device: torch.device) -> dict[str, float]:
+    """Return the seconds of one run, in total and in each part of the network."""
     sam = network.text_sam
     parts = {"image_encoder": sam.image_encoder, "beit3": sam.beit3, "decoder": sam.mask_decoder}
     parts |= {"clip": network.clip, "clap": network.clap}
@@ -155,10 +156,10 @@ def time_parts(network: Av2tSam, run: Way, device: torch.device) -> dict[str, fl
 def timers(
     modules: Mapping[str, torch.nn.Module], device: torch.device
 ) -> Iterator[Mapping[str, float]]:
-    """Add up the seconds that each module takes, the device caught up before and after."""
+    """Add up the seconds of each module, with the device synchronised before and after."""
     spent_s: dict[str, float] = defaultdict(float)
 
-    def note(name: str, sign: int) -> Callable[..., None]:
+    def timer(name: str, sign: int) -> Callable[..., None]:
         def add(*_: Any) -> None:
             wait_for(device)
             spent_s[name] += sign * time.perf_counter()
@@ -167,8 +168,8 @@ def timers(
 
     hooks = []
     for name, module in modules.items():
-        hooks.append(module.register_forward_pre_hook(note(name, -1)))
-        hooks.append(module.register_forward_hook(note(name, 1)))
+        hooks.append(module.register_forward_pre_hook(timer(name, -1)))
+        hooks.append(module.register_forward_hook(timer(name, 1)))
     try:
         yield spent_s
     finally:

@@ -1,4 +1,4 @@
-"""Short videos on which a shortcut is measured, and how far its masks agree with the long way's."""
+"""Short videos for measuring the shortcuts of `segment`, and the agreement of their masks."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -18,30 +18,30 @@ from av2tsam_cli.synth.values import Scene
 from av2tsam_cli.values import UInt8Array
 
 SIZE, RATE, RATE_HZ = (640, 360), 25, 16_000
-"""Pixels, frames per second and samples per second."""
+"""Width and height in pixels, frames per second and audio samples per second."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One video segmented one way."""
+    """Result of segmenting one video with one set of options."""
 
     masks: list[BoolArray] = field(default_factory=list)
     """The mask of every frame, (H, W)."""
     followed: list[bool] = field(default_factory=list)
-    """Which of the frames are between keys."""
+    """For every frame, whether it lies between key frames."""
     repeats: list[bool] = field(default_factory=list)
-    """Which of them repeat a key."""
+    """For every frame, whether it repeats a key frame."""
     wall_s: float = 0.0
-    """Seconds that they took: decoding is in it, drawing and encoding are not."""
+    """Seconds, including decoding but not drawing and encoding."""
 
 
 def drawn_scene(index: int) -> Scene:
-    """One of the scenes that are measured on: a single object sounds throughout."""
+    """Return a scene in which a single object sounds throughout."""
     return sample_scene(scene_rng("test", 9, index), subset="s4")
 
 
 def write(path: Path, scene: Scene, frames: Iterable[UInt8Array], *, crf: int = 23) -> Path:
-    """Write frames with a scene's sound as most videos are encoded."""
+    """Write frames with a scene's sound, encoded as most videos are."""
     h264 = {"preset": "medium", "crf": str(crf), "threads": "1"}
     sound = soundtrack(scene, RATE_HZ)
     write_clip(path, frames, sound, size=SIZE, rate=RATE, rate_hz=RATE_HZ, h264=h264)
@@ -49,18 +49,18 @@ def write(path: Path, scene: Scene, frames: Iterable[UInt8Array], *, crf: int = 
 
 
 def segment(video: Path, model: LoadedModel, **options: Any) -> Run:
-    """The masks of a video by the pipeline that `segment` runs, and the time they took."""
-    run, began_s = Run(), time.perf_counter()
-    for each in iter_masks(video, model=model, **options):
-        run.masks.append(each.mask)
-        run.repeats.append(each.origin == "reused")
-        run.followed.append(each.origin == "interpolated")
-    return replace(run, wall_s=time.perf_counter() - began_s)
+    """Run the pipeline of `segment` on a video."""
+    run, start_s = Run(), time.perf_counter()
+    for frame_mask in iter_masks(video, model=model, **options):
+        run.masks.append(frame_mask.mask)
+        run.repeats.append(frame_mask.origin == "reused")
+        run.followed.append(frame_mask.origin == "interpolated")
+    return replace(run, wall_s=time.perf_counter() - start_s)
 
 
-def ious(found: Sequence[BoolArray], wanted: Sequence[BoolArray]) -> list[float]:
-    """IoU of each mask with its counterpart; two empty ones agree."""
-    return [_iou(a, b) for a, b in zip(found, wanted, strict=True)]
+def ious(masks: Sequence[BoolArray], expected: Sequence[BoolArray]) -> list[float]:
+    """Return the IoU of each pair of masks; it is 1 for two empty masks."""
+    return [_iou(a, b) for a, b in zip(masks, expected, strict=True)]
 
 
 def _iou(a: BoolArray, b: BoolArray) -> float:

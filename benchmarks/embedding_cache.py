@@ -1,13 +1,15 @@
-"""What keeping embeddings saves in training, as a ratio of steps of the same network in one run.
+"""Speed-up of training by cached embeddings and cached image features.
 
     python benchmarks/embedding_cache.py --videos 32 --steps 10
 
-Makes an MS3-like data set, then takes steps of training (reading, forward, backward, AdamW) in
-turns: with CLIP and CLAP run in each step and with their embeddings kept; then, without adapters,
-with the image encoder run in each step and with its features kept. Prints one JSON object per way
-and a last one with the ratios, and with the seconds that filling and opening the cache took.
+Generates an MS3-like data set and times training steps (reading, forward, backward, AdamW) in
+alternation: with CLIP and CLAP computed in every step, and with their embeddings cached; then,
+without adapters, with the image encoder computed in every step, and with its features cached.
+Prints one JSON line per variant. The last line has the ratios and the seconds for filling and
+opening the cache.
 
-`--preset` takes a network of full size with random weights, which cost the same time.
+`--preset` selects a full-size network with random weights, which take the same time as trained
+ones.
 """
 
 import argparse
@@ -39,13 +41,13 @@ from av2tsam_cli.training.losses import batch_loss
 
 
 def main() -> None:
-    """Measure all ways and print the ratios last."""
+    """Measure all variants and print the ratios on the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--preset", choices=PRESETS, help="random weights instead of --model")
     parser.add_argument("--videos", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=4, help="videos of five frames")
-    parser.add_argument("--steps", type=int, default=10, help="measured steps of each way")
+    parser.add_argument("--steps", type=int, default=10, help="measured steps of each variant")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     device = choose_device(args.device)
@@ -57,12 +59,12 @@ def main() -> None:
         clips = open_split(root / "data", "ms3", "train")
         results = compare(network, clips, root / "cache", args.batch_size, args.steps)
     machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    network_said = {"network": args.preset or args.model, "device": str(device)}
-    print(json.dumps({**results, **network_said, **machine}))
+    settings = {"network": args.preset or args.model, "device": str(device)}
+    print(json.dumps({**results, **settings, **machine}))
 
 
 def make_network(model: str, preset: str | None, device: torch.device) -> Av2tSam:
-    """The network whose trained part is trained."""
+    """Return the network to train."""
     if preset is not None:
         torch.manual_seed(0)
         return build(PRESETS[preset]).to(device)
@@ -72,21 +74,24 @@ def make_network(model: str, preset: str | None, device: torch.device) -> Av2tSa
 def compare(
     network: Av2tSam, clips: Sequence[Clip], folder: Path, batch_size: int, steps: int
 ) -> dict[str, object]:
-    """Steps of all ways, and what the cache itself takes."""
+    """Time the steps of all variants, and the cache itself."""
     open_cache = partial(EmbeddingCache.open_or_build, folder, network, clips)
     filled_s, _ = timed(open_cache)
     opened_s, cache = timed(open_cache)
-    ways: dict[str, Embed] = {
-        "towers in each step": partial(embed_now, network),
-        "embeddings kept": cache.read,
+    variants: dict[str, Embed] = {
+        "computed in every step": partial(embed_now, network),
+        "embeddings cached": cache.read,
     }
-    embeddings = measure(network, clips, ways, batch_size, steps)
+    embeddings = measure(network, clips, variants, batch_size, steps)
     network.adapter = None
     network.config = replace(network.config, adapter=False)
     features_s, features = timed(partial(open_cache, image=True))
     size = sum(path.stat().st_size for path in features.files[0][2:]) / clips[0].seconds
-    ways = {"no adapters": cache.read, "no adapters, features kept": features.read}
-    encoder = measure(network, clips, ways, batch_size, steps)
+    variants = {
+        "no adapters": cache.read,
+        "no adapters, features cached": features.read,
+    }
+    encoder = measure(network, clips, variants, batch_size, steps)
     return {
         "embeddings_speedup": round(embeddings[0] / embeddings[1], 3),
         "features_speedup": round(encoder[0] / encoder[1], 3),
@@ -100,14 +105,14 @@ def compare(
 
 
 def timed(make: Callable[[], EmbeddingCache]) -> tuple[float, EmbeddingCache]:
-    """Seconds, and the result."""
-    began_s = time.perf_counter()
+    """Return the seconds and the result."""
+    start_s = time.perf_counter()
     cache = make()
-    return time.perf_counter() - began_s, cache
+    return time.perf_counter() - start_s, cache
 
 
 def embed_now(network: Av2tSam, clip: Clip, seconds: Sequence[int]) -> Embeddings:
-    """What the cache gives, computed."""
+    """Compute what the cache contains."""
     device = next(network.parameters()).device
     windows = torch.from_numpy(read_windows(clip, seconds, network.clap.config.rate_hz))
     frames = network_frames(network.config, read_frames(clip, seconds))
@@ -120,22 +125,22 @@ def embed_now(network: Av2tSam, clip: Clip, seconds: Sequence[int]) -> Embedding
 def measure(
     network: Av2tSam,
     clips: Sequence[Clip],
-    ways: dict[str, Embed],
+    variants: dict[str, Embed],
     batch_size: int,
     steps: int,
 ) -> list[float]:
-    """Median seconds of a step of each way, which take turns; the first step of each is warm-up."""
+    """Return the median seconds of a step of each variant; the first step of each is a warm-up."""
     network.freeze_encoders()
     optimizer = torch.optim.AdamW((p for _, p in network.trained_parameters()), 1e-6)
-    taken_s: dict[str, list[float]] = {way: [] for way in ways}
+    taken_s: dict[str, list[float]] = {variant: [] for variant in variants}
     for number in range(steps + 1):
         batch = [clips[(number * batch_size + k) % len(clips)] for k in range(batch_size)]
-        for way, embed in ways.items():
-            taken_s[way].append(step(network, optimizer, batch, embed))
-    medians = [statistics.median(taken_s[way][1:]) for way in ways]
-    for way, median_s in zip(ways, medians, strict=True):
+        for variant, embed in variants.items():
+            taken_s[variant].append(step(network, optimizer, batch, embed))
+    medians = [statistics.median(taken_s[variant][1:]) for variant in variants]
+    for variant, median_s in zip(variants, medians, strict=True):
         rates = {"s_per_step": round(median_s, 4), "videos_per_s": round(batch_size / median_s, 3)}
-        print(json.dumps({"way": way, **rates}), flush=True)
+        print(json.dumps({"variant": variant, **rates}), flush=True)
     return medians
 
 
@@ -145,9 +150,9 @@ def step(
     batch: Sequence[Clip],
     embed: Embed,
 ) -> float:
-    """Seconds of one step of training, its reading included."""
+    """Return the seconds of one training step, including reading."""
     device = next(network.parameters()).device
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     samples = [read_sample(clip, network.config, embed) for clip in batch]
     given = collate(network.config, samples, device)
     logits = MaskLogits(network)(given.sam, given.beit, given.clip, given.clap)
@@ -157,7 +162,7 @@ def step(
     optimizer.zero_grad()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began_s
+    return time.perf_counter() - start_s
 
 
 if __name__ == "__main__":

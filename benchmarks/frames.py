@@ -1,14 +1,14 @@
-"""Frames per second of the network alone, and what share of the machine's peak that is.
+"""Frames per second of the network alone, and its share of the machine's peak.
 
     python benchmarks/frames.py --preset evf-sam2 --precision fp32,bf16 --batch 1,4 --compile off,on
 
-Runs every combination of the comma lists on prepared frames and prints one JSON object each.
-`frames_per_s` is the whole network but for CLAP, which a video needs once a second;
-`encoder_s_per_frame` the image encoder alone. `share_of_peak` relates the encoder's operations, as
-counted in the plain network, to those that this machine does in the same time in the product of
-two large matrices: the fastest of several, in the same run and precision. The last line has the
-fastest combination and the peaks. Times mean nothing on a machine that does other work beside.
-Resident memory is the process's largest so far; of a GPU, the largest of the combination.
+Runs every combination of the comma-separated lists on prepared frames and prints one JSON line for
+each. `frames_per_s` covers the whole network except CLAP, which a video needs once per second;
+`encoder_s_per_frame` covers the image encoder alone. `share_of_peak` is the number of the encoder's
+operations, counted in the plain network, divided by the number that this machine performs in the
+same time in a product of two large matrices: the fastest of several, in the same precision. The
+last line has the fastest combination and the peaks. Run it on an idle machine. Resident memory is
+the peak of the process so far; on a GPU, the peak of the combination.
 """
 
 import argparse
@@ -31,21 +31,25 @@ Result = dict[str, object]
 
 
 def main() -> None:
-    """Measure every combination and print the fastest last."""
+    """Measure every combination and print the fastest on the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", default="nano", help=f"of {', '.join(PRESETS)}")
-    parser.add_argument("--precision", default="auto", help=f"of {PRECISION_HELP}")
-    parser.add_argument("--batch", default="1,4", help="frames at a time")
-    parser.add_argument("--compile", default="off", help="off, on or both")
+    parser.add_argument(
+        "--preset", default="nano", help=f"comma-separated, from {', '.join(PRESETS)}"
+    )
+    parser.add_argument(
+        "--precision", default="auto", help=f"comma-separated, from {PRECISION_HELP}"
+    )
+    parser.add_argument("--batch", default="1,4", help="frames per batch, comma-separated")
+    parser.add_argument("--compile", default="off", help="off, on or off,on")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--weights", type=Path, help="folder that keeps random weights")
+    parser.add_argument("--weights", type=Path, help="folder in which to keep random weights")
     args = parser.parse_args()
     tune_process()  # as the command line does
     device = choose_device(args.device)
-    wanted = dict.fromkeys(choose_precision(p, device) for p in args.precision.split(","))
-    peaks = {precision: peak_flops(device, precision) for precision in wanted}
-    ways = list(product(wanted, args.compile.split(","), map(int, args.batch.split(","))))
+    precisions = dict.fromkeys(choose_precision(p, device) for p in args.precision.split(","))
+    peaks = {precision: peak_flops(device, precision) for precision in precisions}
+    ways = list(product(precisions, args.compile.split(","), map(int, args.batch.split(","))))
     results = []
     for preset in args.preset.split(","):
         with checkpoint(preset, args.weights) as file:
@@ -66,25 +70,25 @@ def measure_all(
     runs: int,
     device: torch.device,
 ) -> Iterator[Result]:
-    """What every precision, compilation and batch gives for one network."""
+    """Yield the result of every combination for one network."""
     flops = encoder_flops(preset)
     for precision, compiled, batch in ways:
         packed = compiled == "off"
         model = load_model(file, device=device.type, precision=precision, packed=packed)
         if compiled == "on":
             model = compile_network(model, batch)
-        asked = {"preset": preset, "precision": precision, "batch": batch, "compile": compiled}
-        yield asked | measure(model, batch, runs, flops / peaks[precision])
+        settings = {"preset": preset, "precision": precision, "batch": batch, "compile": compiled}
+        yield settings | measure(model, batch, runs, flops / peaks[precision])
 
 
 def measure(model: LoadedModel, batch: int, runs: int, least_s: float) -> Result:
-    """Times of the network and of its image encoder.
+    """Time the network and its image encoder.
 
     Args:
         model: The network.
-        batch: Frames at a time.
-        runs: Runs of which the median is taken.
-        least_s: Seconds of a frame's image encoder at the machine's peak.
+        batch: Frames per batch.
+        runs: Number of runs; their median is reported.
+        least_s: Seconds that the image encoder would take for a frame at the machine's peak.
     """
     segmenter, device = Segmenter(model), model.device
     frames, windows = scene(batch, segmenter.rate_hz)
@@ -107,7 +111,7 @@ def measure(model: LoadedModel, batch: int, runs: int, least_s: float) -> Result
 
 @torch.inference_mode()
 def encode(model: LoadedModel, inputs: FrameInputs) -> object:
-    """Run the image encoder, its blocks told a vector each as in the whole network."""
+    """Run the image encoder, adding a vector to every block's input as the whole network does."""
     text_sam, weight = model.network.text_sam, next(model.network.parameters())
     widths = model.network.config.sam.block_dims
     vectors = [weight.new_zeros(len(inputs.sam), width) for width in widths]

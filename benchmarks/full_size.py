@@ -1,4 +1,4 @@
-"""Measure a checkpoint: load time, peak memory against the weights' size, seconds per frame.
+"""Load time, peak memory relative to the weights, and seconds per frame of a checkpoint.
 
 `python benchmarks/full_size.py FILE.safetensors [--dtype bfloat16] [--device cuda]` prints one
 JSON object.
@@ -19,7 +19,7 @@ from av2tsam_cli.model.prediction import best_mask
 
 
 def time_frame(model: Av2tSam, device: torch.device) -> dict[str, float]:
-    """Seconds of each stage for one random frame and window."""
+    """Return the seconds of each stage for one random frame and audio window."""
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (1, 3, 720, 1280), dtype=torch.uint8, generator=generator)
     windows = torch.randn(1, model.config.clap.rate_hz, generator=generator) * 0.1
@@ -51,14 +51,14 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     before = peak_rss_bytes()
-    began = time.perf_counter()
+    start = time.perf_counter()
     dtype = getattr(torch, options.dtype) if options.dtype else None
     model = load_network(options.file, device, dtype)
-    # Memory-mapped weights are only resident once they have been read.
+    # Reading every weight makes all of them resident.
     finite = all(bool(p.detach().sum().isfinite()) for p in model.parameters())
-    loaded = time.perf_counter() - began
+    loaded = time.perf_counter() - start
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    measured: dict[str, object] = {
+    result: dict[str, object] = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "finite": finite,
         "load_s": loaded,
@@ -68,8 +68,8 @@ def main() -> None:
         "rss_before_bytes": before,
     }
     with torch.inference_mode():
-        measured |= {"seconds": time_frame(model, device), "peak_rss_run_bytes": peak_rss_bytes()}
-    print(json.dumps(measured))
+        result |= {"seconds": time_frame(model, device), "peak_rss_run_bytes": peak_rss_bytes()}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""How near the masks of `segment --fps` come to those made at every frame, and how much sooner.
+"""Quality and speed of `segment --fps`, compared with running the network on every frame.
 
     python benchmarks/interpolation.py --fps 5,10
 
-On the samples and on drawn scenes, as they are and three times as fast. Frames between keys are
-made in three ways: by optical flow, as `segment` does it; by going linearly from one key's logits
-to the next key's and holding them after the last key of a second; by holding them throughout.
+The videos are the samples and generated scenes, at normal and at three times the speed. Masks
+between key frames are computed with three methods: optical flow, as in `segment`; linear
+interpolation of the logits of two key frames, which are held after the last key frame of a second;
+and holding the logits throughout.
 
-The last line is JSON. For each rate: the mean IoU of each way with the masks made at every frame,
-over the frames that the network did not see, of the samples and scenes (`flow`, `linear`, `hold`)
-and of the fast scenes (`fast_flow` ...), and `speed`: how many times as fast as a mask at every
-frame those by flow are made, decoding included, drawing and encoding not.
+The last line is JSON. For each rate it has the mean IoU between each method and the network on
+every frame, over the frames between key frames: `flow`, `linear` and `hold` for samples and scenes,
+`fast_flow` and so on for the fast scenes. `speed` is the speed with optical flow relative to the
+network on every frame; it includes decoding, but not drawing and encoding.
 """
 
 import argparse
@@ -38,15 +39,17 @@ from av2tsam_cli.values import Frame
 SAMPLES = Path(__file__).parents[1] / "sample_media"
 NAMES = ("solo", "duet", "crowd")
 FAST = 3
-"""How much faster the fast scenes go, to and fro."""
+"""Speed of the fast scenes, which are played forwards and backwards."""
 
 
 def main() -> None:
-    """Measure every rate and print the agreement last."""
+    """Measure every rate and print the agreement on the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fps", default="5,10", help=f"masks per second, of {RATE}")
-    parser.add_argument("--scenes", type=int, default=6, help="drawn ones, of five seconds")
-    parser.add_argument("--seconds", type=float, help="of each video, to be quick")
+    parser.add_argument(
+        "--scenes", type=int, default=6, help="number of generated scenes, of five seconds"
+    )
+    parser.add_argument("--seconds", type=float, help="use only the start of each video")
     parser.add_argument("--precision", default="fp32", help=PRECISION_HELP)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
@@ -63,14 +66,16 @@ def main() -> None:
                 )
                 for name, values in result.items():
                     found[str(rate)][name if name == "speed" else group + name] += values
-    asked = {"precision": model.precision, "scenes": args.scenes, "seconds": args.seconds}
+    settings = {"precision": model.precision, "scenes": args.scenes, "seconds": args.seconds}
     print(
-        json.dumps({"fps": {k: means(v) for k, v in found.items()}} | asked | facts(model.device))
+        json.dumps(
+            {"fps": {k: means(v) for k, v in found.items()}} | settings | facts(model.device)
+        )
     )
 
 
 def videos(folder: Path, scenes: int) -> Iterator[tuple[Path, str]]:
-    """Each video, and what is put before the names of its figures."""
+    """Yield each video with the prefix of its results."""
     for name in NAMES:
         yield SAMPLES / f"{name}.mp4", ""
     for index in range(scenes):
@@ -85,10 +90,10 @@ def videos(folder: Path, scenes: int) -> Iterator[tuple[Path, str]]:
 
 
 def compare(video: Path, model: LoadedModel, every: Run, **options: Any) -> dict[str, list[float]]:
-    """IoUs of the frames between keys, made each way, and the speed by flow."""
+    """Return the IoUs of the frames between key frames for each method, and the speed with flow."""
     result: dict[str, list[float]] = {}
-    for name, way in {"flow": between, "linear": linear, "hold": hold}.items():
-        with patch.object(schedule, "between", way):
+    for name, method in {"flow": between, "linear": linear, "hold": hold}.items():
+        with patch.object(schedule, "between", method):
             run = segment(video, model, reuse=None, **options)
         result[name] = list(compress(ious(run.masks, every.masks), run.followed))
         if name == "flow":
@@ -97,7 +102,7 @@ def compare(video: Path, model: LoadedModel, every: Run, **options: Any) -> dict
 
 
 def linear(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> Tensor:
-    """From one key's logits to the next one's, point by point."""
+    """Interpolate the logits of two key frames linearly."""
     if after is None:
         return before.logits
     share = (frame.time_s - before.frame.time_s) / (after.frame.time_s - before.frame.time_s)
@@ -105,13 +110,13 @@ def linear(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> Tensor:
 
 
 def hold(_frame: Frame, before: KeyFrame, _after: KeyFrame | None) -> Tensor:
-    """The last key's logits."""
+    """Return the logits of the last key frame."""
     return before.logits
 
 
-def means(figures: dict[str, list[float]]) -> dict[str, float]:
-    """The mean of each figure that there is."""
-    return {name: round(fmean(values), 4) for name, values in figures.items() if values}
+def means(results: dict[str, list[float]]) -> dict[str, float]:
+    """Return the mean of every list that is not empty."""
+    return {name: round(fmean(values), 4) for name, values in results.items() if values}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every benchmark says of the machine, and how it takes its times."""
+"""Facts about the machine that every benchmark reports, and functions to measure time."""
 
 import os
 import platform
@@ -15,12 +15,12 @@ from av2tsam_cli.inference.device import PRECISIONS
 
 MIB = 2**20
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-"""Side of the matrices whose product is taken for a kind of device's peak."""
+"""Side of the square matrices whose product gives the peak of a kind of device."""
 
 
 def facts(device: torch.device | None = None) -> dict[str, object]:
-    """The machine and the versions, and with a device what calculates there."""
-    said: dict[str, object] = {
+    """Return the machine and the versions; with a device, also what it computes with."""
+    found: dict[str, object] = {
         "machine": cpu_name(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -28,18 +28,18 @@ def facts(device: torch.device | None = None) -> dict[str, object]:
         "av2tsam": version("av2tsam"),
     }
     if device is None:
-        return said
-    said |= {"device": device.type, "threads": torch.get_num_threads()}
+        return found
+    found |= {"device": device.type, "threads": torch.get_num_threads()}
     if device.type == "cuda":
-        said |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-        said |= {"tf32": torch.backends.cuda.matmul.allow_tf32}
+        found |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+        found |= {"tf32": torch.backends.cuda.matmul.allow_tf32}
     else:
-        said |= {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
-    return said
+        found |= {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    return found
 
 
 def cpu_name() -> str:
-    """Name of the processor, as Linux gives it; elsewhere what Python knows."""
+    """Return the name of the processor, from Linux or else from Python."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -47,16 +47,16 @@ def cpu_name() -> str:
 
 
 def seconds(step: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, once the device has caught up."""
+    """Return the wall time of one call, with the device synchronised before and after."""
     wait_for(device)
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     step()
     wait_for(device)
-    return time.perf_counter() - began_s
+    return time.perf_counter() - start_s
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -64,16 +64,16 @@ def wait_for(device: torch.device) -> None:
 
 
 def median_of(step: Callable[[], object], runs: int, device: torch.device) -> float:
-    """Median wall time of `runs` calls, after one more to warm up."""
+    """Return the median wall time of `runs` calls, after one call to warm up."""
     step()
     return statistics.median(seconds(step, device) for _ in range(runs))
 
 
 def peak_flops(device: torch.device, precision: str, runs: int = 20) -> float:
-    """Operations per second of a large matrix product: what this machine can do at best.
+    """Return the operations per second of a large matrix product, as the peak of this machine.
 
-    It is the fastest of the runs and not their median: what else the machine does at that moment
-    would make a network look closer to the peak than it is.
+    This is the fastest of the runs, not their median: a peak lowered by other programs would make
+    a network look closer to it than it is.
     """
     side = PEAK_SIDE[device.type]
     factors = torch.randn(2, side, side, device=device).to(PRECISIONS[precision])
@@ -81,5 +81,5 @@ def peak_flops(device: torch.device, precision: str, runs: int = 20) -> float:
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,10 +2,10 @@
 
     python benchmarks/memory.py --minutes 1,10
 
-Makes scenes of each length (320 x 180, 10 frames/s, with sound), runs the command on each in a
-process of its own, and prints one JSON object per length and a last one with `rss_growth`: how much
-larger the peak resident set of the longest is than that of the shortest, as a fraction. On a GPU
-`device_growth` says the same of its memory.
+Generates a video of each length (320 x 180, 10 frames/s, with sound) and runs the command on each
+in a new process. Prints one JSON line per length. The last line has `rss_growth`: the relative
+growth of the peak resident set from the shortest to the longest video (0.1 means 10 % more). On a
+GPU, `device_growth` is the same for its memory.
 """
 
 import argparse
@@ -38,13 +38,18 @@ sys.exit(code)
 
 
 def main() -> None:
-    """Measure every length and print the growth last."""
+    """Measure every length and print the growth on the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", default="1,10", help="lengths, shortest first")
-    parser.add_argument("--preset", choices=PRESETS, default="nano", help="random weights but nano")
-    parser.add_argument("--model", help="a name or a checkpoint in place of --preset")
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="nano",
+        help="network; all but nano have random weights",
+    )
+    parser.add_argument("--model", help="name or checkpoint of a model, instead of --preset")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--weights", type=Path, help="folder that keeps random weights")
+    parser.add_argument("--weights", type=Path, help="folder in which to keep random weights")
     args = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder, checkpoint(args.preset, args.weights) as file:
@@ -55,7 +60,7 @@ def main() -> None:
             print(json.dumps({"minutes": minutes, **results[-1]}), flush=True)
             video.unlink()
     growth = {
-        name.replace("peak_", "").replace("_mib", "_growth"): grown([r[name] for r in results])
+        name.replace("peak_", "").replace("_mib", "_growth"): growth_of([r[name] for r in results])
         for name in results[0]
         if name.startswith("peak_")
     }
@@ -64,29 +69,29 @@ def main() -> None:
     print(json.dumps(growth | peaks | asked | facts(choose_device(args.device))))
 
 
-def grown(peaks: list[float]) -> float:
-    """How much larger the last is than the first, as a fraction."""
+def growth_of(peaks: list[float]) -> float:
+    """Return the relative growth from the first value to the last."""
     return round(peaks[-1] / peaks[0] - 1, 4)
 
 
 def measure(video: Path, model: str, device: str) -> dict[str, float]:
-    """Run the command; its peaks in MiB and its wall time in seconds."""
+    """Run the command and return its memory peaks in MiB and its wall time in seconds."""
     out = video.with_name(f"{video.stem}-overlay.mp4")
-    words = ["segment", str(video), "--out", str(out), "--model", model, "--device", device]
-    command = [sys.executable, "-c", COMMAND, *words, "--quiet"]
-    began_s = time.perf_counter()
+    arguments = ["segment", str(video), "--out", str(out), "--model", model, "--device", device]
+    command = [sys.executable, "-c", COMMAND, *arguments, "--quiet"]
+    start_s = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout as stream:
-        told = stream.read()
+        output = stream.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"segment failed with status {process.returncode}")
     peaks = {"peak_rss_mib": round(usage.ru_maxrss * 1024 / MIB, 1)}
-    if device_bytes := int(told.split()[-1]):
+    if device_bytes := int(output.split()[-1]):
         peaks["peak_device_mib"] = round(device_bytes / MIB, 1)
-    return peaks | {"wall_s": round(time.perf_counter() - began_s, 2)}
+    return peaks | {"wall_s": round(time.perf_counter() - start_s, 2)}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Networks and inputs to measure with, and the same networks run the plain way.
+"""Networks and inputs for the benchmarks, and plain implementations to compare with.
 
-No public weights are at hand: a full-size preset gets seeded random ones, which cost the same time.
-nano is the shipped one.
+Full-size presets get seeded random weights, which take the same time as trained ones. nano is the
+model that comes with the package.
 """
 
 from collections.abc import Generator, Iterator
@@ -30,38 +30,38 @@ from av2tsam_cli.synth.sounds import soundtrack
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
 SPREAD = 0.02
-"""Standard deviation of the weights that a constructor leaves at zero."""
+"""Standard deviation of the weights that constructors leave at zero."""
 SIZE, RATE = (640, 360), 25
-"""Of the pictures that the networks see."""
+"""Width and height in pixels, and frames per second, of the input frames."""
 SCENES, RATE_HZ = 12, 16_000
-"""Of the videos: different scenes, and samples of sound per second."""
+"""Number of different scenes in a video, and its audio sample rate."""
 PRECISION_HELP = "auto, fp32, bf16 or fp16"
 
 
 @contextmanager
 def checkpoint(preset: str, folder: Path | None = None) -> Generator[Path, None, None]:
-    """The checkpoint file of a preset: nano's own, else one of random weights.
+    """Yield the checkpoint of a preset: nano's own, otherwise one with random weights.
 
     Args:
-        preset: Its name.
-        folder: Where random weights are kept and found again; None for as long as they are needed.
+        preset: Name of the preset.
+        folder: Folder in which random weights are kept for later runs; None to delete them.
     """
     if preset == BUNDLED_MODEL:
         yield locate.resolve(preset)
         return
-    with nullcontext(folder) if folder else TemporaryDirectory() as place:
-        path = Path(place) / f"{preset}.safetensors"
+    with nullcontext(folder) if folder else TemporaryDirectory() as kept:
+        path = Path(kept) / f"{preset}.safetensors"
         if not path.exists():
             save_network(seeded(PRESETS[preset]), path)
         yield path
 
 
 def seeded(config: ModelConfig, seed: int = 0) -> Av2tSam:
-    """A random network in which every weight has a say, as it has in a trained one.
+    """Build a random network in which every weight affects the result, as in a trained one.
 
-    What constructors leave at zero (the adapters, relative positions, biases) is drawn too. The
-    head that predicts each mask's IoU prefers the last mask clearly, so that the choice does not
-    hang on the last bit of a random number.
+    Weights that constructors leave at zero (adapters, relative positions, biases) are random too.
+    The head that predicts each mask's IoU clearly prefers the last mask, so that the choice does
+    not depend on rounding.
     """
     torch.manual_seed(seed)
     network = build(config).eval()
@@ -75,7 +75,7 @@ def seeded(config: ModelConfig, seed: int = 0) -> Av2tSam:
 
 
 def scene(count: int, rate_hz: int) -> tuple[list[UInt8Array], list[AudioWindow]]:
-    """Drawn frames (H, W, 3), 25 a second, and the window that each of them falls into."""
+    """Draw frames (H, W, 3), 25 per second, and return them with the audio window of each."""
     drawn = sample_scene(scene_rng("test", 0, 0), subset="s4")
     renderer, sound = Renderer(drawn, *SIZE), soundtrack(drawn, rate_hz)
     windows = [
@@ -88,11 +88,11 @@ def scene(count: int, rate_hz: int) -> tuple[list[UInt8Array], list[AudioWindow]
 
 
 def write_video(path: Path, seconds: int, *, size: tuple[int, int], rate: int) -> None:
-    """Write scenes one after another, drawn as they are encoded, with sound at 16 kHz.
+    """Write a video of several scenes with sound at 16 kHz.
 
     Args:
-        path: The MP4.
-        seconds: Its length.
+        path: The MP4 file to write.
+        seconds: Length of the video.
         size: Width and height in pixels, both even.
         rate: Frames per second.
     """
@@ -109,10 +109,10 @@ def write_video(path: Path, seconds: int, *, size: tuple[int, int], rate: int) -
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Attention as it is written down: the packages' own in SAM 1, three lines elsewhere."""
+    """Use plain attention inside the block: segment_anything's in SAM 1, three lines elsewhere."""
     with (
         patch.object(F, "scaled_dot_product_attention", softmax_attention),
-        patch.object(sam, "run_block", lambda block, tokens: block(tokens)),
+        patch.object(sam, "_run_vit_block", lambda block, tokens: block(tokens)),
     ):
         yield
 
@@ -124,7 +124,7 @@ def softmax_attention(
     attn_mask: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(scale q kT) v over (B, heads, tokens, c); a mask of truths hides keys."""
+    """Compute softmax(scale q kT) v over (B, heads, tokens, c); mask False hides a key."""
     logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if attn_mask is not None:
         logits = logits.masked_fill(~attn_mask, float("-inf"))
@@ -132,9 +132,10 @@ def softmax_attention(
 
 
 def encoder_flops(preset: str) -> int:
-    """Operations of the plain image encoder for one frame; a multiplication and a sum are two.
+    """Count the operations of the plain image encoder for one frame.
 
-    Counted on a network without memory, so that it takes no time: matrix products and convolutions.
+    A multiplication and an addition are two operations. Only matrix products and convolutions are
+    counted, on the meta device, so that nothing is computed.
     """
     network = build_empty(PRESETS[preset])
     config = network.config.sam

@@ -1,9 +1,9 @@
 """Compare the networks with recorded outputs of the reference.
 
-`python benchmarks/parity.py DIR` runs every case under DIR and prints one JSON object a line:
-`case`, `ok` and, for every stored output, the largest absolute difference and the tolerance. The
-exit status is 0 only if all hold. Weights go through the conversion that users' checkpoints go
-through; sizes come from each case's config.json.
+`python benchmarks/parity.py DIR` runs every case under DIR and prints one JSON line for each:
+`case`, `ok` and, for every recorded output, the largest absolute difference and the tolerance. The
+exit status is 0 only if all cases pass. Weights are converted in the same way as users'
+checkpoints; sizes come from each case's config.json.
 """
 
 import argparse
@@ -38,9 +38,9 @@ from av2tsam_cli.training.losses import mask_loss, soft_iou_loss
 Outputs = dict[str, Tensor]
 
 RELATIVE_TOLERANCE = 1e-4
-"""Of the stored output's standard deviation."""
+"""Relative to the standard deviation of the recorded output."""
 NOISE_FACTOR = 10.0
-"""Times the case's own float32-against-float64 noise, where that is larger."""
+"""Relative to the recorded difference between float32 and float64, if that gives more."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Case:
 
     @classmethod
     def read(cls, folder: Path) -> "Case":
-        """Read a case's files; those that it does not have are empty."""
+        """Read the files of a case; missing files are empty."""
         return cls(
             folder=folder,
             io=load_file(folder / "io.safetensors"),
@@ -63,7 +63,7 @@ class Case:
         )
 
     def noise(self, name: str) -> float:
-        """Largest difference of float32 and float64 that was recorded for an output."""
+        """Return the largest recorded difference between float32 and float64 for an output."""
         recorded = _json(self.folder / "noise_floor.json").get("per_output", {})
         return float(recorded.get(name, {}).get("max_abs_diff_vs_fp64", 0.0))
 
@@ -76,7 +76,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
-    """The fixture's sizes as a configuration; what it does not name has no weights in it."""
+    """Return the case's sizes as a configuration; sizes it does not name are unused."""
     return ModelConfig(
         name="fixture",
         sam=_sam_config(sizes),
@@ -132,7 +132,7 @@ def _sam_config(sizes: Mapping[str, Any]) -> SamConfig | Sam2Config:
 
 
 def load(weights: Path, config: ModelConfig, parts: tuple[str, ...]) -> Av2tSam:
-    """Convert a fixture's weights as a user's and load the result."""
+    """Convert the weights of a case and load the result."""
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "converted.safetensors"
         convert(weights, converted, config=config)
@@ -148,7 +148,7 @@ def thinned(maps: Tensor, *, height_dim: int) -> Tensor:
 
 
 def run_av2t(case: Case) -> Outputs:
-    """The whole network from frozen embeddings to masks."""
+    """Run the whole network, from CLIP and CLAP embeddings to masks."""
     sizes = case.config["config"]
     model = load(
         case.folder / "weights.safetensors",
@@ -194,7 +194,7 @@ def run_av2t(case: Case) -> Outputs:
 
 
 def av2t_masks(model: Av2tSam, prediction: MaskPrediction, size: tuple[int, int]) -> Outputs:
-    """What is recorded of the decoder's answer."""
+    """Return the recorded parts of the decoder's result."""
     out = {
         "all4_low_res_masks_frame0": prediction.logits[:1],
         "all4_iou_predictions": prediction.iou,
@@ -211,7 +211,7 @@ def av2t_masks(model: Av2tSam, prediction: MaskPrediction, size: tuple[int, int]
 def trace_image_encoder(
     model: Av2tSam, images: Tensor, vectors: list[Tensor] | None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Patch embedding, every block, and SAM 2's pyramid, for one frame."""
+    """Yield the output of the patch embedding, every block and SAM 2's FPN for one frame."""
     encoder: Any = model.text_sam.image_encoder
     sam2 = model.config.sam.kind == "sam2"
     patches = (encoder.backbone if sam2 else encoder).patch_embed(images)
@@ -225,7 +225,7 @@ def trace_image_encoder(
 
 
 def run_text(case: Case) -> Outputs:
-    """The original text path: one image, several phrases."""
+    """Run the original network with text: one image, several phrases."""
     model = load(
         case.folder / "weights.safetensors", model_config(case.config["config"]), ("text_sam",)
     )
@@ -263,7 +263,7 @@ def run_text(case: Case) -> Outputs:
 
 
 def full_size(case: Case, model: Av2tSam, logits: Tensor) -> Tensor:
-    """Masks (N, H, W) at the picture's own size, without the padding of the square."""
+    """Resize masks to the image's own size, without the padding of the square: (N, H, W)."""
     height, width = case.io["inputs.original_size"].tolist()
     rows, columns = case.io["inputs.resize_shape"].tolist()
     resized = model.text_sam.resize(logits, (height, width), resized=(rows, columns))
@@ -274,7 +274,7 @@ def full_size(case: Case, model: Av2tSam, logits: Tensor) -> Tensor:
 
 
 def run_clap(case: Case) -> Outputs:
-    """Microsoft CLAP's audio tower, stage by stage."""
+    """Run Microsoft CLAP's audio tower, stage by stage."""
     embedder = load_clap(case)
     inputs = {
         "mono_1s": case.io["inputs.mono_1s_int16"],
@@ -299,7 +299,7 @@ def run_clap(case: Case) -> Outputs:
 
 
 def load_clap(case: Case) -> ClapEmbedder:
-    """The tower with the fixture's weights, completed by the transform that it leaves out."""
+    """Load the tower with the weights of the case and the Fourier transform that they lack."""
     sizes = case.config["config"]
     clap = ClapConfig(
         kind="microsoft",
@@ -337,7 +337,7 @@ def load_clap(case: Case) -> ClapEmbedder:
 
 
 def trace_clap(embedder: ClapEmbedder, samples: Tensor) -> Outputs:
-    """What is recorded of the tower, thinned as the fixtures are."""
+    """Return the recorded outputs of the tower, subsampled as in the recording."""
     power = embedder.htsat.spectrogram_extractor(samples)
     logmel = embedder.logmel(embedder.prepare(samples))
     image = embedder.image(logmel)
@@ -361,7 +361,7 @@ def trace_clap(embedder: ClapEmbedder, samples: Tensor) -> Outputs:
 
 
 def run_segments(case: Case) -> Outputs:
-    """The reference's cutting of a sound file."""
+    """Cut a sound file into segments as the reference does."""
     out: Outputs = {}
     for name, clip in case.config["clips"].items():
         samples = case.io[f"{name}.input_int16"].float() / 32768
@@ -379,11 +379,11 @@ def run_segments(case: Case) -> Outputs:
     return out
 
 
-# --- pictures, scores, loss ----------------------------------------------------------------------
+# --- images, scores, loss ----------------------------------------------------------------------
 
 
 def run_preprocess(case: Case) -> Outputs:
-    """The three preparations of a frame."""
+    """Run the three preprocessing functions on frames."""
     out: Outputs = {}
     for name, recorded in case.values["values"].items():
         frames = case.io[f"{name}.rgb_uint8"].permute(2, 0, 1)[None]
@@ -410,14 +410,14 @@ def run_preprocess(case: Case) -> Outputs:
 
 
 def clip_image(frames: Tensor, size: int) -> Tensor:
-    """OpenAI's own preparation of one frame, (3, size, size)."""
+    """Preprocess one frame as OpenAI's CLIP does, (3, size, size)."""
     with torch.device("meta"):
         embedder = ClipEmbedder(ClipConfig(image_size=size, layers=1))
     return embedder.preprocess(frames, crop=True)[0]
 
 
 def run_metrics(case: Case) -> Outputs:
-    """Mean IoU and F of both code bases, per set and per frame."""
+    """Compute mean IoU and F-score of both code bases, per set and per frame."""
     out: Outputs = {}
     for name, recorded in case.values["values"].items():
         if f"{name}.logits" not in case.io:
@@ -434,7 +434,7 @@ def run_metrics(case: Case) -> Outputs:
 
 
 def dataset_scores(case: Case, scores: Outputs) -> Outputs:
-    """The mean over the sets, each of which counts as one video."""
+    """Average the scores of the sets, each of which counts as one video."""
     recorded = case.values["values"].get("__dataset_level__", {})
     names = {
         "av2t_miou": "av2t_mask_iou",
@@ -452,7 +452,7 @@ def dataset_scores(case: Case, scores: Outputs) -> Outputs:
 
 
 def score(logits: Tensor, masks: Tensor) -> dict[str, float]:
-    """All recorded scores of one video, under the fixtures' names."""
+    """Return all scores of one video under their recorded names."""
     iou = video_iou(logits, masks)
     ours, theirs = (
         video_f_score(logits, masks, protocol) for protocol in ("avsbench", "reference")
@@ -468,7 +468,7 @@ def score(logits: Tensor, masks: Tensor) -> dict[str, float]:
 
 
 def run_loss(case: Case) -> Outputs:
-    """Loss, its soft-IoU half and the gradient."""
+    """Compute the loss, its soft-IoU part and the gradient."""
     out: Outputs = {}
     for name, recorded in case.values["values"].items():
         if f"{name}.logits" not in case.io:
@@ -489,7 +489,7 @@ def run_loss(case: Case) -> Outputs:
 
 
 def stored_outputs(case: Case) -> Outputs:
-    """Everything that the case recorded, by the names that the runners use."""
+    """Return all recorded outputs, under the names that the runners use."""
     inputs = ("inputs.", "input_int16", "rgb_uint8", ".logits", ".masks_uint8")
     stored = {
         name.removeprefix("outputs."): tensor
@@ -505,7 +505,7 @@ def stored_outputs(case: Case) -> Outputs:
 
 
 def _numbers(recorded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Scores and losses; not the notes, nor what only describes another number."""
+    """Return the scores and losses, without notes and without numbers about other numbers."""
     described = {"loss_fp64", "grad_abs_max"}
     return (
         (key, value)
@@ -515,13 +515,13 @@ def _numbers(recorded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def compare(case: Case, found: Outputs) -> dict[str, dict[str, float | None]]:
-    """Difference and tolerance for every stored output; one that is missing differs without end."""
+    """Return difference and tolerance of every recorded output; missing ones differ infinitely."""
     compared: dict[str, dict[str, float | None]] = {}
     for name, stored in stored_outputs(case).items():
-        mine = found.get(name)
+        computed = found.get(name)
         difference = math.inf
-        if mine is not None and mine.shape == stored.shape:
-            difference = float((mine.double() - stored.double()).abs().max())
+        if computed is not None and computed.shape == stored.shape:
+            difference = float((computed.double() - stored.double()).abs().max())
         tolerance = max(
             RELATIVE_TOLERANCE * spread(stored),
             NOISE_FACTOR * case.noise(name),
@@ -534,13 +534,13 @@ def compare(case: Case, found: Outputs) -> dict[str, dict[str, float | None]]:
 
 
 def spread(stored: Tensor) -> float:
-    """Standard deviation; where there is none (one number, or all alike), a tenth of the size."""
+    """Return the standard deviation, or a tenth of the largest value if it is zero."""
     values = stored.double()
     return float(values.std(correction=0)) or float(values.abs().max()) / 10
 
 
 def kind_of(case: Case) -> Callable[[Case], Outputs] | None:
-    """The runner for a case, told by what its files hold."""
+    """Return the function that runs a case, recognised by the contents of its files."""
     sizes = case.config.get("config", {})
     by_name = {"preprocess": run_preprocess, "metrics": run_metrics, "loss": run_loss}
     if "repo" in sizes:
@@ -553,11 +553,11 @@ def kind_of(case: Case) -> Callable[[Case], Outputs] | None:
 
 
 def run_case(folder: Path) -> dict[str, object]:
-    """Run one case and say how it compares."""
+    """Run one case and compare its outputs."""
     case = Case.read(folder)
     runner = kind_of(case)
     if runner is None:
-        return {"case": folder.name, "ok": False, "error": "no known kind of case"}
+        return {"case": folder.name, "ok": False, "error": "unknown kind of case"}
     with torch.no_grad():
         compared = compare(case, runner(case))
     ok = all(
@@ -568,7 +568,7 @@ def run_case(folder: Path) -> dict[str, object]:
 
 
 def main() -> int:
-    """Run all cases under a folder."""
+    """Run all cases under a folder; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="folder with a case in each subfolder")
     folders = sorted(p.parent for p in parser.parse_args().folder.rglob("io.safetensors"))

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.clap import ClapConfig
@@ -365,7 +366,7 @@ class Side:
     """What one process runs."""
 
     name: str
-    """`ours`, `ours_in_memory` or `theirs`."""
+    """`ours`, `ours_mapped` or `theirs`."""
     part: str
     """A key of `PARTS`."""
     small: bool
@@ -394,15 +395,24 @@ def serve(connection: Connection, side: Side, checkpoint: Path) -> None:
         module = part.theirs(part.sizes(small=side.small)).eval().to(dtype)
         inputs = tuple(tensor.to(dtype) for tensor in inputs)
     else:
-        module = part.ours(load_model(checkpoint, device="cpu", precision=side.precision).network)
-    if side.name == "ours_in_memory":
-        for parameter in module.parameters():
-            parameter.data = parameter.data.clone()
+        network = load_model(checkpoint, device="cpu", precision=side.precision).network
+        module = part.ours(network)
+    if side.name == "ours_mapped":
+        map_weights(network, checkpoint)
     time_run(module, inputs)  # to warm up
     connection.send(sum(weight.numel() for weight in module.state_dict().values()))
     while True:
         connection.recv()
         connection.send(time_run(module, inputs))
+
+
+def map_weights(network: nn.Module, checkpoint: Path) -> None:
+    """Replace the parameters by tensors in the memory-mapped file, where the types are equal."""
+    with safe_open(checkpoint, framework="pt") as file:
+        for name, parameter in network.named_parameters():
+            mapped = file.get_tensor(name)
+            if mapped.dtype == parameter.dtype:
+                parameter.data = mapped
 
 
 @torch.inference_mode()

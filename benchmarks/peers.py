@@ -1,19 +1,19 @@
 """How fast each part of the network is beside the package that people would use in its place.
 
     python benchmarks/peers.py --runs 5
-    python benchmarks/peers.py --parts clip,clap --same-malloc --in-memory
+    python benchmarks/peers.py --parts clip,clap --same-malloc --mapped
 
 Both sides have full size, random weights and a batch of one. Ours is loaded from a checkpoint, as
 users load it; the peer is built as its package builds it. Each side has its own process, and the
 processes take turns (ours, theirs, ours, theirs, ...), so that changes in the machine's speed
-affect both alike. BEiT-3's own package cannot be installed beside the others: its peer is our plain
-re-implementation, `plain_beit3.py`.
+affect both equally. BEiT-3's own package cannot be installed beside the others: its peer is our
+plain re-implementation, `plain_beit3.py`.
 
 One line per part; the last line is JSON. `ratio` is seconds of the peer / ours, from the medians of
 the runs: above 1, ours is faster. `cpu_ratio` is the same in CPU time, which other programs on the
 machine disturb less. Our process keeps freed memory as `av2tsam segment` does;
-`--same-malloc` gives the peer the same malloc settings. `--in-memory` adds a third side, ours with
-the weights copied out of the memory-mapped checkpoint.
+`--same-malloc` gives the peer the same malloc settings. Our loader copies the weights into memory;
+`--mapped` adds a third side, ours with the weights left in the memory-mapped file.
 """
 
 import argparse
@@ -47,12 +47,12 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--same-malloc", action="store_true", help="give the peer our settings")
-    parser.add_argument("--in-memory", action="store_true", help="also ours without memory mapping")
+    parser.add_argument("--mapped", action="store_true", help="also ours on memory-mapped weights")
     parser.add_argument("--small", action="store_true", help="small networks, to test this script")
     parser.add_argument("--weights", type=Path, help="folder in which to keep the random weights")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    sides = ["ours", "theirs", *(["ours_in_memory"] if args.in_memory else [])]
+    sides = ["ours", "theirs", *(["ours_mapped"] if args.mapped else [])]
     results = {}
     with nullcontext(args.weights) if args.weights else TemporaryDirectory() as folder:
         for name in args.parts.split(","):
@@ -118,9 +118,9 @@ def summary(times: Times) -> dict[str, float]:
     result = {f"{side}_s": round(seconds, 5) for side, seconds in wall_s.items()}
     result["ratio"] = round(wall_s["theirs"] / wall_s["ours"], 3)
     result["cpu_ratio"] = round(cpu_s["theirs"] / cpu_s["ours"], 3)
-    if "ours_in_memory" in times:
-        result["in_memory_ratio"] = round(wall_s["ours"] / wall_s["ours_in_memory"], 3)
-        result["in_memory_cpu_ratio"] = round(cpu_s["ours"] / cpu_s["ours_in_memory"], 3)
+    if "ours_mapped" in times:
+        result["mapped_ratio"] = round(wall_s["ours_mapped"] / wall_s["ours"], 3)
+        result["mapped_cpu_ratio"] = round(cpu_s["ours_mapped"] / cpu_s["ours"], 3)
     return result
 
 

@@ -1,16 +1,16 @@
-"""What the whole of `segment` takes against its slower half, network or codec.
+"""Time of the whole `segment` pipeline, compared with its slower half: network or codec.
 
     python benchmarks/pipeline.py --size 640x360 --rate 25 --seconds 8
 
-Writes a video of drawn scenes and measures, in turns and with the threads that the pipeline gives
-to each: the whole; the codec alone, which is all of it (decoding, shrinking, masks, overlay,
-encoding, on the same threads) but with the network's answers known beforehand; the network alone,
-on the batches that it saw in the whole.
+Generates a video and measures three runs in turn, each with the threads of the real pipeline: the
+whole pipeline; everything but the network (decoding, resizing, masks, overlay, encoding), with its
+results recorded beforehand; and the network alone, on the same batches.
 
-The last line is JSON, of medians: `overhead` is the whole over the slower of the two; where they
-share cores they cannot fully overlap, and `cpu_bound_s`, the CPU seconds of both over the number of
-cores, is what no schedule can beat. `network_waits` is the share of the whole in which the network
-stage waits for input or for room (on a GPU: in which the GPU is not at it).
+The last line is JSON, with medians. `overhead` is the time of the whole divided by that of the
+slower half. Halves that share cores cannot overlap completely: `cpu_bound_s`, the CPU seconds of
+both divided by the number of cores, is a lower limit for any schedule. `network_waits` is the
+fraction of the time in which the network waits for input or for the next stage (on a GPU: in which
+the GPU does not run the network).
 """
 
 import argparse
@@ -45,17 +45,19 @@ Call = tuple[FrameInputs, Sequence[AudioWindow]]
 
 
 def main() -> None:
-    """Measure the whole and its halves and print the overhead last."""
+    """Measure the whole and its halves and print the overhead on the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="nano")
-    parser.add_argument("--size", default="640x360", help="of the video, even numbers")
+    parser.add_argument(
+        "--size", default="640x360", help="width and height of the video, even numbers"
+    )
     parser.add_argument("--rate", type=int, default=25, help="frames per second")
-    parser.add_argument("--seconds", type=int, default=8, help="of video")
+    parser.add_argument("--seconds", type=int, default=8, help="length of the video")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", default="auto", help=PRECISION_HELP)
-    parser.add_argument("--batch", type=int, help="by default what segment takes")
+    parser.add_argument("--batch", type=int, help="default: as segment")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--weights", type=Path, help="folder that keeps random weights")
+    parser.add_argument("--weights", type=Path, help="folder in which to keep random weights")
     args = parser.parse_args()
     tune_process()  # as the command line does
     width, height = map(int, args.size.split("x"))
@@ -64,27 +66,27 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         video, out = Path(folder) / "video.mp4", Path(folder) / "overlay.mp4"
         write_video(video, args.seconds, size=(width, height), rate=args.rate)
-        # Every frame goes through the network, however quiet or still.
+        # The network processes every frame, including silent and repeated ones.
         options = SegmentOptions(
             batch_size=args.batch, silence_dbfs=None, reuse=None, overwrite=True
         )
         plan = plan_video(video, out, options)
         result = compare(plan, model, args.runs)
-    asked = {"preset": args.preset, "precision": model.precision, "size": args.size}
-    asked |= {"rate": args.rate, "seconds": args.seconds, "runs": args.runs}
-    asked |= {"batch": args.batch or model.batch_size, "network_threads": model.cpu_threads}
-    print(json.dumps(result | asked | facts(model.device)))
+    settings = {"preset": args.preset, "precision": model.precision, "size": args.size}
+    settings |= {"rate": args.rate, "seconds": args.seconds, "runs": args.runs}
+    settings |= {"batch": args.batch or model.batch_size, "network_threads": model.cpu_threads}
+    print(json.dumps(result | settings | facts(model.device)))
 
 
 def compare(plan: SegmentPlan, model: LoadedModel, runs: int) -> dict[str, object]:
-    """Times of the whole and of its halves, which take turns."""
-    calls, answers, frames = record(plan, model)
+    """Time the whole and its halves in turn."""
+    calls, results, frames = record(plan, model)
     whole, codec, network, waits, cpu = [], [], [], [], []
     for _ in range(runs):
         with timed_network(model) as busy_s:
             whole.append(timed(partial(segment_planned, plan, model), model)[0])
         waits.append(1 - busy_s() / whole[-1])
-        with known_answers(answers):
+        with recorded_results(results):
             codec_s, codec_cpu_s = timed(partial(segment_planned, plan, model), model)
         network_s, network_cpu_s = timed(partial(run_network, model, calls), model)
         codec.append(codec_s)
@@ -104,36 +106,36 @@ def compare(plan: SegmentPlan, model: LoadedModel, runs: int) -> dict[str, objec
 
 
 def record(plan: SegmentPlan, model: LoadedModel) -> tuple[list[Call], list[Tensor], int]:
-    """Segment once, to warm up: what the network was given and answered, and how many frames."""
+    """Segment once, to warm up; return the network's inputs and results and the frame count."""
     calls: list[Call] = []
-    answers: list[Tensor] = []
+    results: list[Tensor] = []
 
     class Recording(Segmenter):
         def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Tensor:
             calls.append((inputs, windows))
-            answers.append(super().logits(inputs, windows))
-            return answers[-1]
+            results.append(super().logits(inputs, windows))
+            return results[-1]
 
     with patch.object(inference, "Segmenter", Recording):
-        return calls, answers, segment_planned(plan, model).frames
+        return calls, results, segment_planned(plan, model).frames
 
 
 @contextmanager
-def known_answers(answers: Sequence[Tensor]) -> Iterator[None]:
-    """Let the pipeline's network answer at once."""
-    upcoming = cycle(answers)
+def recorded_results(results: Sequence[Tensor]) -> Iterator[None]:
+    """Replace the pipeline's network by recorded results."""
+    upcoming = cycle(results)
 
-    class Knowing(Segmenter):
+    class Replaying(Segmenter):
         def logits(self, *_: object) -> Tensor:
             return next(upcoming)
 
-    with patch.object(inference, "Segmenter", Knowing):
+    with patch.object(inference, "Segmenter", Replaying):
         yield
 
 
 @contextmanager
 def timed_network(model: LoadedModel) -> Iterator[Callable[[], float]]:
-    """Give a function that says how many seconds the pipeline's network has worked so far."""
+    """Yield a function that returns the seconds for which the network has run so far."""
     spans: list[Callable[[], float]] = []
 
     class Timed(Segmenter):
@@ -148,9 +150,12 @@ def timed_network(model: LoadedModel) -> Iterator[Callable[[], float]]:
 
 
 def stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
-    """Begin a span; call the result to end it, and what that gives, later, for its seconds.
+    """Start a stopwatch.
 
-    On a GPU the span is of its own clock: the calls return long before the work is done.
+    On a GPU it uses the GPU's own clock, because calls return long before the work is done.
+
+    Returns:
+        A function that stops it, which returns a function that gives the seconds later.
     """
     if device.type != "cuda":
         began_s = time.perf_counter()
@@ -171,7 +176,7 @@ def stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
 
 
 def run_network(model: LoadedModel, calls: Sequence[Call]) -> None:
-    """The network on batches prepared beforehand, with the threads that the pipeline gives it."""
+    """Run the network on prepared batches, with as many threads as in the pipeline."""
     segmenter = Segmenter(model)
     with torch_threads(model.cpu_threads):
         for inputs, windows in calls:
@@ -179,7 +184,7 @@ def run_network(model: LoadedModel, calls: Sequence[Call]) -> None:
 
 
 def timed(step: Callable[[], object], model: LoadedModel) -> tuple[float, float]:
-    """Seconds of wall time and of all CPUs together."""
+    """Return the wall time and the CPU time of all threads, in seconds."""
     began_s = time.process_time()
     wall_s = seconds(step, model.device)
     return wall_s, time.process_time() - began_s

@@ -1,8 +1,8 @@
-"""Write checkpoints of a full-size preset as the public ones are, but with random weights.
+"""Write checkpoints of a full-size preset in the public formats, with random weights.
 
 `python benchmarks/random_checkpoint.py evf-sam2 FOLDER [--dtype float16]` writes the reference's
-`av2t-sam.pth`, Microsoft's `clap.pth` and OpenAI's `clip.safetensors`, under their public names, to
-measure conversion, loading and speed with.
+`av2t-sam.pth`, Microsoft's `clap.pth` and OpenAI's `clip.safetensors` with the tensor names of the
+public files, to measure conversion, loading and speed.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from av2tsam_cli.model.av2tsam import build_empty
 from av2tsam_cli.model.config import PRESETS, ModelConfig
 
 SPREAD = 0.02
-"""Standard deviation of the weights: that of most initialisations of transformers."""
+"""Standard deviation of the weights, as in most initialisations of transformers."""
 KEY_LISTS = Path(__file__).parents[1] / "tests" / "model" / "public_lists.py"
 
 
 def public_state(names: Mapping[str, Tensor], config: ModelConfig, seed: int) -> dict[str, Tensor]:
-    """A tensor for every public name: what HTSAT calculates is kept, norms are one."""
+    """Make a tensor for every public name: norms are one, tensors that HTSAT computes are kept."""
     layout = recognise(names)
     assert layout is not None
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +43,7 @@ def public_state(names: Mapping[str, Tensor], config: ModelConfig, seed: int) ->
 
 
 def main() -> None:
-    """Write the files that the command line asks for."""
+    """Write the three files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset", choices=("evf-sam", "evf-sam2"))
     parser.add_argument("folder", type=Path)

@@ -1,10 +1,11 @@
-"""How long a user waits before anything happens.
+"""Time until the help appears, and until the first mask of a video.
 
     python benchmarks/startup.py --runs 20
 
-`help_over_python` relates `av2tsam --help`, the installed command, to `python -c pass`: medians of
-runs that take turns. `torch_imported` says whether the help imports torch, which takes seconds.
-`first_frame_s` is the time from starting a process to the first mask of a video.
+`help_over_python` is the time of `av2tsam --help`, the installed command, divided by that of
+`python -c pass`: medians of alternating runs. `torch_imported` tells whether the help imports
+torch, which takes seconds. `first_frame_s` is the time from the start of a process to the first
+mask of a video.
 """
 
 import argparse
@@ -34,13 +35,13 @@ frames.close()
 
 
 def main() -> None:
-    """Measure the help and the first frame and print both."""
+    """Measure both and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="nano")
-    parser.add_argument("--runs", type=int, default=10, help="of the help")
+    parser.add_argument("--runs", type=int, default=10, help="runs of the help")
     parser.add_argument("--first-frames", type=int, default=3, help="runs of the first frame")
     parser.add_argument("--video", type=Path, default=VIDEO)
-    parser.add_argument("--weights", type=Path, help="folder that keeps random weights")
+    parser.add_argument("--weights", type=Path, help="folder in which to keep random weights")
     args = parser.parse_args()
     commands = {"python": [sys.executable, "-c", "pass"], "help": [str(COMMAND), "--help"]}
     taken_s: dict[str, list[float]] = {name: [] for name in commands}
@@ -62,25 +63,25 @@ def main() -> None:
 
 
 def time_command(command: Sequence[str]) -> float:
-    """Seconds that a command takes."""
-    began_s = time.perf_counter()
+    """Return the seconds that a command takes."""
+    start_s = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began_s
+    return time.perf_counter() - start_s
 
 
-def imports_torch(words: Sequence[str]) -> bool:
-    """Whether the command with these words imports torch."""
-    command = [sys.executable, "-X", "importtime", "-m", "av2tsam_cli", *words]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    return "torch" in {line.rpartition("|")[2].strip() for line in told.splitlines()}
+def imports_torch(arguments: Sequence[str]) -> bool:
+    """Return whether the command with these arguments imports torch."""
+    command = [sys.executable, "-X", "importtime", "-m", "av2tsam_cli", *arguments]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    return "torch" in {line.rpartition("|")[2].strip() for line in output.splitlines()}
 
 
 def time_first_frame(video: Path, model: Path) -> float:
-    """Seconds from the start of a process to its first mask."""
+    """Return the seconds from the start of a process to its first mask."""
     command = [sys.executable, "-c", FIRST_FRAME, str(video), str(model)]
-    began_s = time.time()
-    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return float(told) - began_s
+    start_s = time.time()
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return float(output) - start_s
 
 
 if __name__ == "__main__":

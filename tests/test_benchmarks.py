@@ -82,11 +82,11 @@ def test_masks_of_frames_that_repeat_against_masks_at_every_frame(last_line: Las
 
 
 def test_parts_against_their_peers(last_line: LastLine) -> None:
-    words = ("--small", "--runs", "1", "--parts", "clip,beit3", "--in-memory", "--same-malloc")
+    words = ("--small", "--runs", "1", "--parts", "clip,beit3", "--mapped", "--same-malloc")
     parts = last_line("peers.py", *words)["parts"]
     assert parts.keys() == {"clip", "beit3"}
     for part in parts.values():
-        assert is_positive(part["ratio"], part["cpu_ratio"], part["in_memory_ratio"])
+        assert is_positive(part["ratio"], part["cpu_ratio"], part["mapped_ratio"])
         assert part["weights"]["ours"] == part["weights"]["theirs"]
 
 
