@@ -21,37 +21,32 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX, SPLITS, Split
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.synth.clips import SMALL_H264, encode_png, sounding_mask, write_clip
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack
-from av2tsam_cli.synth.values import Scene, SeedPool, SynthSubset
-from av2tsam_cli.values import Float32Array
+from av2tsam_cli.synth.values import Scene, SynthSubset
+from av2tsam_cli.values import Float32Array, Progress
 
 GENERATOR_VERSION = 1
 """Increased whenever the same seed generates different scenes."""
-FRAME_PX = 224
-FRAME_SHARE = 15 / 16
-"""Position of a frame within its second."""
 RATE_HZ = 16_000
 VIDEO_HEIGHT_PX = 144
 VIDEO_RATE = 8
 SPLIT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
-_SPLITS: tuple[SeedPool, ...] = ("train", "val", "test")
 
-Job = tuple[SeedPool, int]
+Job = tuple[Split, int]
 """A split and a position in it."""
-Progress = Callable[[int, int], None]
-"""Called with the number of finished videos and the total."""
 
 
 class Entry(NamedTuple):
     """One line of the CSV."""
 
-    split: SeedPool
+    split: Split
     name: str
     category: str
     """Category of the first sound source; `noise` if there is only noise."""
@@ -95,7 +90,7 @@ def write_dataset(
         _write_manifest(folder / "manifest.json", subset, seed, sizes)
 
 
-def _split_sizes(videos: int, requested: tuple[int, int, int] | None) -> dict[SeedPool, int]:
+def _split_sizes(videos: int, requested: tuple[int, int, int] | None) -> dict[Split, int]:
     if requested is None:
         val, test = (round(videos * SPLIT_SHARES[split]) for split in ("val", "test"))
         requested = (videos - val - test, val, test)
@@ -105,7 +100,7 @@ def _split_sizes(videos: int, requested: tuple[int, int, int] | None) -> dict[Se
             f"`split_sizes` {sizes} add up to {sum(requested)} videos, not to {videos}; "
             "change them or the number of videos"
         )
-    return dict(zip(_SPLITS, requested, strict=True))
+    return dict(zip(SPLITS, requested, strict=True))
 
 
 def _check(out: Path, target: Path, *, overwrite: bool) -> None:
@@ -125,11 +120,11 @@ def _check(out: Path, target: Path, *, overwrite: bool) -> None:
 
 def _write_videos(
     write: Callable[[Job], Entry],
-    sizes: dict[SeedPool, int],
+    sizes: dict[Split, int],
     workers: int,
     progress: Progress | None,
 ) -> list[Entry]:
-    jobs = [(split, index) for split in _SPLITS for index in range(sizes[split])]
+    jobs = [(split, index) for split in SPLITS for index in range(sizes[split])]
     entries = []
     with _mapper(min(workers, len(jobs))) as each:
         for entry in each(write, jobs):
@@ -208,7 +203,7 @@ def _write_stills(scene: Scene, subset: SynthSubset, entry: Entry, paths: _Paths
     renderer = Renderer(scene, FRAME_PX, FRAME_PX)
     frame_name = entry.name if subset == "s4" else f"{entry.name}.mp4"
     for second in range(scene.duration_s):
-        rgb, ids = renderer.frame(second + FRAME_SHARE)
+        rgb, ids = renderer.frame(second + FRAME_OFFSET_S)
         still = paths.frames / f"{frame_name}_{second + 1}.png"
         still.write_bytes(encode_png(rgb))
         if subset == "s4" and entry.split == "train" and second > 0:
@@ -237,7 +232,7 @@ def _write_csv(path: Path, subset: SynthSubset, entries: list[Entry]) -> None:
             table.writerows((e.name, e.split) for e in entries)
 
 
-def _write_manifest(path: Path, subset: SynthSubset, seed: int, sizes: dict[SeedPool, int]) -> None:
+def _write_manifest(path: Path, subset: SynthSubset, seed: int, sizes: dict[Split, int]) -> None:
     manifest = {
         "generator": "av2tsam data synth",
         "generator_version": GENERATOR_VERSION,
@@ -246,7 +241,7 @@ def _write_manifest(path: Path, subset: SynthSubset, seed: int, sizes: dict[Seed
         "videos": sum(sizes.values()),
         "split_sizes": sizes,
         "frame_px": FRAME_PX,
-        "frame_share_of_second": FRAME_SHARE,
+        "frame_share_of_second": FRAME_OFFSET_S,
         "sound_rate_hz": RATE_HZ,
         "video_rate": VIDEO_RATE,
     }

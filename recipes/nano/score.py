@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX
 from av2tsam_cli.evaluation.metrics import video_f_score, video_iou
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import Segmenter
 from av2tsam_cli.pipeline import segment_video
 from av2tsam_cli.segment_options import SILENCE_DBFS
 from av2tsam_cli.synth.clips import sounding_mask
-from av2tsam_cli.synth.dataset import FRAME_PX, FRAME_SHARE, RATE_HZ
+from av2tsam_cli.synth.dataset import RATE_HZ
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import NAMES, sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import background_noise, soundtrack, synthesise
@@ -84,7 +85,7 @@ def score(model: LoadedModel, scenes: list[Scene], seed: int) -> dict[str, float
 def stills(scene: Scene) -> tuple[list[npt.NDArray[np.uint8]], torch.Tensor]:
     """Return the frames of a scene, (H, W, 3) uint8, and their true masks, bool, (5, H, W)."""
     renderer = Renderer(scene, FRAME_PX, FRAME_PX)
-    drawn = [renderer.frame(second + FRAME_SHARE) for second in range(scene.duration_s)]
+    drawn = [renderer.frame(second + FRAME_OFFSET_S) for second in range(scene.duration_s)]
     masks = [sounding_mask(scene, ids, second) for second, (_, ids) in enumerate(drawn)]
     return [rgb for rgb, _ in drawn], torch.from_numpy(np.stack(masks))
 
