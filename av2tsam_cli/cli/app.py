@@ -112,14 +112,8 @@ def _unknown(word: str) -> str:
 
 def _run(name: str, argv: list[str]) -> int:
     """Run one command; only its module is imported."""
-    import typer
-
-    command = f"av2tsam {name}"
     module = importlib.import_module(f"av2tsam_cli.cli.{name}")
-    try:
-        code = module.app(argv, prog_name=command, standalone_mode=False)
-    except typer.TyperException as error:
-        raise UsageError(f"{error.format_message().rstrip('.')}; see '{command} --help'") from error
+    code = module.app(argv, prog_name=f"av2tsam {name}", standalone_mode=False)
     if code == Interrupted.exit_code:  # Typer returns this for a KeyboardInterrupt
         raise KeyboardInterrupt
     return int(code or 0)

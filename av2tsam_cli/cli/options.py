@@ -295,6 +295,8 @@ def _parsed(field: OptionField, word: Any) -> Any:
 
 def _examples(examples: Examples) -> str:
     width = max(len(line) for line, _ in examples)
+    if width + max(len(what) for _, what in examples) + len("    # ") > HELP_WIDTH:
+        width = 0  # not aligned, so that they fit
     lines = [f"  {line:<{width}}  # {what}" if what else f"  {line}" for line, what in examples]
     return "Examples:\n" + "\n".join(lines)
 

@@ -232,7 +232,7 @@ def _nano_note(text: str | None) -> str:
     """Say that the demo model is used, and how to get one for real videos."""
     better = "evf-sam2" if text is None else "evf-sam2-text"
     return (
-        "using nano, a demo model that only recognizes drawn scenes; for real videos try "
+        "using nano, a demo model that only recognises drawn scenes; for real videos try "
         f"'av2tsam models pull {better}' (not tested by this project)"
     )
 

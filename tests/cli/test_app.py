@@ -114,6 +114,22 @@ def test_help_starts_with_examples_and_fits_on_a_page(
     assert not [line for line in lines if "<" in line or "[default" in line]
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["train", "evaluate", "data", "data synth", "data check", "models", "doctor"]
+    + [
+        f"models {name}" for name in ("list", "info", "path", "pull", "verify", "remove", "convert")
+    ],
+)
+def test_help_fits_into_80_columns_without_types(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words.split(), "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if "<" in line or "[default" in line]
+
+
 def test_debug_prints_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "a.mp4", "--out", "o.avi", "--debug"]) == 2
     err = capsys.readouterr().err
