@@ -29,7 +29,7 @@ from av2tsam_cli.media.frames import frames_from_arrays, read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.options import either
 from av2tsam_cli.outputs.mp4 import CONTAINERS
-from av2tsam_cli.outputs.writers import Writer, check_target, open_writer
+from av2tsam_cli.outputs.writers import check_target, open_writer
 from av2tsam_cli.segment_options import REUSE_LEVELS, SILENCE_DBFS, Format, SegmentOptions
 from av2tsam_cli.threads import run_ahead, run_behind
 from av2tsam_cli.timeline.schedule import (
@@ -447,7 +447,19 @@ def segment_planned(
     began_s = time.monotonic()
     segmenter = Segmenter(model, plan.options.text)
     size = _batch_size(model, plan.options)
-    tally, writer = _Tally(), _writer(plan, model)
+    tally = _Tally()
+    writer = open_writer(
+        plan.target,
+        plan.format,
+        info=plan.info,
+        video=plan.video,
+        audio=plan.audio,
+        zero_s=plan.zero_s,
+        start_s=plan.options.start,
+        stop_s=plan.options.end,
+        overwrite=plan.options.overwrite,
+        threads=_codec_threads(plan, model),
+    )
 
     def write(computed: Iterator[tuple[ScheduledFrame, torch.Tensor | None]]) -> None:
         with torch_threads(1), writer:
@@ -601,21 +613,6 @@ def _codec_threads(plan: SegmentPlan, model: LoadedModel) -> int:
     """
     small = plan.video.width * plan.video.height <= SMALL_FRAME_PX
     return 1 if small and model.light and model.device.type == "cpu" else 0
-
-
-def _writer(plan: SegmentPlan, model: LoadedModel) -> Writer:
-    return open_writer(
-        plan.target,
-        plan.format,
-        info=plan.info,
-        video=plan.video,
-        audio=plan.audio,
-        zero_s=plan.zero_s,
-        start_s=plan.options.start,
-        stop_s=plan.options.end,
-        overwrite=plan.options.overwrite,
-        threads=_codec_threads(plan, model),
-    )
 
 
 @dataclass

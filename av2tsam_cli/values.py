@@ -1,4 +1,4 @@
-"""The values that pass between the stages: frozen, with shape, unit and time in each field."""
+"""Values that are passed between stages: frozen, with shape, unit and time per field."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,17 +27,17 @@ class VideoStream:
     height: int
     """Pixels down, after rotation."""
     rotation: int
-    """Degrees counter-clockwise by which stored pixels are turned for display: 0, 90, 180, 270."""
+    """Counter-clockwise rotation for display in degrees: 0, 90, 180 or 270."""
     rate: Fraction | None
-    """Average frames per second; None where the file does not say."""
+    """Average frames per second; None if unknown."""
     sample_aspect: Fraction
     """Width over height of one displayed (rotated) pixel."""
     frames: int
-    """Frames that the header promises; 0 where it does not say."""
+    """Number of frames according to the header; 0 if unknown."""
     start_s: float
-    """Seconds on the file's own clock at which the stream begins."""
+    """Start of the stream on the file's own clock, in seconds."""
     duration_s: float | None
-    """Seconds; None where the header does not say."""
+    """Duration in seconds; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -53,29 +53,29 @@ class AudioStream:
     channels: int
     """Number of channels."""
     language: str | None
-    """Language tag of the stream, where given."""
+    """Language tag; None if it has none."""
     start_s: float
-    """Seconds on the file's own clock at which the stream begins."""
+    """Start of the stream on the file's own clock, in seconds."""
     duration_s: float | None
-    """Seconds; None where the header does not say."""
+    """Duration in seconds; None if unknown."""
     default: bool = False
     """Whether the file marks the stream as the one to play."""
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a media file holds. Cover pictures, subtitles and data streams are left out."""
+    """The streams of a media file, without cover pictures, subtitles and data."""
 
     path: Path
     """The file."""
     container: str
     """FFmpeg's name of the container format."""
     video: tuple[VideoStream, ...]
-    """Video streams that move, best first."""
+    """Video streams, best first."""
     audio: tuple[AudioStream, ...]
     """Audio streams in file order."""
     duration_s: float | None
-    """Seconds from the earliest start to the end; None where the header does not say."""
+    """Seconds from the earliest start to the end; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Frame:
     time_s: float
     """Seconds from the start of the presentation."""
     index: int
-    """Position among the frames that are delivered, from 0."""
+    """Position among the frames that are read, from 0."""
 
     def __post_init__(self) -> None:
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8:
@@ -96,10 +96,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class AudioWindow:
-    """One second of sound on the presentation clock."""
+    """One second of audio on the presentation clock."""
 
     samples: Float32Array = field(repr=False)
-    """Mono samples, float32, (rate_hz,), in [-1, 1]; zeros where the track has no sound."""
+    """Mono samples, float32, (rate_hz,), in [-1, 1]; zeros where the stream has none."""
     index: int
     """Window k covers the seconds [k, k + 1) of the presentation."""
     rate_hz: int
@@ -107,6 +107,6 @@ class AudioWindow:
 
     @property
     def level_dbfs(self) -> float:
-        """Root-mean-square level in decibels relative to full scale; -inf for digital silence."""
+        """RMS level in dB relative to full scale; -inf for digital silence."""
         power = float(np.mean(np.square(self.samples, dtype=np.float64)))
         return 10.0 * float(np.log10(power)) if power > 0.0 else float("-inf")

@@ -1,4 +1,4 @@
-"""Clips for the tests, made with PyAV: tiny, and odd in exactly the ways that are asked for."""
+"""Fixtures: tiny clips written with PyAV, with the requested irregularities, and a tiny model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -23,7 +23,7 @@ SOUND_CHUNK = 1024
 
 
 def grey_step(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Frame k is a flat grey of level 40 + 6 k, the top left quarter white: says which and how."""
+    """Frame k has the grey level 40 + 6 k; its top left quarter is white, to show orientation."""
     picture = np.full((height, width, 3), 40 + 6 * (index % 30), np.uint8)
     picture[: height // 2, : width // 2] = 255
     return picture
@@ -32,7 +32,7 @@ def grey_step(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
 def tone(
     seconds: float, rate_hz: int = 48_000, hz: float = 440.0, channels: int = 1
 ) -> npt.NDArray[np.float32]:
-    """A sine at half scale, (channels, samples)."""
+    """A sine wave with amplitude 0.5, float32, (channels, samples)."""
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz
     wave = 0.5 * np.sin(2 * np.pi * hz * time_s)
     return np.tile(wave.astype(np.float32), (channels, 1))
@@ -170,7 +170,7 @@ def make_clip(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(name="tone")
 def tone_fixture() -> Callable[..., npt.NDArray[np.float32]]:
-    """A sine at half scale, (channels, samples)."""
+    """A sine wave with amplitude 0.5, float32, (channels, samples)."""
     return tone
 
 
@@ -192,10 +192,10 @@ def damage() -> Callable[[Path, range], None]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a whole network with fixed random weights, so small that a frame takes 5 ms.
+    """A checkpoint of a complete network with fixed random weights, which takes 5 ms per frame.
 
-    It hears at 8 kHz, sees 64 pixels, reads four words, and marks about half of whatever it is
-    shown.
+    Its audio is at 8 kHz, its frames have 64 pixels per side, its vocabulary four words, and its
+    masks cover about half of each frame.
     """
     import torch
 
@@ -259,7 +259,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hugging Face hub on this machine; put files into its `repositories`."""
+    """A local Hugging Face hub; add files to its `repositories`."""
     for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -8,7 +8,7 @@ from av2tsam_cli.masks import logit, native_mask, native_probability
 
 
 def ramp(height: int, width: int) -> torch.Tensor:
-    """Logits that grow from left to right, (1, h, w)."""
+    """Logits that increase from left to right, (1, h, w)."""
     return torch.linspace(-4.0, 4.0, width).expand(1, height, width)
 
 

@@ -42,7 +42,7 @@ def masks_of(clip: Path, model: LoadedModel, **options: Any) -> list[BoolArray]:
 
 
 def one_by_one(clip: Path, model: LoadedModel) -> list[BoolArray]:
-    """The masks as the paper makes them: frame by frame, each with its second of sound."""
+    """The masks as in the paper: frame by frame, each with its second of audio."""
     network, info = model.network, probe(clip)
     windows = {w.index: w for w in read_windows(info, rate_hz=network.clap.config.rate_hz)}
     return [_one(network, frame, windows[int(frame.time_s)].samples) for frame in read_frames(info)]
@@ -58,7 +58,7 @@ def _one(network: Any, frame: Frame, samples: npt.NDArray[np.float32]) -> BoolAr
     return mask
 
 
-def test_masks_are_those_of_the_network_run_frame_by_frame(
+def test_masks_equal_those_of_the_network_run_frame_by_frame(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     clip = make_clip(seconds=1.4, rate=10, sounds=[{"samples": tone(1.4)}])
@@ -70,7 +70,7 @@ def test_masks_are_those_of_the_network_run_frame_by_frame(
         assert max(differing) < 0.01  # batching changes the last bits of a float
 
 
-def test_only_the_seconds_that_sound_have_masks(
+def test_only_seconds_with_audio_have_masks(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     second = {"samples": tone(1.0), "start_s": 1.0, "codec": "pcm_s16le"}
@@ -81,7 +81,9 @@ def test_only_the_seconds_that_sound_have_masks(
     assert not any(areas[:8] + areas[16:])
 
 
-def test_silence_is_gated_by_its_level(make_clip: MakeClip, tone: Tone, model: LoadedModel) -> None:
+def test_seconds_below_the_silence_level_have_empty_masks(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
     faint = {"samples": tone(1.0) * 0.002, "codec": "pcm_s16le"}  # -63 dBFS
     clip = make_clip("clip.mkv", rate=5, sounds=[faint])
     assert not np.any(masks_of(clip, model))
@@ -89,13 +91,13 @@ def test_silence_is_gated_by_its_level(make_clip: MakeClip, tone: Tone, model: L
     assert np.all([mask.any() for mask in masks_of(clip, model, silence_dbfs=None)])
 
 
-def test_a_video_without_sound_has_empty_masks(make_clip: MakeClip, model: LoadedModel) -> None:
+def test_a_video_without_audio_has_empty_masks(make_clip: MakeClip, model: LoadedModel) -> None:
     masks = masks_of(make_clip(rate=5), model)
     assert len(masks) == 5
     assert not np.any(masks)
 
 
-def test_a_phrase_is_found_with_sound_or_without(
+def test_a_text_prompt_works_with_and_without_audio(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     mute = masks_of(make_clip("mute.mp4", rate=5), model, text="the dog")
@@ -106,7 +108,7 @@ def test_a_phrase_is_found_with_sound_or_without(
     assert not np.array_equal(mute, masks_of(sounding, model))
 
 
-def test_nano_finds_the_dog_when_it_is_named(tmp_path: Path) -> None:
+def test_nano_segments_the_dog_from_a_text_prompt(tmp_path: Path) -> None:
     """Of sample_media's exact masks, those of seconds 0 and 1 are the dog and nothing else."""
     nano = load_model("nano", device="cpu")
     sample = SAMPLES / "duet.mp4"
@@ -129,7 +131,7 @@ def iou(found: BoolArray, true: BoolArray) -> float:
     return float(np.mean((found & true).sum((1, 2)) / (found | true).sum((1, 2))))
 
 
-def test_masks_at_a_lower_rate_agree_on_its_frames_and_reach_all_others(
+def test_masks_at_a_lower_rate_equal_the_computed_ones_and_fill_the_others(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     clip = make_clip(seconds=2, rate=10, sounds=[{"samples": tone(2.0)}])
@@ -139,7 +141,7 @@ def test_masks_at_a_lower_rate_agree_on_its_frames_and_reach_all_others(
     assert all(mask.any() for mask in thinned)
 
 
-def test_a_threshold_that_nothing_reaches_leaves_masks_empty(
+def test_masks_are_empty_if_no_probability_reaches_the_threshold(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     clip = make_clip(rate=5, sounds=[{"samples": tone(1.0)}])
@@ -147,7 +149,7 @@ def test_a_threshold_that_nothing_reaches_leaves_masks_empty(
     assert np.all(masks_of(clip, model, threshold=0.001))
 
 
-def test_a_part_of_a_video_has_the_masks_of_that_part(
+def test_a_range_of_a_video_has_the_masks_of_that_range(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     clip = make_clip(seconds=3, rate=10, sounds=[{"samples": tone(3.0)}])
@@ -157,10 +159,10 @@ def test_a_part_of_a_video_has_the_masks_of_that_part(
     assert max(np.mean(a != b) for a, b in zip(part, whole[15:25], strict=True)) < 0.01
 
 
-def test_repeated_frames_have_the_masks_that_the_network_would_make(
+def test_repeated_frames_have_the_masks_that_the_network_would_compute(
     make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path
 ) -> None:
-    """Eleven pictures, one of which goes on into the next second, where it sounds otherwise."""
+    """Eleven images, one of which continues into the next second, with other audio."""
 
     def doubled(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
         return grey_step((index + 1) // 2, width, height)
@@ -180,7 +182,7 @@ def test_repeated_frames_have_the_masks_that_the_network_would_make(
     assert (result.frames, result.frames_computed) == (20, 12)
 
 
-def test_a_result_says_what_was_made(
+def test_the_result_describes_the_output(
     make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path
 ) -> None:
     sound = {"samples": tone(1.0)}
@@ -202,7 +204,7 @@ def test_a_result_says_what_was_made(
         assert len(list(video.decode(video=0))) == 20
 
 
-def test_masks_on_disk_are_the_masks(
+def test_mask_pngs_equal_the_masks_of_iter_masks(
     make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path
 ) -> None:
     clip = make_clip(rate=6, size=(50, 38), sounds=[{"samples": tone(1.0)}])
@@ -213,7 +215,7 @@ def test_masks_on_disk_are_the_masks(
         assert np.array_equal(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), mask * np.uint8(255))
 
 
-def test_frames_in_memory_depend_on_the_batch_and_not_on_the_length(
+def test_the_number_of_frames_in_memory_depends_on_the_batch_size_only(
     make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path
 ) -> None:
     clip = make_clip(seconds=8, rate=25, sounds=[{"samples": tone(8.0)}])
@@ -229,7 +231,7 @@ def test_frames_in_memory_depend_on_the_batch_and_not_on_the_length(
 
 
 @pytest.mark.parametrize("out", ["new/o.mp4", "new/o"])
-def test_what_goes_wrong_on_the_way_leaves_nothing_behind(
+def test_a_failure_leaves_nothing_behind(
     make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path, out: str
 ) -> None:
     clip = make_clip("clip.mp4", seconds=2, sounds=[{"samples": tone(2.0)}])
@@ -244,7 +246,7 @@ def test_what_goes_wrong_on_the_way_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_an_error_of_the_network_reaches_the_caller_and_leaves_nothing(
+def test_an_error_in_the_network_reaches_the_caller_and_leaves_nothing_behind(
     make_clip: MakeClip, tone: Tone, tiny_model: Path, tmp_path: Path
 ) -> None:
     clip = make_clip("clip.mp4", sounds=[{"samples": tone(1.0)}])
@@ -255,7 +257,7 @@ def test_an_error_of_the_network_reaches_the_caller_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_a_span_without_frames_is_an_error(
+def test_a_range_without_frames_is_an_error(
     make_clip: MakeClip, model: LoadedModel, tmp_path: Path
 ) -> None:
     clip = make_clip(rate=2)
@@ -264,13 +266,15 @@ def test_a_span_without_frames_is_an_error(
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_a_start_after_the_end_of_the_video_is_found_before_the_work(make_clip: MakeClip) -> None:
+def test_a_start_after_the_end_of_the_video_is_an_error_before_any_work(
+    make_clip: MakeClip,
+) -> None:
     clip = make_clip(seconds=1)
     with pytest.raises(UsageError, match=r"`start` \(5 s\) is after its end \(1 s\)"):
         plan_video(clip, clip.parent / "o.mp4", SegmentOptions(start=5.0))
 
 
-def test_sound_can_be_required(make_clip: MakeClip) -> None:
+def test_audio_can_be_required(make_clip: MakeClip) -> None:
     clip = make_clip()
     with pytest.raises(MediaError, match="has no audio"):
         plan_video(clip, clip.parent / "o.mp4", SegmentOptions(require_audio=True))
@@ -290,19 +294,19 @@ def test_sound_can_be_required(make_clip: MakeClip) -> None:
         ({"text": "the dog", "silence_dbfs": -40.0}, "`silence_dbfs` has no effect"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complaint: str) -> None:
+def test_invalid_options_are_errors(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         SegmentOptions(**options)
 
 
-def test_the_expected_number_of_frames_is_known_where_the_file_says(make_clip: MakeClip) -> None:
+def test_the_expected_number_of_frames_follows_from_the_header(make_clip: MakeClip) -> None:
     clip = make_clip(seconds=4, rate=25)
     options = SegmentOptions(start=1.0, end=2.0)
     assert plan_video(clip, clip.parent / "o.mp4", SegmentOptions()).frames == 100
     assert plan_video(clip, clip.parent / "o.mp4", options).frames == 25
 
 
-def test_torch_keeps_the_threads_that_its_user_chose(
+def test_torch_has_its_thread_count_again_afterwards(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     before = torch.get_num_threads()
@@ -381,7 +385,7 @@ def test_arrays_have_the_masks_of_the_file_that_contains_them(
             np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-3)
 
 
-def test_arrays_are_found_by_a_phrase_without_audio(model: LoadedModel) -> None:
+def test_a_text_prompt_segments_arrays_without_audio(model: LoadedModel) -> None:
     frames = (grey_step(index, 60, 40) for index in range(4))
     found = list(segment_frames(frames, times=[0.0, 0.5, 0.7, 3.0], text="the dog", model=model))
     assert [each.frame.time_s for each in found] == [0.0, 0.5, 0.7, 3.0]

@@ -97,7 +97,13 @@ class VideoWriter:
             self._open.__exit__(kind, error, trace)
             return
         with write_errors(self.target, catch=(av.FFmpegError,)), self._open:
-            self._finish()
+            if self._last_pts < 0:
+                raise UsageError(
+                    f"{self.target}: nothing to write, because {self.info.path} has no frame "
+                    "between `start` and `end`"
+                )
+            self._container.mux(self._encoder.encode(None))
+            self._mux_sound(float("inf"))
 
     def _close(
         self,
@@ -118,25 +124,23 @@ class VideoWriter:
         part = opened.enter_context(atomic_file(self.target, overwrite=self.overwrite))
         source = opened.enter_context(open_media(self.info.path))
         self._tick = _tick(source, self.video)
+        options = {}
+        if self.target.suffix.lower() in {".mp4", ".mov"}:
+            # The index is written first, so that browsers can play the file while it loads. The
+            # timescale is as fine as the frames' times, because a late start is stored in it.
+            timescale = round(1 / self._tick)
+            options = {"movflags": "+faststart", "movie_timescale": str(timescale)}
         self._container: OutputContainer = av.open(
             str(part.absolute()),
             mode="w",
             format=CONTAINERS[self.target.suffix.lower()],
-            options=self._muxer_options(),
+            options=options,
         )
         opened.push(self._close)
         self._encoder = self._add_video()
         if self.audio is not None:
             self._sound = self._add_sound(source, self.audio)
         self._container.start_encoding()
-
-    def _muxer_options(self) -> dict[str, str]:
-        if self.target.suffix.lower() not in {".mp4", ".mov"}:
-            return {}
-        # The index is written first, so that browsers can play the file while it loads. The movie
-        # timescale is as fine as the frames' times, because a late start is stored in it.
-        timescale = round(1 / self._tick)
-        return {"movflags": "+faststart", "movie_timescale": str(timescale)}
 
     def _add_video(self) -> AvVideoStream:
         rate = self.video.rate if self.video.rate and self.video.rate < 1000 else ASSUMED_RATE
@@ -198,15 +202,6 @@ class VideoWriter:
     def _mux_sound(self, until_s: float) -> None:
         for packet in self._sound.packets_until(until_s) if self._sound else ():
             self._container.mux_one(packet)
-
-    def _finish(self) -> None:
-        if self._last_pts < 0:
-            raise UsageError(
-                f"{self.target}: nothing to write, because {self.info.path} has no frame between "
-                "`start` and `end`"
-            )
-        self._container.mux(self._encoder.encode(None))
-        self._mux_sound(float("inf"))
 
 
 def _tick(source: InputContainer, video: VideoStream) -> Fraction:

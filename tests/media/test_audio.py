@@ -1,4 +1,4 @@
-"""One-second windows: where they lie, what is in them, and that resampling equals librosa's."""
+"""One-second windows: their position, their content, and resampling compared with librosa."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -25,7 +25,7 @@ def frames_of(path: Path, **options: Any) -> list[Frame]:
 
 
 def step_of(frame: Frame) -> int:
-    """Which frame of the clip this is, by its grey."""
+    """Return the index of a frame in the clip, from its grey level."""
     grey = float(np.median(frame.rgb[-8:, -8:]))
     return round((grey - 40) / 6)
 
@@ -272,7 +272,7 @@ def test_corrupted_h264_still_yields_the_rest(
 
 
 def noisy_step(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Frame k has grey 40 + 6 k at its bottom right and noise, which takes bytes, elsewhere."""
+    """Frame k has the grey level 40 + 6 k at its bottom right, and large noise elsewhere."""
     picture = np.random.default_rng(index).integers(0, 255, (height, width, 3), np.uint8)
     picture[-16:, -16:] = 40 + 6 * (index % 30)
     return picture

@@ -1,4 +1,4 @@
-"""What a file holds, in all the ways in which files are odd, and what is said of a bad one."""
+"""Probing ordinary, unusual and unreadable files."""
 
 import shutil
 from collections.abc import Callable

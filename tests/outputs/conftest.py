@@ -1,4 +1,4 @@
-"""What the writers' tests share: a job from clip to result, and something like a full disk."""
+"""Fixtures for the writers: a job from clip to result, and a limit on the size of files."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def middle(frame: Frame) -> npt.NDArray[np.bool_]:
 
 @pytest.fixture
 def job() -> Job:
-    """Run a clip through a writer; returns the times that the frames should have."""
+    """Run a clip through a writer; return the times that the frames should have."""
 
     def run(
         clip: Path,
@@ -69,7 +69,7 @@ def job() -> Job:
 
 @pytest.fixture
 def files_up_to() -> Callable[[int], Any]:
-    """Within this, no file of this process can grow beyond some bytes, as on a full disk."""
+    """Limit the size of files that this process writes, like a full disk."""
 
     @contextmanager
     def limited(size: int) -> Iterator[None]:

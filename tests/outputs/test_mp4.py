@@ -1,4 +1,4 @@
-"""Overlay videos: every frame at its own time, the original sound, whole files or none."""
+"""Overlay videos: frame times, the original audio, and files that are complete or absent."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -45,7 +45,7 @@ def packets_of(path: Path) -> list[tuple[float, bytes]]:
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
-def test_every_frame_at_its_own_time(
+def test_frames_keep_their_times(
     make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path, suffix: str
 ) -> None:
     times_s = [0.0, 0.04, 0.5, 0.51, 0.52, 1.75, 2.0]
@@ -73,7 +73,7 @@ def test_long_gaps_between_frames(
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_sound_is_copied_packet_by_packet(
+def test_audio_packets_are_copied(
     make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path, suffix: str
 ) -> None:
     clip = make_clip(seconds=2, sounds=[{"samples": tone(2, channels=2), "language": "deu"}])
@@ -135,7 +135,7 @@ def test_audio_that_the_container_does_not_support_is_re_encoded(
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
 @pytest.mark.parametrize("late", ["sound", "video"])
-def test_what_starts_late_stays_late(
+def test_a_late_start_of_video_or_audio_is_kept(
     make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path, suffix: str, late: str
 ) -> None:
     times_s = [k / 25 + (0.6 if late == "video" else 0.0) for k in range(25)]
@@ -149,7 +149,7 @@ def test_what_starts_late_stays_late(
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
-def test_a_trim_moves_pictures_and_sound_together(
+def test_a_range_shifts_video_and_audio_together(
     make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path, suffix: str
 ) -> None:
     burst = np.zeros((1, 4 * 48_000), np.float32)
@@ -165,7 +165,7 @@ def test_a_trim_moves_pictures_and_sound_together(
     assert loud[-1] == pytest.approx(0.92, abs=0.03)
 
 
-def test_transport_stream_that_starts_somewhere(
+def test_transport_stream_that_does_not_start_at_zero(
     make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path
 ) -> None:
     times_s = [1.4 + k / 25 for k in range(50)]
@@ -176,7 +176,7 @@ def test_transport_stream_that_starts_somewhere(
     assert min(info.video[0].start_s, info.audio[0].start_s) == pytest.approx(0, abs=1e-3)
 
 
-def test_no_sound(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
+def test_no_audio(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
     job(make_clip(), tmp_path / "out.mp4")
     info = probe(tmp_path / "out.mp4")
     assert info.audio == ()
@@ -184,7 +184,7 @@ def test_no_sound(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
-def test_pictures_are_the_drawn_overlays(
+def test_frames_are_the_drawn_overlays(
     make_clip: MakeClip, job: Job, tmp_path: Path, suffix: str
 ) -> None:
     clip = make_clip(size=(128, 96))
@@ -203,7 +203,7 @@ def test_pictures_are_the_drawn_overlays(
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
 @pytest.mark.parametrize("size", [(63, 47), (65, 48), (64, 49), (33, 33)])
-def test_odd_sizes_lose_no_pixel(
+def test_odd_sizes_are_padded_not_cropped(
     make_clip: MakeClip, job: Job, tmp_path: Path, suffix: str, size: tuple[int, int]
 ) -> None:
     clip = make_clip("a.mkv", size=size, pixel_format="yuv444p", seconds=0.2)
@@ -229,7 +229,7 @@ def test_result_has_the_displayed_shape(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no")])
 @pytest.mark.parametrize("after", [0, 9])
-def test_a_failure_leaves_nothing(
+def test_a_failure_leaves_nothing_behind(
     make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path, error: BaseException, after: int
 ) -> None:
     clip = make_clip(sounds=[{"samples": tone(1)}])
@@ -271,7 +271,7 @@ def test_a_file_created_by_another_program_is_not_replaced(
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
 @pytest.mark.parametrize("size", [200, 4000])
-def test_a_full_disk_is_one_line_and_leaves_nothing(
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(
     make_clip: MakeClip,
     job: Job,
     tone: Tone,
@@ -290,14 +290,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == [clip]
 
 
-def test_nothing_between_start_and_end(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
+def test_no_frame_between_start_and_end(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
     clip = make_clip()
     with pytest.raises(UsageError, match="no frame"):
         job(clip, tmp_path / "out.mp4", start_s=30)
     assert list(tmp_path.iterdir()) == [clip]
 
 
-def test_damaged_sound_does_not_stop_the_video(
+def test_corrupted_audio_does_not_stop_the_video(
     make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path
 ) -> None:
     clip = make_clip(seconds=2, sounds=[{"samples": tone(2)}])

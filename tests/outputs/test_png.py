@@ -1,4 +1,4 @@
-"""Folders of pictures: names, values, and nothing half written."""
+"""Folders of PNGs: names, values, and folders that are complete or absent."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_names_outside_ascii(make_clip: MakeClip, job: Job, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no")])
-def test_a_failure_leaves_nothing(
+def test_a_failure_leaves_nothing_behind(
     make_clip: MakeClip, job: Job, tmp_path: Path, error: BaseException
 ) -> None:
     clip = make_clip()
@@ -90,7 +90,7 @@ def test_overwriting_replaces_the_whole_folder(
     assert len(list((tmp_path / "out" / "clip").iterdir())) == 5
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(
     make_clip: MakeClip, job: Job, tmp_path: Path, files_up_to: Callable[[int], Any]
 ) -> None:
     clip = make_clip()

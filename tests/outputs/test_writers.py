@@ -23,13 +23,13 @@ def refusal(target: Path, kind: Format = "video", source: Path = SOURCE) -> str:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.MOV", "a.mkv", "a.webm", "où 夏.mp4"])
-def test_good_targets_leave_no_trace(tmp_path: Path, name: str) -> None:
+def test_the_check_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
     check_target(tmp_path / name, "video", source=SOURCE)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.txt", "a", "mp4", "a.mp4.part"])
-def test_suffix_that_holds_no_video(tmp_path: Path, name: str) -> None:
+def test_suffix_of_another_kind_of_file(tmp_path: Path, name: str) -> None:
     assert ".mp4, .mov, .mkv, .webm" in refusal(tmp_path / name)
 
 
@@ -50,19 +50,19 @@ def test_folder_in_place_of_a_video(tmp_path: Path) -> None:
     assert "is a folder" in refusal(tmp_path / "a.mp4")
 
 
-def test_a_folder_that_does_not_exist_will_be_made_but_not_yet(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_created_by_the_check(tmp_path: Path) -> None:
     check_target(tmp_path / "new" / "a.mp4", "video", source=SOURCE)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place nobody can write to")
 @pytest.mark.parametrize("kind", ["video", "masks"])
-def test_unwritable_place(kind: Format) -> None:
+def test_unwritable_folder(kind: Format) -> None:
     line = refusal(Path("/proc/a.mp4") if kind == "video" else Path("/proc/a"), kind)
     assert "cannot be written" in line
 
 
-def test_pictures_go_to_a_folder_named_after_the_input(tmp_path: Path) -> None:
+def test_pngs_go_to_a_folder_named_like_the_input(tmp_path: Path) -> None:
     check_target(tmp_path / "x" / "y", "masks", source=SOURCE)
     assert output_path(tmp_path / "x", "masks", SOURCE) == tmp_path / "x" / "duet"
     assert list(tmp_path.iterdir()) == []
@@ -73,7 +73,7 @@ def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
     assert "is a file" in refusal(tmp_path / "out", "masks")
 
 
-def test_existing_pictures(tmp_path: Path) -> None:
+def test_existing_pngs(tmp_path: Path) -> None:
     (tmp_path / "duet").mkdir()
     (tmp_path / "duet" / "000000.png").touch()
     assert "`overwrite`" in refusal(tmp_path, "masks")

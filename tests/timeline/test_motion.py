@@ -32,7 +32,7 @@ def textured(seed: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 def picture(centre_x: int) -> npt.NDArray[np.uint8]:
-    """A textured disc, moved with its texture, before a textured wall that stays."""
+    """A textured disc that moves in front of a static textured wall."""
     wall, ball = textured(0, SIZE[0]) // 2, np.roll(textured(1, SIZE[0]) // 2 + 120, centre_x, 1)
     return np.where(disc(centre_x)[..., None], ball, wall).astype(np.uint8)
 
@@ -60,7 +60,7 @@ def key(centre_x: int, time_s: float) -> KeyFrame:
 
 
 @pytest.mark.parametrize("centre_x", [110, 120, 130])
-def test_between_keys_the_mask_is_where_the_disc_is(centre_x: int) -> None:
+def test_masks_between_key_frames_follow_the_disc(centre_x: int) -> None:
     before, after = key(100, 0.0), key(140, 0.4)
     time_s = (centre_x - 100) / 100
     found = mask_of(interpolate(Frame(picture(centre_x), time_s, 1), before, after))
@@ -69,13 +69,13 @@ def test_between_keys_the_mask_is_where_the_disc_is(centre_x: int) -> None:
     assert iou(mask_of(blend), disc(centre_x)) < 0.8
 
 
-def test_after_the_last_key_the_mask_goes_on_with_the_disc() -> None:
+def test_masks_after_the_last_key_frame_follow_the_disc() -> None:
     found = mask_of(interpolate(Frame(picture(120), 0.2, 1), key(100, 0.0), None))
     assert iou(found, disc(120)) >= 0.9
     assert iou(disc(100), disc(120)) < 0.5
 
 
-def test_where_nothing_moves_logits_go_linearly_in_their_own_type() -> None:
+def test_without_motion_logits_are_interpolated_linearly_in_their_dtype() -> None:
     still = picture(100)
     before, after = (
         KeyFrame(Frame(still, time_s, 0), torch.full((1, 8, 8), level, dtype=torch.bfloat16))
@@ -86,8 +86,8 @@ def test_where_nothing_moves_logits_go_linearly_in_their_own_type() -> None:
     assert torch.equal(found, torch.full((1, 8, 8), 1.0, dtype=torch.bfloat16))
 
 
-def test_a_stream_of_frames_follows_the_disc_to_its_end() -> None:
-    """Every fourth frame of two seconds of sound is a key; a second ends between two of them."""
+def test_masks_follow_the_disc_through_a_whole_stream() -> None:
+    """Every fourth frame of two seconds of audio is a key frame; a second ends between two."""
 
     def decoded() -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
         for k in range(14):
@@ -96,6 +96,6 @@ def test_a_stream_of_frames_follows_the_disc_to_its_end() -> None:
             frame = Frame(picture(centre_x), k / 7, k)
             yield ScheduledFrame(frame, None, segment, key=made is not None), made
 
-    for moment, found in logits_over_time(decoded()):
+    for each, found in logits_over_time(decoded()):
         assert found is not None
-        assert iou(mask_of(found), disc(80 + 8 * moment.frame.index)) >= 0.9
+        assert iou(mask_of(found), disc(80 + 8 * each.frame.index)) >= 0.9

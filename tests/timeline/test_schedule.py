@@ -30,55 +30,55 @@ def window(index: int, level: float = 0.5) -> AudioWindow:
     return AudioWindow(np.full(RATE_HZ, level, np.float32), index=index, rate_hz=RATE_HZ)
 
 
-def moments(*rows: tuple[float, int | None, bool]) -> list[ScheduledFrame]:
-    """(time, window or None, key) each."""
+def scheduled(*rows: tuple[float, int | None, bool]) -> list[ScheduledFrame]:
+    """Frames from rows of time, window index or None, and key."""
     return [
-        ScheduledFrame(frame, None if heard is None else window(heard), heard, key)
-        for frame, (_, heard, key) in zip(frames(row[0] for row in rows), rows, strict=True)
+        ScheduledFrame(frame, None if index is None else window(index), index, key)
+        for frame, (_, index, key) in zip(frames(row[0] for row in rows), rows, strict=True)
     ]
 
 
-def heard_by(times_s: Iterable[float], *windows: AudioWindow) -> list[int | None]:
+def windows_of(times_s: Iterable[float], *windows: AudioWindow) -> list[int | None]:
     found = pair_with_audio(frames(times_s), windows, silence_dbfs=-60.0)
     return [None if m.window is None else m.window.index for m in found]
 
 
-def test_a_frame_is_served_by_the_second_that_it_falls_into() -> None:
+def test_each_frame_is_paired_with_the_second_it_falls_into() -> None:
     times_s = [0.0, 0.5, 0.999, 1.0, 1.5, 2.0]
-    assert heard_by(times_s, window(0), window(1), window(2)) == [0, 0, 0, 1, 1, 2]
+    assert windows_of(times_s, window(0), window(1), window(2)) == [0, 0, 0, 1, 1, 2]
 
 
-def test_a_time_that_rounding_left_just_under_the_second_belongs_to_it() -> None:
-    assert heard_by([1.02133333 - 0.02133333 - 1e-9], window(0), window(1)) == [1]
+def test_a_time_rounded_just_below_a_second_belongs_to_that_second() -> None:
+    assert windows_of([1.02133333 - 0.02133333 - 1e-9], window(0), window(1)) == [1]
 
 
-def test_frames_before_and_after_the_sound_hear_nothing() -> None:
-    assert heard_by([0.2, 1.2, 2.2, 3.2], window(1), window(2)) == [None, 1, 2, None]
+def test_frames_before_and_after_the_audio_have_no_window() -> None:
+    assert windows_of([0.2, 1.2, 2.2, 3.2], window(1), window(2)) == [None, 1, 2, None]
 
 
 def test_a_video_that_starts_late_skips_the_windows_before_it() -> None:
-    assert heard_by([2.5], window(0), window(1), window(2)) == [2]
+    assert windows_of([2.5], window(0), window(1), window(2)) == [2]
 
 
-def test_a_missing_window_in_the_middle_is_not_heard() -> None:
-    assert heard_by([0.1, 1.1, 2.1], window(0), window(2)) == [0, None, 2]
+def test_frames_of_a_missing_window_have_none() -> None:
+    assert windows_of([0.1, 1.1, 2.1], window(0), window(2)) == [0, None, 2]
 
 
-def test_the_gate_keeps_a_silent_second_from_the_network_and_can_be_off() -> None:
+def test_silent_seconds_are_not_computed_unless_the_gate_is_off() -> None:
     quiet = window(1, level=10 ** (-61 / 20))
-    assert heard_by([0.5, 1.5], window(0), quiet) == [0, None]
+    assert windows_of([0.5, 1.5], window(0), quiet) == [0, None]
     louder = window(1, level=10 ** (-59 / 20))
-    assert heard_by([0.5, 1.5], window(0), louder) == [0, 1]
+    assert windows_of([0.5, 1.5], window(0), louder) == [0, 1]
     ungated = list(pair_with_audio(frames([0.5]), [window(0, level=0.0)], silence_dbfs=None))
     assert ungated[0].key
 
 
-def test_without_a_rate_every_frame_that_is_heard_is_a_key() -> None:
-    marked = mark_keys(moments((0.0, 0, True), (0.1, None, False)), None)
+def test_without_a_rate_every_frame_with_audio_is_a_key_frame() -> None:
+    marked = mark_keys(scheduled((0.0, 0, True), (0.1, None, False)), None)
     assert [m.key for m in marked] == [True, False]
 
 
-def test_a_rate_thins_the_keys_but_each_second_that_is_heard_begins_with_one() -> None:
+def test_with_a_rate_each_second_of_audio_starts_with_a_key_frame() -> None:
     times_s = [k / 10 for k in range(25)]
     found = pair_with_audio(frames(times_s), [window(k) for k in range(3)], None)
     keys = [m.frame.time_s for m in mark_keys(found, Fraction(2)) if m.key]
@@ -88,14 +88,16 @@ def test_a_rate_thins_the_keys_but_each_second_that_is_heard_begins_with_one() -
     assert keys == [0.0, 1.0, 2.0]
 
 
-def test_the_first_frame_after_a_silence_is_a_key() -> None:
-    found = mark_keys(moments((0.9, 0, True), (1.0, None, False), (2.0, 2, True)), Fraction(1, 10))
+def test_the_first_frame_after_silence_is_a_key_frame() -> None:
+    found = mark_keys(
+        scheduled((0.9, 0, True), (1.0, None, False), (2.0, 2, True)), Fraction(1, 10)
+    )
     assert [m.key for m in found] == [True, False, True]
 
 
-def test_a_phrase_is_looked_for_in_every_frame_and_at_a_rate_at_least_once_a_second() -> None:
+def test_a_text_prompt_needs_no_audio_and_has_a_key_frame_in_each_second() -> None:
     times_s = [k / 10 for k in range(25)]
-    assert all(moment.key for moment in mark_keys(without_audio(frames(times_s)), None))
+    assert all(each.key for each in mark_keys(without_audio(frames(times_s)), None))
     keys = [
         m.frame.time_s for m in mark_keys(without_audio(frames(times_s)), Fraction(1, 10)) if m.key
     ]
@@ -108,34 +110,34 @@ def repeats(pictures: Iterable[npt.NDArray[np.uint8]], tolerance: float | None) 
     every = list(
         mark_repeats(pair_with_audio(shown, [window(k) for k in range(4)], None), tolerance)
     )
-    assert all(moment.key != moment.repeats for moment in every)
-    return [moment.frame.index for moment in every if moment.repeats]
+    assert all(each.key != each.repeats for each in every)
+    return [each.frame.index for each in every if each.repeats]
 
 
 def grey(*levels: int) -> Iterator[npt.NDArray[np.uint8]]:
     return (np.full((90, 160, 3), level, np.uint8) for level in levels)
 
 
-def test_frames_that_look_the_same_are_repeats_until_another_second_sounds() -> None:
+def test_identical_frames_are_repeats_until_the_next_second_of_audio() -> None:
     assert repeats(grey(*[7] * 22), 0) == [*range(1, 10), *range(11, 20), 21]
     assert repeats(grey(7, 8, 8, 7), 0) == [2]
     assert repeats(grey(7, 7), None) == []
 
 
-def test_for_a_phrase_repeats_go_on_through_the_seconds() -> None:
+def test_with_a_text_prompt_repeats_continue_across_seconds() -> None:
     found = mark_repeats(without_audio(frames([0.0, 0.9, 1.0, 2.5])), 0)
-    assert [moment.key for moment in found] == [True, False, False, False]
+    assert [each.key for each in found] == [True, False, False, False]
 
 
 def test_a_difference_within_the_tolerance_counts_as_none() -> None:
     assert repeats(grey(10, 12, 8, 13, 12), 2) == [1, 2, 4]
 
 
-def test_a_slow_fade_is_noticed_as_soon_as_it_is_beyond_the_tolerance() -> None:
+def test_a_slow_fade_is_detected_once_it_exceeds_the_tolerance() -> None:
     assert repeats(grey(10, 11, 12, 13, 14, 15, 16), 2) == [1, 2, 4, 5]
 
 
-def test_a_small_thing_that_moves_is_noticed_and_noise_is_not() -> None:
+def test_a_small_moving_object_is_detected_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
 
     def shown(x: int) -> npt.NDArray[np.uint8]:
@@ -146,19 +148,19 @@ def test_a_small_thing_that_moves_is_noticed_and_noise_is_not() -> None:
     assert repeats((shown(x) for x in (300, 300, 303, 303)), 2) == [1, 3]
 
 
-def test_another_size_is_another_picture() -> None:
+def test_frames_of_another_size_are_different() -> None:
     sizes = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 12, 3), np.uint8)]
     assert repeats(sizes, 255) == []
 
 
-def test_at_a_rate_only_what_would_be_a_key_can_be_a_repeat() -> None:
-    heard = pair_with_audio(frames(k / 10 for k in range(10)), [window(0)], None)
-    marked = list(mark_repeats(mark_keys(heard, Fraction(5)), 0))
-    assert [moment.frame.index for moment in marked if moment.key] == [0]
-    assert [moment.frame.index for moment in marked if moment.repeats] == [2, 4, 6, 8]
+def test_with_a_rate_only_key_frames_become_repeats() -> None:
+    paired = pair_with_audio(frames(k / 10 for k in range(10)), [window(0)], None)
+    marked = list(mark_repeats(mark_keys(paired, Fraction(5)), 0))
+    assert [each.frame.index for each in marked if each.key] == [0]
+    assert [each.frame.index for each in marked if each.repeats] == [2, 4, 6, 8]
 
 
-def test_batches_hold_at_most_size_keys_and_keep_the_order() -> None:
+def test_batches_have_at_most_size_key_frames_in_order() -> None:
     times_s = [k / 10 for k in range(10)]
     every = list(pair_with_audio(frames(times_s), [window(0)], None))
     groups = list(batches(every, 4))
@@ -166,7 +168,7 @@ def test_batches_hold_at_most_size_keys_and_keep_the_order() -> None:
     assert [m.frame.index for group in groups for m in group] == list(range(10))
 
 
-def test_batches_are_bounded_and_pure_whatever_is_in_interpolate() -> None:
+def test_batches_are_bounded_and_do_not_mix_frames_with_and_without_prompt() -> None:
     times_s = [k / 50 for k in range(150)]
     found = pair_with_audio(frames(times_s), [window(0), window(2)], None)
     for group in batches(mark_keys(found, Fraction(3)), 4):
@@ -181,43 +183,43 @@ def test_frames_of_two_sizes_never_share_a_batch() -> None:
 
 def over_time(*rows: tuple[float, int | None, float | None]) -> list[float | None]:
     """(time, window, logit of a key) each, to the logit of every frame."""
-    plan = moments(*((time_s, heard, logit is not None) for time_s, heard, logit in rows))
+    plan = scheduled(*((time_s, index, logit is not None) for time_s, index, logit in rows))
     decoded = (
-        (moment, None if logit is None else torch.full((1, 2, 2), logit))
-        for moment, (_, _, logit) in zip(plan, rows, strict=True)
+        (each, None if logit is None else torch.full((1, 2, 2), logit))
+        for each, (_, _, logit) in zip(plan, rows, strict=True)
     )
     result = list(logits_over_time(decoded))
-    assert [moment.frame.index for moment, _ in result] == list(range(len(rows)))
+    assert [each.frame.index for each, _ in result] == list(range(len(rows)))
     return [None if logits is None else float(logits.mean()) for _, logits in result]
 
 
-def test_between_two_keys_of_a_second_logits_go_linearly() -> None:
+def test_logits_between_two_key_frames_are_interpolated_linearly() -> None:
     found = over_time((0.0, 0, 2.0), (0.1, 0, None), (0.3, 0, None), (0.4, 0, -2.0))
     assert found == pytest.approx([2.0, 1.0, -1.0, -2.0])
 
 
-def test_after_the_last_key_of_a_second_logits_are_held() -> None:
+def test_logits_after_the_last_key_frame_of_a_second_are_kept() -> None:
     assert over_time((0.8, 0, 2.0), (0.9, 0, None), (1.0, 1, -2.0)) == [2.0, 2.0, -2.0]
     assert over_time((0.8, 0, 2.0), (0.9, 0, None)) == [2.0, 2.0]
 
 
-def test_for_a_phrase_logits_go_on_through_the_seconds() -> None:
+def test_with_a_text_prompt_logits_are_interpolated_across_seconds() -> None:
     logits = {0.0: 0.0, 1.0: 10.0}
     decoded = (
-        (moment, torch.full((1, 2, 2), logits[moment.frame.time_s]) if moment.key else None)
-        for moment in mark_keys(without_audio(frames([0.0, 0.5, 0.9, 1.0, 1.5])), Fraction(1))
+        (each, torch.full((1, 2, 2), logits[each.frame.time_s]) if each.key else None)
+        for each in mark_keys(without_audio(frames([0.0, 0.5, 0.9, 1.0, 1.5])), Fraction(1))
     )
     found = [float(made.mean()) for _, made in logits_over_time(decoded) if made is not None]
     assert found == pytest.approx([0.0, 5.0, 9.0, 10.0, 10.0])
 
 
-def test_no_mask_bleeds_into_silence() -> None:
+def test_masks_do_not_extend_into_silence() -> None:
     rows = ((0.8, 0, 2.0), (0.9, 0, None), (1.0, None, None), (2.0, 2, 3.0))
     assert over_time(*rows) == [2.0, 2.0, None, 3.0]
 
 
-def test_a_repeat_has_the_logits_of_its_key_and_frames_before_it_go_by_both() -> None:
-    plan = moments((0.0, 0, True), (0.1, 0, False), (0.2, 0, False), (0.4, 0, True))
+def test_a_repeat_has_the_logits_of_its_key_frame_and_ends_an_interpolation() -> None:
+    plan = scheduled((0.0, 0, True), (0.1, 0, False), (0.2, 0, False), (0.4, 0, True))
     plan[2] = replace(plan[2], repeats=True)
     key, last = torch.full((1, 2, 2), 2.0), torch.full((1, 2, 2), -2.0)
     found = logits_over_time(zip(plan, (key, None, None, last), strict=True))
