@@ -175,8 +175,8 @@ def tone_fixture() -> Callable[..., npt.NDArray[np.float32]]:
 
 
 @pytest.fixture
-def damage() -> Callable[[Path, range], None]:
-    """Overwrite the bytes of some packets of a file's first video stream."""
+def corrupt_packets() -> Callable[[Path, range], None]:
+    """Overwrite the bytes of some packets of the first video stream of a file."""
 
     def overwrite(path: Path, packets: range) -> None:
         with av.open(str(path)) as container:

@@ -241,10 +241,12 @@ def test_transparent_pixels_are_blended_over_black(make_clip: MakeClip) -> None:
 
 
 def test_corrupted_packets_are_skipped_and_counted(
-    make_clip: MakeClip, damage: Callable[[Path, range], None], caplog: pytest.LogCaptureFixture
+    make_clip: MakeClip,
+    corrupt_packets: Callable[[Path, range], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     clip = make_clip("clip.mov", codec="png", pixel_format="rgb24")
-    damage(clip, range(10, 13))
+    corrupt_packets(clip, range(10, 13))
     frames = frames_of(clip)
     assert [step_of(frame) for frame in frames] == [*range(10), *range(13, 25)]
     assert frames[10].time_s == pytest.approx(13 / 25)
@@ -252,19 +254,19 @@ def test_corrupted_packets_are_skipped_and_counted(
 
 
 def test_a_long_corrupted_section_is_an_error(
-    make_clip: MakeClip, damage: Callable[[Path, range], None]
+    make_clip: MakeClip, corrupt_packets: Callable[[Path, range], None]
 ) -> None:
     clip = make_clip("clip.mov", codec="png", pixel_format="rgb24", size=(16, 16), seconds=12)
-    damage(clip, range(20, 290))
+    corrupt_packets(clip, range(20, 290))
     with pytest.raises(MediaError, match="corrupted packets in a row"):
         frames_of(clip)
 
 
 def test_corrupted_h264_still_yields_the_rest(
-    make_clip: MakeClip, damage: Callable[[Path, range], None]
+    make_clip: MakeClip, corrupt_packets: Callable[[Path, range], None]
 ) -> None:
     clip = make_clip(seconds=2, options={"g": "10"})
-    damage(clip, range(12, 15))
+    corrupt_packets(clip, range(12, 15))
     frames = frames_of(clip)
     assert len(frames) >= 40
     assert step_of(frames[-1]) == 49 % 30

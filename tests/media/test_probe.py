@@ -156,10 +156,10 @@ def test_only_audio(tmp_path: Path, make_clip: MakeClip, tone: Tone) -> None:
 
 
 def test_no_frame_can_be_decoded(
-    make_clip: MakeClip, damage: Callable[[Path, range], None]
+    make_clip: MakeClip, corrupt_packets: Callable[[Path, range], None]
 ) -> None:
     clip = make_clip("clip.mov", codec="png", pixel_format="rgb24", seconds=0.4)
-    damage(clip, range(10))
+    corrupt_packets(clip, range(10))
     assert "no frame" in refusal(clip)
 
 
