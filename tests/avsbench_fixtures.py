@@ -11,27 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.synth.dataset import write_dataset
 
 RATE_HZ = 16_000
-
-
-@pytest.fixture(scope="session")
-def tiny_sam2() -> Sam2Config:
-    """The smallest SAM 2 with all kinds of blocks."""
-    return Sam2Config(
-        image_size=64,
-        dim=8,
-        heads=2,
-        stages=(1, 1, 2, 1),
-        global_blocks=(3,),
-        windows=(4, 4, 4, 2),
-        decoder_dim=16,
-        decoder_heads=2,
-        decoder_mlp_dim=24,
-        iou_head_dim=16,
-    )
 
 
 @pytest.fixture(scope="session")

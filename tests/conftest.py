@@ -14,7 +14,6 @@ from .avsbench_fixtures import avss as avss
 from .avsbench_fixtures import damage_fixture as damage_fixture
 from .avsbench_fixtures import data as data
 from .avsbench_fixtures import generated as generated
-from .avsbench_fixtures import tiny_sam2 as tiny_sam2
 from .avsbench_fixtures import write_wav_fixture as write_wav_fixture
 from .fake_hub import Hub, serve
 
@@ -199,61 +198,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     import torch
 
-    from av2tsam_cli.embeddings.clap import ClapConfig
-    from av2tsam_cli.embeddings.clip import ClipConfig
     from av2tsam_cli.hub.checkpoint import save_network
     from av2tsam_cli.model.av2tsam import build
-    from av2tsam_cli.model.config import Beit3Config, ModelConfig, SamConfig
 
-    config = ModelConfig(
-        name="tiny",
-        sam=SamConfig(
-            image_size=64,
-            patch_size=8,
-            dim=32,
-            depth=2,
-            heads=2,
-            window_size=4,
-            global_blocks=(1,),
-            decoder_dim=32,
-            decoder_heads=2,
-            decoder_mlp_dim=32,
-            iou_head_dim=16,
-        ),
-        beit3=Beit3Config(
-            image_size=32,
-            dim=32,
-            heads=2,
-            ffn_dim=32,
-            depth=1,
-            vocabulary_size=8,
-            text_positions=8,
-        ),
-        clip=ClipConfig(
-            embed_dim=16, image_size=32, layers=1, width=32, head_width=16, patch_size=16
-        ),
-        clap=ClapConfig(
-            embed_dim=16,
-            rate_hz=8_000,
-            mel_rate_hz=8_000,
-            n_fft=256,
-            hop=127,
-            fmax_hz=4_000,
-            clip_samples=8_000,
-            spec_size=64,
-            dim=16,
-            depths=(1, 1),
-            heads=(2, 2),
-            window_size=4,
-            classes=1,
-        ),
-        feature_dim=16,
-        words=("<s>", "<pad>", "</s>", "<unk>", "the", "dog", "bell", "drum"),
-    )
+    from .tiny import TINY_CHECKPOINT
+
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_network(build(config).eval(), path)
+        save_network(build(TINY_CHECKPOINT).eval(), path)
     return path
 
 

@@ -64,6 +64,50 @@ TINY = ModelConfig(
     feature_dim=14,
     words=("<bos>", "<pad>", "<eos>", "<unk>", "the", "dog", "bell"),
 )
+TINY_CHECKPOINT = ModelConfig(
+    name="tiny",
+    sam=SamConfig(
+        image_size=64,
+        patch_size=8,
+        dim=32,
+        depth=2,
+        heads=2,
+        window_size=4,
+        global_blocks=(1,),
+        decoder_dim=32,
+        decoder_heads=2,
+        decoder_mlp_dim=32,
+        iou_head_dim=16,
+    ),
+    beit3=Beit3Config(
+        image_size=32,
+        dim=32,
+        heads=2,
+        ffn_dim=32,
+        depth=1,
+        vocabulary_size=8,
+        text_positions=8,
+    ),
+    clip=ClipConfig(embed_dim=16, image_size=32, layers=1, width=32, head_width=16, patch_size=16),
+    clap=ClapConfig(
+        embed_dim=16,
+        rate_hz=8_000,
+        mel_rate_hz=8_000,
+        n_fft=256,
+        hop=127,
+        fmax_hz=4_000,
+        clip_samples=8_000,
+        spec_size=64,
+        dim=16,
+        depths=(1, 1),
+        heads=(2, 2),
+        window_size=4,
+        classes=1,
+    ),
+    feature_dim=16,
+    words=("<s>", "<pad>", "</s>", "<unk>", "the", "dog", "bell", "drum"),
+)
+"""The sizes of the `tiny_model` fixture, whose masks cover about half of a frame."""
 
 
 def shake(module: nn.Module, seed: int = 0) -> None:

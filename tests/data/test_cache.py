@@ -28,6 +28,8 @@ from av2tsam_cli.model.av2tsam import Av2tSam, build
 from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.values import AudioWindow
 
+from ..tiny import TINY_SAM2
+
 
 @pytest.fixture(scope="module")
 def network(tiny_model: Path) -> Av2tSam:
@@ -218,10 +220,9 @@ def test_frozen_image_features_are_cached_on_request(
     tmp_path: Path,
     kind: str,
     dtype: torch.dtype,
-    tiny_sam2: Sam2Config,
 ) -> None:
     save_network(
-        without_adapter(network, tiny_sam2 if kind == "sam2" else None), tmp_path / "plain"
+        without_adapter(network, TINY_SAM2 if kind == "sam2" else None), tmp_path / "plain"
     )
     plain = load_network(tmp_path / "plain", dtype=dtype)
     clip = clips[2]

@@ -9,7 +9,7 @@ import torch
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.hub.checkpoint import load_network, write_tensors
 from av2tsam_cli.model.av2tsam import Av2tSam, build
-from av2tsam_cli.model.config import ModelConfig, ProjectorKind, Sam2Config
+from av2tsam_cli.model.config import ModelConfig, ProjectorKind
 from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.training.losses import mask_loss
 from av2tsam_cli.training.options import TrainOptions
@@ -18,6 +18,8 @@ from av2tsam_cli.training.start import (
     set_gradient_checkpointing,
     starting_network,
 )
+
+from ..tiny import TINY_SAM2
 
 
 def options(model: Path | str, **other: object) -> TrainOptions:
@@ -85,15 +87,17 @@ def test_text_prompted_sam_requires_init_fresh(tiny_model: Path, tmp_path: Path)
 
 
 @pytest.fixture(params=["sam", "sam2"])
-def config(request: pytest.FixtureRequest, tiny_model: Path, tiny_sam2: Sam2Config) -> ModelConfig:
+def config(request: pytest.FixtureRequest, tiny_model: Path) -> ModelConfig:
     config = load_network(tiny_model).config
-    return config if request.param == "sam" else dataclasses.replace(config, sam=tiny_sam2)
+    return config if request.param == "sam" else dataclasses.replace(config, sam=TINY_SAM2)
 
 
 def loss_of(network: Av2tSam) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (3, 3, 40, 40), generator=generator, dtype=torch.uint8)
-    clip, clap = (torch.randn(3, 16, generator=generator) for _ in range(2))
+    config = network.config
+    clip = torch.randn(3, config.clip.embed_dim, generator=generator)
+    clap = torch.randn(3, config.clap.embed_dim, generator=generator)
     logits = best_mask(network(*network.prepare(frames), clip, clap))
     return mask_loss(logits, (torch.rand(logits.shape, generator=generator) > 0.5).float())
 
