@@ -21,18 +21,24 @@ if TYPE_CHECKING:
     from av2tsam_cli.errors import WeightsError as WeightsError
     from av2tsam_cli.inference.loading import LoadedModel as LoadedModel
     from av2tsam_cli.inference.loading import load_model as load_model
+    from av2tsam_cli.pipeline import MaskedFrame as MaskedFrame
     from av2tsam_cli.pipeline import SegmentResult as SegmentResult
+    from av2tsam_cli.pipeline import iter_masks as iter_masks
+    from av2tsam_cli.pipeline import segment_frames as segment_frames
     from av2tsam_cli.pipeline import segment_video as segment_video
     from av2tsam_cli.process import tune_process as tune_process
 
 _MODULES = {
     "Av2tsamError": "errors",
     "LoadedModel": "inference.loading",
+    "MaskedFrame": "pipeline",
     "MediaError": "errors",
     "SegmentResult": "pipeline",
     "UsageError": "errors",
     "WeightsError": "errors",
+    "iter_masks": "pipeline",
     "load_model": "inference.loading",
+    "segment_frames": "pipeline",
     "segment_video": "pipeline",
     "tune_process": "process",
 }
@@ -41,12 +47,15 @@ _MODULES = {
 __all__ = [
     "Av2tsamError",
     "LoadedModel",
+    "MaskedFrame",
     "MediaError",
     "SegmentResult",
     "UsageError",
     "WeightsError",
     "__version__",
+    "iter_masks",
     "load_model",
+    "segment_frames",
     "segment_video",
     "tune_process",
 ]

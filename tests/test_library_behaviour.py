@@ -52,7 +52,7 @@ def state():
     }}
 
 def use_the_library(out):
-    from av2tsam import load_model, segment_video
+    from av2tsam import iter_masks, load_model, segment_video
 
     model = load_model("nano", device="cpu")
     before, during = threads_in_new_thread(), set()
@@ -60,11 +60,17 @@ def use_the_library(out):
         {str(SAMPLE)!r},
         Path(out) / "o.mp4",
         model=model,
-        stop_s=1.0,
+        end=1.0,
         progress=lambda _: during.add(threads_in_new_thread()),
     )
     assert result.frames == 25, result
     assert during == {{before}}
+    own = torch.get_num_threads()
+    masks = iter_masks({str(SAMPLE)!r}, model=model, end=1.0)
+    for _ in range(3):
+        next(masks)
+        assert (torch.get_num_threads(), threads_in_new_thread()) == (own, before)
+    masks.close()
 
 def import_packages():
     import torchvision

@@ -16,6 +16,7 @@ model = av2tsam.load_model("nano", device="cpu")
 result = av2tsam.segment_video("clip.mp4", "out.mp4", model=model)
 reveal_type(model)
 reveal_type(result.outputs)
+reveal_type(next(av2tsam.iter_masks("clip.mp4", model=model)))
 reveal_type(av2tsam.WeightsError("text").exit_code)
 reveal_type(av2tsam.__version__)
 """
@@ -47,6 +48,7 @@ def test_a_typed_program_sees_the_types(tmp_path: Path) -> None:
     assert revealed == [
         '"av2tsam_cli.inference.loading.LoadedModel"',
         '"tuple[pathlib.Path, ...]"',
+        '"av2tsam_cli.pipeline.MaskedFrame"',
         '"int"',
         '"str"',
     ], process.stdout

@@ -88,8 +88,6 @@ def torch_threads(count: int) -> Generator[None, None, None]:
         _set_torch_threads(before)
 
 
-own_threads = torch_threads  # until pipeline.py is converted
-
 _set_threads_lock = threading.Lock()
 
 
