@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+INITIAL_STD = 0.02
+"""Standard deviation of the first layers' initial weights."""
+
 
 class Adapter(nn.Module):
     """One small MLP per encoder block. N = frames, F = feature width.
@@ -23,14 +26,20 @@ class Adapter(nn.Module):
             for dim in block_dims
         )
         self.shared = nn.Linear(feature_dim, block_dims[0]) if shared else nn.Identity()
-        self.zero_last_layers()
+        self.reset_parameters()
 
-    def zero_last_layers(self) -> None:
-        """Zero the last layers, so that training starts from the unchanged image encoder."""
-        last = [self.shared, *(block[2] for block in self.blocks)]  # type: ignore[index]
-        for layer in last:
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
+    def reset_parameters(self) -> None:
+        """Initialise the first layers like the reference, and the last layers with zeros.
+
+        The reference draws weights from a truncated normal distribution of std 0.02, with zero
+        biases. Zero last layers differ from it: training starts from the unchanged image encoder.
+        """
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        for block in self.blocks:
+            nn.init.trunc_normal_(block[0].weight, std=INITIAL_STD)  # type: ignore[index]
 
     def forward(self, feature: Tensor) -> list[Tensor]:
         """Map the feature (N, F) to one vector (N, width) per block, to be added to its input."""

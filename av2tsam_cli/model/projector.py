@@ -41,6 +41,18 @@ class Projector(nn.Module):
             nn.ReLU(),
             nn.Linear(feature_dim, tokens * text_dim),
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise like the reference: Kaiming-normal weights and zero biases.
+
+        PyTorch's default is 2.4 times smaller, and its biases then drown the embeddings: the prompt
+        would hardly depend on the sound at the start of training.
+        """
+        for layer in (self.audio_proj, self.vision_proj, *self.to_text_space):
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, clip_embeddings: Tensor, clap_embeddings: Tensor) -> Projection:
         """Project embeddings (N, clip_dim) and (N, clap_dim), which need not be normalised."""

@@ -1,5 +1,6 @@
 """The adapter returns one vector per encoder block."""
 
+import pytest
 import torch
 
 from av2tsam_cli.model.adapter import Adapter
@@ -8,7 +9,7 @@ from av2tsam_cli.model.config import PRESETS
 from ..tiny import shake
 
 
-def test_each_block_gets_a_vector_of_its_width() -> None:
+def test_each_block_has_a_vector_of_its_width() -> None:
     adapter = Adapter(feature_dim=5, block_dims=(4, 4, 8), shared=False)
     vectors = adapter(torch.randn(2, 5))
     assert [tuple(vector.shape) for vector in vectors] == [(2, 4), (2, 4), (2, 8)]
@@ -25,6 +26,16 @@ def test_blocks_get_different_vectors_with_a_shared_last_layer() -> None:
     shake(adapter)
     first, second = adapter(torch.randn(2, 5))
     assert not torch.allclose(first, second)
+
+
+def test_the_initial_weights_are_the_references_at_full_size() -> None:
+    torch.manual_seed(0)
+    dims = PRESETS["evf-sam2"].sam.block_dims[:3]
+    adapter = Adapter(feature_dim=512, block_dims=dims, shared=False)
+    for block in adapter.blocks:
+        assert block[0].weight.std().item() == pytest.approx(0.02, rel=0.01)
+        assert abs(block[0].weight.mean().item()) < 2e-4
+        assert not block[0].bias.any()
 
 
 def test_the_adapters_have_the_published_sizes() -> None:
