@@ -101,11 +101,6 @@ class Learner:
         )
         return float(norm if norm is not None else math.nan)
 
-    @property
-    def scales_loss(self) -> bool:
-        """Whether fp16's loss scaling is on, which skips steps whose gradient is not finite."""
-        return "16-mixed" in str(self.fabric.strategy.precision.precision)
-
     def update(self) -> None:
         """Take one optimiser step along the computed gradient."""
         self._optimiser.step()

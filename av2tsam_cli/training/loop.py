@@ -218,8 +218,8 @@ class _Training:
     def _next_samples(self, reader: Generator[list[Sample], None, None]) -> list[Sample]:
         """Return this process's next samples, after agreeing with the others to continue.
 
-        All processes stop together if one cannot read its samples or received a signal, and save
-        together when the first one finds that it is time to.
+        All processes stop together if one of them cannot read its samples or received a signal,
+        and save together once `SAVE_INTERVAL_S` has passed in one of them.
         """
         samples: list[Sample] = []
         error: Exception | None = None
