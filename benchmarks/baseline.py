@@ -109,10 +109,10 @@ def run_plain(network: Av2tSam, ones: Sequence[Batch]) -> Tensor:
     device = next(network.parameters()).device
     logits = []
     for inputs, (window,) in ones:
-        seen = network.clip(inputs.clip)
-        heard = network.embed_windows(torch.from_numpy(window.samples)[None].to(device))
+        clip = network.clip(inputs.clip)
+        clap = network.embed_windows(torch.from_numpy(window.samples)[None].to(device))
         with plain_attention():
-            logits.append(best_mask(network(inputs.sam, inputs.beit, seen, heard)))
+            logits.append(best_mask(network(inputs.sam, inputs.beit, clip, clap)))
     return torch.cat(logits)
 
 

@@ -117,9 +117,9 @@ def embed_now(network: Av2tSam, clip: Clip, seconds: Sequence[int]) -> Embedding
     windows = torch.from_numpy(read_windows(clip, seconds, network.clap.config.rate_hz))
     frames = network_frames(network.config, read_frames(clip, seconds))
     with torch.no_grad():
-        seen = network.embed_frames(frames.to(device)).float()
-        heard = network.embed_windows(windows.to(device)).float()
-    return Embeddings(seen, heard)
+        clip = network.embed_frames(frames.to(device)).float()
+        clap = network.embed_windows(windows.to(device)).float()
+    return Embeddings(clip, clap)
 
 
 def measure(

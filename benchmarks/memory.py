@@ -65,8 +65,8 @@ def main() -> None:
         if name.startswith("peak_")
     }
     peaks = {"peak_rss_mib": [result["peak_rss_mib"] for result in results]}
-    asked = {"network": args.model or args.preset}
-    print(json.dumps(growth | peaks | asked | facts(choose_device(args.device))))
+    settings = {"network": args.model or args.preset}
+    print(json.dumps(growth | peaks | settings | facts(choose_device(args.device))))
 
 
 def growth_of(peaks: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""How fast each part of the network is beside the package that people would use in its place.
+"""Speed of each part of the network, compared with the package that provides the same network.
 
     python benchmarks/peers.py --runs 5
     python benchmarks/peers.py --parts clip,clap --same-malloc --mapped

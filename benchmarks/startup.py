@@ -58,8 +58,8 @@ def main() -> None:
         "torch_imported": imports_torch(["--help"]),
         "first_frame_s": round(statistics.median(first_s), 3),
     }
-    asked = {"preset": args.preset, "runs": args.runs, "video": args.video.name}
-    print(json.dumps(result | asked | facts()))
+    settings = {"preset": args.preset, "runs": args.runs, "video": args.video.name}
+    print(json.dumps(result | settings | facts()))
 
 
 def time_command(command: Sequence[str]) -> float:

@@ -1,4 +1,4 @@
-"""Sample looks: colours with enough contrast, textures, backdrops, light."""
+"""Sample appearances: colours with enough contrast, textures, backgrounds, cameras, noise."""
 
 import colorsys
 

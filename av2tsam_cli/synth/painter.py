@@ -1,4 +1,4 @@
-"""The canvas on which objects are drawn: unit coordinates in, premultiplied RGBA out."""
+"""Draw shapes in unit coordinates on a canvas of premultiplied RGBA."""
 
 from collections.abc import Sequence
 from typing import Literal

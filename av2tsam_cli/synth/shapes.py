@@ -1,4 +1,4 @@
-"""The look of each category: silhouettes and inner structure that can be told apart at 30 pixels.
+"""The look of each category: silhouettes and details that differ clearly even at 30 pixels.
 
 Every function draws within about [-1, 1] in both unit coordinates, y down, upright and facing
 right; `build` changes the proportions, but the object stays recognisable.

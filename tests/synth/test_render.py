@@ -42,7 +42,7 @@ def test_frames_come_at_any_size(size: tuple[int, int]) -> None:
 def test_the_same_scene_and_time_give_the_same_pixels() -> None:
     for scene in scenes(5):
         renderer = Renderer(scene, 96, 96)
-        renderer.frame(4.0)  # the order in which frames are asked for does not matter
+        renderer.frame(4.0)  # frames may be requested in any order
         for again, first in zip(renderer.frame(1.5), render(scene, 1.5, 96, 96), strict=True):
             np.testing.assert_array_equal(again, first)
 

@@ -36,13 +36,13 @@ def test_the_same_seed_gives_the_same_scene(subset: SynthSubset) -> None:
 
 
 def test_no_pool_of_seeds_repeats_a_scene_of_another() -> None:
-    drawn = [
+    sampled = [
         sample_scene(scene_rng(pool, seed, index), subset="s4")
         for pool in ("train", "val", "test", "samples")
         for seed in (0, 1, 2)
         for index in (0, 1, 2)
     ]
-    assert len(set(drawn)) == len(drawn)
+    assert len(set(sampled)) == len(sampled)
 
 
 def test_s4_has_one_source_that_sounds_all_the_time() -> None:
@@ -54,28 +54,28 @@ def test_s4_has_one_source_that_sounds_all_the_time() -> None:
 
 
 def test_ms3_sources_take_turns_overlap_start_and_stop() -> None:
-    drawn = [scene for scene in scenes("ms3") if not negative(scene)]
-    sounding = [[len(scene.sounding(second)) for second in range(5)] for scene in drawn]
-    assert {sum(i.voice is not None for i in scene.instances) for scene in drawn} == {2, 3}
-    assert all(any(i.voice.seconds) for scene in drawn for i in scene.instances if i.voice)
+    sampled = [scene for scene in scenes("ms3") if not negative(scene)]
+    sounding = [[len(scene.sounding(second)) for second in range(5)] for scene in sampled]
+    assert {sum(i.voice is not None for i in scene.instances) for scene in sampled} == {2, 3}
+    assert all(any(i.voice.seconds) for scene in sampled for i in scene.instances if i.voice)
     assert any(max(counts) >= 2 for counts in sounding)
     turns = [
         scene
-        for scene, counts in zip(drawn, sounding, strict=True)
+        for scene, counts in zip(sampled, sounding, strict=True)
         if counts == [1] * 5 and len({scene.sounding(second) for second in range(5)}) > 1
     ]
-    assert len(turns) > 0.1 * len(drawn)
+    assert len(turns) > 0.1 * len(sampled)
     assert any(0 in counts for counts in sounding)
 
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])
 def test_most_scenes_have_silent_objects_and_some_have_no_sound_source(subset: SynthSubset) -> None:
-    drawn = scenes(subset)
-    assert np.mean([silent(scene) > 0 for scene in drawn]) >= 0.65
-    assert 0.05 <= np.mean([negative(scene) for scene in drawn]) <= 0.16
-    kinds = {scene.off_screen is not None for scene in drawn if negative(scene)}
+    sampled = scenes(subset)
+    assert np.mean([silent(scene) > 0 for scene in sampled]) >= 0.65
+    assert 0.05 <= np.mean([negative(scene) for scene in sampled]) <= 0.16
+    kinds = {scene.off_screen is not None for scene in sampled if negative(scene)}
     assert kinds == {True, False}  # a source elsewhere, or only noise
-    assert all(scene.voices or scene.noise for scene in drawn)
+    assert all(scene.voices or scene.noise for scene in sampled)
 
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])
@@ -89,6 +89,6 @@ def test_no_category_occurs_twice_and_off_screen_sources_are_not_in_view(
 
 
 def test_all_aspects_and_categories_occur() -> None:
-    drawn = scenes("ms3")
-    assert {scene.aspect for scene in drawn} == {(16, 9), (4, 3), (1, 1)}
-    assert {i.category for scene in drawn for i in scene.instances} == set(DRAWINGS)
+    sampled = scenes("ms3")
+    assert {scene.aspect for scene in sampled} == {(16, 9), (4, 3), (1, 1)}
+    assert {i.category for scene in sampled for i in scene.instances} == set(DRAWINGS)
