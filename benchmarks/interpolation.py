@@ -33,7 +33,7 @@ from torch import Tensor
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.timeline import schedule
-from av2tsam_cli.timeline.motion import KeyFrame, between
+from av2tsam_cli.timeline.motion import KeyFrame, interpolate
 from av2tsam_cli.values import Frame
 
 SAMPLES = Path(__file__).parents[1] / "sample_media"
@@ -92,8 +92,8 @@ def videos(folder: Path, scenes: int) -> Iterator[tuple[Path, str]]:
 def compare(video: Path, model: LoadedModel, every: Run, **options: Any) -> dict[str, list[float]]:
     """Return the IoUs of the frames between key frames for each method, and the speed with flow."""
     result: dict[str, list[float]] = {}
-    for name, method in {"flow": between, "linear": linear, "hold": hold}.items():
-        with patch.object(schedule, "between", method):
+    for name, method in {"flow": interpolate, "linear": linear, "hold": hold}.items():
+        with patch.object(schedule, "interpolate", method):
             run = segment(video, model, reuse=None, **options)
         result[name] = list(compress(ious(run.masks, every.masks), run.followed))
         if name == "flow":
