@@ -25,7 +25,7 @@ backticks, which the command line replaces with the flag: `` `length` `` becomes
 
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from enum import StrEnum
 from fractions import Fraction
@@ -74,7 +74,7 @@ class Option:
 
 @dataclass(frozen=True)
 class OptionField:
-    """A dataclass field or a function parameter that has an `Option`."""
+    """A dataclass field or a function parameter that has an `Option`; see `option_field`."""
 
     name: str
     """Its name in Python."""
@@ -82,43 +82,22 @@ class OptionField:
     """Its type, without `Annotated` and without `None`."""
     option: Option
     """How it appears on the command line."""
-    default: Any = MISSING
+    default: Any
     """Its default; MISSING if it is required."""
-
-    @property
-    def flag(self) -> str:
-        """Its name on the command line: `--batch-size`, or `INPUT` for a positional argument."""
-        return self.metavar if self.option.positional else f"--{self.name.replace('_', '-')}"
-
-    @property
-    def negation(self) -> str:
-        """The flag that switches it off, such as `--no-adapter`; "" if it is off by default."""
-        return f"--no-{self.flag[2:]}" if self.is_flag and self.default is not False else ""
-
-    @property
-    def required(self) -> bool:
-        """Whether it must be given."""
-        return self.default is MISSING
-
-    @property
-    def is_flag(self) -> bool:
-        """Whether it takes no value."""
-        return self.type is bool
-
-    @property
-    def is_list(self) -> bool:
-        """Whether it takes several values."""
-        return get_origin(self.type) is list
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The allowed values, for a type that lists them."""
-        return get_args(self.type) if get_origin(self.type) is Literal else ()
-
-    @property
-    def metavar(self) -> str:
-        """The placeholder of the value in the help; "" for a flag."""
-        return "" if self.is_flag else self.option.metavar or self.name.upper()
+    flag: str
+    """Its name on the command line: `--batch-size`, or `INPUT` for a positional argument."""
+    negation: str
+    """The flag that switches it off, such as `--no-adapter`; "" if it is off by default."""
+    metavar: str
+    """The placeholder of the value in the help; "" for a flag."""
+    choices: tuple[str, ...]
+    """The allowed values, for a type that lists them."""
+    required: bool
+    """Whether it must be given."""
+    is_flag: bool
+    """Whether it takes no value."""
+    is_list: bool
+    """Whether it takes several values."""
 
     @property
     def usage(self) -> str:
@@ -174,21 +153,40 @@ class OptionField:
 def option_fields(options: type[Any]) -> list[OptionField]:
     """Return the fields of a dataclass that have an `Option`, in order."""
     hints = get_type_hints(options, include_extras=True)
-    found = (
-        option_field(field.name, hints[field.name], _default(field)) for field in fields(options)
-    )
+    found = []
+    for field in fields(options):
+        factory = field.default_factory
+        default = field.default if factory is MISSING else factory()
+        found.append(option_field(field.name, hints[field.name], default))
     return [field for field in found if field is not None]
 
 
 def option_field(name: str, hint: Any, default: Any = MISSING) -> OptionField | None:
     """Return the option for a type hint, or None if the hint contains no `Option`."""
-    if get_origin(hint) in {Union, types.UnionType}:  # a shared option, or None
-        hint = next(each for each in get_args(hint) if each is not types.NoneType)
+    hint = _without_none(hint)  # of a shared option that is optional here
     if get_origin(hint) is not Annotated:
         return None
-    kind, *extras = get_args(hint)
+    annotated, *extras = get_args(hint)
     option = next((extra for extra in extras if isinstance(extra, Option)), None)
-    return None if option is None else OptionField(name, _without_none(kind), option, default)
+    if option is None:
+        return None
+    kind = _without_none(annotated)
+    is_flag = kind is bool
+    metavar = "" if is_flag else option.metavar or name.upper()
+    long_name = name.replace("_", "-")
+    return OptionField(
+        name=name,
+        type=kind,
+        option=option,
+        default=default,
+        flag=metavar if option.positional else f"--{long_name}",
+        negation=f"--no-{long_name}" if is_flag and default is not False else "",
+        metavar=metavar,
+        choices=get_args(kind) if get_origin(kind) is Literal else (),
+        required=default is MISSING,
+        is_flag=is_flag,
+        is_list=get_origin(kind) is list,
+    )
 
 
 def check_values(options: Any) -> None:
@@ -267,10 +265,6 @@ _PARSERS: dict[Any, Callable[[str], Any]] = {
     Fraction: _parse_fraction,
     Path: Path,
 }
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _without_none(kind: Any) -> Any:

@@ -263,19 +263,15 @@ def _parameters(function: Callable[..., int]) -> tuple[list[Parameter], str | No
 def _typer_parameter(field: OptionField) -> inspect.Parameter:
     """Declare an option to Typer, as text, list or flag; its value is None if it is not given."""
     kind: Any = bool if field.is_flag else list[str] if field.is_list else str
-    info = typer.Argument() if field.option.positional else typer.Option(*_flags(field))
+    pair = f"{field.flag}/{field.negation}" if field.negation else field.flag
+    flags = [pair, field.option.short] if field.option.short else [pair]
+    info = typer.Argument() if field.option.positional else typer.Option(*flags)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[kind | None, info],
     )
-
-
-def _flags(field: OptionField) -> list[str]:
-    """Return the flags in the form that Typer expects."""
-    pair = f"{field.flag}/{field.negation}" if field.negation else field.flag
-    return [pair, *([field.option.short] if field.option.short else [])]
 
 
 def _is_given(word: Any) -> bool:
