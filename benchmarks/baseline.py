@@ -37,7 +37,7 @@ from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import PRESETS
-from av2tsam_cli.model.prediction import best_mask
+from av2tsam_cli.model.sam import best_mask
 from av2tsam_cli.process import tune_process
 from av2tsam_cli.values import AudioWindow
 

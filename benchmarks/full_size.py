@@ -15,7 +15,7 @@ from machine import peak_rss_bytes, seconds
 
 from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.prediction import best_mask
+from av2tsam_cli.model.sam import best_mask
 
 
 def time_frame(model: Av2tSam, device: torch.device) -> dict[str, float]:

@@ -31,8 +31,8 @@ from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.hub.convert import convert
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import Beit3Config, ModelConfig, Sam2Config, SamConfig
-from av2tsam_cli.model.prediction import MaskPrediction, best_mask, single_mask
 from av2tsam_cli.model.preprocess import beit_image, longest_side, sam_image
+from av2tsam_cli.model.sam import MaskPrediction, best_mask, single_mask
 from av2tsam_cli.training.losses import mask_loss, soft_iou_loss
 
 Outputs = dict[str, Tensor]

@@ -19,7 +19,7 @@ from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
-from av2tsam_cli.model.prediction import best_mask
+from av2tsam_cli.model.sam import best_mask
 from av2tsam_cli.pipeline import iter_masks, plan_video, segment_frames, segment_video
 from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import Frame

@@ -36,8 +36,8 @@ from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import ModelConfig
-from av2tsam_cli.model.prediction import ImageFeatures
 from av2tsam_cli.model.preprocess import sam_image, squash
+from av2tsam_cli.model.sam import ImageFeatures
 from av2tsam_cli.threads import run_ahead
 from av2tsam_cli.values import AudioWindow, Progress, UInt8Array
 

@@ -20,8 +20,8 @@ from av2tsam_cli.data.cache import Embeddings, cached_features, network_frames
 from av2tsam_cli.data.clips import read_frames, read_masks
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import ModelConfig
-from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.model.preprocess import beit_image, sam_image
+from av2tsam_cli.model.sam import best_mask
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -18,8 +18,7 @@ from av2tsam_cli.inference.device import (
     torch_threads,
 )
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.cpu import cpu_capabilities
-from av2tsam_cli.model.packed import can_pack, pack
+from av2tsam_cli.model.cpu import can_pack, cpu_capabilities, pack
 from av2tsam_cli.model.text import Tokenizer, tokenizer_for
 
 TEXT_PROMPT_PARTS = ("text_sam",)

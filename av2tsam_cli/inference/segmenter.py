@@ -13,8 +13,8 @@ import torch
 from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel
-from av2tsam_cli.model.prediction import best_mask
 from av2tsam_cli.model.preprocess import squash
+from av2tsam_cli.model.sam import best_mask
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
 PIXELS_PER_RESIZE = 1 << 23

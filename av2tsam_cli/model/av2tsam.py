@@ -11,9 +11,9 @@ from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.embeddings.clip import ClipEmbedder
 from av2tsam_cli.model.adapter import Adapter
 from av2tsam_cli.model.config import ModelConfig
-from av2tsam_cli.model.prediction import MaskPrediction, best_mask, single_mask
 from av2tsam_cli.model.preprocess import beit_image, sam_image
 from av2tsam_cli.model.projector import Projector
+from av2tsam_cli.model.sam import MaskPrediction, best_mask, single_mask
 from av2tsam_cli.model.text_sam import TextSam, build_text_sam
 
 # The paper trains these; the rest (CLIP, CLAP, SAM's image encoder, BEiT-3) stays frozen.

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av2tsam_cli.model.attention import attend
-from av2tsam_cli.model.blocks import run_block
+from av2tsam_cli.model.blocks import attend, run_block
 from av2tsam_cli.model.config import Beit3Config
-from av2tsam_cli.model.packed import linear_gelu
+from av2tsam_cli.model.cpu import linear_gelu
 
 # The first two rows of both position tables are unused, as in fairseq.
 FIRST_POSITION = 2

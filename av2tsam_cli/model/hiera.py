@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av2tsam_cli.model.attention import attend
-from av2tsam_cli.model.blocks import from_windows, normalise, to_windows
+from av2tsam_cli.model.blocks import attend, from_windows, normalise, to_windows
 from av2tsam_cli.model.config import Sam2Config
-from av2tsam_cli.model.packed import linear_gelu
+from av2tsam_cli.model.cpu import linear_gelu
 
 EPS = 1e-6
 MLP_RATIO = 4

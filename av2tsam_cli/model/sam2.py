@@ -14,8 +14,7 @@ from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.model.blocks import run_block
 from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.model.hiera import Hiera
-from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
-from av2tsam_cli.model.sam import SamMaskDecoder
+from av2tsam_cli.model.sam import ImageFeatures, MaskPrediction, SamMaskDecoder
 
 MLP: Any = borrow("segment_anything.modeling.mask_decoder").MLP
 

@@ -7,8 +7,13 @@ from torch import Tensor, nn
 
 from av2tsam_cli.model.beit3 import Beit3
 from av2tsam_cli.model.config import Beit3Config, Sam2Config, SamConfig
-from av2tsam_cli.model.prediction import ImageFeatures, MaskPrediction
-from av2tsam_cli.model.sam import SamImageEncoder, SamMaskDecoder, SamPromptEncoder
+from av2tsam_cli.model.sam import (
+    ImageFeatures,
+    MaskPrediction,
+    SamImageEncoder,
+    SamMaskDecoder,
+    SamPromptEncoder,
+)
 from av2tsam_cli.model.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
 
 

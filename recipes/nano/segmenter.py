@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.model.prediction import ImageFeatures
+from av2tsam_cli.model.sam import ImageFeatures
 from batches import CATEGORY_COUNT, Batch, draw, sam_images, truth
 from data import NAMES, Pool
 from loop import Log, fit, groups, trainable

@@ -32,7 +32,7 @@ from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
 from av2tsam_cli.evaluation.report import mask_path, pick_examples, to_json
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
-from av2tsam_cli.model.prediction import best_mask
+from av2tsam_cli.model.sam import best_mask
 from av2tsam_cli.synth.dataset import write_dataset
 from av2tsam_cli.training.loop import train
 from av2tsam_cli.training.options import TrainOptions

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av2tsam_cli.model.attention import attend, attend_in_chunks
+from av2tsam_cli.model.blocks import attend, attend_in_chunks
 
 pytestmark = pytest.mark.cpu
 

@@ -7,7 +7,7 @@ import torch
 
 from av2tsam_cli.model.av2tsam import Av2tSam, build
 from av2tsam_cli.model.config import NANO, ModelConfig
-from av2tsam_cli.model.prediction import best_mask
+from av2tsam_cli.model.sam import best_mask
 
 from ..tiny import TINY
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from av2tsam_cli.model.cpu import has_fast_bf16, supports_packing
-from av2tsam_cli.model.packed import can_pack
+from av2tsam_cli.model.cpu import can_pack, has_fast_bf16, supports_packing
 
 pytestmark = pytest.mark.cpu
 

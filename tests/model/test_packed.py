@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from av2tsam_cli.inference.loading import is_light
-from av2tsam_cli.model.cpu import cpu_capabilities
-from av2tsam_cli.model.packed import PackedLinear, can_pack, linear_gelu, pack
+from av2tsam_cli.model.cpu import PackedLinear, can_pack, cpu_capabilities, linear_gelu, pack
 
 pytestmark = pytest.mark.cpu
 needs_packing = pytest.mark.skipif(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from av2tsam_cli.model.prediction import (
+from av2tsam_cli.model.sam import (
     ImageFeatures,
     MaskPrediction,
     best_mask,

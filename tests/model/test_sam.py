@@ -8,8 +8,8 @@ import torch
 
 from av2tsam_cli.model.blocks import from_windows, to_windows
 from av2tsam_cli.model.config import SamConfig
-from av2tsam_cli.model.prediction import ImageFeatures
 from av2tsam_cli.model.sam import (
+    ImageFeatures,
     SamImageEncoder,
     SamMaskDecoder,
     SamPromptEncoder,

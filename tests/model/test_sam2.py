@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from av2tsam_cli.model.config import Sam2Config
-from av2tsam_cli.model.prediction import ImageFeatures
-from av2tsam_cli.model.sam import SamPromptEncoder
+from av2tsam_cli.model.sam import ImageFeatures, SamPromptEncoder
 from av2tsam_cli.model.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
 
 from ..tiny import TINY_SAM2, shake

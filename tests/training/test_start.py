@@ -10,7 +10,7 @@ from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.hub.checkpoint import load_network, write_tensors
 from av2tsam_cli.model.av2tsam import Av2tSam, build
 from av2tsam_cli.model.config import ModelConfig, ProjectorKind
-from av2tsam_cli.model.prediction import best_mask
+from av2tsam_cli.model.sam import best_mask
 from av2tsam_cli.training.losses import mask_loss
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.start import (
