@@ -101,11 +101,12 @@ def split_windows(
     if samples.ndim not in {1, 2} or not samples.shape[0]:
         raise UsageError(f"`audio` must have the shape (n,) or (channels, n), not {samples.shape}")
     stored = samples if samples.ndim == 2 else samples[None]
-    chunks = (
-        (_mix(stored[:, begin : begin + sample_rate]), sample_rate)
-        for begin in range(0, stored.shape[1], sample_rate)
-    )
-    for index, window in enumerate(_cut(_resample(chunks, rate_hz), rate_hz)):
+    mono = _mix(stored)
+    if sample_rate != rate_hz:
+        import librosa  # takes seconds to import
+
+        mono = librosa.resample(mono, orig_sr=sample_rate, target_sr=rate_hz)
+    for index, window in enumerate(_cut(iter((mono,)), rate_hz)):
         yield AudioWindow(samples=window, index=index, rate_hz=rate_hz)
 
 
