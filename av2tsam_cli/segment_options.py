@@ -83,7 +83,7 @@ class SegmentOptions:
     ] = False
     """Whether a video without an audio stream is an error."""
     fps: Annotated[
-        Fraction | None,
+        Fraction | float | None,
         Option(
             "masks to compute per second; optical flow fills in the others",
             panel=Panel.ADVANCED,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-import av2tsam_cli
+import av2tsam
 from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import read_windows
@@ -188,7 +188,7 @@ def test_the_result_describes_the_output(
     sound = {"samples": tone(1.0)}
     clip = make_clip(seconds=2, rate=10, sounds=[sound])
     seen: list[int] = []
-    result = av2tsam_cli.segment_video(
+    result = av2tsam.segment_video(
         clip, tmp_path / "o.mp4", model=model, progress=seen.append, fps=Fraction(2)
     )
     assert result.outputs == (tmp_path / "o.mp4",)

@@ -68,7 +68,7 @@ def without_audio(frames: Iterable[Frame]) -> Generator[ScheduledFrame, None, No
 
 
 def mark_keys(
-    frames: Iterable[ScheduledFrame], rate: Fraction | None
+    frames: Iterable[ScheduledFrame], rate: float | Fraction | None
 ) -> Generator[ScheduledFrame, None, None]:
     """Reduce the key frames to `rate` per second.
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from av2tsam_cli import load_model, segment_video
+from av2tsam import load_model, segment_video
 
 SAMPLES = Path("sample_media")
 IMAGES = Path("docs/images")
