@@ -1,5 +1,6 @@
 """Fixtures: tiny clips written with PyAV, with the requested irregularities, and a tiny model."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -155,6 +156,15 @@ def _write_extra(container: Any, stream: Any, extra: dict[str, Any]) -> None:
         frame.pts, frame.time_base = index, Fraction(1, 25)
         container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
     container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_are_not_ignored() -> None:
+    """Undo what shells and nohup do to background jobs, which ignore SIGINT or SIGHUP."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
