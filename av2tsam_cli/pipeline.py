@@ -430,8 +430,8 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
         raise UsageError(f"{out}: cannot write {out.suffix}; use {suffixes}")
     if wanted is None:
         raise UsageError(
-            f"{out}: is a folder; set `format` to video, masks or overlays, or name a video file "
-            f"({suffixes})"
+            f"{out}: not a video file name; set `format` to video, masks or overlays to write to a "
+            f"folder, or use {suffixes}"
         )
     return wanted, out / f"{source.stem}.mp4" if wanted == "video" else out
 

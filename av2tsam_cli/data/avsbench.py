@@ -110,8 +110,7 @@ def find_root(data: str, data_root: Path | None = None) -> Path:
         data_root: Folder of AVSBench. Default: `$AVSBENCH_ROOT`, else `./avsbench_data`.
 
     Raises:
-        UsageError: `data` is a path and `data_root` is set too.
-        MediaError: The folder does not exist.
+        UsageError: The folder does not exist, or `data` is a path and `data_root` is set too.
     """
     if data != DATA_NAME:
         if data_root is not None:
@@ -124,7 +123,7 @@ def find_root(data: str, data_root: Path | None = None) -> Path:
     else:
         tried, root = f"./{DEFAULT_ROOT}", DEFAULT_ROOT
     if not root.is_dir():
-        raise MediaError(
+        raise UsageError(
             f"{tried}: folder not found; set `data_root` or ${DATA_VARIABLE} to the folder of "
             "AVSBench, or generate a data set with 'av2tsam data synth'"
         )

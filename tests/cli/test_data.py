@@ -141,9 +141,9 @@ def test_check_continues_with_the_other_subset_if_a_csv_is_invalid(
 @pytest.mark.parametrize(
     ("words", "code", "complaint"),
     [
-        (["nowhere"], 3, "nowhere: folder not found"),
-        (["avsbench"], 3, "./avsbench_data: folder not found"),
-        (["avsbench", "--data-root", "gone"], 3, "gone: folder not found"),
+        (["nowhere"], 2, "nowhere: folder not found"),
+        (["avsbench"], 2, "./avsbench_data: folder not found"),
+        (["avsbench", "--data-root", "gone"], 2, "gone: folder not found"),
         (["."], 3, "contains no AVSBench subset"),
         ([".", "--subset", "s4"], 3, "no Single-source/s4_meta_data.csv found"),
         ([".", "--data-root", "."], 2, "--data-root can be used only with PATH avsbench"),

@@ -131,7 +131,9 @@ def test_a_damaged_file_exits_with_3_and_leaves_no_output(
     assert "skipped s4_test_000001" in evaluate.err
 
 
-def test_missing_data_exits_with_3(evaluate: Evaluate, tmp_path: Path) -> None:
-    assert evaluate(data=tmp_path / "nowhere") == 3
+def test_a_missing_folder_exits_with_2_and_missing_data_in_it_with_3(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    assert evaluate(data=tmp_path / "nowhere") == 2
     assert evaluate(data=tmp_path) == 3
     assert evaluate("--subset", "avss") == 3

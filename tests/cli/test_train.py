@@ -60,7 +60,7 @@ def test_trained_model_segments_a_video(
         (["--out", "RUN", "--resume"], 2, "no run to resume"),
         (["--out", "RUN", "--resume", "--overwrite"], 2, "--overwrite"),
         (["--out", "RUN", "--subset", "ms3"], 3, "ms3_meta_data.csv"),
-        (["--out", "RUN", "--data", "nowhere"], 3, "nowhere"),
+        (["--out", "RUN", "--data", "nowhere"], 2, "nowhere"),
         (["--out", "RUN", "--model", "missing"], 4, "missing"),
         (["--out", "RUN", "--cache-features"], 2, "--adapter"),
         (["--out", "RUN", "--precision", "fp16"], 2, "--precision fp16"),

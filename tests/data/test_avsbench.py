@@ -207,9 +207,9 @@ def test_options_and_environment_select_the_data_folder(
     with pytest.raises(UsageError, match="`data_root` can be used only with `data` avsbench"):
         find_root("given", tmp_path / "named")
     monkeypatch.setenv("AVSBENCH_ROOT", "gone")
-    with pytest.raises(MediaError, match=r"\$AVSBENCH_ROOT \(gone\)"):
+    with pytest.raises(UsageError, match=r"\$AVSBENCH_ROOT \(gone\)"):
         find_root("avsbench")
-    with pytest.raises(MediaError, match="nowhere: folder not found"):
+    with pytest.raises(UsageError, match="nowhere: folder not found"):
         find_root("nowhere")
 
 
