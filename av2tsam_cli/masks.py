@@ -11,12 +11,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from av2tsam_cli.values import Float32Array
+from av2tsam_cli.values import BoolArray, Float32Array
 
-BoolArray = npt.NDArray[np.bool_]
 Resize: TypeAlias = "Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]"
 """Enlarges logits (N, 1, h, w) to (N, 1, H, W), as `TextSam.resize` does."""
 

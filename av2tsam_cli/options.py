@@ -6,7 +6,7 @@ the command line needs; fields without an `Option` are not on the command line. 
     @dataclass(frozen=True)
     class CutOptions:
         length: Annotated[float, Option("length of a piece in seconds", metavar="S")] = 10.0
-        subset: Subset = "s4"  # one of the shared options defined below
+        subset: SubsetOption = "s4"  # one of the shared options defined below
 
         def __post_init__(self) -> None:
             check_values(self)  # choices and minimums
@@ -32,6 +32,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from av2tsam_cli.avsbench_format import Subset
 from av2tsam_cli.errors import UsageError
 
 
@@ -325,8 +326,8 @@ DataRoot = Annotated[
         default="$AVSBENCH_ROOT, else ./avsbench_data",
     ),
 ]
-Subset = Annotated[
-    Literal["s4", "ms3", "avss"],
+SubsetOption = Annotated[
+    Subset,
     Option(
         "single source, multiple sources, or AVSBench-semantic as binary masks", panel=Panel.DATA
     ),

@@ -41,7 +41,15 @@ from av2tsam_cli.timeline.schedule import (
     pair_with_audio,
     without_audio,
 )
-from av2tsam_cli.values import AudioStream, AudioWindow, Float32Array, Frame, MediaInfo, VideoStream
+from av2tsam_cli.values import (
+    AudioStream,
+    AudioWindow,
+    BoolArray,
+    Float32Array,
+    Frame,
+    MediaInfo,
+    VideoStream,
+)
 
 if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported before that
     import numpy.typing as npt
@@ -49,7 +57,6 @@ if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported
 
     from av2tsam_cli.inference.loading import LoadedModel
     from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
-    from av2tsam_cli.masks import BoolArray
 
 SMALL_FRAME_PX = 1280 * 720
 """Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def handle_signals(handler: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
     handlers = {number: signal.getsignal(number) for number in numbers}
     # None is a handler that was not set from Python and cannot be restored.
     previous = {n: h for n, h in handlers.items() if h not in {None, signal.SIG_IGN}}

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from av2tsam_cli.inference.loading import LoadedModel
-from av2tsam_cli.masks import BoolArray
 from av2tsam_cli.pipeline import iter_masks
 from av2tsam_cli.synth.clips import write_clip
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack
 from av2tsam_cli.synth.values import Scene
-from av2tsam_cli.values import UInt8Array
+from av2tsam_cli.values import BoolArray, UInt8Array
 
 SIZE, RATE, RATE_HZ = (640, 360), 25, 16_000
 """Width and height in pixels, frames per second and audio samples per second."""

@@ -29,7 +29,7 @@ from torch.autograd import backward
 
 from av2tsam_cli.data.avsbench import Clip, open_split
 from av2tsam_cli.data.cache import EmbeddingCache, Embeddings, network_frames
-from av2tsam_cli.data.clips import read_frames, read_windows
+from av2tsam_cli.data.clips import read_clip_frames, read_clip_windows
 from av2tsam_cli.data.samples import Embed, collate, read_sample
 from av2tsam_cli.inference.device import choose_device
 from av2tsam_cli.inference.loading import load_model
@@ -114,8 +114,8 @@ def timed(make: Callable[[], EmbeddingCache]) -> tuple[float, EmbeddingCache]:
 def embed_now(network: Av2tSam, clip: Clip, seconds: Sequence[int]) -> Embeddings:
     """Compute what the cache contains."""
     device = next(network.parameters()).device
-    windows = torch.from_numpy(read_windows(clip, seconds, network.clap.config.rate_hz))
-    frames = network_frames(network.config, read_frames(clip, seconds))
+    windows = torch.from_numpy(read_clip_windows(clip, seconds, network.clap.config.rate_hz))
+    frames = network_frames(network.config, read_clip_frames(clip, seconds))
     with torch.no_grad():
         clip = network.embed_frames(frames.to(device)).float()
         clap = network.embed_windows(windows.to(device)).float()

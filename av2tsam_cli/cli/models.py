@@ -29,7 +29,7 @@ Model = Annotated[
     ),
 ]
 DryRun = Annotated[bool, Option("only print what would be done", panel=Panel.OUTPUT)]
-Projector = Annotated[
+ProjectorOption = Annotated[
     Literal["mul", "clap", "clip"],
     Option(
         "embeddings that a checkpoint of the authors was trained on, which its weights do not "
@@ -90,7 +90,7 @@ class PullOptions:
         ),
     ] = None
     """Path in the repository; None for the known one, or the only one with weights."""
-    projector: Projector = "mul"
+    projector: ProjectorOption = "mul"
     """`mul`, `clap` or `clip`."""
     force: Annotated[bool, Option("download it again if it is installed", panel=Panel.OUTPUT)] = (
         False
@@ -208,7 +208,7 @@ class ConvertOptions:
         Option("type in which weights are stored", panel=Panel.OUTPUT, default="as in the source"),
     ] = None
     """`fp32`, `fp16`, `bf16`, or None for the types of the source."""
-    projector: Projector = "mul"
+    projector: ProjectorOption = "mul"
     """`mul`, `clap` or `clip`."""
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.check import ClipProblem
-from av2tsam_cli.data.clips import read_file, read_frames, read_windows
+from av2tsam_cli.data.clips import read_clip_frames, read_clip_windows, read_file
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.hub import locate
@@ -300,10 +300,10 @@ def _read_inputs(
         tensors: dict[InputKind, Tensor] = {}
         try:
             if "frames" in kinds:
-                frames = read_frames(clip, clip.labelled)
+                frames = read_clip_frames(clip, clip.labelled)
                 tensors["frames"] = network_frames(network.config, frames)
             if "sound" in kinds:
-                windows = read_windows(clip, clip.labelled, rate_hz, reference=reference_sound)
+                windows = read_clip_windows(clip, clip.labelled, rate_hz, reference=reference_sound)
                 tensors["sound"] = torch.from_numpy(windows)
         except MediaError as error:
             yield entry, error

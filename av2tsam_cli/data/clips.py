@@ -13,7 +13,6 @@ from typing import cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX
@@ -22,12 +21,10 @@ from av2tsam_cli.data.integrity import MAX_MISSING_S, check_duration, check_size
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media import audio, frames
 from av2tsam_cli.media.probe import probe
-from av2tsam_cli.values import AudioStream, Float32Array, MediaInfo, UInt8Array
-
-BoolArray = npt.NDArray[np.bool_]
+from av2tsam_cli.values import AudioStream, BoolArray, Float32Array, MediaInfo, UInt8Array
 
 
-def read_frames(clip: Clip, seconds: Sequence[int]) -> UInt8Array:
+def read_clip_frames(clip: Clip, seconds: Sequence[int]) -> UInt8Array:
     """Read the frames of some seconds, uint8, (T, H, W, 3), RGB.
 
     Raises:
@@ -43,7 +40,7 @@ def read_frames(clip: Clip, seconds: Sequence[int]) -> UInt8Array:
     return np.stack(images)
 
 
-def read_masks(clip: Clip, seconds: Sequence[int]) -> BoolArray:
+def read_clip_masks(clip: Clip, seconds: Sequence[int]) -> BoolArray:
     """Read the masks of some labelled seconds, bool, (T, H, W): True where the file is not zero.
 
     Raises:
@@ -62,7 +59,7 @@ def read_masks(clip: Clip, seconds: Sequence[int]) -> BoolArray:
     return np.stack(masks)
 
 
-def read_windows(
+def read_clip_windows(
     clip: Clip, seconds: Sequence[int], rate_hz: int, *, reference: bool = False
 ) -> Float32Array:
     """Read the sound of some seconds, one window per second, padded with zeros at the end.

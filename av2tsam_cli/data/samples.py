@@ -17,7 +17,7 @@ from torch import Tensor
 
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.cache import Embeddings, cached_features, network_frames
-from av2tsam_cli.data.clips import read_frames, read_masks
+from av2tsam_cli.data.clips import read_clip_frames, read_clip_masks
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import ModelConfig
 from av2tsam_cli.model.preprocess import beit_image, sam_image
@@ -88,8 +88,8 @@ def read_sample(clip: Clip, config: ModelConfig, embed: Embed) -> Sample:
     seconds = clip.labelled
     return Sample(
         clip=clip,
-        frames=network_frames(config, read_frames(clip, seconds)),
-        masks=torch.from_numpy(read_masks(clip, seconds)),
+        frames=network_frames(config, read_clip_frames(clip, seconds)),
+        masks=torch.from_numpy(read_clip_masks(clip, seconds)),
         embeddings=embed(clip, seconds),
     )
 

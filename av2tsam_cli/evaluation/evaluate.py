@@ -20,7 +20,7 @@ from torch import Tensor
 from av2tsam_cli.data.avsbench import Clip, find_root, open_split
 from av2tsam_cli.data.cache import EmbeddingCache, default_folder, levels_dbfs
 from av2tsam_cli.data.check import require_intact
-from av2tsam_cli.data.clips import read_windows
+from av2tsam_cli.data.clips import read_clip_windows
 from av2tsam_cli.data.samples import Sample, read_sample
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.evaluation.metrics import predicted_masks
@@ -302,7 +302,9 @@ class _SampleReader:
         """Return the negative audio as windows (T, n)."""
         options, rate_hz = self.options, self.model.network.config.clap.rate_hz
         if video.donor is not None:
-            return read_windows(video.donor, seconds, rate_hz, reference=options.reference_audio)
+            return read_clip_windows(
+                video.donor, seconds, rate_hz, reference=options.reference_audio
+            )
         if options.audio == "silence":
             return silence(len(seconds), rate_hz)
         return noise(len(seconds), rate_hz, np.random.default_rng((options.seed, video.index)))

@@ -16,7 +16,7 @@ from av2tsam_cli.options import (
     Overwrite,
     Panel,
     SkipBad,
-    Subset,
+    SubsetOption,
     check_values,
 )
 from av2tsam_cli.segment_options import SILENCE_DBFS
@@ -42,7 +42,7 @@ class EvaluateOptions:
     """`avsbench`, or the folder of a data set in its format."""
     data_root: DataRoot = None
     """Folder of AVSBench; None for `$AVSBENCH_ROOT`, else `./avsbench_data`."""
-    subset: Subset = "s4"
+    subset: SubsetOption = "s4"
     """`s4`, `ms3` or `avss`."""
     split: Annotated[Split, Option("split to evaluate", panel=Panel.DATA)] = "test"
     """`train`, `val` or `test`."""

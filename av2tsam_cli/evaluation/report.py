@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from av2tsam_cli.data.avsbench import Clip
-from av2tsam_cli.data.clips import BoolArray, read_frames
+from av2tsam_cli.data.clips import read_clip_frames
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, Evaluation, VideoResult, VideoScores
 from av2tsam_cli.evaluation.options import EvaluateOptions
@@ -24,7 +24,7 @@ from av2tsam_cli.files import atomic_file, atomic_folder, write_errors
 from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.outputs.overlay import draw_overlay
 from av2tsam_cli.outputs.png import PNG_OPTIONS
-from av2tsam_cli.values import UInt8Array
+from av2tsam_cli.values import BoolArray, UInt8Array
 
 EXAMPLES = 4
 """Number of worst and of best videos on the contact sheet."""
@@ -219,7 +219,7 @@ def draw_contact_sheet(videos: Sequence[EvaluatedVideo]) -> bytes:
 
 def _draw_row(video: EvaluatedVideo) -> UInt8Array:
     clip, negative = video.result.clip, video.result.gated.negative
-    frames = read_frames(clip, clip.labelled)
+    frames = read_clip_frames(clip, clip.labelled)
     true_masks = video.samples[0].masks.numpy()
     if negative is not None:  # no object in the picture makes the negative audio
         true_masks = np.zeros_like(true_masks)

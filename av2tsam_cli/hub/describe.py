@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from av2tsam_cli.errors import WeightsError
-from av2tsam_cli.hub.installed import read_record
+from av2tsam_cli.hub.installed import read_install_record
 from av2tsam_cli.hub.locate import (
     SEPARATE_PARTS,
     find_model,
@@ -110,7 +110,7 @@ def needed_models(path: Path, config: ModelConfig, parts: Iterable[str]) -> list
 
 
 def _describe_record(name: str) -> dict[str, object]:
-    record = read_record(name)
+    record = read_install_record(name)
     return {} if record is None else {"record": asdict(record)}
 
 

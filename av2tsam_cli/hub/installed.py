@@ -171,7 +171,7 @@ def record_path(name: str) -> Path:
     return home() / f"{name}.json"
 
 
-def read_record(name: str) -> InstallRecord | None:
+def read_install_record(name: str) -> InstallRecord | None:
     """Return the record of an installed model, or None if it is missing or unreadable."""
     try:
         values = json.loads(record_path(name).read_text(encoding="utf-8"))
@@ -183,7 +183,7 @@ def read_record(name: str) -> InstallRecord | None:
 def names_to_verify() -> list[str]:
     """Return the names of all models that are present or have a record, in registry order."""
     stems = (path.stem for path in sorted(home().glob("*.json")))
-    recorded = [stem for stem in stems if read_record(stem) is not None]
+    recorded = [stem for stem in stems if read_install_record(stem) is not None]
     known = [name for name in MODELS if installed_path(name).is_file() or name in recorded]
     return [*known, *(name for name in recorded if name not in MODELS)]
 
@@ -195,7 +195,7 @@ def verify(name: str) -> VerifyStatus:
         WeightsError: The file cannot be read.
     """
     path = installed_path(name)
-    record = read_record(name)
+    record = read_install_record(name)
     expected = MODELS[name].sha256 if name == BUNDLED_MODEL else record and record.sha256
     if not path.is_file():
         return "missing"

@@ -16,7 +16,7 @@ from av2tsam_cli.options import (
     Panel,
     Precision,
     SkipBad,
-    Subset,
+    SubsetOption,
     check_values,
 )
 
@@ -42,7 +42,7 @@ class TrainOptions:
     """`avsbench`, or a folder in its layout."""
     data_root: DataRoot = None
     """Folder that contains AVSBench; None for $AVSBENCH_ROOT, else `./avsbench_data`."""
-    subset: Subset = "s4"
+    subset: SubsetOption = "s4"
     """`s4`, `ms3` or `avss`."""
     train_clips: Annotated[
         int | None,

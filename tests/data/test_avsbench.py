@@ -13,7 +13,7 @@ from PIL import Image
 
 from av2tsam_cli.avsbench_format import Split, Subset
 from av2tsam_cli.data.avsbench import Clip, find_root, find_subsets, open_split
-from av2tsam_cli.data.clips import read_frames, read_masks, read_windows
+from av2tsam_cli.data.clips import read_clip_frames, read_clip_masks, read_clip_windows
 from av2tsam_cli.errors import MediaError, UsageError
 
 RATE_HZ = 16_000
@@ -29,10 +29,10 @@ def test_s4_labels_every_second_but_only_the_first_in_train(generated: Path) -> 
     assert (train.seconds, train.labelled) == (5, (0,))
     assert (val.seconds, val.labelled) == (5, (0, 1, 2, 3, 4))
     assert train.category in {path.name for path in generated.glob("*/s4_data/*/train/*")}
-    assert read_frames(train, range(5)).shape == (5, 224, 224, 3)
-    assert read_masks(val, val.labelled).shape == (5, 224, 224)
+    assert read_clip_frames(train, range(5)).shape == (5, 224, 224, 3)
+    assert read_clip_masks(val, val.labelled).shape == (5, 224, 224)
     with pytest.raises(ValueError, match="not labelled"):
-        read_masks(train, [1])
+        read_clip_masks(train, [1])
 
 
 def test_ms3_labels_every_second_and_has_no_categories(generated: Path) -> None:
@@ -40,8 +40,8 @@ def test_ms3_labels_every_second_and_has_no_categories(generated: Path) -> None:
     assert (clip.category, clip.labelled) == (None, (0, 1, 2, 3, 4))
     frame = np.asarray(Image.open(generated.rglob(f"{clip.name}.mp4_3.png").__next__()))
     mask = np.asarray(Image.open(generated.rglob(f"{clip.name}_3.png").__next__()))
-    assert np.array_equal(read_frames(clip, [2])[0], frame)
-    assert np.array_equal(read_masks(clip, [2])[0], mask > 0)
+    assert np.array_equal(read_clip_frames(clip, [2])[0], frame)
+    assert np.array_equal(read_clip_masks(clip, [2])[0], mask > 0)
 
 
 def test_avsbench_semantic_is_read_as_one_binary_mask(avss: Path) -> None:
@@ -49,11 +49,11 @@ def test_avsbench_semantic_is_read_as_one_binary_mask(avss: Path) -> None:
     labelled = {name: len(clip.labelled) for name, clip in found.items()}
     assert labelled == {"one": 1, "two": 5, "three": 5, "four": 10}
     assert found["four"].category == "dog_man"
-    mask = read_masks(found["four"], [9])[0]
+    mask = read_clip_masks(found["four"], [9])[0]
     assert mask[:9].all()
     assert not mask[9:].any()
-    assert abs(float(read_frames(found["four"], [9]).mean()) - 90) < 3
-    assert read_windows(found["four"], [9], 8_000).shape == (1, 8_000)
+    assert abs(float(read_clip_frames(found["four"], [9]).mean()) - 90) < 3
+    assert read_clip_windows(found["four"], [9], 8_000).shape == (1, 8_000)
 
 
 def test_semantic_labels_are_read_if_there_are_no_rgb_labels(avss: Path) -> None:
@@ -61,7 +61,7 @@ def test_semantic_labels_are_read_if_there_are_no_rgb_labels(avss: Path) -> None
     shutil.rmtree(folder / "labels_rgb")
     (folder / "labels_semantic").mkdir()
     Image.fromarray(np.eye(12, 16, dtype=np.uint8) * 70).save(folder / "labels_semantic" / "0.png")
-    assert read_masks(first(avss, "val", "avss"), [0]).sum() == 12
+    assert read_clip_masks(first(avss, "val", "avss"), [0]).sum() == 12
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
@@ -78,16 +78,16 @@ def test_nonzero_mask_values_are_foreground(data: Path, mode: str) -> None:
         image = image.convert(mode)
     assert clip.masks[0] is not None
     image.save(clip.masks[0])
-    assert np.array_equal(read_masks(clip, [0])[0], expected)
+    assert np.array_equal(read_clip_masks(clip, [0])[0], expected)
 
 
 def test_windows_are_the_seconds_of_the_wav(generated: Path) -> None:
     clip = first(generated)
     with wave.open(str(clip.sound)) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
-    windows = read_windows(clip, range(5), RATE_HZ)
+    windows = read_clip_windows(clip, range(5), RATE_HZ)
     assert np.allclose(windows.ravel(), samples, atol=1e-7)
-    assert np.array_equal(read_windows(clip, [3, 1], RATE_HZ), windows[[3, 1]])
+    assert np.array_equal(read_clip_windows(clip, [3, 1], RATE_HZ), windows[[3, 1]])
 
 
 def test_sound_is_mono_unless_prepared_like_the_reference(
@@ -95,8 +95,8 @@ def test_sound_is_mono_unless_prepared_like_the_reference(
 ) -> None:
     clip = first(data)
     write_wav(clip.sound, [np.full(5 * 44_100, 0.5), np.full(5 * 44_100, -0.25)], 44_100)
-    assert np.allclose(read_windows(clip, [2], 44_100), 0.125)
-    reference = read_windows(clip, [2], 44_100, reference=True)
+    assert np.allclose(read_clip_windows(clip, [2], 44_100), 0.125)
+    reference = read_clip_windows(clip, [2], 44_100, reference=True)
     assert reference.shape == (1, 88_200)
     assert np.allclose(reference[0, :44_100], 0.5)
     assert np.allclose(reference[0, 44_100:], -0.25)
@@ -107,11 +107,11 @@ def test_slightly_short_sound_is_padded_with_silence(
 ) -> None:
     clip = first(data)
     write_wav(clip.sound, [np.full(round(4.25 * RATE_HZ), 0.5)])
-    last = read_windows(clip, [4], RATE_HZ)[0]
+    last = read_clip_windows(clip, [4], RATE_HZ)[0]
     assert np.allclose(last[:4_000], 0.5)
     assert not last[4_000:].any()
     write_wav(clip.sound, [np.full(4 * RATE_HZ, 0.5)])
-    assert not read_windows(clip, [4], RATE_HZ).any()
+    assert not read_clip_windows(clip, [4], RATE_HZ).any()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_much_too_short_sound_is_truncated(
     clip = first(data)
     write_wav(clip.sound, [np.zeros(round(seconds * RATE_HZ))])
     with pytest.raises(MediaError, match=complaint) as caught:
-        read_windows(clip, [0], RATE_HZ)
+        read_clip_windows(clip, [0], RATE_HZ)
     assert str(clip.sound) in str(caught.value)
 
 
@@ -134,16 +134,16 @@ def test_the_error_names_a_truncated_or_invalid_wav(data: Path) -> None:
     for damaged in (content[:-100], content[:30], content[:5], b"ID3" + content):
         clip.sound.write_bytes(damaged)
         with pytest.raises(MediaError, match=r"truncated|not a WAV file") as caught:
-            read_windows(clip, [0], RATE_HZ)
+            read_clip_windows(clip, [0], RATE_HZ)
         assert str(clip.sound) in str(caught.value)
 
 
 def test_the_error_names_a_damaged_frame(data: Path, damage: Callable[[Path], None]) -> None:
     clip = first(data)
     damage(clip.frames[2])
-    assert read_frames(clip, [0, 1, 3, 4]).shape[0] == 4
+    assert read_clip_frames(clip, [0, 1, 3, 4]).shape[0] == 4
     with pytest.raises(MediaError) as caught:
-        read_frames(clip, range(5))
+        read_clip_frames(clip, range(5))
     assert str(caught.value).startswith(f"{clip.frames[2]}: ")
     assert str(caught.value).count(clip.frames[2].name) == 1
 
@@ -155,7 +155,7 @@ def test_a_mask_must_have_the_size_of_its_frame(data: Path) -> None:
     with pytest.raises(
         MediaError, match=r"_1\.png: is 112 x 224 pixels but its frame is 224 x 224"
     ):
-        read_masks(clip, [0])
+        read_clip_masks(clip, [0])
 
 
 def test_raw_videos_replace_missing_frames_and_sound(
@@ -168,12 +168,12 @@ def test_raw_videos_replace_missing_frames_and_sound(
     shutil.rmtree(base / "visual_frames")
     shutil.rmtree(base / "audio_wav")
     clip = first(data, "train", "ms3")
-    frames = read_frames(clip, [0, 4, 2])
+    frames = read_clip_frames(clip, [0, 4, 2])
     assert frames.shape == (3, 224, 224, 3)
     # At 16 frames per second, the last of each second is used; frame k has grey 40 + 6 (k % 30).
     shown = [40 + 6 * ((16 * second + 15) % 30) for second in (0, 4, 2)]
     assert np.allclose(frames[:, 150:, 150:].mean((1, 2, 3)), shown, atol=3)
-    windows = read_windows(clip, range(5), RATE_HZ)
+    windows = read_clip_windows(clip, range(5), RATE_HZ)
     assert windows.std(axis=1) == pytest.approx([0.5 / 2**0.5] * 5, abs=0.02)
 
 
@@ -184,11 +184,11 @@ def test_a_slightly_short_raw_video_repeats_its_last_frame(
     clip = first(data, "train", "ms3")
     assert clip.video is not None
     shutil.copy(make_clip("early.mp4", seconds=4.5, rate=16), clip.video)
-    frames = read_frames(clip, [4])
+    frames = read_clip_frames(clip, [4])
     assert np.allclose(frames[0, 150:, 150:].mean(), 40 + 6 * (71 % 30), atol=3)
     shutil.copy(make_clip("earlier.mp4", seconds=3, rate=16), clip.video)
     with pytest.raises(MediaError, match=r"its last frame is at 2\.94 s") as caught:
-        read_frames(clip, [4])
+        read_clip_frames(clip, [4])
     assert str(clip.video) in str(caught.value)
 
 
@@ -218,7 +218,7 @@ def test_the_path_may_be_a_subset_or_its_data_folder(generated: Path, level: str
     clips = open_split(generated / level, "s4", "train")
     assert [clip.name for clip in clips] == ["s4_train_000000", "s4_train_000001"]
     assert "s4" in find_subsets(generated / level)
-    assert read_frames(clips[0], [0]).any()
+    assert read_clip_frames(clips[0], [0]).any()
 
 
 def test_the_error_for_a_missing_subset_lists_the_others(data: Path) -> None:
@@ -236,7 +236,7 @@ def test_macos_shadow_files_are_ignored(data: Path) -> None:
     for path in (clip.sound, clip.frames[0], data / "Single-source" / "s4_meta_data.csv"):
         path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07")
     assert first(data) == clip
-    assert read_frames(clip, range(5)).shape[0] == 5
+    assert read_clip_frames(clip, range(5)).shape[0] == 5
 
 
 @pytest.mark.parametrize(
@@ -296,16 +296,16 @@ def test_links_to_files_outside_the_data_folder_are_rejected(data: Path, tmp_pat
     shutil.move(clip.frames[0], secret / "a.png")
     clip.frames[0].symlink_to(secret / "a.png")
     with pytest.raises(MediaError, match="outside the data folder") as caught:
-        read_frames(clip, [0])
+        read_clip_frames(clip, [0])
     assert str(clip.frames[0]) in str(caught.value)
     shutil.move(clip.sound.parent, secret / "sound")
     clip.sound.parent.symlink_to(secret / "sound")
     with pytest.raises(MediaError, match="outside the data folder"):
-        read_windows(replace(clip), [0], RATE_HZ)
+        read_clip_windows(replace(clip), [0], RATE_HZ)
 
 
 def test_folders_of_the_data_set_may_be_links(data: Path, tmp_path: Path) -> None:
     frames = data / "Single-source" / "s4_data" / "visual_frames"
     shutil.move(frames, tmp_path / "other_disk")
     frames.symlink_to(tmp_path / "other_disk")
-    assert read_frames(first(data), [0]).shape == (1, 224, 224, 3)
+    assert read_clip_frames(first(data), [0]).shape == (1, 224, 224, 3)

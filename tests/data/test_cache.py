@@ -21,7 +21,7 @@ from av2tsam_cli.data.cache import (
     encoder_key,
     network_frames,
 )
-from av2tsam_cli.data.clips import read_frames, read_windows
+from av2tsam_cli.data.clips import read_clip_frames, read_clip_windows
 from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
 from av2tsam_cli.hub.checkpoint import load_network, save_network
 from av2tsam_cli.model.av2tsam import Av2tSam, build
@@ -57,8 +57,8 @@ def test_cached_embeddings_equal_those_of_the_encoders(
     cache = EmbeddingCache.open_or_build(tmp_path, network, clips)
     assert cache.clips == clips
     for clip in clips:
-        frames = read_frames(clip, clip.labelled)
-        windows = read_windows(clip, clip.labelled, network.clap.config.rate_hz)
+        frames = read_clip_frames(clip, clip.labelled)
+        windows = read_clip_windows(clip, clip.labelled, network.clap.config.rate_hz)
         with torch.inference_mode():
             clip_embeddings = network.embed_frames(network_frames(network.config, frames))
             clap_embeddings = network.embed_windows(torch.from_numpy(windows))
@@ -232,7 +232,7 @@ def test_frozen_image_features_are_cached_on_request(
     assert {level.dtype for level in maps} == {dtype}
     with torch.inference_mode():
         features = cached_features(plain, maps)
-        frames = network_frames(plain.config, read_frames(clip, [1, 4]))
+        frames = network_frames(plain.config, read_clip_frames(clip, [1, 4]))
         images = plain.prepare(frames)[0]
         expected = plain.text_sam.encode_image(images)
     cached = (features.embedding, *features.high_res)

@@ -18,7 +18,7 @@ import torch
 
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.data.avsbench import Clip, open_split
-from av2tsam_cli.data.clips import read_frames, read_masks, read_windows
+from av2tsam_cli.data.clips import read_clip_frames, read_clip_masks, read_clip_windows
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.evaluation.evaluate import (
     EvaluatedVideo,
@@ -109,8 +109,8 @@ def record_of(model: LoadedModel, data: Path, **options: Any) -> dict[str, Any]:
 def logits_of(model: LoadedModel, clip: Clip) -> torch.Tensor:
     """Compute logits (T, H, W) of a video as in the paper, frame by frame."""
     network = model.network
-    frames, masks = read_frames(clip, clip.labelled), read_masks(clip, clip.labelled)
-    windows = read_windows(clip, clip.labelled, network.clap.config.rate_hz)
+    frames, masks = read_clip_frames(clip, clip.labelled), read_clip_masks(clip, clip.labelled)
+    windows = read_clip_windows(clip, clip.labelled, network.clap.config.rate_hz)
     rows = []
     for rgb, window in zip(frames, windows, strict=True):
         pixels = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None]
@@ -146,7 +146,7 @@ def counted_f(scores: npt.NDArray[Any], true: BoolArray) -> float:
 def test_miou_equals_the_counted_iou(model: LoadedModel, scored: Path) -> None:
     evaluation, videos = score(model, scored)
     truths = {
-        clip.name: read_masks(clip, clip.labelled) for clip in open_split(scored, "s4", "test")
+        clip.name: read_clip_masks(clip, clip.labelled) for clip in open_split(scored, "s4", "test")
     }
     assert any(not truth.any() for truth in truths.values())
     expected = [
@@ -170,7 +170,7 @@ def test_f_equals_that_of_the_network_run_frame_by_frame(
     for clip in open_split(scored, "s4", "test"):
         logits = logits_of(model, clip)
         scores = logits.sigmoid() if protocol == "avsbench" else logits
-        expected.append(counted_f(scores.numpy(), read_masks(clip, clip.labelled)))
+        expected.append(counted_f(scores.numpy(), read_clip_masks(clip, clip.labelled)))
     record = record_of(model, scored, protocol=protocol)
     assert record["protocol"] == protocol
     assert record["f_score"] == pytest.approx(np.mean(expected), abs=1e-4)
@@ -281,7 +281,9 @@ def test_offscreen_audio_may_be_from_unlabelled_seconds(model: LoadedModel, avss
     (one,) = evaluate_videos(model, options, [planned])
     assert isinstance(one, EvaluatedVideo)
     assert planned.donor is not None
-    windows = read_windows(planned.donor, [0, 1, 2, 3, 4] * 2, model.network.clap.config.rate_hz)
+    windows = read_clip_windows(
+        planned.donor, [0, 1, 2, 3, 4] * 2, model.network.clap.config.rate_hz
+    )
     expected = model.network.embed_windows(torch.from_numpy(windows)).detach()
     torch.testing.assert_close(one.samples[1].embeddings.clap, expected)
     assert len(evaluation.results) == 2
