@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from av2tsam_cli.inference.loading import LoadedModel
     from av2tsam_cli.pipeline import SegmentPlan, SegmentResult
 
+NANO_NOTE = (
+    "using nano, a demo model that only recognises drawn scenes; for real videos, 'av2tsam models "
+    "pull evf-sam2-text' gets a model for --text (not tested by this project)"
+)
+"""Printed if nano is used because no other model is installed. The weights of the networks that
+follow sound may be unpublished."""
+
 app = new_app()
 
 
@@ -181,7 +188,7 @@ class _JobRunner:
                 self._report_failure(plan.info.path, error)
             return None
         if choice.model is None and model.name == "nano":
-            self.console.note(_nano_note(options.text))
+            self.console.note(NANO_NOTE)
         return model
 
     def _segment(self, plan: "SegmentPlan", model: "LoadedModel") -> None:
@@ -226,15 +233,6 @@ def _check_input(source: Path) -> None:
     if not source.exists():
         matches = "no file matches; check the pattern" if "*" in str(source) else ""
         raise UsageError(f"{source}: {matches or 'file not found; check the path'}")
-
-
-def _nano_note(text: str | None) -> str:
-    """Say that the demo model is used, and how to get one for real videos."""
-    better = "evf-sam2" if text is None else "evf-sam2-text"
-    return (
-        "using nano, a demo model that only recognises drawn scenes; for real videos try "
-        f"'av2tsam models pull {better}' (not tested by this project)"
-    )
 
 
 def _summary(result: "SegmentResult") -> str:
