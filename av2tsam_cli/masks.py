@@ -20,30 +20,33 @@ Resize: TypeAlias = "Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]"
 
 
 def native_mask(
-    logits: torch.Tensor, size: tuple[int, int], threshold: float, *, resize: Resize
+    logits: torch.Tensor | None, size: tuple[int, int], threshold: float, *, resize: Resize
 ) -> BoolArray:
     """Return the pixels whose probability is above a threshold, bool, (H, W).
 
     Args:
-        logits: Mask logits, (1, h, w), any float dtype, on any device.
+        logits: Mask logits, (1, h, w), any float dtype, on any device; None for an empty mask.
         size: Height and width of the frame in pixels, (H, W).
         threshold: Probability in (0, 1).
         resize: How the network enlarges its logits.
     """
     level = logit(threshold)
-    if not bool((logits > level).any()):  # interpolated values are not greater either
+    # Interpolated values are not greater than the greatest logit.
+    if logits is None or not bool((logits > level).any()):
         return np.zeros(size, dtype=np.bool_)
     mask: BoolArray = (resize(logits[None].float(), size)[0, 0] > level).cpu().numpy()
     return mask
 
 
 def native_probability(
-    logits: torch.Tensor, size: tuple[int, int], *, resize: Resize
+    logits: torch.Tensor | None, size: tuple[int, int], *, resize: Resize
 ) -> Float32Array:
     """Return the probability that each pixel belongs to the mask, float32, (H, W).
 
     Arguments are those of `native_mask`.
     """
+    if logits is None:
+        return np.zeros(size, dtype=np.float32)
     probability: Float32Array = resize(logits[None].float(), size)[0, 0].sigmoid().cpu().numpy()
     return probability
 

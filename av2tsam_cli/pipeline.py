@@ -364,7 +364,6 @@ def load_for(
 
     if isinstance(model, LoadedModel):
         return model
-
     text_only = options.text is not None
     packed = not compile_frames
     loaded = load_model(
@@ -452,7 +451,7 @@ def segment_planned(
     from av2tsam_cli.masks import native_mask
 
     began_s = time.monotonic()
-    segmenter = Segmenter(model, plan.options.text)
+    segmenter, resize = Segmenter(model, plan.options.text), model.network.text_sam.resize
     size = _batch_size(model, plan.options)
     tally = _Tally()
     writer = open_writer(
@@ -472,11 +471,7 @@ def segment_planned(
         with torch_threads(1), writer:
             for each, logits in logits_over_time(computed):
                 frame_size = each.frame.rgb.shape[:2]
-                if logits is None:
-                    mask = np.zeros(frame_size, dtype=np.bool_)
-                else:
-                    resize = model.network.text_sam.resize
-                    mask = native_mask(logits, frame_size, plan.options.threshold, resize=resize)
+                mask = native_mask(logits, frame_size, plan.options.threshold, resize=resize)
                 writer.write(each.frame, mask)
                 tally.add(each, mask)
                 if progress is not None:
@@ -520,11 +515,8 @@ def _masked_frames(
         computed = (pair for batch in prepared for pair in _compute_logits(segmenter, batch))
         for each, logits in logits_over_time(computed):
             size = each.frame.rgb.shape[:2]
-            if logits is None:
-                mask, probability = np.zeros(size, np.bool_), np.zeros(size, np.float32)
-            else:
-                mask = native_mask(logits, size, options.threshold, resize=resize)
-                probability = native_probability(logits, size, resize=resize)
+            mask = native_mask(logits, size, options.threshold, resize=resize)
+            probability = native_probability(logits, size, resize=resize)
             yield MaskedFrame(each.frame, mask, probability, _origin(each))
 
 

@@ -94,20 +94,20 @@ def _dispatch(argv: list[str]) -> int:
 
 def _unknown(word: str) -> str:
     """Write the error for a first word that is not a command."""
-    from difflib import get_close_matches
     from shlex import quote
 
-    kind = "option" if word.startswith("-") else "command"
+    from av2tsam_cli.options import unknown
+
     if is_url(word):
         return (
             f"unknown command {word!r}; URLs are not supported: download the video, then run: "
             "av2tsam segment FILE"
         )
-    if near := get_close_matches(word, [*COMMANDS, "--help", "--version"], n=1):
-        return f"unknown {kind} {word!r}; did you mean {near[0]!r}?"
+    kind = "option" if word.startswith("-") else "command"
+    advice = "see 'av2tsam --help'"
     if kind == "command" and any(mark in word for mark in "./\\*?"):  # a file or a pattern
-        return f"unknown command {word!r}; did you mean: av2tsam segment {quote(word)}?"
-    return f"unknown {kind} {word!r}; see 'av2tsam --help'"
+        advice = f"did you mean: av2tsam segment {quote(word)}?"
+    return unknown(kind, word, [*COMMANDS, "--help", "--version"], otherwise=advice)
 
 
 def _run(name: str, argv: list[str]) -> int:
