@@ -224,9 +224,14 @@ def _encoders(
     ]
     if image:
         key = encoder_key(image_encoder, [asdict(config.sam), config.source_size])
-        maps = 1 if config.sam.kind == "sam" else 3
-        image_folder = folder / f"image-{key}"
-        encoders.append(_Encoder(image_folder, input="frames", outputs=maps, run=run_image_encoder))
+        encoders.append(
+            _Encoder(
+                folder / f"image-{key}",
+                input="frames",
+                outputs=config.sam.feature_maps,
+                run=run_image_encoder,
+            )
+        )
     return tuple(encoders)
 
 

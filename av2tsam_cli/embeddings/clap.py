@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.borrowed import borrow
+from av2tsam_cli.embeddings.names import NameTable
 from av2tsam_cli.embeddings.stem import ConvStem
 
 INT16_PEAK = 32767.0
@@ -57,6 +58,8 @@ class ClapConfig:
     """Side of an attention window in patches."""
     classes: int = 527
     """Outputs of the AudioSet head."""
+    names: tuple[str, ...] = field(default=(), repr=False)
+    """Names with an embedding of their own, for a small model without a text encoder."""
 
     @property
     def latent_dim(self) -> int:
@@ -78,6 +81,7 @@ class ClapEmbedder(nn.Module):
         self.projection = (
             _laion_projection(config) if config.kind == "laion" else MicrosoftProjection(config)
         )
+        self.names = NameTable(len(config.names), config.embed_dim) if config.names else None
 
     def forward(self, windows: Tensor) -> Tensor:
         """Embed audio windows.

@@ -1,11 +1,12 @@
 """CLIP's image encoder, made of classes from open_clip."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.borrowed import borrow
+from av2tsam_cli.embeddings.names import NameTable
 from av2tsam_cli.embeddings.resample import resize
 
 # Mean and standard deviation of the training images of OpenAI's CLIP, on the scale 0-1.
@@ -31,6 +32,8 @@ class ClipConfig:
     """Side of a patch in pixels; None for a ResNet."""
     quick_gelu: bool = True
     """Use x * sigmoid(1.702 x) instead of GELU, as OpenAI's weights require."""
+    names: tuple[str, ...] = field(default=(), repr=False)
+    """Names with an embedding of their own, for a small model without a text encoder."""
 
 
 class ClipEmbedder(nn.Module):
@@ -40,6 +43,7 @@ class ClipEmbedder(nn.Module):
         super().__init__()
         self.config = config
         self.visual = _resnet(config) if isinstance(config.layers, tuple) else _vit(config)
+        self.names = NameTable(len(config.names), config.embed_dim) if config.names else None
 
     def preprocess(self, frames: Tensor, *, crop: bool = False) -> Tensor:
         """Resize with Pillow's bicubic filter and normalise.

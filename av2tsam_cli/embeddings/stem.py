@@ -26,8 +26,14 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, channels, S, S) to (N, g, g, D)."""
-        maps: Tensor = self.stages(images)
-        return maps.permute(0, 2, 3, 1)
+        return self.maps(images)[-1].permute(0, 2, 3, 1)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the output of each stage, finest first: (N, D/2, 2g, 2g), then (N, D, g, g) ..."""
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            maps.append(stage(maps[-1] if maps else images))
+        return maps
 
 
 class ResidualBlock(nn.Module):

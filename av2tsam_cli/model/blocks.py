@@ -13,6 +13,9 @@ from av2tsam_cli.model.cpu import cpu_capabilities, has_fast_bf16
 CHUNK_LOGITS = 1 << 21
 """Attention logits per chunk: 4 MiB in bfloat16, so that they stay in the CPU's cache."""
 
+TRAINING_LOGITS = 1 << 26
+"""Most attention logits of a layer that are kept for the backward pass: 128 MiB in bfloat16."""
+
 
 def run_block(block: Callable[..., Tensor], *args: Any, checkpointing: bool) -> Tensor:
     """Run an encoder block, with gradient checkpointing if asked and if gradients are recorded.
@@ -88,7 +91,8 @@ def attend(
 ) -> Tensor:
     """Compute softmax(scale q kT) v.
 
-    PyTorch's fused kernel is used, except in bfloat16 on CPUs with instructions for it.
+    PyTorch's fused kernel is used, except in bfloat16 on CPUs with instructions for it, and there
+    in training only for small networks: the products keep all logits for the backward pass.
 
     Args:
         q: Queries, (B, heads, L, c).
@@ -100,8 +104,12 @@ def attend(
     Returns:
         (B, heads, L, d).
     """
-    if visible is None and _chunks_are_faster(q):
-        return attend_in_chunks(q, k, v, scale=scale)
+    if visible is None and _products_are_faster(q):
+        if not torch.is_grad_enabled():
+            return attend_in_chunks(q, k, v, scale=scale)
+        if q.shape[:3].numel() * k.shape[2] <= TRAINING_LOGITS:
+            factor = q.shape[-1] ** -0.5 if scale is None else scale
+            return ((q * factor) @ k.transpose(-1, -2)).softmax(dim=-1) @ v
     padding = q.shape[-1] - v.shape[-1]
     if padding:  # fused kernels require equal widths
         v = F.pad(v, (0, padding))
@@ -109,13 +117,10 @@ def attend(
     return attended[..., : v.shape[-1] - padding]
 
 
-def _chunks_are_faster(q: Tensor) -> bool:
+def _products_are_faster(q: Tensor) -> bool:
     """PyTorch's fused CPU kernel multiplies bfloat16 no faster than float32; `matmul` does."""
     return (
-        q.dtype == torch.bfloat16
-        and q.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and has_fast_bf16(cpu_capabilities())
+        q.dtype == torch.bfloat16 and q.device.type == "cpu" and has_fast_bf16(cpu_capabilities())
     )
 
 

@@ -23,6 +23,8 @@ class SamConfig:
     """Side of a patch in pixels."""
     stem: Literal["patch", "conv"] = "patch"
     """`patch`: SAM's strided convolution. `conv`: a residual stem, for training from scratch."""
+    high_res: bool = False
+    """Whether the decoder also gets the finer maps of the `conv` stem, as in SAM 2."""
     dim: int = 1280
     """Width of the encoder."""
     depth: int = 32
@@ -49,6 +51,11 @@ class SamConfig:
     """Width of that head."""
     mask_in_channels: int = 16
     """Channels of the mask prompt's convolutions, which are part of the weights but not used."""
+
+    @property
+    def feature_maps(self) -> int:
+        """Number of maps that the image encoder returns."""
+        return 3 if self.high_res else 1
 
     @property
     def grid(self) -> int:
@@ -95,6 +102,11 @@ class Sam2Config:
     """Width of that head."""
     mask_in_channels: int = 16
     """Channels of the mask prompt's convolutions, which are part of the weights but not used."""
+
+    @property
+    def feature_maps(self) -> int:
+        """Number of maps that the image encoder returns."""
+        return 3
 
     @property
     def grid(self) -> int:
@@ -229,6 +241,7 @@ NANO = ModelConfig(
         image_size=128,
         patch_size=8,
         stem="conv",
+        high_res=True,
         dim=128,
         depth=4,
         heads=4,
@@ -242,7 +255,7 @@ NANO = ModelConfig(
     beit3=Beit3Config(
         image_size=96, dim=128, heads=4, ffn_dim=256, depth=3, vocabulary_size=64, text_positions=32
     ),
-    clip=ClipConfig(embed_dim=128, image_size=128, layers=(1, 1, 1, 1), width=16, patch_size=None),
+    clip=ClipConfig(embed_dim=128, image_size=128, layers=(1, 2, 2, 1), width=16, patch_size=None),
     # With a hop of 252 samples at 16 kHz, a second has exactly 64 spectrogram frames.
     clap=ClapConfig(
         embed_dim=128,

@@ -34,7 +34,7 @@ class ImageFeatures:
     embedding: Tensor = field(repr=False)
     """(N, C, g, g)."""
     high_res: tuple[Tensor, ...] = field(default=(), repr=False)
-    """SAM 2 only, finest first: (N, C/8, 4g, 4g) and (N, C/4, 2g, 2g)."""
+    """Finest first: (N, C/8, 4g, 4g) and (N, C/4, 2g, 2g). Empty for SAM 1."""
 
     def select(self, index: Tensor) -> "ImageFeatures":
         """Return the features of the images at `index`, (M,), which may repeat images."""
@@ -87,7 +87,10 @@ def stability(logits: Tensor) -> Tensor:
 
 
 class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
-    """SAM's ViTDet encoder. N = images, g = grid, D = encoder width, C = decoder width."""
+    """SAM's ViTDet encoder. N = images, g = grid, D = encoder width, C = decoder width.
+
+    With `high_res` it also returns the finer maps of its stem, which SAM 1 does not have.
+    """
 
     gradient_checkpointing = False
     """Whether activations are recomputed in the backward pass to save memory."""
@@ -108,9 +111,12 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
         )
         if config.stem == "conv":
             self.patch_embed = ConvStem(channels=3, dim=config.dim, patch_size=config.patch_size)
+        self.high_res = config.high_res
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
-    def forward(self, images: Tensor, block_vectors: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, block_vectors: Sequence[Tensor] | None = None
+    ) -> Tensor | list[Tensor]:
         """Encode images.
 
         Args:
@@ -118,14 +124,17 @@ class SamImageEncoder(ImageEncoderViT):  # type: ignore[misc]
             block_vectors: One vector (N, D) per block, added to every position of its input.
 
         Returns:
-            (N, C, g, g).
+            (N, C, g, g); with `high_res`, a list of the stem's maps, (N, D/4, 4g, 4g) and
+            (N, D/2, 2g, 2g), and these features.
         """
-        patches = self.patch_embed(images.to(self.pos_embed.dtype))
+        images = images.to(self.pos_embed.dtype)
+        maps: list[Tensor] = self.patch_embed.maps(images) if self.high_res else []
+        patches = maps[-1].permute(0, 2, 3, 1) if maps else self.patch_embed(images)
         # Convolutions return channels-first memory, which every block would have to copy.
         tokens = patches.float().contiguous() + self.pos_embed
         *_, tokens = self.block_outputs(tokens, block_vectors)
         features: Tensor = self.neck(tokens.to(self.pos_embed.dtype).permute(0, 3, 1, 2))
-        return features
+        return [*maps[-3:-1], features] if maps else features
 
     def block_outputs(
         self, tokens: Tensor, block_vectors: Sequence[Tensor] | None
@@ -308,3 +317,30 @@ class SamMaskDecoder(MaskDecoder):  # type: ignore[misc]
         batch, _, height, width = upscaled.shape
         logits = weights @ upscaled.flatten(2)
         return logits.float().reshape(batch, -1, height, width)
+
+
+class HighResMaskDecoder(SamMaskDecoder):
+    """SAM's decoder with finer image features, as in SAM 2.
+
+    Args:
+        config: The SAM's sizes.
+        widths: Widths of the finer maps, finest first; their grids are 4g and 2g.
+    """
+
+    def __init__(self, config: SamConfig | Sam2Config, widths: tuple[int, int]) -> None:
+        super().__init__(config)
+        self.conv_s0 = nn.Conv2d(widths[0], config.decoder_dim // 8, 1)
+        self.conv_s1 = nn.Conv2d(widths[1], config.decoder_dim // 4, 1)
+
+    def image_features(self, encoded: Sequence[Tensor]) -> ImageFeatures:  # type: ignore[override]
+        """Convert the image encoder's levels, finest first, to the input of this decoder."""
+        fine, middle, coarse = (level.to(self.conv_s0.weight.dtype) for level in encoded)
+        return ImageFeatures(coarse, (self.conv_s0(fine), self.conv_s1(middle)))
+
+    def upscale(self, image: Tensor, features: ImageFeatures) -> Tensor:
+        """Upscale (N, C, g, g), with the finer features added, to (N, C / 8, 4 g, 4 g)."""
+        fine, middle = features.high_res
+        first, norm, activation, second, last_activation = self.output_upscaling
+        image = activation(norm(first(image) + middle))
+        upscaled: Tensor = last_activation(second(image) + fine)
+        return upscaled

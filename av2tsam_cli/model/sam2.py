@@ -14,7 +14,7 @@ from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.model.blocks import run_block
 from av2tsam_cli.model.config import Sam2Config
 from av2tsam_cli.model.hiera import Hiera
-from av2tsam_cli.model.sam import ImageFeatures, MaskPrediction, SamMaskDecoder
+from av2tsam_cli.model.sam import HighResMaskDecoder, MaskPrediction
 
 MLP: Any = borrow("segment_anything.modeling.mask_decoder").MLP
 
@@ -83,33 +83,18 @@ class Sam2ImageEncoder(nn.Module):
         return levels[:-1]
 
 
-class Sam2MaskDecoder(SamMaskDecoder):
+class Sam2MaskDecoder(HighResMaskDecoder):
     """SAM's decoder with finer image features and an object score."""
 
     def __init__(self, config: Sam2Config) -> None:
-        super().__init__(config)
         dim = config.decoder_dim
-        self.conv_s0 = nn.Conv2d(dim, dim // 8, 1)
-        self.conv_s1 = nn.Conv2d(dim, dim // 4, 1)
+        super().__init__(config, (dim, dim))
         self.obj_score_token = nn.Embedding(1, dim)
         self.pred_obj_score_head = MLP(dim, dim, 1, 3)
-
-    def image_features(self, encoded: Sequence[Tensor]) -> ImageFeatures:  # type: ignore[override]
-        """Convert the FPN's levels, finest first, to the input of this decoder."""
-        fine, middle, coarse = (level.to(self.conv_s0.weight.dtype) for level in encoded)
-        return ImageFeatures(coarse, (self.conv_s0(fine), self.conv_s1(middle)))
 
     def own_tokens(self) -> Tensor:
         """Return the decoder's own tokens: object score, IoU, then the four masks."""
         return torch.cat([self.obj_score_token.weight, super().own_tokens()])
-
-    def upscale(self, image: Tensor, features: ImageFeatures) -> Tensor:
-        """Upscale (N, C, g, g), with the finer features added, to (N, C / 8, 4 g, 4 g)."""
-        fine, middle = features.high_res
-        first, norm, activation, second, last_activation = self.output_upscaling
-        image = activation(norm(first(image) + middle))
-        upscaled: Tensor = last_activation(second(image) + fine)
-        return upscaled
 
     def read_out(self, tokens: Tensor, upscaled: Tensor) -> MaskPrediction:
         """Compute masks, IoU and object score from tokens (N, M + 1, C) and the upscaled image."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from av2tsam_cli.model.beit3 import Beit3
 from av2tsam_cli.model.config import Beit3Config, Sam2Config, SamConfig
 from av2tsam_cli.model.sam import (
+    HighResMaskDecoder,
     ImageFeatures,
     MaskPrediction,
     SamImageEncoder,
@@ -93,7 +94,9 @@ def build_text_sam(sam: SamConfig | Sam2Config, beit3: Beit3Config) -> TextSam:
         return TextSam(
             image_encoder=SamImageEncoder(sam),
             prompt_encoder=SamPromptEncoder(sam),
-            mask_decoder=SamMaskDecoder(sam),
+            mask_decoder=HighResMaskDecoder(sam, (sam.dim // 4, sam.dim // 2))
+            if sam.high_res
+            else SamMaskDecoder(sam),
             beit3=Beit3(beit3),
             prompt_head=head,
             upscale_to=sam.image_size,

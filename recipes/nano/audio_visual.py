@@ -42,11 +42,14 @@ class WindowBank:
 
 
 @torch.no_grad()
-def embed_windows(clap: nn.Module, mixer: Mixer, *, per_category: int, per_pair: int) -> WindowBank:
-    """Embed windows of every category, of every pair of categories, and of noise."""
+def embed_windows(
+    clap: nn.Module, mixer: Mixer, *, per_category: int, per_pair: int, per_triple: int
+) -> WindowBank:
+    """Embed windows of every category, of every pair and triple of categories, and of noise."""
     categories = range(CATEGORY_COUNT)
     sets: list[Sounds] = [(c,) for c in categories for _ in range(per_category)]
     sets += [pair for pair in combinations(categories, 2) for _ in range(per_pair)]
+    sets += [triple for triple in combinations(categories, 3) for _ in range(per_triple)]
     sets += [()] * (4 * per_category)
     rows: dict[Sounds, list[int]] = {}
     embedded = []
@@ -60,8 +63,8 @@ def embed_windows(clap: nn.Module, mixer: Mixer, *, per_category: int, per_pair:
 
 
 JOINT_SHARES = (0.50, 0.20, 0.07, 0.18, 0.05)
-"""Shares of frames paired with one source in view, two in view, one in view and one off screen, one
-off screen, and noise."""
+"""Shares of frames paired with one source in view, two or three in view, one in view and one off
+screen, one off screen, and noise."""
 FINAL_SHARES = (0.38, 0.24, 0.08, 0.17, 0.13)
 """The same for the last stage, with more frames in which nothing should be highlighted."""
 
@@ -85,7 +88,7 @@ def _sounds(present: np.ndarray, rng: np.random.Generator, shares: tuple[float, 
         return (int(rng.choice(unseen)),)
     if kind == 2:
         return (int(rng.choice(seen)), int(rng.choice(unseen)))
-    count = 2 if kind == 1 and len(seen) > 1 else 1
+    count = min(int(rng.choice((2, 3), p=(0.7, 0.3))), len(seen)) if kind == 1 else 1
     return tuple(int(c) for c in rng.choice(seen, count, replace=False))
 
 

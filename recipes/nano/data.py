@@ -116,8 +116,15 @@ def _sound(category: str, index: int) -> npt.NDArray[np.int16]:
     return np.round(sound / max(1e-6, float(np.abs(sound).max())) * 32767).astype(np.int16)
 
 
+CHANGE_SHARE = 0.2
+"""Share of sources that start or stop within a window, and of windows with one more source that
+does not sound in the middle."""
+EDGE_S = 0.36
+"""Sources start and stop at most this far from an end of a window, not in its middle."""
+
+
 class Mixer:
-    """Draws one-second windows in which a given set of categories sounds."""
+    """Draws one-second windows in the middle of which a given set of categories sounds."""
 
     def __init__(self, bank: npt.NDArray[np.int16], rng: np.random.Generator) -> None:
         self.bank = bank
@@ -128,13 +135,23 @@ class Mixer:
         mix = self._noise(alone=not categories)
         loudness = self.rng.uniform(-28, -10)
         for category in categories:
-            mix += self._source(
-                category, float(np.clip(loudness + self.rng.uniform(-5, 5), -32, -7))
-            )
+            gate = self._gate(middle=True) if self.rng.random() < CHANGE_SHARE else np.float32(1)
+            mix += gate * self._source(category, loudness)
+        if self.rng.random() < CHANGE_SHARE:
+            others = [c for c in range(len(NAMES)) if c not in categories]
+            mix += self._gate(middle=False) * self._source(int(self.rng.choice(others)), loudness)
         peak = np.abs(mix).max()
         return mix / peak * np.float32(0.99) if peak > 1 else mix
 
-    def _source(self, category: int, level_dbfs: float) -> npt.NDArray[np.float32]:
+    def _gate(self, *, middle: bool) -> npt.NDArray[np.float32]:
+        """Return 1 on one side of a change and 0 on the other; 1 in the middle if asked."""
+        change = self.rng.uniform(0, EDGE_S)
+        before = np.arange(RATE_HZ) < change * RATE_HZ
+        on = np.where(middle, ~before, before).astype(np.float32)
+        return on if self.rng.random() < 0.5 else on[::-1]
+
+    def _source(self, category: int, loudness_dbfs: float) -> npt.NDArray[np.float32]:
+        level_dbfs = float(np.clip(loudness_dbfs + self.rng.uniform(-5, 5), -32, -7))
         sounds = self.bank[category]
         sound = sounds[self.rng.integers(len(sounds))].astype(np.float32) / 32768
         # The level belongs to the whole sound: a window between two barks is quieter.

@@ -57,7 +57,8 @@ def train_encoder(
 
     def losses(_: int) -> dict[str, Tensor]:
         batch = draw(pool, rng, size)
-        loss, accuracy = category_map(encoder(sam_images(batch.frames)), batch)
+        *_, features = encoder(sam_images(batch.frames))
+        loss, accuracy = category_map(features, batch)
         return {"loss": loss, "object_accuracy": accuracy}
 
     rate = groups((trainable(encoder, category_map), 1.5e-3))

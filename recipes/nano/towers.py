@@ -1,8 +1,7 @@
-"""Stage 1: train the CLAP and CLIP towers on captions.
+"""Train the CLAP and CLIP towers, and the embeddings of the names in their spaces.
 
-A window or frame is compared with every caption ("the dog", "the bell", ...). The loss is the
-pairwise sigmoid loss (Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023), because
-several captions can be true at once.
+A window or frame is compared with every name. The loss is the pairwise sigmoid loss, because
+several names can apply at once (see `NameTable`).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,21 +16,6 @@ from batches import CATEGORY_COUNT, draw
 from data import Mixer, Pool
 from loop import Log, fit, groups, trainable
 from segmenter import CategoryMap
-
-
-class Captions(nn.Module):
-    """One learned embedding per caption, with the scale and bias of the loss."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(CATEGORY_COUNT, width))
-        self.scale = nn.Parameter(torch.tensor(10.0))
-        self.bias = nn.Parameter(torch.tensor(-5.0))
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Return the logits of all captions, (N, C), for embeddings (N, width)."""
-        similarity = F.normalize(embeddings, dim=1) @ F.normalize(self.table, dim=1).T
-        return self.scale * similarity + self.bias
 
 
 def draw_categories(rng: np.random.Generator) -> tuple[int, ...]:
@@ -54,7 +38,7 @@ def train_clap(tower: nn.Module, mixer: Mixer, *, steps: int, size: int, log: Lo
 def train_clip(
     tower: nn.Module, pool: Pool, rng: np.random.Generator, *, steps: int, size: int, log: Log
 ) -> None:
-    """Train CLIP on frames and captions of their objects, and two inner layers on category maps.
+    """Train CLIP on frames and captions of their objects, and three layers on category maps.
 
     With captions alone, accuracy stayed at chance level, even on crops: an object covers only a few
     hundred of 16,384 pixels. The category maps provide a local training signal.
@@ -70,15 +54,15 @@ def train_clip(
         drawn = draw(pool, rng, size)
         embeddings = tower(tower.preprocess(drawn.frames))
         where = sum(maps[name](inner[name], drawn)[0] for name in INNER)
-        return embeddings, torch.from_numpy(drawn.present).float(), where / 4
+        return embeddings, torch.from_numpy(drawn.present).float(), where / 6
 
     _train(tower, batch, steps=steps, rate=2e-3, log=log, extra=list(maps.values()))
     for hook in hooks:
         hook.remove()
 
 
-INNER = {"layer2": 128, "layer3": 256}
-"""Layers of the CLIP tower that are trained on category maps, and their widths."""
+INNER = {"layer2": 128, "layer3": 256, "layer4": 512}
+"""Layers of the CLIP tower that are trained on category maps too, and their widths."""
 
 
 def _keep(
@@ -97,18 +81,17 @@ def _train(
     extra: Sequence[nn.Module] = (),
 ) -> None:
     """Train a tower; `batch(step)` returns embeddings (N, E), labels (N, C) and another loss."""
-    captions = Captions(tower.config.embed_dim)
     tower.train()
 
     def losses(step: int) -> dict[str, Tensor]:
         embeddings, labels, more = batch(step)
-        logits = captions(embeddings)
+        logits = tower.names(embeddings)
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         exact = ((logits > 0) == (labels > 0)).all(1).float().mean()
         found = ((logits > 0) & (labels > 0)).sum() / labels.sum().clamp(min=1)
         return {"loss": loss + more, "all_captions_right": exact, "captions_found": found}
 
-    fit(groups((trainable(tower, captions, *extra), rate)), losses, steps=steps, log=log)
+    fit(groups((trainable(tower, *extra), rate)), losses, steps=steps, log=log, mixed=True)
     tower.eval()
 
 
