@@ -4,7 +4,8 @@ The scenes are the test split of `av2tsam data synth --seed 0`, which shares no 
 training split, in AVSBench's format: five 224 x 224 frames and a 16 kHz sound track each. Besides
 mIoU and F, the script measures the response to sound that does not belong to the picture: the sound
 track is replaced by a category that is not in view, by noise, or by the faint hiss of an empty room
-(-50 dBFS, above the silence gate).
+(-50 dBFS, above the silence gate). It also measures how well the towers name what sounds in a
+window and what is in view in a frame.
 """
 
 import argparse
@@ -19,9 +20,10 @@ import numpy.typing as npt
 import torch
 
 from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX
-from av2tsam_cli.evaluation.metrics import video_f_score, video_iou
+from av2tsam_cli.evaluation.metrics import frame_iou, video_f_score, video_iou
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import Segmenter
+from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.pipeline import segment_video
 from av2tsam_cli.segment_options import SILENCE_DBFS
 from av2tsam_cli.synth.clips import sounding_mask
@@ -33,6 +35,10 @@ from av2tsam_cli.synth.values import BackgroundNoise, Scene
 from av2tsam_cli.values import AudioWindow
 
 SOUNDS = ("true", "other", "noise", "hiss")
+SMALL_SHARE = 0.025
+"""Frames whose sounding objects cover less than this share of the picture are scored separately."""
+VISIBLE_SHARE = 0.0025
+"""Least share of the frame that an object must cover to count as in view."""
 
 
 def main() -> None:
@@ -51,7 +57,7 @@ def main() -> None:
             sample_scene(scene_rng(args.pool, args.seed, i), subset=subset)
             for i in range(args.videos)
         ]
-        scores[subset] = score(model, scenes, args.seed)
+        scores[subset] = {**score(model, scenes, args.seed), **name_scores(model, scenes)}
     if args.samples:
         scores["samples"] = {
             name: sample_iou(model, args.samples / f"{name}.mp4", scene)
@@ -63,7 +69,7 @@ def main() -> None:
 def score(model: LoadedModel, scenes: list[Scene], seed: int) -> dict[str, float]:
     """Return mIoU and F with the true sound, and the relative mask area with other sounds."""
     segmenter = Segmenter(model)
-    iou, f_score, positive, areas = [], [], [], dict.fromkeys(SOUNDS, 0.0)
+    iou, f_score, positive, small, areas = [], [], [], [], dict.fromkeys(SOUNDS, 0.0)
     for index, scene in enumerate(scenes):
         frames, masks = stills(scene)
         sounding = (masks.any(2).any(1)).tolist()
@@ -77,9 +83,69 @@ def score(model: LoadedModel, scenes: list[Scene], seed: int) -> dict[str, float
                 f_score.append(video_f_score(logits, masks))
                 if any(sounding):
                     positive.append(video_iou(logits[sounding], masks[sounding]))
+                share = masks.float().mean((1, 2))
+                is_small = (share > 0) & (share < SMALL_SHARE)
+                small += frame_iou(logits[is_small], masks[is_small]).tolist()
     ratios = {f"area_{kind}_sound": areas[kind] / areas["true"] for kind in SOUNDS[1:]}
-    values = {"miou": np.mean(iou), "f_score": np.mean(f_score), "miou_sounding": np.mean(positive)}
+    values = {
+        "miou": np.mean(iou),
+        "f_score": np.mean(f_score),
+        "miou_sounding": np.mean(positive),
+        "miou_small": np.mean(small),
+        "frames_small": len(small),
+    }
     return {name: round(float(value), 4) for name, value in (values | ratios).items()}
+
+
+def name_scores(model: LoadedModel, scenes: list[Scene]) -> dict[str, float]:
+    """Return the share of windows and of frames whose names are all right, and no others."""
+    network, clip, clap = model.network, [], []
+    if network.clip.names is None or network.clap.names is None:
+        return {}
+    for scene in scenes:
+        windows = torch.from_numpy(soundtrack(scene, RATE_HZ).reshape(-1, RATE_HZ))
+        frames = np.stack([squash(rgb, network.config.source_size) for rgb in stills(scene)[0]])
+        with torch.inference_mode():
+            heard = network.clap.names(network.embed_windows(windows)) > 0
+            seen = network.clip.names(
+                network.embed_frames(torch.from_numpy(frames).permute(0, 3, 1, 2))
+            )
+        clap += (
+            (heard == _named(network.clap.config.names, voices_by_second(scene))).all(1).tolist()
+        )
+        in_view = _named(network.clip.config.names, objects_by_second(scene))
+        clip += ((seen > 0) == in_view).all(1).tolist()
+    return {
+        "windows_named_right": round(float(np.mean(clap)), 4),
+        "frames_named_right": round(float(np.mean(clip)), 4),
+    }
+
+
+def voices_by_second(scene: Scene) -> list[set[str]]:
+    """Return the categories that sound in each second."""
+    return [
+        {voice.category for voice in scene.voices if voice.seconds[second]}
+        for second in range(scene.duration_s)
+    ]
+
+
+def objects_by_second(scene: Scene) -> list[set[str]]:
+    """Return the categories in view in each second's frame."""
+    renderer = Renderer(scene, FRAME_PX, FRAME_PX)
+    drawn = [renderer.frame(second + FRAME_OFFSET_S)[1] for second in range(scene.duration_s)]
+    return [
+        {
+            instance.category
+            for slot, instance in enumerate(scene.instances, start=1)
+            if (ids == slot).mean() >= VISIBLE_SHARE
+        }
+        for ids in drawn
+    ]
+
+
+def _named(names: tuple[str, ...], wanted: list[set[str]]) -> torch.Tensor:
+    """Return which names apply, bool, (N, K)."""
+    return torch.tensor([[name in some for name in names] for some in wanted])
 
 
 def stills(scene: Scene) -> tuple[list[npt.NDArray[np.uint8]], torch.Tensor]:

@@ -45,3 +45,15 @@ def test_masked_keys_are_ignored() -> None:
     kept = [0, 1, 3]
     expected = F.scaled_dot_product_attention(q, k[:, :, kept], v[:, :, kept])
     torch.testing.assert_close(attend(q, k, v, visible=visible), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_on_this_cpu(dtype: torch.dtype) -> None:
+    expected = [tokens(2, 3, n, 16).requires_grad_() for n in (8, 11, 11)]
+    (F.scaled_dot_product_attention(*expected) ** 2).sum().backward()
+    given = [part.detach().to(dtype).requires_grad_() for part in expected]
+    (attend(*given).float() ** 2).sum().backward()
+    tolerance = 0.03 if dtype == torch.bfloat16 else 1e-5
+    for ours, theirs in zip(given, expected, strict=True):
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad.float(), theirs.grad, atol=tolerance, rtol=tolerance)

@@ -9,6 +9,7 @@ import torch
 from av2tsam_cli.model.blocks import from_windows, to_windows
 from av2tsam_cli.model.config import SamConfig
 from av2tsam_cli.model.sam import (
+    HighResMaskDecoder,
     ImageFeatures,
     SamImageEncoder,
     SamMaskDecoder,
@@ -99,3 +100,36 @@ def test_the_positions_equal_segment_anythings() -> None:
     torch.testing.assert_close(fourier_positions(matrix, 5, 9), expected)
     half = fourier_positions(matrix.to(torch.bfloat16), 5, 9)
     assert half.dtype == torch.float32
+
+
+HIGH_RES = dataclasses.replace(TINY_SAM, stem="conv", high_res=True)
+
+
+def test_high_res_adds_the_stems_maps_and_changes_nothing_else() -> None:
+    with_maps, plain = encoder(HIGH_RES), encoder(dataclasses.replace(HIGH_RES, high_res=False))
+    with torch.inference_mode():
+        fine, middle, coarse = with_maps(images(2, HIGH_RES))
+        torch.testing.assert_close(coarse, plain(images(2, HIGH_RES)))
+    grid, dim = HIGH_RES.grid, HIGH_RES.dim
+    assert fine.shape == (2, dim // 4, 4 * grid, 4 * grid)
+    assert middle.shape == (2, dim // 2, 2 * grid, 2 * grid)
+
+
+def test_masks_follow_the_finer_maps() -> None:
+    torch.manual_seed(0)
+    decoder = HighResMaskDecoder(HIGH_RES, (HIGH_RES.dim // 4, HIGH_RES.dim // 2)).eval()
+    prompts = SamPromptEncoder(HIGH_RES)
+    levels = encoder(HIGH_RES)(images(1, HIGH_RES))
+    prompt = torch.randn(1, 1, HIGH_RES.decoder_dim)
+
+    def masks(levels: list[torch.Tensor]) -> torch.Tensor:
+        features = decoder.image_features(levels)
+        with torch.inference_mode():
+            logits = decoder(features, prompts.positions(), prompts.dense(), prompt).logits
+        return torch.as_tensor(logits)
+
+    before = masks(levels)
+    levels[0][:, :, 3, 5] += 1.0
+    changed = (masks(levels) != before).any(1)[0]
+    assert changed[3, 5]
+    assert changed.sum() == 1
