@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from av2tsam_cli.model.av2tsam import Av2tSam, build, build_adapter, build_projector
-from av2tsam_cli.model.config import PRESETS, ModelConfig, ProjectorKind
+from av2tsam_cli.hub.checkpoint import load_network
+from av2tsam_cli.model.av2tsam import Av2tSam, build_adapter, build_projector
+from av2tsam_cli.model.config import ModelConfig, ProjectorKind
 from av2tsam_cli.model.text_sam import TextSam
 
 
@@ -54,16 +54,10 @@ def base_network(run: Path) -> Av2tSam:
     """Load the base network: a text-prompted SAM, and the CLIP and CLAP towers.
 
     Args:
-        run: Run folder of `recipes/nano/make.py` with these stages finished. None of them pairs
+        run: Run folder of `recipes/nano/make.py`, which writes it before the first stage that pairs
             sound with pictures.
     """
-    network = build(PRESETS["nano"])
-    stored = load_file(run / "text-again.safetensors")
-    weights = {k.removeprefix("0."): v for k, v in stored.items() if k.startswith("0.")}
-    network.text_sam.load_state_dict(weights)
-    network.clip.load_state_dict(load_file(run / "clip.safetensors"))
-    network.clap.load_state_dict(load_file(run / "clap-again.safetensors"))
-    return network.eval()
+    return load_network(run / "base.safetensors")
 
 
 def initial_network(variant: Variant, base: Av2tSam, seed: int) -> Av2tSam:
@@ -86,6 +80,9 @@ def with_direct_prompt(text_sam: TextSam, config: ModelConfig) -> DirectPrompt:
     head = nn.Sequential(
         nn.Linear(config.tokens * width, width), nn.ReLU(), nn.Linear(width, config.sam.decoder_dim)
     )
+    for layer in (head[0], head[2]):  # as in the projector
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
     return DirectPrompt(
         image_encoder=text_sam.image_encoder,
         prompt_encoder=text_sam.prompt_encoder,
