@@ -41,8 +41,11 @@ class EpochRow:
     """Seconds of training."""
     val_s: float
     """Seconds of validation."""
+    complete: bool
+    """Whether all batches of the epoch were trained, not only those before `max_steps`."""
     best: bool
-    """Whether its mIoU is higher than in all earlier epochs."""
+    """Whether its mIoU is higher than in all earlier epochs. Part of an epoch is the best only if
+    no epoch is complete."""
 
 
 class TrainingCallback:

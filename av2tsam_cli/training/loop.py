@@ -32,6 +32,7 @@ from av2tsam_cli.evaluation.scoring import (
 from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.device import choose_device, choose_precision
 from av2tsam_cli.inference.distributed import (
+    FABRIC_PRECISION,
     OtherProcessFailed,
     any_process,
     process_rank,
@@ -70,7 +71,7 @@ class TrainResult:
     checkpoint: Path
     """The model of the best epoch."""
     best: EpochRow
-    """The epoch with the highest validation mIoU."""
+    """The complete epoch with the highest validation mIoU, or the only, incomplete one."""
     epochs: tuple[EpochRow, ...]
     """All validated epochs."""
     steps: int
@@ -219,7 +220,7 @@ class _Training:
         """Return this process's next samples, after agreeing with the others to continue.
 
         All processes stop together if one of them cannot read its samples or received a signal,
-        and save together once `SAVE_INTERVAL_S` has passed in one of them.
+        and save together once `SAVE_INTERVAL_S` has passed in the first one.
         """
         samples: list[Sample] = []
         error: Exception | None = None
@@ -227,7 +228,9 @@ class _Training:
             samples = next(reader)
         except (Av2tsamError, OSError) as caught:
             error = caught
-        is_due = time.monotonic() - self.last_save_s > SAVE_INTERVAL_S
+        # Only the first process writes the state, and knows when it last did.
+        is_first = self.folder is not None
+        is_due = is_first and time.monotonic() - self.last_save_s > SAVE_INTERVAL_S
         failed, interrupted, due = any_process(
             self.fabric, error is not None, self.stop_requested, is_due
         )
@@ -251,7 +254,7 @@ class _Training:
         With fp16, a gradient that is not finite only means that the loss was scaled too much: the
         step is skipped and the scale reduced.
         """
-        is_scaled = "16-mixed" in str(self.fabric.strategy.precision.precision)
+        is_scaled = self.fabric.strategy.precision.precision == FABRIC_PRECISION["fp16"]
         for name, value in (("loss", loss), ("gradient", 0.0 if is_scaled else grad_norm)):
             if not math.isfinite(value):
                 names = ", ".join(clip.name for clip in batch)
@@ -281,7 +284,7 @@ class _Training:
         val_s = time.perf_counter() - start_s
         lr = self.options.learning_rate(self.state.epoch)
         is_complete = self.state.batch == len(self._epoch_batches())
-        self.state = self.state.after_validation(lr, scores, val_s)
+        self.state = self.state.after_validation(lr, scores, val_s, complete=is_complete)
         if is_complete:
             self.state = self.state.next_epoch()
         self._save(self._save_epoch)

@@ -36,8 +36,11 @@ class TrainingState:
 
     @property
     def best(self) -> EpochRow | None:
-        """The epoch with the highest validation mIoU, the first one of several."""
-        return max(self.rows, key=lambda row: row.val_miou, default=None)
+        """The epoch with the highest validation mIoU, the first one of several.
+
+        Part of an epoch is the best only if no epoch is complete.
+        """
+        return max(self.rows, key=lambda row: (row.complete, row.val_miou), default=None)
 
     def after_batch(self, loss: float, clips: int, seconds: float) -> "TrainingState":
         """Return the state after one more batch."""
@@ -50,9 +53,15 @@ class TrainingState:
             train_s=self.train_s + seconds,
         )
 
-    def after_validation(self, lr: float, scores: Scores, val_s: float) -> "TrainingState":
-        """Return the state with a row for the part of the epoch that was trained."""
-        best = self.best
+    def after_validation(
+        self, lr: float, scores: Scores, val_s: float, *, complete: bool
+    ) -> "TrainingState":
+        """Return the state with a row for the epoch, or for the part of it that was trained.
+
+        It replaces the row of a smaller part of the same epoch.
+        """
+        earlier = replace(self, rows=tuple(row for row in self.rows if row.epoch <= self.epoch))
+        best = earlier.best
         row = EpochRow(
             epoch=self.epoch + 1,
             step=self.step,
@@ -63,9 +72,10 @@ class TrainingState:
             clips_per_s=self.clips / self.train_s if self.train_s else 0.0,
             train_s=self.train_s,
             val_s=val_s,
-            best=best is None or scores.miou > best.val_miou,
+            complete=complete,
+            best=best is None or (complete and scores.miou > best.val_miou),
         )
-        return replace(self, rows=(*self.rows, row))
+        return replace(self, rows=(*earlier.rows, row))
 
     def next_epoch(self) -> "TrainingState":
         """Return the state at the start of the next epoch."""

@@ -22,6 +22,7 @@ EPOCHS = [
         clips_per_s=1.0,
         train_s=1.0,
         val_s=1.0,
+        complete=True,
         best=True,
     )
 ]

@@ -21,11 +21,13 @@ from av2tsam_cli.data.avsbench import open_split
 from av2tsam_cli.data.cache import EmbeddingCache
 from av2tsam_cli.data.samples import epoch_batches, read_sample
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
+from av2tsam_cli.evaluation.scoring import Scores
 from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.synth.dataset import write_dataset
 from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.loop import TrainResult, train
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.state import TrainingState
 
 VIDEOS = 5
 """Not a multiple of the batch size, so the last batch is smaller."""
@@ -192,6 +194,30 @@ def test_max_steps_stops_within_an_epoch(options: Make) -> None:
     assert again.epochs == result.epochs
 
 
+def test_completed_epoch_replaces_the_row_of_its_part(options: Make, plain: TrainResult) -> None:
+    train(options(max_steps=1))
+    second = train(options(max_steps=2, resume=True))
+    assert [(row.step, row.complete, row.best) for row in second.epochs] == [(2, False, True)]
+    result = train(options(resume=True))
+    assert [_scores(row) for row in result.epochs] == [_scores(row) for row in plain.epochs]
+    assert [row.best for row in result.epochs] == [row.best for row in plain.epochs]
+    with (result.out / "epochs.csv").open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    ours, theirs = load_file(result.checkpoint), load_file(plain.checkpoint)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_part_of_an_epoch_is_the_best_only_if_no_epoch_is_complete() -> None:
+    def validate(state: TrainingState, miou: float, *, complete: bool) -> TrainingState:
+        return state.after_validation(1e-3, Scores(miou, miou, 1, 5), 1.0, complete=complete)
+
+    state = validate(TrainingState(), 0.9, complete=False)
+    assert state.best == state.rows[0]
+    state = validate(validate(state, 0.3, complete=True).next_epoch(), 0.8, complete=False)
+    assert [(row.val_miou, row.best) for row in state.rows] == [(0.3, True), (0.8, False)]
+    assert state.best == state.rows[0]
+
+
 def test_loss_that_is_not_finite_stops_and_names_the_videos(options: Make, dataset: Path) -> None:
     with pytest.raises(Av2tsamError, match="step 2, epoch 1") as caught:
         train(options(lr=1e30))
@@ -199,6 +225,19 @@ def test_loss_that_is_not_finite_stops_and_names_the_videos(options: Make, datas
     batch = epoch_batches(VIDEOS, BATCH, seed=123, epoch=0)[1]
     assert all(clips[index].name in str(caught.value) for index in batch)
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradient_that_is_not_finite_stops_before_the_step(
+    precision: str, options: Make, tiny_model: Path
+) -> None:
+    network = load_network(tiny_model)
+    name, parameter = list(network.trained_parameters())[-1]
+    before = parameter.detach().clone()
+    parameter.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(Av2tsamError, match="gradient is nan at step 1, epoch 1"):
+        train(options(precision=precision), network=network)
+    assert torch.equal(parameter, before), name
 
 
 @pytest.mark.parametrize(
@@ -237,6 +276,45 @@ def test_two_processes_give_the_same_result_as_one(options: Make) -> None:
         line for line in done.stderr.splitlines() if "val mIoU" in line or line.endswith("best")
     ]
     assert done.stderr.count("val mIoU") == done.stderr.count("best\n") == 1
+
+
+SLOW_TRAINING = """
+import json, sys, time
+from pathlib import Path
+from safetensors import safe_open
+from av2tsam_cli.training import loop
+from av2tsam_cli.training.callback import TrainingCallback
+from av2tsam_cli.training.options import TrainOptions
+
+class Watcher(TrainingCallback):
+    def on_step(self, row, videos):
+        with safe_open(options.out / "resume.safetensors", "pt") as file:
+            saved.append(json.loads(file.metadata()["state"])["position"]["step"])
+        if row.step == 1:
+            time.sleep(1.3 * loop.SAVE_INTERVAL_S)
+
+loop.SAVE_INTERVAL_S = 3.0
+saved = []
+options = TrainOptions.from_json(json.loads(sys.argv[1]))
+loop.train(options, Watcher())
+if saved:
+    print(saved)
+"""
+
+
+def test_state_is_saved_once_per_interval_by_two_processes(options: Make, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SLOW_TRAINING)
+    chosen = options(epochs=1, batch_size=1, subset="s4", devices=2).to_json()
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, str(script), json.dumps(chosen)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [0, 1, 1, 1, 1]
 
 
 def test_bf16_gives_similar_losses(options: Make, plain: TrainResult) -> None:
