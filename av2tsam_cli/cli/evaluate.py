@@ -1,6 +1,6 @@
 """`av2tsam evaluate`: score a model on AVSBench, with original and with negative audio."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from av2tsam_cli.inference.distributed import Processes
     from av2tsam_cli.inference.loading import LoadedModel
 
-SCORE_COLUMNS = ("miou", "f_score", "fpr", "frames_found")
-CATEGORY_COLUMNS = ("miou", "f_score", "fpr")
-SCORE_ROWS = ("positive", "negative", "ungated")
+SCORES = ("miou", "f_score", "j", "boundary_f", "j_and_f", "fpr", "frames_found")
+CATEGORY_SCORES = ("miou", "f_score", "fpr")
+OTHER_MEANS = ("positive", "negative", "ungated")
 
 app = new_app()
 
@@ -40,12 +40,13 @@ def evaluate(
 ) -> int:
     """Score a model on AVSBench, or on data in its format.
 
-    mIoU and F are means over videos, as in AVSBench. With negative audio (--audio), the scores
-    follow AVSBench-Robust (arXiv 2502.00358): fpr, the false-positive rate, is the share of pixels
-    that are predicted with negative audio, and the combined mIoU and F are the harmonic means of
-    the score with original audio and one minus the score with negative audio. If the silence gate
-    empties masks, the scores of the network alone are shown too. Scores do not depend on the number
-    of processes.
+    mIoU and F are means over videos, as in AVSBench; j, boundary_f and their mean j_and_f are
+    DAVIS's measures. All have 95 % bootstrap confidence intervals over videos. With negative audio
+    (--audio), the scores follow AVSBench-Robust (arXiv 2502.00358): fpr, the false-positive rate,
+    is the share of pixels that are predicted with negative audio, and the combined mIoU and F are
+    the harmonic means of the score with original audio and one minus the score with negative
+    audio. If the silence gate empties masks, the scores of the network alone are shown too. Scores
+    do not depend on the number of processes.
     """
     from av2tsam_cli.inference.device import choose_device
     from av2tsam_cli.inference.distributed import start_processes
@@ -149,18 +150,26 @@ def _print_scores(record: Mapping[str, Any]) -> None:
     data = f"{record['subset']} {record['split']}, {record['videos']} video{plural}"
     settings = f"{record['model']}, {record['audio']} audio, {record['protocol']} protocol"
     print_text(f"{data}: {settings}\n\n")
-    total = "combined" if "positive" in record else "all"
-    rows = {total: record, **{name: record[name] for name in SCORE_ROWS if name in record}}
-    columns = [name for name in SCORE_COLUMNS if any(name in row for row in rows.values())]
-    print_table(["", *columns], [_cells(name, row, columns) for name, row in rows.items()])
-    if record["categories"]:
+    first = "combined" if "positive" in record else "all"
+    means = {first: record} | {name: record[name] for name in OTHER_MEANS if name in record}
+    names = [name for name in SCORES if any(name in mean for mean in means.values())]
+    rows = [[name, *(_cell(mean, name) for mean in means.values())] for name in names]
+    print_table(["", *means], rows)
+    if categories := record["categories"]:
         print_text("\n")
-        columns = [name for name in columns if name in CATEGORY_COLUMNS] + ["videos"]
-        rows = record["categories"]
-        print_table(["category", *columns], [_cells(n, row, columns) for n, row in rows.items()])
+        names = [name for name in CATEGORY_SCORES if name in record]
+        rows = [
+            [category, *(_cell(mean, name) for name in names), str(mean["videos"])]
+            for category, mean in categories.items()
+        ]
+        print_table(["category", *names, "videos"], rows)
+    if record["intervals"]:
+        print_text(f"\nin brackets: {record['confidence']:.0%} bootstrap intervals over videos\n")
 
 
-def _cells(name: str, row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    """Return the cells of one row of a table."""
-    values = (row.get(column, "") for column in columns)
-    return [name, *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values)]
+def _cell(mean: Mapping[str, Any], name: str) -> str:
+    """Return a mean score with its confidence interval; empty if there is no such score."""
+    if name not in mean:
+        return ""
+    ends = (mean["intervals"] or {}).get(name)
+    return f"{mean[name]:.4f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")

@@ -23,6 +23,7 @@ from av2tsam_cli.data.check import require_intact
 from av2tsam_cli.data.clips import read_clip_windows
 from av2tsam_cli.data.samples import Sample, read_sample
 from av2tsam_cli.errors import MediaError
+from av2tsam_cli.evaluation.davis import DavisScore, davis_score
 from av2tsam_cli.evaluation.metrics import predicted_masks
 from av2tsam_cli.evaluation.negative_audio import choose_donors, noise, silence
 from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
@@ -85,6 +86,8 @@ class VideoScores:
 
     original: VideoScore
     """With the original audio."""
+    davis: DavisScore
+    """With the original audio, by DAVIS's measures."""
     negative: NegativeScore | None = None
     """With negative audio; None if it is not evaluated."""
 
@@ -338,11 +341,14 @@ def _score(
     original, *negative = (
         score_video(*pair, protocol) for pair in zip(samples, logits, strict=True)
     )
+    true_masks = samples[0].masks.numpy()
+    davis = davis_score(predicted_masks(logits[0]).cpu().numpy(), true_masks)
     if not negative:
-        return VideoScores(original)
+        return VideoScores(original, davis)
     masks = predicted_masks(logits[1])
     return VideoScores(
         original,
+        davis,
         NegativeScore(
             score=negative[0],
             predicted_share=float(masks.double().mean((1, 2)).mean()),

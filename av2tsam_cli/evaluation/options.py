@@ -105,13 +105,14 @@ class EvaluateOptions:
     seed: Annotated[
         int,
         Option(
-            "random seed for noise and for the choice of off-screen audio",
+            "random seed for noise, for the choice of off-screen audio and for the confidence "
+            "intervals",
             panel=Panel.ADVANCED,
             metavar="N",
             minimum=0,
         ),
     ] = 0
-    """Seed for noise and for the choice of off-screen audio."""
+    """Seed for noise, for the choice of off-screen audio and for the confidence intervals."""
     batch_size: BatchSize = None
     """Frames per forward pass; None for a number that suits the device and the model."""
     devices: Devices = 1

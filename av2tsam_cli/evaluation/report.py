@@ -6,7 +6,7 @@ Letters: T frames of a video, H, W size of its masks.
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,21 @@ import numpy as np
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.clips import read_clip_frames
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, Evaluation, VideoResult, VideoScores
+from av2tsam_cli.evaluation.bootstrap import CONFIDENCE, interval, resampled_means
+from av2tsam_cli.evaluation.evaluate import (
+    EvaluatedVideo,
+    Evaluation,
+    NegativeScore,
+    VideoResult,
+    VideoScores,
+)
 from av2tsam_cli.evaluation.options import EvaluateOptions
-from av2tsam_cli.evaluation.scoring import VideoScore, mean_scores
+from av2tsam_cli.evaluation.scoring import VideoScore
 from av2tsam_cli.files import atomic_file, atomic_folder, write_errors
 from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.outputs.overlay import draw_overlay
 from av2tsam_cli.outputs.png import PNG_OPTIONS
-from av2tsam_cli.values import BoolArray, UInt8Array
+from av2tsam_cli.values import BoolArray, Float64Array, UInt8Array
 
 EXAMPLES = 4
 """Number of worst and of best videos on the contact sheet."""
@@ -34,7 +41,7 @@ TITLE_PX = 22
 """Height of the title above a video's frames."""
 TRUE_COLOUR = (90, 220, 255)
 """Colour of the outline of the true masks, RGB."""
-COLUMNS = ("video", "category", "frames", "silent_frames", "miou", "f_score")
+COLUMNS = ("video", "category", "frames", "silent_frames", "miou", "f_score", "j", "boundary_f")
 NEGATIVE_COLUMNS = ("negative_miou", "negative_f_score", "fpr", "negative_frames_found")
 
 
@@ -42,7 +49,8 @@ def to_json(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
     """Return the scores, and the options that they depend on, as JSON values."""
     results = evaluation.results
     silent = sum(result.silent_frames for result in results)
-    record = _mean_record([result.gated for result in results]) | {
+    record = _mean_record([result.gated for result in results], options.seed) | {
+        "confidence": CONFIDENCE,
         "protocol": options.protocol,
         "subset": options.subset,
         "split": options.split,
@@ -51,60 +59,105 @@ def to_json(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
         "frames": sum(result.gated.original.frames for result in results),
         "silent_frames": silent,
         "skipped": list(evaluation.skipped),
-        "categories": _category_records(results),
+        "categories": _category_records(results, options.seed),
     }
     if silent:
-        record["ungated"] = _mean_record([result.ungated for result in results])
+        record["ungated"] = _mean_record([result.ungated for result in results], options.seed)
     return record
 
 
-def _mean_record(scores: Sequence[VideoScores]) -> dict[str, Any]:
+def _mean_record(videos: Sequence[VideoScores], seed: int) -> dict[str, Any]:
     """Return the mean scores of some videos as JSON values.
 
-    With negative audio they follow AVSBench-Robust. `fpr`, the false-positive rate, is the share of
-    pixels that are predicted with negative audio (mean over a video's frames, then over videos).
-    `positive` and `negative` compare the masks for each kind of audio with the true masks, so that
-    lower is better for `negative`. `miou` and `f_score` combine both: they are the harmonic mean of
-    the positive score and one minus the negative score.
+    `j`, `boundary_f` and their mean `j_and_f` are DAVIS's measures with the original audio.
+
+    With negative audio the scores follow AVSBench-Robust. `fpr`, the false-positive rate, is the
+    share of pixels that are predicted with negative audio (mean over a video's frames, then over
+    videos). `positive` and `negative` compare the masks for each kind of audio with the true masks,
+    so that lower is better for `negative`. `miou` and `f_score` combine both: they are the harmonic
+    mean of the positive score and one minus the negative score.
+
+    `intervals` are bootstrap confidence intervals over videos; None for a single video.
     """
-    positive = _means([video.original for video in scores])
-    negatives = [video.negative for video in scores if video.negative is not None]
-    if not negatives:
-        return dict(positive)
-    negative = _means([video.score for video in negatives])
-    combined = {name: _harmonic_mean(positive[name], 1.0 - negative[name]) for name in negative}
-    fpr = math.fsum(video.predicted_share for video in negatives) / len(negatives)
-    frames = sum(video.original.frames for video in scores)
-    frames_found = sum(video.predicted_frames for video in negatives) / frames
+    columns = _columns(videos)
+    scores = _combine({name: math.fsum(column) / len(videos) for name, column in columns.items()})
+    if len(videos) == 1:
+        return _with_intervals(scores, None)
+    resampled = resampled_means(np.stack(list(columns.values()), axis=1), seed)
+    return _with_intervals(scores, _combine(dict(zip(columns, resampled.T, strict=True))))
+
+
+def _with_intervals(scores: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Add the intervals to scores, given resampled ones (RESAMPLES,); None for a single video."""
+    record = {
+        name: _with_intervals(value, samples and samples[name])
+        if isinstance(value, dict)
+        else value
+        for name, value in scores.items()
+    }
+    numbers = [name for name, value in scores.items() if not isinstance(value, dict)]
+    return record | {"intervals": samples and {name: interval(samples[name]) for name in numbers}}
+
+
+def _columns(videos: Sequence[VideoScores]) -> dict[str, Float64Array]:
+    """Return the numbers that are averaged over videos, each float64, (videos,)."""
+    rows = [
+        {
+            "miou": video.original.miou,
+            "f_score": video.original.f_score,
+            "j": video.davis.region,
+            "boundary_f": video.davis.boundary,
+        }
+        | ({} if video.negative is None else _negative_row(video.original, video.negative))
+        for video in videos
+    ]
+    return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
+
+
+def _negative_row(original: VideoScore, negative: NegativeScore) -> dict[str, float]:
     return {
-        **combined,
-        "fpr": fpr,
-        "positive": positive,
-        "negative": {**negative, "fpr": fpr, "frames_found": frames_found},
+        "negative_miou": negative.score.miou,
+        "negative_f_score": negative.score.f_score,
+        "fpr": negative.predicted_share,
+        "predicted_frames": negative.predicted_frames,
+        "frames": original.frames,
     }
 
 
-def _category_records(results: Sequence[VideoResult]) -> dict[str, dict[str, Any]]:
+def _combine(means: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute the scores from means over videos: numbers, or arrays of resampled means."""
+    positive = {name: means[name] for name in ("miou", "f_score", "j", "boundary_f")}
+    positive["j_and_f"] = (means["j"] + means["boundary_f"]) / 2
+    if "fpr" not in means:
+        return positive
+    negative = {name: means[f"negative_{name}"] for name in ("miou", "f_score")}
+    return {
+        **{name: _harmonic_mean(positive[name], 1.0 - negative[name]) for name in negative},
+        "fpr": means["fpr"],
+        "positive": positive,
+        "negative": {
+            **negative,
+            "fpr": means["fpr"],
+            "frames_found": means["predicted_frames"] / means["frames"],
+        },
+    }
+
+
+def _harmonic_mean(one: Any, other: Any) -> Any:
+    total = one + other
+    return 2.0 * one * other / (total + (total == 0.0))
+
+
+def _category_records(results: Sequence[VideoResult], seed: int) -> dict[str, dict[str, Any]]:
     """Return the scores of each category; empty for data without categories."""
     groups: dict[str, list[VideoScores]] = {}
     for result in results:
         if result.clip.category is not None:
             groups.setdefault(result.clip.category, []).append(result.gated)
-    records = {}
-    for name in sorted(groups):
-        means = _mean_record(groups[name])
-        totals = {key: value for key, value in means.items() if not isinstance(value, dict)}
-        records[name] = totals | {"videos": len(groups[name])}
-    return records
-
-
-def _means(scores: Sequence[VideoScore]) -> dict[str, float]:
-    mean = mean_scores(scores)
-    return {"miou": mean.miou, "f_score": mean.f_score}
-
-
-def _harmonic_mean(one: float, other: float) -> float:
-    return 2.0 * one * other / (one + other) if one + other > 0.0 else 0.0
+    return {
+        name: _mean_record(groups[name], seed) | {"videos": len(groups[name])}
+        for name in sorted(groups)
+    }
 
 
 def video_table(evaluation: Evaluation) -> bytes:
@@ -118,9 +171,10 @@ def video_table(evaluation: Evaluation) -> bytes:
 
 
 def _line(result: VideoResult) -> list[object]:
-    score, negative = result.gated.original, result.gated.negative
+    scores = result.gated
+    score, davis, negative = scores.original, scores.davis, scores.negative
     line: list[object] = [score.name, score.category or "", score.frames, result.silent_frames]
-    line += [score.miou, score.f_score]
+    line += [score.miou, score.f_score, davis.region, davis.boundary]
     if negative is not None:
         line += [negative.score.miou, negative.score.f_score]
         line += [negative.predicted_share, negative.predicted_frames]

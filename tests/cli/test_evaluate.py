@@ -13,9 +13,10 @@ from av2tsam_cli.__main__ import main
 from av2tsam_cli.synth.dataset import write_dataset
 
 KEYS = {
-    "miou", "f_score", "protocol", "subset", "split", "audio", "videos", "frames",
-    "silent_frames", "skipped", "categories", "model", "device", "precision",
+    "miou", "f_score", "intervals", "confidence", "protocol", "subset", "split", "audio", "videos",
+    "frames", "silent_frames", "skipped", "categories", "model", "device", "precision",
 }  # fmt: skip
+DAVIS_KEYS = {"j", "boundary_f", "j_and_f"}
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +57,23 @@ def evaluate(tiny_model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_json_is_one_object(evaluate: Evaluate) -> None:
     assert evaluate("--json") == 0
-    assert set(evaluate.record) == KEYS
+    assert set(evaluate.record) == KEYS | DAVIS_KEYS
     assert evaluate.record["subset"] == "s4"
     assert (evaluate.record["videos"], evaluate.record["frames"]) == (2, 10)
     assert 0.0 < evaluate.record["miou"] < 1.0
     assert evaluate("--subset", "ms3", "--audio", "offscreen", "--seed", "3", "--json") == 0
     assert set(evaluate.record) >= KEYS | {"fpr", "positive", "negative"}
+    assert set(evaluate.record["positive"]) == {"miou", "f_score", "intervals"} | DAVIS_KEYS
     assert evaluate.record["audio"] == "offscreen"
 
 
 def test_scores_are_printed_as_a_table(evaluate: Evaluate) -> None:
     assert evaluate("--audio", "silence") == 0
     assert "s4 test, 2 videos" in evaluate.out
-    first = [line.split()[0] for line in evaluate.out.splitlines() if line.strip()]
-    assert first[2:6] == ["combined", "positive", "negative", "ungated"]
+    lines = [line.split() for line in evaluate.out.splitlines() if line.strip()]
+    assert lines[1] == ["combined", "positive", "negative", "ungated"]
+    assert [line[0] for line in lines[2:7]] == ["miou", "f_score", "j", "boundary_f", "j_and_f"]
+    assert "95% bootstrap intervals over videos" in evaluate.out
     assert evaluate("--quiet") == 0
     assert (evaluate.out, evaluate.err) == ("", "")
 
@@ -80,8 +84,11 @@ def test_the_csv_agrees_with_the_means(evaluate: Evaluate, tmp_path: Path) -> No
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["video"] for row in rows] == ["s4_test_000000", "s4_test_000001"]
-    for name in ("miou", "f_score"):
-        assert sum(float(row[name]) for row in rows) / 2 == evaluate.record[name]
+    for name in ("miou", "f_score", "j", "boundary_f"):
+        scores = [float(row[name]) for row in rows]
+        assert sum(scores) / 2 == evaluate.record[name]
+        # Of two videos, one is drawn twice in half of the samples.
+        assert evaluate.record["intervals"][name] == pytest.approx(sorted(scores))
 
 
 def test_the_contact_sheet_has_a_row_per_video(evaluate: Evaluate, tmp_path: Path) -> None:

@@ -212,7 +212,8 @@ def test_negative_audio_is_scored_as_in_avsbench_robust(model: LoadedModel, scor
     record = to_json(evaluation, EvaluateOptions(data=str(scored), audio="noise"))
     shares = [one.masks.float().mean((1, 2)).mean() for one in videos.values()]
     assert record["fpr"] == pytest.approx(float(np.mean(shares)), abs=1e-6)
-    assert record["positive"] == {name: original[name] for name in ("miou", "f_score")}
+    names = ("miou", "f_score", "j", "boundary_f", "j_and_f", "intervals")
+    assert record["positive"] == {name: original[name] for name in names}
     pairs = [(one.masks.numpy(), one.samples[0].masks.numpy()) for one in videos.values()]
     overlaps = [np.mean([counted_iou(*p) for p in zip(*pair, strict=True)]) for pair in pairs]
     assert record["negative"]["miou"] == pytest.approx(np.mean(overlaps), abs=1e-6)
