@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "score a model on AVSBench, optionally with unrelated audio",
     "data": "create and check data sets",
     "models": "download, convert, verify, list and remove models",
+    "vocabulary": "show and check lists of things that can be heard and seen",
     "doctor": "check this installation and show versions, devices and codecs",
 }
 """The commands with their summaries. Each is a module of this package with a Typer `app`.

@@ -16,7 +16,9 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("words", [["--help"], [], ["segment", "-h"], ["data", "synth", "-h"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], [], ["segment", "-h"], ["data", "synth", "-h"], ["vocabulary", "-h"]]
+)
 def test_help_imports_no_heavy_package(words: list[str]) -> None:
     out = run_python(
         "import sys\n"
@@ -114,6 +116,7 @@ def test_help_starts_with_examples_and_fits_on_a_page(
 @pytest.mark.parametrize(
     "words",
     ["train", "evaluate", "data", "data synth", "data check", "models", "doctor"]
+    + ["vocabulary", "vocabulary show", "vocabulary check"]
     + [
         f"models {name}" for name in ("list", "info", "path", "pull", "verify", "remove", "convert")
     ],

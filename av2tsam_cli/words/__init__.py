@@ -1,0 +1,1 @@
+"""Names for what is heard and seen, without audio-visual training."""
