@@ -11,7 +11,7 @@ from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.options import RESULT_OPTIONS, TrainOptions
 
 if TYPE_CHECKING:
-    from av2tsam_cli.training.loop import TrainResult
+    from av2tsam_cli.training.result import TrainResult
 
 COLUMNS = ("epoch", "loss", "val mIoU", "val F", "lr", "clips/s", "minutes")
 COLUMN_WIDTH = 10
@@ -31,8 +31,9 @@ def train(*, options: TrainOptions, messages: Messages, given: Given) -> int:
     """Train projector, adapters, mask decoder and prompt head on AVSBench, as in the paper.
 
     The run folder receives best.safetensors (the epoch with the highest validation mIoU),
-    last.safetensors, epochs.csv, steps.csv, curves.png, run.json and the state for --resume. Ctrl-C
-    and SIGTERM save the state before exiting. The same seed and options give the same result, up to
+    last.safetensors, epochs.csv, steps.csv, curves.png, run.json and the state for --resume. The
+    best epoch is scored on the test split at the end. Ctrl-C and SIGTERM save the state before
+    exiting. The same seed and options give the same result, up to
     rounding, on any number of devices.
     """
     if options.resume:
@@ -65,28 +66,23 @@ def _run(options: TrainOptions, messages: Messages) -> int:
         # Lightning kills the first process, even while it saves, as soon as another one fails.
         return 0 if isinstance(error, Interrupted) else error.exit_code
     if is_first:
-        console.note(_summary(result))
+        for line in _summary(result):
+            console.note(line)
         if messages.json:
-            print_json(_json_record(result))
+            print_json(asdict(result))
     return 0
 
 
-def _summary(result: "TrainResult") -> str:
+def _summary(result: "TrainResult") -> list[str]:
     best = result.best
-    return (
+    lines = [
         f"{result.checkpoint}: epoch {best.epoch}, validation mIoU {best.val_miou:.4f}, "
         f"F {best.val_f_score:.4f}; {result.steps} steps in total"
-    )
-
-
-def _json_record(result: "TrainResult") -> dict[str, object]:
-    return {
-        "out": result.out,
-        "checkpoint": result.checkpoint,
-        "best": asdict(result.best),
-        "epochs": [asdict(row) for row in result.epochs],
-        "steps": result.steps,
-    }
+    ]
+    if (test := result.test) is not None:
+        videos = f"{test.videos} video{'s' if test.videos > 1 else ''}"
+        lines.append(f"test split, {videos}: mIoU {test.miou:.4f}, F {test.f_score:.4f}")
+    return lines
 
 
 class TrainingProgress(Stages, TrainingCallback):
@@ -114,6 +110,10 @@ class TrainingProgress(Stages, TrainingCallback):
     def on_validation(self, done: int, total: int) -> None:
         """Show the number of scored videos."""
         self.show("validation", done, total)
+
+    def on_test(self, done: int, total: int) -> None:
+        """Show the number of scored videos."""
+        self.show("test", done, total)
 
     def on_epoch_end(self, row: EpochRow) -> None:
         """Print the epoch's row of the table."""

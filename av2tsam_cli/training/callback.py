@@ -31,6 +31,8 @@ class EpochRow:
     """Learning rate."""
     loss: float
     """Mean over the batches of the epoch."""
+    val_loss: float
+    """Loss on the validation split before the silence gate, mean over frames."""
     val_miou: float
     """mIoU on the validation split, 0 to 1."""
     val_f_score: float
@@ -62,6 +64,9 @@ class TrainingCallback:
 
     def on_validation(self, done: int, total: int) -> None:
         """Receive the number of validation videos scored so far."""
+
+    def on_test(self, done: int, total: int) -> None:
+        """Receive the number of test videos scored so far, at the end of the training."""
 
     def on_epoch_end(self, row: EpochRow) -> None:
         """Receive the numbers of an epoch, once it is validated and saved."""

@@ -53,7 +53,9 @@ class Learner:
         self.fabric = fabric
         self.parameters = freeze_untrained(network)
         set_gradient_checkpointing(network, options.gradient_checkpointing)
-        self.optimiser = torch.optim.AdamW([p for _, p in self.parameters], lr=options.lr)
+        self.optimiser = torch.optim.AdamW(
+            [p for _, p in self.parameters], lr=options.lr, weight_decay=options.weight_decay
+        )
         self._model, self._optimiser = fabric.setup(MaskLogits(network), self.optimiser)
 
     def set_learning_rate(self, lr: float) -> None:

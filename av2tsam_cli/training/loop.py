@@ -5,13 +5,14 @@ and accumulation parts changes memory and speed but, apart from rounding, not th
 """
 
 import json
+import logging
 import math
 import os
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,15 +21,6 @@ import torch
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.samples import Sample, epoch_batches, prefetch, shard
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError
-from av2tsam_cli.evaluation.scoring import (
-    Scores,
-    VideoScore,
-    mean_scores,
-    predict,
-    score_video,
-    silent_frames,
-    suppress,
-)
 from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.device import choose_device, choose_precision
 from av2tsam_cli.inference.distributed import (
@@ -38,7 +30,6 @@ from av2tsam_cli.inference.distributed import (
     process_rank,
     require_fabric,
     start_fabric,
-    sum_over_processes,
 )
 from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.av2tsam import Av2tSam
@@ -48,34 +39,28 @@ from av2tsam_cli.training.learner import Learner
 from av2tsam_cli.training.loggers import MetricsLogger, check_wandb, open_loggers
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.record import checkpoint_metadata, run_record, utc_now
+from av2tsam_cli.training.result import FinalScores, TrainResult
 from av2tsam_cli.training.run_folder import RunFolder, open_folder, read_record, read_tensors
 from av2tsam_cli.training.start import starting_network
-from av2tsam_cli.training.state import TrainingState, collect_tensors, restore_tensors
+from av2tsam_cli.training.state import (
+    TrainingState,
+    collect_tensors,
+    restore_tensors,
+    restore_weights,
+)
+from av2tsam_cli.training.validation import SplitScores, rounds, score_split
 from av2tsam_cli.training.videos import Videos, embed_videos, find_videos
+from av2tsam_cli.values import Progress
 
 if TYPE_CHECKING:
     from lightning_fabric.fabric import Fabric
+
+log = logging.getLogger(__name__)
 
 SAVE_INTERVAL_S = 600.0
 """Seconds after which the state is saved within an epoch, in case the machine fails."""
 MAX_READER_THREADS = 4
 """Upper limit of the default number of threads that read the data."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The outcome of a training."""
-
-    out: Path
-    """The run folder."""
-    checkpoint: Path
-    """The model of the best epoch."""
-    best: EpochRow
-    """The complete epoch with the highest validation mIoU, or the only, incomplete one."""
-    epochs: tuple[EpochRow, ...]
-    """All validated epochs."""
-    steps: int
-    """Optimiser steps."""
 
 
 def train(
@@ -151,16 +136,26 @@ class _Training:
             if not self.options.resume:
                 # From now on the run can be resumed, and a full disk shows at once.
                 self._save(self._save_state)
-            while not self._is_finished():
-                self._train_epoch()
-                self._validate_and_save()
-        best = self.state.best
-        assert best is not None  # noqa: S101 - every epoch is validated
-        if self.folder is not None:
-            self.record |= {"ended": utc_now(), "best": asdict(best), "steps": self.state.step}
-            self.folder.write_record(self.record)
-        out = self.options.out
-        return TrainResult(out, out / "best.safetensors", best, self.state.rows, self.state.step)
+            try:
+                while not self.state.is_finished(self.options):
+                    self._train_epoch()
+                    self._end_epoch()
+            except Interrupted:
+                self._save(self._save_interrupted)
+                raise
+            result = self._result()
+            if result.stopped_early:
+                log.warning(
+                    "stopped after epoch %d: no higher validation mIoU in %d validations",
+                    result.epochs[-1].epoch,
+                    self.options.patience,
+                )
+            self._write_result(result)
+            if self.options.test and self.videos.test:
+                # The state is saved, so an interrupted test is simply done again with `resume`.
+                result = replace(result, test=self._test(result))
+        self._write_result(result, ended=utc_now())
+        return result
 
     def close_loggers(self) -> None:
         """Let loggers write what they still hold."""
@@ -173,11 +168,25 @@ class _Training:
             raise KeyboardInterrupt
         self.stop_requested = True
 
-    def _is_finished(self) -> bool:
-        state, max_steps = self.state, self.options.max_steps
-        is_validated = bool(state.rows) and state.rows[-1].step == state.step
-        is_stopped = max_steps is not None and state.step >= max_steps and is_validated
-        return state.epoch >= self.options.epochs or is_stopped
+    def _result(self) -> TrainResult:
+        out, best = self.options.out, self.state.best
+        assert best is not None  # noqa: S101 - the last epoch is always validated
+        return TrainResult(
+            out=out,
+            checkpoint=out / "best.safetensors",
+            best=best,
+            epochs=self.state.rows,
+            steps=self.state.step,
+            stopped_early=self.state.is_stopped_early(self.options),
+        )
+
+    def _write_result(self, result: TrainResult, ended: str | None = None) -> None:
+        """Write the result to `run.json`."""
+        if self.folder is not None:
+            values = asdict(result)
+            del values["out"], values["checkpoint"], values["epochs"]
+            self.record |= values | {"ended": ended}
+            self.folder.write_record(self.record)
 
     # --- training --------------------------------------------------------------------------------
 
@@ -187,17 +196,16 @@ class _Training:
         batches = self._epoch_batches()[self.state.batch :]
         if options.max_steps is not None:
             batches = batches[: max(0, options.max_steps - self.state.step)]
-        lr = options.learning_rate(self.state.epoch)
-        self.learner.set_learning_rate(lr)
         self.callback.on_epoch_start(self.state.epoch + 1, options.epochs, len(self.videos.train))
         # A process whose share of the batch is empty reads a video that does not count.
         shards = [
             shard(batch, fabric.global_rank, fabric.world_size) or batch[:1] for batch in batches
         ]
         start_s = time.perf_counter()
-        with closing(prefetch(self.read, shards, threads=self._reader_threads())) as reader:
-            for batch in batches:
-                samples = self._next_samples(reader)
+        with closing(self._agreed_samples(shards, may_save=True)) as groups:
+            for batch, samples in zip(batches, groups, strict=True):
+                lr = options.learning_rate(self.state.epoch, self.state.step)
+                self.learner.set_learning_rate(lr)
                 loss, grad_norm = self.learner.compute_gradient(batch, samples)
                 self._check_finite(batch, loss, grad_norm)
                 self.learner.update()
@@ -216,11 +224,21 @@ class _Training:
     def _reader_threads(self) -> int:
         return self.options.workers or min(MAX_READER_THREADS, os.cpu_count() or 1)
 
-    def _next_samples(self, reader: Generator[list[Sample], None, None]) -> list[Sample]:
+    def _agreed_samples(
+        self, shards: Sequence[Sequence[Clip]], *, may_save: bool
+    ) -> Generator[list[Sample], None, None]:
+        """Read the videos of each shard of this process."""
+        with closing(prefetch(self.read, shards, threads=self._reader_threads())) as reader:
+            for _ in shards:
+                yield self._next_samples(reader, may_save=may_save)
+
+    def _next_samples(
+        self, reader: Generator[list[Sample], None, None], *, may_save: bool
+    ) -> list[Sample]:
         """Return this process's next samples, after agreeing with the others to continue.
 
         All processes stop together if one of them cannot read its samples or received a signal,
-        and save together once `SAVE_INTERVAL_S` has passed in the first one.
+        and, if `may_save` is set, save together once `SAVE_INTERVAL_S` has passed in the first one.
         """
         samples: list[Sample] = []
         error: Exception | None = None
@@ -230,7 +248,7 @@ class _Training:
             error = caught
         # Only the first process writes the state, and knows when it last did.
         is_first = self.folder is not None
-        is_due = is_first and time.monotonic() - self.last_save_s > SAVE_INTERVAL_S
+        is_due = may_save and is_first and time.monotonic() - self.last_save_s > SAVE_INTERVAL_S
         failed, interrupted, due = any_process(
             self.fabric, error is not None, self.stop_requested, is_due
         )
@@ -239,7 +257,6 @@ class _Training:
         if failed:
             raise OtherProcessFailed("another process of this training failed")
         if interrupted:
-            self._save(self._save_interrupted)
             raise Interrupted(
                 f"{self.options.out}: interrupted after step {self.state.step}; run the same "
                 "command with `resume` to continue"
@@ -277,49 +294,57 @@ class _Training:
 
     # --- validation ------------------------------------------------------------------------------
 
+    def _end_epoch(self) -> None:
+        """Validate what was trained of the epoch, if that is due, and save it."""
+        options, number = self.options, self.state.epoch + 1
+        is_last = number == options.epochs or self.state.has_reached_max_steps(options)
+        if is_last or number % options.val_every == 0:
+            self._validate_and_save()
+        else:
+            self.state = self.state.next_epoch()
+            self._save(self._save_state)
+
     def _validate_and_save(self) -> None:
-        """Validate what was trained of the epoch, and save it."""
         start_s = time.perf_counter()
-        scores = self._validate()
+        scored = self._score(self.videos.val, self.callback.on_validation)
         val_s = time.perf_counter() - start_s
-        lr = self.options.learning_rate(self.state.epoch)
+        lr = self.options.learning_rate(self.state.epoch, self.state.step - 1)
         is_complete = self.state.batch == len(self._epoch_batches())
-        self.state = self.state.after_validation(lr, scores, val_s, complete=is_complete)
+        self.state = self.state.after_validation(lr, scored, val_s, complete=is_complete)
         if is_complete:
             self.state = self.state.next_epoch()
         self._save(self._save_epoch)
         row = self.state.rows[-1]
         self._log(
             {
-                "val/miou": row.val_miou,
-                "val/f_score": row.val_f_score,
                 "train/epoch_loss": row.loss,
                 "train/clips_per_s": row.clips_per_s,
+                "val/loss": row.val_loss,
+                "val/miou": row.val_miou,
+                "val/f_score": row.val_f_score,
             }
         )
         self.callback.on_epoch_end(row)
 
-    def _validate(self) -> Scores:
-        """Score the validation split as `evaluate` does, divided among the processes."""
-        fabric, clips = self.fabric, self.videos.val
-        rank, processes = fabric.global_rank, fabric.world_size
-        # In each round every process scores one video; in the last one some may have none.
-        rounds = range(rank, math.ceil(len(clips) / processes) * processes, processes)
-        shards = [clips[index : index + 1] for index in rounds]
-        scores = torch.zeros(len(clips), 2, dtype=torch.float64)
-        with closing(prefetch(self.read, shards, threads=self._reader_threads())) as reader:
-            for done, index in enumerate(rounds, start=1):
-                for sample in self._next_samples(reader):
-                    with fabric.autocast():
-                        logits = predict(self.network, sample, fabric.device)
-                    score = score_video(sample, suppress(logits, silent_frames(sample)))
-                    scores[index] = torch.tensor([score.miou, score.f_score])
-                self.callback.on_validation(min(done * processes, len(clips)), len(clips))
-        # Each row is nonzero in one process only, so the sum is exact.
-        rows = sum_over_processes(fabric, scores).tolist()
-        return mean_scores(
-            VideoScore(clip.name, clip.category, len(clip.labelled), *row)
-            for clip, row in zip(clips, rows, strict=True)
+    def _score(self, clips: Sequence[Clip], progress: Progress) -> SplitScores:
+        """Score videos as `evaluate` does, divided among the processes."""
+        fabric = self.fabric
+        shards = rounds(clips, fabric.global_rank, fabric.world_size)
+        with closing(self._agreed_samples(shards, may_save=False)) as groups:
+            return score_split(fabric, self.network, clips, groups, progress)
+
+    def _test(self, result: TrainResult) -> FinalScores:
+        """Score the best epoch's weights, which the network then keeps, on the test split."""
+        restore_weights(read_tensors(result.checkpoint), self.network)
+        scores = self._score(self.videos.test, self.callback.on_test).scores
+        self._log({"test/miou": scores.miou, "test/f_score": scores.f_score})
+        return FinalScores(
+            split="test",
+            videos=scores.videos,
+            miou=scores.miou,
+            f_score=scores.f_score,
+            epoch=result.best.epoch,
+            protocol="avsbench",
         )
 
     # --- saving and restoring --------------------------------------------------------------------

@@ -149,6 +149,21 @@ class TrainOptions:
         ),
     ] = 1e-7
     """Learning rate at the end of the cosine schedule."""
+    warmup: Annotated[
+        int,
+        Option(
+            "optimiser steps in which the learning rate rises to the schedule",
+            panel=Panel.TRAINING,
+            metavar="STEPS",
+            default="none",
+            minimum=0,
+        ),
+    ] = 0
+    """Optimiser steps in which the learning rate rises linearly to the schedule; 0 for none."""
+    weight_decay: Annotated[
+        float, Option("weight decay of AdamW", panel=Panel.TRAINING, metavar="DECAY")
+    ] = 0.01
+    """Weight decay of AdamW."""
     clip_norm: Annotated[
         float | None,
         Option(
@@ -156,6 +171,31 @@ class TrainOptions:
         ),
     ] = None
     """Largest L2 norm of the gradient; None for no clipping."""
+    val_every: Annotated[
+        int,
+        Option("validate every N epochs", panel=Panel.TRAINING, metavar="N", minimum=1),
+    ] = 1
+    """Epochs between validations; the last epoch is always validated."""
+    patience: Annotated[
+        int | None,
+        Option(
+            "stop after N validations without a higher mIoU",
+            panel=Panel.TRAINING,
+            metavar="N",
+            default="off",
+            minimum=1,
+        ),
+    ] = None
+    """Validations without a higher mIoU after which to stop; None to train all epochs."""
+    test: Annotated[
+        bool,
+        Option(
+            "score the best epoch on the test split at the end",
+            panel=Panel.TRAINING,
+            default="on",
+        ),
+    ] = True
+    """Whether to score the best epoch on the test split at the end."""
     seed: Annotated[
         int,
         Option(
@@ -213,6 +253,10 @@ class TrainOptions:
             raise UsageError(
                 f"`min_lr` must be between 0 and `lr` ({self.lr:g}), not {self.min_lr:g}"
             )
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UsageError(
+                f"`weight_decay` must be 0 or more, such as 0.01, not {self.weight_decay:g}"
+            )
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError(f"`clip_norm` must be above 0, such as 1, not {self.clip_norm:g}")
         if self.resume and self.overwrite:
@@ -222,10 +266,16 @@ class TrainOptions:
                 "`cache_features` works only without `adapter`: adapters change the image features"
             )
 
-    def learning_rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, from 0: a cosine that changes between epochs."""
+    def learning_rate(self, epoch: int, step: int) -> float:
+        """Return the learning rate of a step: a cosine that changes between epochs, after a warmup.
+
+        Args:
+            epoch: The step's epoch, from 0.
+            step: Number of earlier steps in the whole run.
+        """
         cosine = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
-        return self.min_lr + (self.lr - self.min_lr) * cosine
+        warmup = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return warmup * (self.min_lr + (self.lr - self.min_lr) * cosine)
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as JSON values."""
@@ -265,6 +315,7 @@ class TrainOptions:
 _PATHS = ("out", "data_root", "cache")
 RESULT_OPTIONS = (
     "subset", "train_clips", "model", "init", "clap", "projector", "adapter",
-    "epochs", "batch_size", "lr", "min_lr", "clip_norm", "seed", "precision",
+    "epochs", "batch_size", "lr", "min_lr", "warmup", "weight_decay", "clip_norm", "val_every",
+    "patience", "seed", "precision",
 )  # fmt: skip
 """Options that affect the result of a run, and so cannot change when it is resumed."""

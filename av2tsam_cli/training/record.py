@@ -42,7 +42,11 @@ def run_record(
         "data": {
             "root": videos.root.resolve(),
             "state": git_state(videos.root),
-            "videos": {"train": len(videos.train), "val": len(videos.val)},
+            "videos": {
+                "train": len(videos.train),
+                "val": len(videos.val),
+                "test": len(videos.test),
+            },
             "digest": videos.digest,
         },
         "network": {

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from av2tsam_cli.evaluation.scoring import Scores
+from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.training.callback import EpochRow
 from av2tsam_cli.training.learner import Learner
+from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.validation import SplitScores
 
 MODEL, OPTIMISER, RANDOM = "model:", "optimiser:", "random:"
 """Prefixes of the tensors' names in `resume.safetensors`."""
@@ -42,6 +44,22 @@ class TrainingState:
         """
         return max(self.rows, key=lambda row: (row.complete, row.val_miou), default=None)
 
+    def has_reached_max_steps(self, options: TrainOptions) -> bool:
+        """Return whether `max_steps` stops the training here."""
+        return options.max_steps is not None and self.step >= options.max_steps
+
+    def is_stopped_early(self, options: TrainOptions) -> bool:
+        """Return whether `patience` validations in a row were not better than the best one."""
+        if options.patience is None or self.best is None:
+            return False
+        return len(self.rows) - 1 - self.rows.index(self.best) >= options.patience
+
+    def is_finished(self, options: TrainOptions) -> bool:
+        """Return whether nothing is left to train or to validate."""
+        is_validated = bool(self.rows) and self.rows[-1].step == self.step
+        is_stopped = is_validated and self.has_reached_max_steps(options)
+        return self.epoch >= options.epochs or is_stopped or self.is_stopped_early(options)
+
     def after_batch(self, loss: float, clips: int, seconds: float) -> "TrainingState":
         """Return the state after one more batch."""
         return replace(
@@ -54,19 +72,20 @@ class TrainingState:
         )
 
     def after_validation(
-        self, lr: float, scores: Scores, val_s: float, *, complete: bool
+        self, lr: float, scored: SplitScores, val_s: float, *, complete: bool
     ) -> "TrainingState":
         """Return the state with a row for the epoch, or for the part of it that was trained.
 
         It replaces the row of a smaller part of the same epoch.
         """
         earlier = replace(self, rows=tuple(row for row in self.rows if row.epoch <= self.epoch))
-        best = earlier.best
+        best, scores = earlier.best, scored.scores
         row = EpochRow(
             epoch=self.epoch + 1,
             step=self.step,
             lr=lr,
             loss=self.loss_sum / max(self.batch, 1),
+            val_loss=scored.loss,
             val_miou=scores.miou,
             val_f_score=scores.f_score,
             clips_per_s=self.clips / self.train_s if self.train_s else 0.0,
@@ -104,11 +123,16 @@ def collect_tensors(learner: Learner) -> dict[str, Tensor]:
     return tensors
 
 
+def restore_weights(tensors: Mapping[str, Tensor], network: Av2tSam, prefix: str = "") -> None:
+    """Copy the trained weights, whose names may have a prefix, into a network."""
+    with torch.no_grad():
+        for name, parameter in network.trained_parameters():
+            parameter.copy_(tensors[prefix + name])
+
+
 def restore_tensors(tensors: Mapping[str, Tensor], learner: Learner) -> None:
     """Restore what `collect_tensors` returned."""
-    with torch.no_grad():
-        for name, parameter in learner.network.trained_parameters():
-            parameter.copy_(tensors[MODEL + name])
+    restore_weights(tensors, learner.network, MODEL)
     optimiser = learner.optimiser
     indices = {name: index for index, (name, _) in enumerate(learner.parameters)}
     optimiser_state: dict[int, dict[str, Tensor]] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from av2tsam_cli.data.avsbench import Clip, find_root, open_split
+from av2tsam_cli.data.avsbench import Clip, find_root, open_split, open_subset
 from av2tsam_cli.data.cache import EmbeddingCache, default_folder
 from av2tsam_cli.data.check import ClipProblem, require_intact
 from av2tsam_cli.data.samples import ReadSample, random_subset, read_sample
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Videos:
-    """The videos to train on, and those to validate on."""
+    """The videos to train on, and those to validate and to test on."""
 
     root: Path
     """The data folder."""
@@ -29,6 +29,8 @@ class Videos:
     """The training videos, in the order of the data set."""
     val: tuple[Clip, ...] = field(repr=False)
     """The validation split, in the order of the data set."""
+    test: tuple[Clip, ...] = field(repr=False)
+    """The test split, in the order of the data set; empty if there is none or it is not used."""
 
     @property
     def digest(self) -> str:
@@ -38,7 +40,7 @@ class Videos:
 
 
 def find_videos(options: TrainOptions) -> Videos:
-    """Open the training and validation splits, and check that all files are intact.
+    """Open the splits, and check that all files are intact.
 
     Raises:
         UsageError: `train_clips` is larger than the split.
@@ -54,11 +56,20 @@ def find_videos(options: TrainOptions) -> Videos:
             )
         train = random_subset(train, options.train_clips, seed=options.seed)
     splits = []
-    for clips in (train, open_split(root, options.subset, "val")):
+    for clips in (train, open_split(root, options.subset, "val"), _test_split(root, options)):
         kept, problems = require_intact(clips, skip_bad=options.skip_bad)
         _log_skipped(problems)
         splits.append(kept)
     return Videos(root, *splits)
+
+
+def _test_split(root: Path, options: TrainOptions) -> tuple[Clip, ...]:
+    if not options.test:
+        return ()
+    clips = tuple(clip for clip in open_subset(root, options.subset) if clip.split == "test")
+    if not clips:
+        log.warning("%s: has no test split, so there will be no test score", root)
+    return clips
 
 
 def embed_videos(
@@ -76,22 +87,28 @@ def embed_videos(
     cache = EmbeddingCache.open_or_build(
         options.cache or default_folder(),
         network,
-        (*videos.train, *videos.val),
+        (*videos.train, *videos.val, *videos.test),
         image=options.cache_features,
         skip_bad=options.skip_bad,
         progress=callback.on_embedding,
     )
     _log_skipped(cache.skipped)
     read = partial(read_sample, config=network.config, embed=cache.read)
-    train = tuple(clip for clip in cache.clips if clip.split == "train")
-    val = tuple(clip for clip in cache.clips if clip.split == "val")
-    for split, kept in (("train", train), ("val", val)):
-        if not kept:
+    train, val, test = (
+        tuple(clip for clip in cache.clips if clip.split == split)
+        for split in ("train", "val", "test")
+    )
+    for split, kept, wanted in (
+        ("train", train, True),
+        ("val", val, True),
+        ("test", test, videos.test),
+    ):
+        if wanted and not kept:
             raise MediaError(
                 f"{videos.root}: every video of the split {split!r} is corrupted; copy the data "
                 "again"
             )
-    return Videos(videos.root, train, val), read
+    return Videos(videos.root, train, val, test), read
 
 
 def _log_skipped(problems: Sequence[ClipProblem]) -> None:

@@ -83,6 +83,7 @@ def run(job: Job, nano: Path, out: Path) -> dict[str, object]:
             precision="auto",
             workers=1,
             cache=out / "cache",
+            test=False,  # scored below
             cache_features=not VARIANTS[job.variant].adapter,
         )
         result = train(options, network=network)

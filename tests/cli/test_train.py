@@ -26,6 +26,7 @@ def test_run_prints_its_scores_and_resumes_with_its_own_options(
     out, err = capsys.readouterr()
     record = json.loads(out)
     assert record["steps"] == 2
+    assert record["test"] is None
     assert record["checkpoint"] == str(run / "best.safetensors")
     table = [line.split() for line in err.splitlines() if not line.startswith("av2tsam")]
     assert table[0][:3] == ["epoch", "loss", "val"]

@@ -17,6 +17,7 @@ EPOCHS = [
         step=3,
         lr=1e-3,
         loss=0.6,
+        val_loss=0.8,
         val_miou=0.5,
         val_f_score=0.7,
         clips_per_s=1.0,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,12 +22,17 @@ from av2tsam_cli.data.avsbench import open_split
 from av2tsam_cli.data.cache import EmbeddingCache
 from av2tsam_cli.data.samples import epoch_batches, read_sample
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
+from av2tsam_cli.evaluation.evaluate import evaluate, plan_evaluation
+from av2tsam_cli.evaluation.options import EvaluateOptions
+from av2tsam_cli.evaluation.report import to_json
 from av2tsam_cli.evaluation.scoring import Scores
 from av2tsam_cli.hub.checkpoint import load_network
+from av2tsam_cli.inference.loading import load_model
 from av2tsam_cli.synth.dataset import write_dataset
 from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
-from av2tsam_cli.training.loop import TrainResult, train
+from av2tsam_cli.training.loop import train
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.result import TrainResult
 from av2tsam_cli.training.state import TrainingState
 
 VIDEOS = 5
@@ -37,10 +43,10 @@ STEPS_PER_EPOCH = 3
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """S4 and MS3 with five videos for training and two for validation."""
+    """S4 and MS3 with five videos for training, two for validation and two for testing."""
     out = tmp_path_factory.mktemp("dataset")
     for subset in ("s4", "ms3"):
-        write_dataset(out, subset=subset, videos=7, seed=5, split_sizes=(VIDEOS, 2, 0), workers=1)
+        write_dataset(out, subset=subset, videos=9, seed=5, split_sizes=(VIDEOS, 2, 2), workers=1)
     return out
 
 
@@ -56,7 +62,8 @@ Make = Callable[..., TrainOptions]
 def make_options(dataset: Path, cache: Path, tiny_model: Path) -> Make:
     """Return options of two short epochs of the tiny model: `make_options(out, lr=1e-3)`."""
     small = {"epochs": 2, "batch_size": BATCH, "lr": 1e-3, "subset": "ms3", "device": "cpu"}
-    small["precision"] = "fp32"  # whatever `auto` means on this CPU
+    small |= {"precision": "fp32"}  # whatever `auto` means on this CPU
+    small |= {"test": False}
 
     def make(out: Path, **other: object) -> TrainOptions:
         values = {**small, "model": str(tiny_model), "data": str(dataset), "cache": cache, **other}
@@ -78,8 +85,17 @@ def plain(make_options: Make, tmp_path_factory: pytest.TempPathFactory) -> Train
 
 
 def losses(out: Path) -> list[float]:
+    return column(out, "loss")
+
+
+def column(out: Path, name: str) -> list[float]:
     with (out / "steps.csv").open(newline="") as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
+        return [float(row[name]) for row in csv.DictReader(file)]
+
+
+def run_json(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "run.json").read_text())
+    return content
 
 
 def metadata(path: Path) -> dict[str, object]:
@@ -90,12 +106,18 @@ def metadata(path: Path) -> dict[str, object]:
 
 
 class SignalSender(TrainingCallback):
-    """Sends this process a signal after a step, or after a validation video."""
+    """Sends this process a signal after a step, or after a validation or test video."""
 
     def __init__(
-        self, number: int, *, step: int | None = None, validated: int | None = None
+        self,
+        number: int,
+        *,
+        step: int | None = None,
+        validated: int | None = None,
+        tested: int | None = None,
     ) -> None:
-        self.number, self.at_step, self.at_validated = number, step, validated
+        self.number, self.at_step = number, step
+        self.at_validated, self.at_tested = validated, tested
 
     def on_step(self, row: StepRow, videos: int) -> None:
         del videos
@@ -106,6 +128,11 @@ class SignalSender(TrainingCallback):
         del total
         if done == self.at_validated:
             self.at_validated = None
+            os.kill(os.getpid(), self.number)
+
+    def on_test(self, done: int, total: int) -> None:
+        del total
+        if done == self.at_tested:
             os.kill(os.getpid(), self.number)
 
 
@@ -252,7 +279,7 @@ def test_options_for_speed_and_memory_do_not_change_the_result(
 
 def test_two_processes_give_the_same_result_as_one(options: Make) -> None:
     # Up to rounding: the sum over a batch is then a sum of two partial sums.
-    one = options("one", epochs=1, subset="s4")
+    one = options("one", epochs=1, subset="s4", test=True)
     alone = train(one)
     arguments = [
         "train", "--out", str(one.out.with_name("two")), "--data", one.data, "--subset", "s4",
@@ -271,6 +298,9 @@ def test_two_processes_give_the_same_result_as_one(options: Make) -> None:
     record = json.loads(done.stdout)  # one line, from the first process
     assert losses(Path(record["out"])) == pytest.approx(losses(alone.out), rel=1e-4)
     assert record["best"]["val_miou"] == pytest.approx(alone.best.val_miou, abs=1e-3)
+    assert alone.test is not None
+    assert record["test"]["videos"] == 2
+    assert record["test"]["miou"] == pytest.approx(alone.test.miou, abs=1e-3)
     # One header and one row, from the first process, and no warnings.
     assert [line for line in done.stderr.splitlines() if not line.startswith("av2tsam: ")] == [
         line for line in done.stderr.splitlines() if "val mIoU" in line or line.endswith("best")
@@ -285,6 +315,7 @@ from safetensors import safe_open
 from av2tsam_cli.training import loop
 from av2tsam_cli.training.callback import TrainingCallback
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.result import TrainResult
 
 class Watcher(TrainingCallback):
     def on_step(self, row, videos):
@@ -329,10 +360,93 @@ def test_cached_image_features_give_the_same_losses(options: Make) -> None:
     assert losses(cached.out) == pytest.approx(losses(fresh.out), rel=1e-4)
 
 
-def test_clip_norm_changes_the_following_steps(options: Make, plain: TrainResult) -> None:
-    short = train(options(clip_norm=1e-9))
-    assert losses(short.out)[0] == losses(plain.out)[0]
-    assert losses(short.out)[1:] != losses(plain.out)[1:]
+@pytest.mark.parametrize("other", [{"clip_norm": 1e-9}, {"weight_decay": 10.0}])
+def test_options_of_the_optimiser_change_the_following_steps(
+    other: dict[str, float], options: Make, plain: TrainResult
+) -> None:
+    result = train(options(epochs=1, **other))
+    assert losses(result.out)[0] == losses(plain.out)[0]
+    assert losses(result.out)[1] != losses(plain.out)[1]
+
+
+def test_learning_rate_rises_in_the_warmup_and_then_follows_the_cosine(options: Make) -> None:
+    result = train(options(warmup=4))
+    high, low = (options().learning_rate(epoch, step=10) for epoch in (0, 1))
+    expected = [high / 4, high / 2, high * 3 / 4, low, low, low]
+    assert column(result.out, "lr") == pytest.approx(expected)
+    assert [row.lr for row in result.epochs] == pytest.approx([high * 3 / 4, low])
+
+
+def test_val_every_validates_each_nth_and_the_last_epoch(options: Make) -> None:
+    with pytest.raises(Interrupted):
+        train(options(epochs=3, val_every=2), SignalSender(signal.SIGTERM, step=STEPS_PER_EPOCH))
+    result = train(options(epochs=3, val_every=2, resume=True))
+    assert [row.epoch for row in result.epochs] == [2, 3]
+    every = train(options("every", epochs=3))
+    assert losses(result.out) == losses(every.out)
+    assert [_scores(row) for row in result.epochs] == [_scores(row) for row in every.epochs[1:]]
+
+
+def test_patience_stops_after_validations_without_a_higher_score(
+    options: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    still = {"epochs": 9, "lr": 1e-20, "min_lr": 0.0, "patience": 2}
+    result = train(options(**still))
+    assert [row.best for row in result.epochs] == [True, False, False]
+    assert result.stopped_early
+    assert "stopped after epoch 3: no higher validation mIoU in 2 validations" in caplog.text
+    assert run_json(result.out)["stopped_early"] is True
+    assert train(options(**still, resume=True)).epochs == result.epochs
+    with pytest.raises(UsageError, match="started with 2"):
+        train(options(**{**still, "patience": 3}, resume=True))
+
+
+def test_best_epoch_is_scored_on_the_test_split_as_by_evaluate(
+    options: Make, dataset: Path, cache: Path
+) -> None:
+    result = train(options(epochs=3, lr=5e-3, test=True))
+    data: dict[str, Any] = {"data": str(dataset), "subset": "ms3", "cache": cache}
+    evaluate_options = EvaluateOptions(split="test", **data)
+    model = load_model(result.checkpoint, device="cpu", precision="fp32")
+    evaluation = evaluate(model, evaluate_options, plan_evaluation(evaluate_options))
+    expected = to_json(evaluation, evaluate_options)
+    assert result.test is not None
+    assert result.test.miou == pytest.approx(expected["miou"], abs=1e-6)
+    assert result.test.f_score == pytest.approx(expected["f_score"], abs=1e-6)
+    assert run_json(result.out)["test"] == {
+        "split": "test",
+        "videos": 2,
+        "miou": result.test.miou,
+        "f_score": result.test.f_score,
+        "epoch": result.best.epoch,
+        "protocol": expected["protocol"],
+    }
+
+
+def test_interrupted_test_is_done_when_the_run_is_resumed(options: Make) -> None:
+    # The last epoch is not the best one, so the state must not have the weights that are tested.
+    wanted = {"epochs": 4, "lr": 0.05, "test": True}
+    whole = train(options("whole", **wanted))
+    assert not whole.epochs[-1].best
+    with pytest.raises(Interrupted, match="`resume`"):
+        train(options(**wanted), SignalSender(signal.SIGTERM, tested=1))
+    interrupted = run_json(options().out)
+    assert interrupted["best"]["epoch"] == whole.best.epoch
+    assert interrupted["test"] is None
+    states = [load_file(options(name).out / "resume.safetensors") for name in ("run", "whole")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+    result = train(options(**wanted, resume=True))
+    assert result.test == whole.test
+    assert run_json(result.out)["ended"] is not None
+
+
+def test_data_without_a_test_split_are_noted(
+    options: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = train(options(data=str(_other_data(tmp_path)), epochs=1, test=True))
+    assert result.test is None
+    assert run_json(result.out)["test"] is None
+    assert "has no test split" in caplog.text
 
 
 def test_network_can_be_passed_in(options: Make, tiny_model: Path) -> None:
@@ -431,6 +545,6 @@ def test_run_json_records_options_versions_and_data(options: Make) -> None:
         k: str(v) for k, v in given.items()
     }
     assert record["environment"]["torch"] == torch.__version__.split("+")[0]
-    assert record["data"]["videos"] == {"train": VIDEOS, "val": 2}
+    assert record["data"]["videos"] == {"train": VIDEOS, "val": 2, "test": 0}
     assert record["network"]["projector"] == "mul"
     assert record["best"]["val_miou"] == result.best.val_miou

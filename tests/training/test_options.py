@@ -15,7 +15,8 @@ RUN = Path("run")
 def test_defaults_are_those_of_the_reference() -> None:
     options = TrainOptions(out=RUN)
     assert (options.epochs, options.batch_size, options.seed) == (40, 8, 123)
-    assert [options.learning_rate(epoch) for epoch in (0, 20, 40)] == pytest.approx(
+    assert options.weight_decay == torch.optim.AdamW([torch.zeros(1)]).defaults["weight_decay"]
+    assert [options.learning_rate(epoch, step=0) for epoch in (0, 20, 40)] == pytest.approx(
         [2e-4, (2e-4 + 1e-7) / 2, 1e-7]
     )
 
@@ -25,7 +26,7 @@ def test_schedule_is_torch_cosine_annealing_per_epoch() -> None:
     optimiser = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=options.lr)
     schedule = CosineAnnealingLR(optimiser, options.epochs, eta_min=options.min_lr)
     for epoch in range(options.epochs):
-        assert options.learning_rate(epoch) == pytest.approx(schedule.get_last_lr()[0])
+        assert options.learning_rate(epoch, step=epoch) == pytest.approx(schedule.get_last_lr()[0])
         optimiser.step()
         schedule.step()
 
@@ -40,6 +41,11 @@ def test_schedule_is_torch_cosine_annealing_per_epoch() -> None:
         ({"lr": float("nan")}, "`lr` must be"),
         ({"min_lr": 1.0}, "`min_lr` must be"),
         ({"clip_norm": 0.0}, "`clip_norm` must be"),
+        ({"weight_decay": -0.1}, "`weight_decay` must be 0 or more"),
+        ({"weight_decay": float("inf")}, "`weight_decay` must be 0 or more"),
+        ({"warmup": -1}, "`warmup` must be 0 or more"),
+        ({"val_every": 0}, "`val_every` must be 1 or more"),
+        ({"patience": 0}, "`patience` must be 1 or more"),
         ({"subset": "s5"}, "subset"),
         ({"resume": True, "overwrite": True}, "`overwrite`"),
         ({"adapter": True, "cache_features": True}, "`adapter`"),
