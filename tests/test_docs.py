@@ -1,6 +1,7 @@
 """The documentation: links resolve, options exist, and the Python examples run."""
 
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from av2tsam_cli.__main__ import main
+from av2tsam_cli.cli.app import COMMANDS as TOP_LEVEL
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -51,6 +53,12 @@ def test_options_in_the_documentation_exist(capsys: pytest.CaptureFixture[str]) 
                 re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", page.read_text(encoding="utf-8"))
             )
             assert used <= known, page.name
+
+
+def test_the_command_reference_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    assert main(["--help"]) == 0
+    assert hooks["_subcommands"]("", capsys.readouterr().out) == list(TOP_LEVEL)
 
 
 def test_the_python_examples_run(

@@ -84,7 +84,7 @@ def _dispatch(argv: list[str]) -> int:
     if name in COMMANDS:
         return _run(name, argv[1:])
     if name in {"-h", "--help"}:
-        rows = (f"  {command:<10} {summary}" for command, summary in COMMANDS.items())
+        rows = (f"  {command:<10}  {summary}" for command, summary in COMMANDS.items())
         print_text(_HELP.format(commands="\n".join(rows)))
         return 0
     if name == "--version":
