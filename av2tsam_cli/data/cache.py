@@ -75,6 +75,8 @@ class EmbeddingCache:
     """The clips that could not be read."""
     files: dict[Clip, tuple[Path, ...]] = field(repr=False)
     """Files of each clip: CLIP embeddings, CLAP embeddings, sound levels, feature maps."""
+    content: dict[Clip, str] = field(repr=False)
+    """A hash of the content of each clip's labelled frames and of its sound."""
 
     @classmethod
     def open_or_build(
@@ -144,6 +146,7 @@ class EmbeddingCache:
                 if clip in errors
             ),
             files={entry.clip: entry.files for entry in readable},
+            content={entry.clip: entry.content for entry in readable},
         )
 
     def read(self, clip: Clip, seconds: Sequence[int]) -> Embeddings:
@@ -254,6 +257,8 @@ class _CacheEntry:
     """Files of all encoders."""
     missing: tuple[tuple[_Encoder, tuple[Path, ...]], ...] = ()
     """Encoders whose files are missing or corrupted, with these files."""
+    content: str = ""
+    """A hash of the content of the clip's labelled frames and of its sound."""
     error: MediaError | None = None
     """Why the clip itself cannot be read."""
 
@@ -263,8 +268,8 @@ def _find_files(encoders: Sequence[_Encoder], clip: Clip) -> _CacheEntry:
     frames = [clip.frames[second] for second in clip.labelled]
     try:
         hashes: dict[InputKind, str] = {
-            "frames": _content_hash(clip, frames if clip.video is None else [clip.video]),
-            "sound": _content_hash(clip, [clip.sound]),
+            "frames": content_hash(clip, frames if clip.video is None else [clip.video]),
+            "sound": content_hash(clip, [clip.sound]),
         }
     except MediaError as error:
         return _CacheEntry(clip, error=error)
@@ -283,10 +288,11 @@ def _find_files(encoders: Sequence[_Encoder], clip: Clip) -> _CacheEntry:
         missing=tuple(
             (encoder, paths) for encoder, paths in by_encoder if not all(map(_is_intact, paths))
         ),
+        content=f"{hashes['frames']}{hashes['sound']}",
     )
 
 
-def _content_hash(clip: Clip, paths: Iterable[Path]) -> str:
+def content_hash(clip: Clip, paths: Iterable[Path]) -> str:
     """Return a hash of the content of some files and of the seconds that are read from them."""
     digest = hashlib.sha256(json.dumps([clip.labelled, clip.seconds]).encode())
     for path in paths:

@@ -14,13 +14,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.samples import Sample, epoch_batches, prefetch, shard
-from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError
+from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
 from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.device import choose_device, choose_precision
 from av2tsam_cli.inference.distributed import (
@@ -38,10 +38,15 @@ from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.learner import Learner
 from av2tsam_cli.training.loggers import MetricsLogger, check_wandb, open_loggers
 from av2tsam_cli.training.options import TrainOptions
-from av2tsam_cli.training.record import checkpoint_metadata, run_record, utc_now
+from av2tsam_cli.training.record import (
+    checkpoint_metadata,
+    digest_weights,
+    run_record,
+    utc_now,
+)
 from av2tsam_cli.training.result import FinalScores, TrainResult
 from av2tsam_cli.training.run_folder import RunFolder, open_folder, read_record, read_tensors
-from av2tsam_cli.training.start import starting_network
+from av2tsam_cli.training.start import StartingPoint, load_starting_point
 from av2tsam_cli.training.state import (
     TrainingState,
     collect_tensors,
@@ -89,11 +94,15 @@ def train(
     with ExitStack() as stack:
         folder = stack.enter_context(open_folder(options)) if process_rank() == 0 else None
         device = choose_device(options.device)
-        precision = choose_precision(options.precision, device)
+        precision: Any = choose_precision(options.precision, device)
         fabric = start_fabric(device.type, options.devices, precision)
         torch.manual_seed(options.seed)
-        network = network or starting_network(options)
-        training = _Training(options, fabric, network, folder, callback or TrainingCallback())
+        start = load_starting_point(options) if network is None else StartingPoint(network)
+        if not options.resume:
+            hint = "; use `model` to choose another one" if options.model is None else ""
+            log.warning("%s%s", start, hint)
+        options = replace(options, precision=precision, model=options.model or start.model)
+        training = _Training(options, fabric, start, folder, callback or TrainingCallback())
         training.prepare(videos)
         stack.callback(training.close_loggers)
         return training.run()
@@ -106,13 +115,15 @@ class _Training:
         self,
         options: TrainOptions,
         fabric: "Fabric",
-        network: Av2tSam,
+        start: StartingPoint,
         folder: RunFolder | None,
         callback: TrainingCallback,
     ) -> None:
         self.options = options
         self.fabric = fabric
-        self.network = network.eval()  # without dropout, and with BatchNorm's statistics fixed
+        self.start = start
+        self.weights = digest_weights(start.network)
+        self.network = start.network.eval()  # without dropout, BatchNorm's statistics are fixed
         self.folder = folder  # None in all processes but the first
         self.callback = callback if folder is not None else TrainingCallback()
         self.stop_requested = False
@@ -353,10 +364,17 @@ class _Training:
         path = self.options.out / "resume.safetensors"
         stored = json.loads(read_metadata(path)["state"])
         self.options.check_resumes(TrainOptions.from_json(stored["options"]))
-        if stored["videos"] != self.videos.digest:
-            raise MediaError(
-                f"{self.videos.root}: not the videos that the run in {self.options.out} was "
-                "started with; use the same data, or set `out` to a new folder"
+        for split in ("train", "val"):
+            if stored["videos"][split] != self.videos.digests[split]:
+                raise MediaError(
+                    f"{self.videos.root}: not the {split} split that the run in {self.options.out} "
+                    "was started with: names, frames, masks or sound have changed; use the same "
+                    "data, or set `out` to a new folder"
+                )
+        if stored["frozen"] != self.weights.frozen:
+            raise UsageError(
+                f"`model` {self.options.model}: not the weights that the run in {self.options.out} "
+                "was started with; use the same files, or set `out` to a new folder"
             )
         restore_tensors(read_tensors(path), self.learner)
         self.fabric.strategy.precision.load_state_dict(stored["precision"])
@@ -375,11 +393,12 @@ class _Training:
             folder.drop_steps_after(self.state.step)
         else:
             self.record = run_record(
-                self.options,
-                self.videos,
-                self.network,
-                self.fabric.device,
-                self.fabric.world_size,
+                options=self.options,
+                start=self.start,
+                weights=self.weights,
+                videos=self.videos,
+                device=self.fabric.device,
+                processes=self.fabric.world_size,
             )
             folder.start(self.record)
 
@@ -417,7 +436,8 @@ class _Training:
     def _save_state(self, folder: RunFolder) -> None:
         metadata = {
             "options": self.options.to_json(),
-            "videos": self.videos.digest,
+            "videos": self.videos.digests,
+            "frozen": self.weights.frozen,
             "position": self.state.to_json(),
             "precision": self.fabric.strategy.precision.state_dict(),
         }

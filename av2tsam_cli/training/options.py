@@ -71,23 +71,26 @@ class TrainOptions:
     model: Annotated[
         str | None,
         Option(
-            "model to start from: nano, evf-sam, evf-sam2, or a checkpoint file",
+            "model to start from: a checkpoint file, nano, or evf-sam or evf-sam2, which stand for "
+            "their text-prompted SAM",
             panel=Panel.MODEL,
             metavar="NAME|FILE",
             short="-m",
             default="the best installed text-prompted SAM, else nano",
         ),
     ] = None
-    """Name or checkpoint of the model to start from; None for the best installed one."""
+    """Name or checkpoint of the model to start from; None for the best installed text-prompted SAM,
+    else nano."""
     init: Annotated[
-        Literal["fresh", "model"],
+        Literal["auto", "paper"],
         Option(
-            "fresh: initialise projector and adapters, as in the paper; the name of a preset then "
-            "stands for its text-prompted SAM. model: start from all weights of the model",
+            "auto: continue from all weights of a model that has a projector, such as a trained "
+            "checkpoint or nano; else, or with paper, projector and adapters start from random "
+            "weights, as in the paper",
             panel=Panel.MODEL,
         ),
-    ] = "fresh"
-    """`fresh`: initialise projector and adapters as in the paper. `model`: keep the model's."""
+    ] = "auto"
+    """`auto`: keep the model's projector and adapters if it has them. `paper`: new ones."""
     clap: Annotated[
         Literal["laion", "microsoft"] | None,
         Option("audio encoder", panel=Panel.MODEL, default="the model's"),

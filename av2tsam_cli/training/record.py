@@ -1,18 +1,24 @@
 """What `run.json` and checkpoints store about a run: options, versions, machine, code, data."""
 
+import hashlib
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.training.callback import EpochRow
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.start import StartingPoint
 from av2tsam_cli.training.videos import Videos
 
 PACKAGES = (
@@ -28,10 +34,57 @@ PACKAGES = (
 GIT_TIMEOUT_S = 20.0
 
 
+@dataclass(frozen=True)
+class WeightsDigest:
+    """Hashes of a network's weights: names, types, shapes and values."""
+
+    all: str
+    """SHA-256 of all weights."""
+    frozen: str
+    """SHA-256 of those that training does not change."""
+
+
+def digest_weights(network: Av2tSam) -> WeightsDigest:
+    """Hash the weights of a network."""
+    tensors = network.state_dict()
+    # Hashing releases the GIL, so threads share the work.
+    with ThreadPoolExecutor() as pool:
+        hashes = dict(zip(tensors, pool.map(_hash_tensor, tensors.values()), strict=True))
+    trained = {name for name, _ in network.trained_parameters()}
+    frozen = {name: value for name, value in hashes.items() if name not in trained}
+    return WeightsDigest(_combine(hashes), _combine(frozen))
+
+
+def _hash_tensor(tensor: Tensor) -> str:
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return f"{tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(raw.data).hexdigest()}"
+
+
+def _combine(hashes: Mapping[str, str]) -> str:
+    lines = "\n".join(f"{name} {value}" for name, value in sorted(hashes.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def run_record(
-    options: TrainOptions, videos: Videos, network: Av2tSam, device: torch.device, processes: int
+    *,
+    options: TrainOptions,
+    start: StartingPoint,
+    weights: WeightsDigest,
+    videos: Videos,
+    device: torch.device,
+    processes: int,
 ) -> dict[str, Any]:
-    """Return what `run.json` stores when a run starts."""
+    """Return what `run.json` stores when a run starts.
+
+    Args:
+        options: The options, with `auto` and defaults resolved.
+        start: The network and where its weights come from.
+        weights: Hashes of the weights before the first step.
+        videos: The videos of both splits.
+        device: The device that the network is on.
+        processes: Number of processes.
+    """
+    network = start.network
     return {
         "options": options.to_json(),
         "seed": options.seed,
@@ -47,8 +100,9 @@ def run_record(
                 "val": len(videos.val),
                 "test": len(videos.test),
             },
-            "digest": videos.digest,
+            "sha256": videos.digests,
         },
+        "start": {**start.to_json(), "sha256": weights.all},
         "network": {
             **describe_network(network),
             "parameters": sum(p.numel() for p in network.parameters()),

@@ -1,7 +1,8 @@
 """The network that a training starts from, and the part of it that is trained."""
 
-import logging
-from dataclasses import replace
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,71 +12,134 @@ from torch import nn
 from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.hub import locate
-from av2tsam_cli.hub.checkpoint import load_network
+from av2tsam_cli.hub.checkpoint import load_network, part_of
 from av2tsam_cli.hub.registry import BUNDLED_MODEL, TEXT_ONLY_MODELS
-from av2tsam_cli.hub.tensor_file import read_metadata
+from av2tsam_cli.hub.tensor_file import TensorFile, read_metadata
 from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.av2tsam import Av2tSam, build_adapter, build_projector
 from av2tsam_cli.model.config import LAION_CLAP, MICROSOFT_CLAP, PRESETS, ModelConfig
 from av2tsam_cli.training.options import TrainOptions
 
 CLAP_CONFIGS = {"laion": LAION_CLAP, "microsoft": MICROSOFT_CLAP}
+PART_TITLES = {"clap": "CLAP", "projector": "projector", "adapter": "adapters"}
+"""Names in messages of the parts that may not come from the checkpoint."""
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """The network that a training starts from, and where its weights come from."""
+
+    network: Av2tSam = field(repr=False)
+    """The network, on the CPU, in float32."""
+    model: str | None = None
+    """Name or path of the model; None for a network that was passed in."""
+    checkpoint: Path | None = None
+    """The file of the model."""
+    left_out: tuple[str, ...] = ()
+    """Parts of the checkpoint that are not used: `clap`, `projector`, `adapter`."""
+    initialised: tuple[str, ...] = ()
+    """Parts with new random weights: `projector`, `adapter`."""
+    trained: str = ""
+    """What the checkpoint was trained on before, such as "avsbench s4 to epoch 12"."""
+
+    def __str__(self) -> str:
+        """Describe in one line what was loaded, and what was initialised."""
+        if self.model is None:
+            return "starting from the network that was passed in"
+        text = f"starting from {self.model}: all weights"
+        if self.left_out:
+            text += f" but {_titles(self.left_out)}"
+        if self.trained:
+            text += f", trained on {self.trained}"
+        if self.initialised:
+            text += f"; new {_titles(self.initialised)}"
+        return text
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `run.json` stores about the starting point."""
+        return {
+            "model": self.model,
+            "checkpoint": None if self.checkpoint is None else self.checkpoint.resolve(),
+            "left_out": self.left_out,
+            "initialised": self.initialised,
+            "trained": self.trained or None,
+        }
 
 
-def starting_network(options: TrainOptions) -> Av2tSam:
+def _titles(parts: tuple[str, ...]) -> str:
+    *others, last = (PART_TITLES[part] for part in parts)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def load_starting_point(options: TrainOptions) -> StartingPoint:
     """Load or build the network on the CPU, in float32.
 
-    With `init="fresh"` the result is what the paper starts from: a text-prompted SAM with its mask
+    A checkpoint with a projector is loaded with all of its weights. Without one, or with
+    `init="paper"`, the result is what the paper starts from: a text-prompted SAM with its mask
     decoder and `text_hidden_fcs`, CLIP, CLAP, and a newly initialised projector and adapters (whose
-    last layers are zero). The model's own projector and adapters, if any, are not loaded.
+    last layers are zero).
 
     Raises:
         UsageError: The options do not fit the model.
         WeightsError: Weights are missing or corrupted.
     """
-    path = starting_checkpoint(options)
-    stored_config = ModelConfig.from_json(read_metadata(path)["config"])
-    config = _requested_config(stored_config, options)
-    same_clap = config.clap == stored_config.clap
-    keep_projector = options.init == "model"
-    keep_adapter = keep_projector and stored_config.adapter and config.adapter
-    optional = {"clap": same_clap, "projector": keep_projector, "adapter": keep_adapter}
-    parts = ["clip", "text_sam", *(part for part, is_loaded in optional.items() if is_loaded)]
-    stored = load_network(path, dtype=torch.float32, parts=parts)
+    model = starting_model(options)
+    path = locate.resolve(model)
+    metadata = read_metadata(path)
+    stored_config = ModelConfig.from_json(metadata["config"])
+    present = {part_of(name) for name in TensorFile(path).tensors}
+    keep_projector = "projector" in present and options.init == "auto"
+    config = _requested_config(stored_config, options, keep_projector=keep_projector)
+    used = {"projector", "adapter"} if config.adapter else {"projector"}
+    kept = {"clip", "text_sam"}
+    if config.clap == stored_config.clap:
+        kept.add("clap")
+    if keep_projector:
+        kept |= present & used
+    stored = load_network(path, dtype=torch.float32, parts=kept)
     network = Av2tSam(
         config=config,
         clip=stored.clip,
-        clap=stored.clap if same_clap else _installed_clap(config, path),
-        projector=stored.projector if keep_projector else build_projector(config),
-        adapter=stored.adapter if keep_adapter else build_adapter(config),
+        clap=stored.clap if "clap" in kept else _installed_clap(config, path),
+        projector=stored.projector if "projector" in kept else build_projector(config),
+        adapter=stored.adapter if "adapter" in kept else build_adapter(config),
         text_sam=stored.text_sam,
     )
-    return network.eval()
+    return StartingPoint(
+        network=network.eval(),
+        model=model,
+        checkpoint=path,
+        left_out=tuple(part for part in PART_TITLES if part in present - kept),
+        initialised=tuple(part for part in PART_TITLES if part in used - kept),
+        trained=_earlier_training(metadata),
+    )
 
 
-def starting_checkpoint(options: TrainOptions) -> Path:
-    """Return the checkpoint of `options.model`.
+def starting_model(options: TrainOptions) -> str:
+    """Return the name or path of the model that the options select.
 
-    With `init="fresh"`, the name of a preset stands for its text-prompted SAM.
-
-    Raises:
-        WeightsError: The model is not installed, or the file does not exist.
+    The name of a full-size preset stands for its text-prompted SAM, as in the paper. The default is
+    the best installed text-prompted SAM, else nano.
     """
     model = options.model
-    if options.init == "fresh" and model in PRESETS and model != BUNDLED_MODEL:
-        model = f"{model}-text"
-    if options.init == "fresh" and model is None:
+    if model is None:
         installed = (name for name in TEXT_ONLY_MODELS if locate.installed_path(name).is_file())
-        model = next(installed, BUNDLED_MODEL)
-    path = locate.resolve(model)
-    if options.model is None:
-        log.warning("starting from %s; use `model` to choose another one", path.stem)
-    return path
+        return next(installed, BUNDLED_MODEL)
+    return f"{model}-text" if model in PRESETS and model != BUNDLED_MODEL else model
 
 
-def _requested_config(stored: ModelConfig, options: TrainOptions) -> ModelConfig:
+def _earlier_training(metadata: Mapping[str, str]) -> str:
+    """Return what a checkpoint was trained on, by its metadata; "" if it does not say."""
+    data, metrics = (json.loads(metadata.get(key, "null")) for key in ("data", "metrics"))
+    if not data:
+        return ""
+    epoch = f" to epoch {metrics['epoch']}" if metrics else ""
+    return f"{data['name']} {data['subset']}{epoch}"
+
+
+def _requested_config(
+    stored: ModelConfig, options: TrainOptions, *, keep_projector: bool
+) -> ModelConfig:
     """Return the checkpoint's configuration with the changes that the options request."""
     config = stored
     if options.clap is not None and options.clap != stored.clap.kind:
@@ -84,7 +148,7 @@ def _requested_config(stored: ModelConfig, options: TrainOptions) -> ModelConfig
         config = replace(config, projector=options.projector)
     if options.adapter is not None:
         config = replace(config, adapter=options.adapter)
-    if options.init == "model":
+    if keep_projector:
         for option, requested, trained in (
             ("clap", config.clap.kind, stored.clap.kind),
             ("projector", config.projector, stored.projector),
@@ -92,7 +156,7 @@ def _requested_config(stored: ModelConfig, options: TrainOptions) -> ModelConfig
             if requested != trained:
                 raise UsageError(
                     f"`{option}` {requested}: the model's projector was trained with {trained}; "
-                    "omit the option, or set `init` to fresh"
+                    "omit the option, or set `init` to paper for a new projector"
                 )
     if options.cache_features and config.adapter:
         raise UsageError(

@@ -2,14 +2,15 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from av2tsam_cli.data.avsbench import Clip, find_root, open_split, open_subset
-from av2tsam_cli.data.cache import EmbeddingCache, default_folder
-from av2tsam_cli.data.check import ClipProblem, require_intact
+from av2tsam_cli.data.cache import EmbeddingCache, content_hash, default_folder
+from av2tsam_cli.data.check import THREADS, ClipProblem, require_intact
 from av2tsam_cli.data.samples import ReadSample, random_subset, read_sample
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.model.av2tsam import Av2tSam
@@ -31,12 +32,9 @@ class Videos:
     """The validation split, in the order of the data set."""
     test: tuple[Clip, ...] = field(repr=False)
     """The test split, in the order of the data set; empty if there is none or it is not used."""
-
-    @property
-    def digest(self) -> str:
-        """A hash of the videos' names and order."""
-        names = [f"{clip.split}/{clip.category}/{clip.name}" for clip in (*self.train, *self.val)]
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """A hash of the names, order and content of each split's videos; empty until `embed_videos` has
+    read them."""
 
 
 def find_videos(options: TrainOptions) -> Videos:
@@ -60,7 +58,7 @@ def find_videos(options: TrainOptions) -> Videos:
         kept, problems = require_intact(clips, skip_bad=options.skip_bad)
         _log_skipped(problems)
         splits.append(kept)
-    return Videos(root, *splits)
+    return Videos(root, train=splits[0], val=splits[1], test=splits[2])
 
 
 def _test_split(root: Path, options: TrainOptions) -> tuple[Clip, ...]:
@@ -108,7 +106,25 @@ def embed_videos(
                 f"{videos.root}: every video of the split {split!r} is corrupted; copy the data "
                 "again"
             )
-    return Videos(videos.root, train, val, test), read
+    splits = {"train": train, "val": val, "test": test}
+    digests = {name: _digest(clips, cache.content) for name, clips in splits.items() if clips}
+    return Videos(videos.root, train, val, test, digests), read
+
+
+def _digest(clips: Sequence[Clip], content: Mapping[Clip, str]) -> str:
+    """Return a hash of the names and order of videos, and of their frames, sound and masks.
+
+    Args:
+        clips: The videos.
+        content: Hashes of their frames and sound, which the cache has computed.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        masks = list(pool.map(lambda clip: content_hash(clip, filter(None, clip.masks)), clips))
+    lines = [
+        f"{clip.category}/{clip.name} {content[clip]} {mask}"
+        for clip, mask in zip(clips, masks, strict=True)
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _log_skipped(problems: Sequence[ClipProblem]) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -26,7 +28,7 @@ from av2tsam_cli.evaluation.evaluate import evaluate, plan_evaluation
 from av2tsam_cli.evaluation.options import EvaluateOptions
 from av2tsam_cli.evaluation.report import to_json
 from av2tsam_cli.evaluation.scoring import Scores
-from av2tsam_cli.hub.checkpoint import load_network
+from av2tsam_cli.hub.checkpoint import load_network, save_network
 from av2tsam_cli.inference.loading import load_model
 from av2tsam_cli.synth.dataset import write_dataset
 from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
@@ -146,7 +148,7 @@ def test_loss_falls_on_a_few_videos(options: Make, tiny_model: Path) -> None:
 
 
 def test_only_the_parameters_that_the_paper_trains_change(options: Make, tiny_model: Path) -> None:
-    result = train(options(epochs=1, init="model"))
+    result = train(options(epochs=1))
     before, after = load_file(tiny_model), load_file(result.checkpoint)
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -450,7 +452,7 @@ def test_data_without_a_test_split_are_noted(
 
 
 def test_network_can_be_passed_in(options: Make, tiny_model: Path) -> None:
-    named = train(options("named", init="model", epochs=1))
+    named = train(options("named", epochs=1))
     given = train(options("given", epochs=1), network=load_network(tiny_model))
     assert losses(given.out) == losses(named.out)
 
@@ -503,7 +505,7 @@ def test_existing_run_is_replaced_or_resumed_only_on_request(options: Make, tmp_
         train(options())
     with pytest.raises(UsageError, match=r"started with 0\.001"):
         train(options(resume=True, lr=2e-3))
-    with pytest.raises(MediaError, match="not the videos"):
+    with pytest.raises(MediaError, match="not the train split"):
         train(options(resume=True, data=str(_other_data(tmp_path))))
     assert first.checkpoint.read_bytes() == kept
     assert train(options(overwrite=True, epochs=1)).steps == STEPS_PER_EPOCH
@@ -520,6 +522,56 @@ def _other_data(tmp_path: Path) -> Path:
     out = tmp_path / "other"
     write_dataset(out, subset="ms3", videos=2, seed=6, split_sizes=(1, 1, 0), workers=1)
     return out
+
+
+def test_changed_content_of_the_data_is_refused_on_resume(options: Make, tmp_path: Path) -> None:
+    data = str(_other_data(tmp_path))
+    run = train(options(data=data, max_steps=1))
+    record = json.loads((run.out / "run.json").read_text())
+    clip = open_split(Path(data), "ms3", "val")[0]
+    assert clip.masks[2] is not None
+    for path in (clip.masks[2], clip.frames[2], clip.sound):
+        original = path.read_bytes()
+        path.write_bytes(original)  # the time of a change does not matter
+        assert train(options(data=data, max_steps=1, resume=True)).steps == 1
+        _change(path)
+        with pytest.raises(MediaError, match="not the val split .* masks or sound have changed"):
+            train(options(data=data, resume=True))
+        again = train(options("again", data=data, max_steps=1, overwrite=True))
+        assert json.loads((again.out / "run.json").read_text())["data"] != record["data"]
+        path.write_bytes(original)
+
+
+def _change(path: Path) -> None:
+    """Change one sample of a WAV file, or the first pixel of an image."""
+    if path.suffix == ".wav":
+        path.write_bytes(path.read_bytes()[:-2] + b"\x01\x00")
+        return
+    with Image.open(path) as image:
+        pixels = np.array(image)
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+
+
+def test_starting_weights_are_recorded_and_changed_ones_refused_on_resume(
+    options: Make, tiny_model: Path, tmp_path: Path
+) -> None:
+    def digest(name: str) -> str:
+        text = (options(name).out / "run.json").read_text()
+        return str(json.loads(text)["start"]["sha256"])
+
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(tiny_model.read_bytes())
+    for name, other in (("one", {}), ("same", {}), ("new", {"init": "paper"})):
+        train(options(name, model=str(model), max_steps=1, **other))
+    assert len(digest("one")) == 64
+    assert digest("one") == digest("same") != digest("new")
+    network = load_network(model)
+    with torch.no_grad():
+        network.text_sam.beit3.encoder.layer_norm.weight.mul_(1.01)
+    save_network(network, model)
+    with pytest.raises(UsageError, match=r"`model` .*model\.safetensors: not the weights"):
+        train(options("one", model=str(model), resume=True))
 
 
 def test_corrupted_video_stops_training_or_is_skipped(
@@ -541,6 +593,8 @@ def test_run_json_records_options_versions_and_data(options: Make) -> None:
     result: TrainResult = train(options(epochs=1))
     record = json.loads((result.out / "run.json").read_text())
     given = dataclasses.asdict(options(epochs=1))
+    assert record["start"]["checkpoint"] == given["model"]
+    assert record["start"]["initialised"] == []
     assert {k: str(v) for k, v in record["options"].items()} == {
         k: str(v) for k, v in given.items()
     }
@@ -548,3 +602,11 @@ def test_run_json_records_options_versions_and_data(options: Make) -> None:
     assert record["data"]["videos"] == {"train": VIDEOS, "val": 2, "test": 0}
     assert record["network"]["projector"] == "mul"
     assert record["best"]["val_miou"] == result.best.val_miou
+
+
+def test_run_json_records_the_precision_and_model_that_auto_stands_for(options: Make) -> None:
+    result = train(options(precision="auto", max_steps=1, model=None))
+    record = json.loads((result.out / "run.json").read_text())
+    assert record["options"]["precision"] in {"fp32", "bf16"}
+    assert record["options"]["model"] == "nano"
+    assert record["start"]["model"] == "nano"
