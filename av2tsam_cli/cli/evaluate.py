@@ -1,18 +1,17 @@
 """`av2tsam evaluate`: score a model on AVSBench, with original and with negative audio."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli.cli.console import Console, Stages, print_json, print_table, print_text
 from av2tsam_cli.cli.options import command, new_app
-from av2tsam_cli.errors import Av2tsamError
+from av2tsam_cli.errors import Av2tsamError, UsageError
 from av2tsam_cli.evaluation.options import EvaluateOptions, EvaluateOutputs
 from av2tsam_cli.options import Messages, ModelOptions
 
 if TYPE_CHECKING:
-    from av2tsam_cli.evaluation.evaluate import Evaluation, EvaluationPlan
+    from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, Evaluation, EvaluationPlan
     from av2tsam_cli.inference.distributed import Processes
     from av2tsam_cli.inference.loading import LoadedModel
 
@@ -29,6 +28,7 @@ app = new_app()
         ("av2tsam evaluate --subset ms3", "score the best installed model"),
         ("av2tsam evaluate --data my_data --split val", "use your own data"),
         ("av2tsam evaluate --audio noise --csv scores.csv", "add negative audio"),
+        ("av2tsam evaluate --predictions pred_masks", "score the masks of any method"),
     ],
 )
 def evaluate(
@@ -48,11 +48,10 @@ def evaluate(
     audio. If the silence gate empties masks, the scores of the network alone are shown too. Scores
     do not depend on the number of processes.
     """
-    from av2tsam_cli.inference.device import choose_device
-    from av2tsam_cli.inference.distributed import start_processes
-
     _check_outputs(outputs)
-    processes = start_processes(choose_device(model.device).type, options.devices)
+    if options.predictions is not None and model.model is not None:
+        raise UsageError("`predictions` and `model` exclude each other; pass one of them")
+    processes = _start_processes(options, model)
     console = Console(quiet=messages.quiet or not processes.first, debug=messages.debug)
     try:
         with console.logged():
@@ -68,15 +67,27 @@ def evaluate(
     return 0
 
 
+def _start_processes(options: EvaluateOptions, model: ModelOptions) -> "Processes":
+    from av2tsam_cli.inference.device import choose_device
+    from av2tsam_cli.inference.distributed import Processes, start_processes
+
+    if options.predictions is not None:  # reading files needs no second process
+        return Processes()
+    return start_processes(choose_device(model.device).type, options.devices)
+
+
 def _check_outputs(outputs: EvaluateOutputs) -> None:
     """Check before the work starts that nothing is in the way of the outputs."""
-    from av2tsam_cli.evaluation.report import check_free, check_new_folder
+    from av2tsam_cli.evaluation.mask_files import check_new_folder
+    from av2tsam_cli.evaluation.report import check_free
 
     for path in (outputs.csv, outputs.contact_sheet):
         if path is not None:
             check_free(path, overwrite=outputs.overwrite)
-    if outputs.save_masks is not None:
-        check_new_folder(outputs.save_masks)
+    for name in ("save_masks", "save_logits"):
+        folder = getattr(outputs, name)
+        if folder is not None:
+            check_new_folder(folder, name)
 
 
 def _evaluate(
@@ -88,20 +99,12 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Evaluate, write the outputs, and return the scores as JSON values."""
     from av2tsam_cli.evaluation.evaluate import evaluate, plan_evaluation
-    from av2tsam_cli.evaluation.report import mask_folder, to_json, write_masks
-    from av2tsam_cli.inference.loading import load_model
+    from av2tsam_cli.evaluation.report import to_json
 
     plan = plan_evaluation(options)
-    model = load_model(
-        model_options.model, device=model_options.device, precision=model_options.precision
-    )
-    if model_options.model is None:
-        console.note(f"using the model {model.name}; choose another one with `model`")
-    on_video = None
+    model = None if options.predictions is not None else _load(model_options, console)
     with ExitStack() as stack:
-        if outputs.save_masks is not None:
-            masks = stack.enter_context(mask_folder(outputs.save_masks, processes))
-            on_video = partial(write_masks, masks)
+        on_video = _open_folders(stack, outputs, processes)
         with Stages(console, "videos") as stages:
             evaluation = evaluate(
                 model,
@@ -113,14 +116,54 @@ def _evaluate(
             )
         if processes.first:
             _write(options, outputs, model, plan, evaluation)
-    environment = {"model": model.name, "device": model.device.type, "precision": model.precision}
-    return to_json(evaluation, options) | environment
+    record = to_json(evaluation, options)
+    if record.get("resized_videos"):
+        console.note(
+            f"{options.predictions}: the masks of {record['resized_videos']} of "
+            f"{record['videos']} videos were resized to the size of the true masks"
+        )
+    if model is None:
+        return record | {"predictions": str(options.predictions)}
+    return record | {
+        "model": model.name,
+        "device": model.device.type,
+        "precision": model.precision,
+    }
+
+
+def _load(options: ModelOptions, console: Console) -> "LoadedModel":
+    from av2tsam_cli.inference.loading import load_model
+
+    model = load_model(options.model, device=options.device, precision=options.precision)
+    if options.model is None:
+        console.note(f"using the model {model.name}; choose another one with `model`")
+    return model
+
+
+def _open_folders(
+    stack: ExitStack, outputs: EvaluateOutputs, processes: "Processes"
+) -> "Callable[[EvaluatedVideo], None]":
+    """Open the folders for masks and logits, and return what writes a video into them."""
+    from av2tsam_cli.evaluation.mask_files import shared_folder, write_logits, write_masks
+
+    masks, logits = (
+        folder and stack.enter_context(shared_folder(folder, processes))
+        for folder in (outputs.save_masks, outputs.save_logits)
+    )
+
+    def write(video: "EvaluatedVideo") -> None:
+        if masks is not None:
+            write_masks(masks, video.result.clip, video.masks)
+        if logits is not None:
+            write_logits(logits, video.result.clip, video.logits.numpy())
+
+    return write
 
 
 def _write(
     options: EvaluateOptions,
     outputs: EvaluateOutputs,
-    model: "LoadedModel",
+    model: "LoadedModel | None",
     plan: "EvaluationPlan",
     evaluation: "Evaluation",
 ) -> None:
@@ -148,7 +191,8 @@ def _print_scores(record: Mapping[str, Any]) -> None:
     """Print the scores as tables."""
     plural = "" if record["videos"] == 1 else "s"
     data = f"{record['subset']} {record['split']}, {record['videos']} video{plural}"
-    settings = f"{record['model']}, {record['audio']} audio, {record['protocol']} protocol"
+    source = record.get("model") or f"masks in {record['predictions']}"
+    settings = f"{source}, {record['audio']} audio, {record['protocol']} protocol"
     print_text(f"{data}: {settings}\n\n")
     first = "combined" if "positive" in record else "all"
     means = {first: record} | {name: record[name] for name in OTHER_MEANS if name in record}

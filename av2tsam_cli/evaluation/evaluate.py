@@ -1,4 +1,4 @@
-"""Evaluate a model on AVSBench or data in its format, with original and with negative audio.
+"""Evaluate a model, or masks that were saved, on AVSBench or data in its format.
 
     split ─ plan ─ embedding cache ─ read ║ predict ─ silence gate ─ scores ─ gather, in order
 
@@ -8,8 +8,9 @@ cached embeddings. Letters: T labelled frames of a video, H, W size of its masks
 """
 
 import logging
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -20,16 +21,18 @@ from torch import Tensor
 from av2tsam_cli.data.avsbench import Clip, find_root, open_split
 from av2tsam_cli.data.cache import EmbeddingCache, default_folder, levels_dbfs
 from av2tsam_cli.data.check import require_intact
-from av2tsam_cli.data.clips import read_clip_windows
+from av2tsam_cli.data.clips import read_clip_masks, read_clip_windows
 from av2tsam_cli.data.samples import Sample, read_sample
-from av2tsam_cli.errors import MediaError
+from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.evaluation.davis import DavisScore, davis_score
+from av2tsam_cli.evaluation.mask_files import has_logits, read_prediction
 from av2tsam_cli.evaluation.metrics import predicted_masks
 from av2tsam_cli.evaluation.negative_audio import choose_donors, noise, silence
 from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
 from av2tsam_cli.evaluation.scoring import (
     VideoScore,
     predict,
+    score_logits,
     score_video,
     silent_frames,
     suppress,
@@ -38,7 +41,7 @@ from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.threads import run_ahead
-from av2tsam_cli.values import Float32Array
+from av2tsam_cli.values import BoolArray, Float32Array
 
 StageProgress = Callable[[str, int, int], None]
 """Called with the name of the stage, the number of finished videos and their total."""
@@ -106,6 +109,8 @@ class VideoResult:
     """Of the network alone."""
     silent_frames: int
     """Number of frames that the silence gate emptied, over both kinds of audio."""
+    resized: bool = False
+    """Whether the masks came from files of another size than the true masks."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +121,18 @@ class EvaluatedVideo:
     """The video."""
     result: VideoResult
     """Its scores."""
-    masks: Tensor = field(repr=False)
-    """Predicted masks with the evaluated kind of audio, bool, (T, H, W), on the CPU."""
-    samples: tuple[Sample, ...] = field(repr=False)
-    """Inputs with the original audio and, if evaluated, with negative audio."""
+    logits: Tensor = field(repr=False)
+    """Logits with the evaluated kind of audio, float32, (T, H, W), on the CPU; -inf in silence."""
+    true_masks: Tensor = field(repr=False)
+    """True masks for the original audio, bool, (T, H, W), on the CPU."""
+    samples: tuple[Sample, ...] = field(default=(), repr=False)
+    """Inputs with the original audio and, if evaluated, with negative audio; none if no model
+    was run."""
+
+    @property
+    def masks(self) -> BoolArray:
+        """Predicted masks with the evaluated kind of audio, bool, (T, H, W)."""
+        return predicted_masks(self.logits).numpy()
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,7 @@ def plan_evaluation(options: EvaluateOptions) -> EvaluationPlan:
 
 
 def evaluate(
-    model: LoadedModel,
+    model: LoadedModel | None,
     options: EvaluateOptions,
     plan: EvaluationPlan,
     *,
@@ -169,7 +182,7 @@ def evaluate(
     """Evaluate a model on one split.
 
     Args:
-        model: The model.
+        model: The model; None to score `options.predictions`.
         options: What to evaluate and how.
         plan: The result of `plan_evaluation` for these options.
         processes: The processes that share the videos; None for this one alone.
@@ -218,7 +231,7 @@ def _merge(
 
 
 def evaluate_videos(
-    model: LoadedModel,
+    model: LoadedModel | None,
     options: EvaluateOptions,
     videos: Sequence[PlannedVideo],
     progress: StageProgress | None = None,
@@ -226,7 +239,7 @@ def evaluate_videos(
     """Evaluate videos one by one while the next one is read.
 
     Args:
-        model: The model.
+        model: The model; None to score `options.predictions`.
         options: How to evaluate.
         videos: The videos.
         progress: Called after each video.
@@ -238,6 +251,9 @@ def evaluate_videos(
         MediaError: A video is corrupted, and `skip_bad` is not set.
         Av2tsamError: The embedding cache cannot be written.
     """
+    if model is None:
+        yield from _score_predictions(options, videos, progress)
+        return
     cache = EmbeddingCache.open_or_build(
         options.cache or default_folder(),
         model.network,
@@ -254,6 +270,17 @@ def evaluate_videos(
                 progress("videos", done, len(videos))
 
 
+@contextmanager
+def _skipping(options: EvaluateOptions, video: PlannedVideo) -> Generator[None, None, None]:
+    """Turn the error of a corrupted video into a warning if `skip_bad` is set."""
+    try:
+        yield
+    except MediaError as error:
+        if not options.skip_bad:
+            raise
+        log.warning("skipped %s: %s", video.clip.name, error)
+
+
 class _SampleReader:
     """Reads videos with each kind of audio that is evaluated."""
 
@@ -266,14 +293,9 @@ class _SampleReader:
     ) -> Generator[tuple[PlannedVideo, tuple[Sample, ...]], None, None]:
         """Yield each video with its samples; without samples if it is corrupted and skipped."""
         for video in videos:
-            try:
-                with torch_threads(1):  # this runs beside the network
-                    samples = self._samples(video)
-            except MediaError as error:
-                if not self.options.skip_bad:
-                    raise
-                log.warning("skipped %s: %s", video.clip.name, error)
-                samples = ()
+            samples: tuple[Sample, ...] = ()
+            with _skipping(self.options, video), torch_threads(1):  # this runs beside the network
+                samples = self._samples(video)
             yield video, samples
 
     def _samples(self, video: PlannedVideo) -> tuple[Sample, ...]:
@@ -330,8 +352,47 @@ def _evaluate_video(
             ungated=_score(options.protocol, samples, ungated),
             silent_frames=sum(int(frames.sum()) for frames in silent),
         )
-        masks = predicted_masks(gated[-1]).cpu()
-    return EvaluatedVideo(video, result, masks=masks, samples=samples)
+    return EvaluatedVideo(video, result, gated[-1].cpu(), samples[0].masks, samples)
+
+
+def _score_predictions(
+    options: EvaluateOptions, videos: Sequence[PlannedVideo], progress: StageProgress | None
+) -> Generator[EvaluatedVideo | PlannedVideo, None, None]:
+    """Score the masks or logits in `options.predictions`."""
+    highest = -math.inf
+    for done, video in enumerate(videos, start=1):
+        scored: EvaluatedVideo | PlannedVideo = video
+        with _skipping(options, video):
+            scored = _score_prediction(options, video)
+            highest = max(highest, float(scored.logits.max()))
+        yield scored
+        if progress:
+            progress("videos", done, len(videos))
+    if math.isclose(highest, math.log(1 / 254), rel_tol=1e-4):
+        raise MediaError(
+            f"{options.predictions}: the highest grey level of all masks is 1 of 255, so that all "
+            "of them are empty; save binary masks with the levels 0 and 255"
+        )
+
+
+def _score_prediction(options: EvaluateOptions, video: PlannedVideo) -> EvaluatedVideo:
+    folder, clip = options.predictions, video.clip
+    assert folder is not None  # noqa: S101 - the caller's condition
+    if options.protocol == "reference" and not has_logits(folder, clip):
+        raise UsageError(
+            f"{folder}: has no logits of {clip.name}, which `protocol` reference needs; use the "
+            "output of `save_logits`, or `protocol` avsbench"
+        )
+    true_masks = torch.from_numpy(read_clip_masks(clip, clip.labelled))
+    _, height, width = true_masks.shape
+    prediction = read_prediction(folder, clip, (height, width))
+    logits = prediction.logits
+    scores = VideoScores(
+        score_logits(clip, true_masks, logits, options.protocol),
+        davis_score(predicted_masks(logits).numpy(), true_masks.numpy()),
+    )
+    result = VideoResult(video.index, clip, scores, scores, 0, prediction.resized)
+    return EvaluatedVideo(video, result, logits, true_masks)
 
 
 def _score(

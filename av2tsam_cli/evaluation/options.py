@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from av2tsam_cli.avsbench_format import DATA_NAME, Split
+from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import (
     BatchSize,
     Cache,
@@ -61,6 +62,16 @@ class EvaluateOptions:
     """Skip videos with missing or corrupted files instead of raising an error."""
     cache: Cache = None
     """Folder of the embedding cache; None for the one that all commands share."""
+    predictions: Annotated[
+        Path | None,
+        Option(
+            "score the masks or logits in this folder instead of running a model: PNGs in the "
+            "layout of AVSBench, or what --save-masks or --save-logits wrote",
+            panel=Panel.DATA,
+            metavar="DIR",
+        ),
+    ] = None
+    """Folder with masks or logits to score; None to run a model."""
     audio: Annotated[
         Literal["original", "silence", "noise", "offscreen"],
         Option(
@@ -122,9 +133,20 @@ class EvaluateOptions:
         """Check the values.
 
         Raises:
-            UsageError: A value is out of range.
+            UsageError: A value is out of range, or does not go with `predictions`.
         """
         check_values(self)
+        if self.predictions is None:
+            return
+        if not self.predictions.is_dir():
+            raise UsageError(f"{self.predictions}: folder not found; check `predictions`")
+        defaults = {"audio": "original", "reference_audio": False, "silence_dbfs": None}
+        for name, default in defaults.items():
+            if getattr(self, name) != default:
+                raise UsageError(
+                    f"`{name}` has no effect on `predictions`, which are scored as they are; omit "
+                    "one of them"
+                )
 
     @property
     def gate_dbfs(self) -> float:
@@ -152,6 +174,15 @@ class EvaluateOutputs:
         ),
     ] = None
     """PNG with the worst and the best videos."""
+    save_logits: Annotated[
+        Path | None,
+        Option(
+            "write the logits to a new folder, as one float16 .npz per video",
+            panel=Panel.OUTPUT,
+            metavar="DIR",
+        ),
+    ] = None
+    """New folder for the logits of the predicted masks."""
     save_masks: Annotated[
         Path | None,
         Option(

@@ -1,4 +1,4 @@
-"""Reports of an evaluation: scores as JSON and per video as CSV, masks, and a contact sheet.
+"""Reports of an evaluation: scores as JSON and per video as CSV, and a contact sheet.
 
 Letters: T frames of a video, H, W size of its masks.
 """
@@ -6,15 +6,13 @@ Letters: T frames of a video, H, W size of its masks.
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.clips import read_clip_frames
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.evaluation.bootstrap import CONFIDENCE, interval, resampled_means
@@ -27,8 +25,7 @@ from av2tsam_cli.evaluation.evaluate import (
 )
 from av2tsam_cli.evaluation.options import EvaluateOptions
 from av2tsam_cli.evaluation.scoring import VideoScore
-from av2tsam_cli.files import atomic_file, atomic_folder, write_errors
-from av2tsam_cli.inference.distributed import Processes
+from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.outputs.overlay import draw_overlay
 from av2tsam_cli.outputs.png import PNG_OPTIONS
 from av2tsam_cli.values import BoolArray, Float64Array, UInt8Array
@@ -61,6 +58,8 @@ def to_json(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
         "skipped": list(evaluation.skipped),
         "categories": _category_records(results, options.seed),
     }
+    if options.predictions is not None:
+        record["resized_videos"] = sum(result.resized for result in results)
     if silent:
         record["ungated"] = _mean_record([result.ungated for result in results], options.seed)
     return record
@@ -203,51 +202,6 @@ def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
         part.write_bytes(content)
 
 
-def check_new_folder(folder: Path) -> None:
-    """Check that the folder for masks does not exist or is empty.
-
-    Raises:
-        UsageError: It contains files, or is not a folder.
-    """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UsageError(f"{folder}: already exists; set `save_masks` to a new folder")
-
-
-@contextmanager
-def mask_folder(folder: Path, processes: Processes) -> Iterator[Path]:
-    """Yield a temporary folder for `write_masks` that several processes fill together.
-
-    The first process renames it to its final name at the end of the block.
-
-    Raises:
-        Av2tsamError: A folder or file cannot be written; nothing is left.
-    """
-    with write_errors(folder), ExitStack() as stack:
-        part = stack.enter_context(atomic_folder(folder)) if processes.first else folder
-        yield processes.gather(part)[0]
-
-
-def write_masks(folder: Path, video: EvaluatedVideo) -> None:
-    """Write the masks of a video as PNGs with the values 0 and 255, in AVSBench's layout."""
-    clip = video.result.clip
-    for second, mask in zip(clip.labelled, video.masks.numpy(), strict=True):
-        path = folder / mask_path(clip, second)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_encode_png(mask.view(np.uint8) * np.uint8(255)))
-
-
-def mask_path(clip: Clip, second: int) -> Path:
-    """Return AVSBench's path of a mask, relative to `gt_masks` or, for AVSBench-semantic, the data.
-
-    Raises:
-        ValueError: The second has no label.
-    """
-    mask = clip.masks[second]
-    if mask is None:
-        raise ValueError(f"second {second} of {clip.name} is not labelled")
-    return Path(*mask.parts[-3 if clip.subset == "ms3" else -4 :])
-
-
 def pick_examples(results: Sequence[VideoResult]) -> list[VideoResult]:
     """Select the worst and the best videos, worst first and without duplicates.
 
@@ -274,11 +228,11 @@ def draw_contact_sheet(videos: Sequence[EvaluatedVideo]) -> bytes:
 def _draw_row(video: EvaluatedVideo) -> UInt8Array:
     clip, negative = video.result.clip, video.result.gated.negative
     frames = read_clip_frames(clip, clip.labelled)
-    true_masks = video.samples[0].masks.numpy()
+    true_masks = video.true_masks.numpy()
     if negative is not None:  # no object in the picture makes the negative audio
         true_masks = np.zeros_like(true_masks)
     cells = np.hstack(
-        [_draw_cell(*cell) for cell in zip(frames, video.masks.numpy(), true_masks, strict=True)]
+        [_draw_cell(*cell) for cell in zip(frames, video.masks, true_masks, strict=True)]
     )
     title = np.zeros((TITLE_PX, cells.shape[1], 3), np.uint8)
     text = _title(video.result)

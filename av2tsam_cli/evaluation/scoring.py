@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.samples import Sample, best_logits, collate
 from av2tsam_cli.evaluation.metrics import video_f_score, video_iou
 from av2tsam_cli.evaluation.options import ScoringProtocol
@@ -85,10 +86,17 @@ def score_video(
     sample: Sample, logits: Tensor, protocol: ScoringProtocol = "avsbench"
 ) -> VideoScore:
     """Compare the logits (T, H, W) of a video with its true masks."""
-    masks = sample.masks.to(logits.device)
+    return score_logits(sample.clip, sample.masks, logits, protocol)
+
+
+def score_logits(
+    clip: Clip, masks: Tensor, logits: Tensor, protocol: ScoringProtocol = "avsbench"
+) -> VideoScore:
+    """Compare the logits of a video with its true masks, bool; both (T, H, W)."""
+    masks = masks.to(logits.device)
     return VideoScore(
-        name=sample.clip.name,
-        category=sample.clip.category,
+        name=clip.name,
+        category=clip.category,
         frames=len(masks),
         miou=video_iou(logits, masks),
         f_score=video_f_score(logits, masks, protocol),

@@ -3,11 +3,14 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
+from PIL import Image
 
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.synth.dataset import write_dataset
@@ -108,6 +111,110 @@ def test_saved_masks_score_one_as_true_masks(
     shutil.copytree(tmp_path / "masks", true_masks)
     assert evaluate("--subset", subset, "--json", data=copy) == 0
     assert evaluate.record["miou"] == pytest.approx(1.0, abs=1e-6)
+
+
+def score_predictions(evaluate: Evaluate, folder: Path, *words: object) -> int:
+    """Run `av2tsam evaluate --predictions`, without a model."""
+    model, evaluate.words = evaluate.words, []
+    try:
+        return evaluate("--predictions", folder, *words)
+    finally:
+        evaluate.words = model
+
+
+@pytest.mark.parametrize("subset", ["s4", "ms3"])
+def test_predictions_score_as_the_model_that_made_them(
+    evaluate: Evaluate, tmp_path: Path, subset: str
+) -> None:
+    masks, logits = tmp_path / "masks", tmp_path / "logits"
+    out = ("--save-masks", masks, "--save-logits", logits)
+    assert evaluate("--subset", subset, *out, "--json") == 0
+    original = evaluate.record
+    assert score_predictions(evaluate, masks, "--subset", subset, "--json") == 0
+    assert "model" not in evaluate.record
+    assert (evaluate.record["videos"], evaluate.record["resized_videos"]) == (2, 0)
+    for name in ("miou", "j", "boundary_f"):
+        assert evaluate.record[name] == pytest.approx(original[name], abs=1e-6)
+    assert score_predictions(evaluate, logits, "--subset", subset, "--json") == 0
+    for name in ("miou", "f_score", "j", "boundary_f"):  # float16 moves logits beside a threshold
+        assert evaluate.record[name] == pytest.approx(original[name], abs=1e-3)
+
+
+def test_logits_can_be_scored_by_the_reference_protocol_and_masks_cannot(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    masks, logits = tmp_path / "masks", tmp_path / "logits"
+    protocol = ("--protocol", "reference", "--json")
+    assert evaluate(*protocol, "--save-masks", masks, "--save-logits", logits) == 0
+    original = evaluate.record
+    assert score_predictions(evaluate, logits, *protocol) == 0
+    assert evaluate.record["f_score"] == pytest.approx(original["f_score"], abs=1e-3)
+    assert score_predictions(evaluate, masks, *protocol) == 2
+    assert "has no logits of s4_test_000000, which --protocol reference needs" in evaluate.err
+
+
+def test_predictions_need_no_network_code(evaluate: Evaluate, tmp_path: Path) -> None:
+    assert evaluate("--save-masks", tmp_path / "masks") == 0
+    words = ["--predictions", str(tmp_path / "masks"), "--data", str(evaluate.data), "--quiet"]
+    code = f"""
+import sys
+from av2tsam_cli.__main__ import main
+assert main({["evaluate", *words]!r}) == 0
+assert not {{"open_clip", "laion_clap", "segment_anything", "transformers"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)  # noqa: S603 - our own
+
+
+def test_predictions_of_another_size_are_resized_with_a_note(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    shutil.copytree(next(evaluate.data.glob("*/s4_data/gt_masks")), masks)
+    for path in masks.glob("test/*/s4_test_000001/*.png"):
+        Image.open(path).convert("L").resize((448, 336)).save(path)
+    assert score_predictions(evaluate, masks, "--csv", tmp_path / "scores.csv") == 0
+    assert "the masks of 1 of 2 videos were resized" in evaluate.err
+    assert f"masks in {masks}, original audio" in evaluate.out
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert float(first["miou"]) == pytest.approx(1.0)
+    assert float(second["miou"]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_missing_prediction_exits_with_3_or_is_skipped(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    assert evaluate("--save-masks", masks) == 0
+    missing = next(masks.rglob("s4_test_000001_4.png"))
+    missing.unlink()
+    assert score_predictions(evaluate, masks) == 3
+    (line,) = evaluate.err.splitlines()
+    assert f"{missing}: missing; save a mask of every labelled frame" in line
+    assert score_predictions(evaluate, masks, "--skip-bad", "--json") == 0
+    assert evaluate.record["skipped"] == ["s4_test_000001"]
+    assert "skipped s4_test_000001" in evaluate.err
+
+
+def test_binary_predictions_with_the_levels_0_and_1_are_rejected(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    assert evaluate("--save-masks", masks) == 0
+    for path in masks.rglob("*.png"):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED) // 255)
+    assert score_predictions(evaluate, masks) == 3
+    assert "save binary masks with the levels 0 and 255" in evaluate.err
+
+
+def test_options_that_need_a_model_do_not_go_with_predictions(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    assert score_predictions(evaluate, tmp_path / "nowhere") == 2
+    assert score_predictions(evaluate, tmp_path, "--audio", "noise") == 2
+    assert "--audio has no effect on --predictions" in evaluate.err
+    assert evaluate("--predictions", tmp_path) == 2
+    assert "--predictions and --model exclude each other" in evaluate.err
 
 
 def test_existing_outputs_are_reported_before_the_work(evaluate: Evaluate, tmp_path: Path) -> None:

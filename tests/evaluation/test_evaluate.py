@@ -27,9 +27,10 @@ from av2tsam_cli.evaluation.evaluate import (
     evaluate_videos,
     plan_evaluation,
 )
+from av2tsam_cli.evaluation.mask_files import mask_path
 from av2tsam_cli.evaluation.negative_audio import choose_donors, noise
 from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
-from av2tsam_cli.evaluation.report import mask_path, pick_examples, to_json
+from av2tsam_cli.evaluation.report import pick_examples, to_json
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.model.sam import best_mask
@@ -150,9 +151,7 @@ def test_miou_equals_the_counted_iou(model: LoadedModel, scored: Path) -> None:
     }
     assert any(not truth.any() for truth in truths.values())
     expected = [
-        np.mean(
-            [counted_iou(*pair) for pair in zip(videos[n].masks.numpy(), truths[n], strict=True)]
-        )
+        np.mean([counted_iou(*pair) for pair in zip(videos[n].masks, truths[n], strict=True)])
         for n in truths
     ]
     record = to_json(evaluation, EvaluateOptions(data=str(scored)))
@@ -195,7 +194,7 @@ def test_silence_gives_empty_masks_and_ungated_scores_are_reported_too(
 ) -> None:
     evaluation, videos = score(model, scored, audio="silence")
     record = to_json(evaluation, EvaluateOptions(data=str(scored), audio="silence"))
-    assert not any(bool(one.masks.any()) for one in videos.values())
+    assert not any(one.masks.any() for one in videos.values())
     assert (record["fpr"], record["negative"]["frames_found"]) == (0.0, 0.0)
     # One of the three videos has no visible sound source: AVSBench scores its empty masks with 1.
     assert record["negative"]["miou"] == pytest.approx(1 / 3)
@@ -210,11 +209,11 @@ def test_negative_audio_is_scored_as_in_avsbench_robust(model: LoadedModel, scor
     original = record_of(model, scored)
     evaluation, videos = score(model, scored, audio="noise")
     record = to_json(evaluation, EvaluateOptions(data=str(scored), audio="noise"))
-    shares = [one.masks.float().mean((1, 2)).mean() for one in videos.values()]
+    shares = [one.masks.mean() for one in videos.values()]
     assert record["fpr"] == pytest.approx(float(np.mean(shares)), abs=1e-6)
     names = ("miou", "f_score", "j", "boundary_f", "j_and_f", "intervals")
     assert record["positive"] == {name: original[name] for name in names}
-    pairs = [(one.masks.numpy(), one.samples[0].masks.numpy()) for one in videos.values()]
+    pairs = [(one.masks, one.samples[0].masks.numpy()) for one in videos.values()]
     overlaps = [np.mean([counted_iou(*p) for p in zip(*pair, strict=True)]) for pair in pairs]
     assert record["negative"]["miou"] == pytest.approx(np.mean(overlaps), abs=1e-6)
     good, bad = record["positive"]["miou"], record["negative"]["miou"]

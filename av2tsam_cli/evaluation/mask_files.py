@@ -1,0 +1,191 @@
+"""Predicted masks and logits as files: written by an evaluation, read to be scored.
+
+Masks are PNGs in the layout of AVSBench's `gt_masks`, or in that of its test scripts, which have no
+folder for the split and number the frames from 0. Logits are an NPZ per video in the same folders.
+
+Letters: T labelled frames of a video, H, W size of its masks.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from av2tsam_cli.data.avsbench import Clip
+from av2tsam_cli.data.integrity import check_image
+from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.files import atomic_folder, write_errors
+from av2tsam_cli.inference.distributed import Processes
+from av2tsam_cli.outputs.png import PNG_OPTIONS
+from av2tsam_cli.values import BoolArray, Float32Array
+
+MISSING = "save a mask of every labelled frame"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was predicted for one video, at the size of its true masks."""
+
+    logits: Tensor = field(repr=False)
+    """Mask logits, float32, (T, H, W); infinite where the probability is 0 or 1."""
+    resized: bool
+    """Whether the files have another size."""
+
+
+def mask_path(clip: Clip, second: int) -> Path:
+    """Return AVSBench's path of a mask, relative to `gt_masks` or, for AVSBench-semantic, the data.
+
+    Raises:
+        ValueError: The second has no label.
+    """
+    mask = clip.masks[second]
+    if mask is None:
+        raise ValueError(f"second {second} of {clip.name} is not labelled")
+    return Path(*mask.parts[-3 if clip.subset == "ms3" else -4 :])
+
+
+def logits_path(clip: Clip) -> Path:
+    """Return the path of a video's logits: `NAME.npz` beside the folder of its masks."""
+    folder = mask_path(clip, clip.labelled[0]).parents[2 if clip.subset == "avss" else 1]
+    return folder / f"{clip.name}.npz"
+
+
+def check_new_folder(folder: Path, option: str) -> None:
+    """Check that an output folder does not exist or is empty.
+
+    Raises:
+        UsageError: It contains files, or is not a folder.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"{folder}: already exists; set `{option}` to a new folder")
+
+
+@contextmanager
+def shared_folder(folder: Path, processes: Processes) -> Iterator[Path]:
+    """Yield a temporary folder that several processes fill together.
+
+    The first process renames it to its final name at the end of the block.
+
+    Raises:
+        Av2tsamError: A folder or file cannot be written; nothing is left.
+    """
+    with write_errors(folder), ExitStack() as stack:
+        part = stack.enter_context(atomic_folder(folder)) if processes.first else folder
+        yield processes.gather(part)[0]
+
+
+def write_masks(folder: Path, clip: Clip, masks: BoolArray) -> None:
+    """Write the masks of a video, bool, (T, H, W), as PNGs with the values 0 and 255."""
+    for second, mask in zip(clip.labelled, masks, strict=True):
+        path = folder / mask_path(clip, second)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _, png = cv2.imencode(".png", mask.view(np.uint8) * np.uint8(255), PNG_OPTIONS)
+        path.write_bytes(png.data)
+
+
+def write_logits(folder: Path, clip: Clip, logits: Float32Array) -> None:
+    """Write the logits of a video, (T, H, W), as an NPZ.
+
+    It contains `logits`, float16, (T, H, W), -inf in frames that the silence gate emptied, and
+    `seconds`, int64, (T,): the labelled seconds, from 0.
+    """
+    path = folder / logits_path(clip)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, logits=logits.astype(np.float16), seconds=np.array(clip.labelled))
+
+
+def read_prediction(folder: Path, clip: Clip, size: tuple[int, int]) -> Prediction:
+    """Read the logits of a video if they were saved, else its masks.
+
+    Grey levels are probabilities, 0 to the highest value of the file's type. In a colour image,
+    such as one with a palette of classes, every pixel that is not black is foreground.
+
+    Args:
+        folder: The folder with the predictions of all videos.
+        clip: The video.
+        size: Height and width of its true masks, to which others are resized.
+
+    Raises:
+        MediaError: A file is missing or corrupted.
+    """
+    path = folder / logits_path(clip)
+    if path.is_file():
+        logits = _read_logits(path, clip)
+        if logits.shape[1:] == size:
+            return Prediction(torch.from_numpy(logits), resized=False)
+        images = list(torch.sigmoid(torch.from_numpy(logits)).numpy())
+    else:
+        images = [_read_probabilities(path) for path in _mask_files(folder, clip)]
+    fitting = [_resize(image, size) for image in images]
+    resized = any(image.shape != size for image in images)
+    return Prediction(torch.logit(torch.from_numpy(np.stack(fitting))), resized)
+
+
+def has_logits(folder: Path, clip: Clip) -> bool:
+    """Return whether the logits of a video were saved."""
+    return (folder / logits_path(clip)).is_file()
+
+
+def _mask_files(folder: Path, clip: Clip) -> list[Path]:
+    """Return the mask file of each labelled second.
+
+    The folders of the split, the category and the colour masks may be missing in the path, and
+    frames may be numbered from 0 or 1.
+    """
+    parts = mask_path(clip, clip.labelled[0]).parent.parts
+    *outer, inner = parts[:-1] if clip.subset == "avss" else parts
+    paths = [folder.joinpath(*parts)]
+    paths += [folder.joinpath(*outer[start:], inner) for start in range(len(outer) + 1)]
+    found = next((path for path in paths if path.is_dir()), None)
+    if found is None:
+        raise MediaError(f"{paths[0]}: missing; {MISSING}")
+    styles = [(prefix, first) for prefix in (f"{clip.name}_", "") for first in (0, 1)]
+    files = [
+        [found / f"{prefix}{first + second}.png" for second in clip.labelled]
+        for prefix, first in styles
+    ]
+    return next((style for style in files if style[0].is_file()), files[1])
+
+
+def _read_probabilities(path: Path) -> Float32Array:
+    """Read a mask as probabilities, float32, (H, W)."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = "missing" if isinstance(error, FileNotFoundError) else error.strerror
+        raise MediaError(f"{path}: {reason}; {MISSING}") from error
+    check_image(path, data)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise MediaError(f"{path}: corrupted; save or copy it again")
+    grey = image if image.ndim == 2 else image[..., 0]
+    if image.ndim == 3 and (image[..., :3] != grey[..., None]).any():
+        return np.asarray(image[..., :3].any(2), np.float32)
+    return np.asarray(grey, np.float32) / np.float32(np.iinfo(image.dtype).max)
+
+
+def _read_logits(path: Path, clip: Clip) -> Float32Array:
+    """Read an NPZ of `write_logits`: float32, (T, H, W)."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            logits, seconds = arrays["logits"], arrays["seconds"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise MediaError(f"{path}: cannot be read as logits ({error}); save it again") from error
+    if logits.ndim != 3 or not len(logits) == len(seconds) or [*seconds] != [*clip.labelled]:
+        raise MediaError(f"{path}: has other frames than the labelled ones; save it again")
+    return np.asarray(logits, np.float32)
+
+
+def _resize(image: Float32Array, size: tuple[int, int]) -> Float32Array:
+    """Resize probabilities (h, w): averaged to a smaller size, interpolated to a larger one."""
+    if image.shape == size:
+        return image
+    smaller = image.shape[0] > size[0]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.float32)
