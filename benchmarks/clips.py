@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from av2tsam_cli.inference.loading import LoadedModel
+from av2tsam_cli.outputs.clip import write_clip
 from av2tsam_cli.pipeline import iter_masks
-from av2tsam_cli.synth.clips import write_clip
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack
 from av2tsam_cli.synth.values import Scene

@@ -23,7 +23,8 @@ from av2tsam_cli.hub.registry import BUNDLED_MODEL
 from av2tsam_cli.model import sam
 from av2tsam_cli.model.av2tsam import Av2tSam, build, build_empty
 from av2tsam_cli.model.config import PRESETS, ModelConfig
-from av2tsam_cli.synth.clips import SMALL_H264, write_clip
+from av2tsam_cli.outputs.clip import write_clip
+from av2tsam_cli.synth.clips import SMALL_H264
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack

@@ -81,7 +81,9 @@ def _check_outputs(outputs: EvaluateOutputs) -> None:
     from av2tsam_cli.evaluation.mask_files import check_new_folder
     from av2tsam_cli.evaluation.report import check_free
 
-    for path in (outputs.csv, outputs.contact_sheet):
+    if outputs.video is not None and outputs.video.suffix.lower() != ".mp4":
+        raise UsageError(f"{outputs.video}: `video` writes an MP4; end the name in .mp4")
+    for path in (outputs.csv, outputs.contact_sheet, outputs.video):
         if path is not None:
             check_free(path, overwrite=outputs.overwrite)
     for name in ("save_masks", "save_logits"):
@@ -167,7 +169,7 @@ def _write(
     plan: "EvaluationPlan",
     evaluation: "Evaluation",
 ) -> None:
-    """Write the CSV and the contact sheet."""
+    """Write the CSV, the contact sheet and the video."""
     from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, evaluate_videos
     from av2tsam_cli.evaluation.report import (
         draw_contact_sheet,
@@ -178,13 +180,20 @@ def _write(
 
     if outputs.csv is not None:
         write_file(outputs.csv, video_table(evaluation), overwrite=outputs.overwrite)
+    if outputs.contact_sheet is None and outputs.video is None:
+        return
+    planned = {video.index: video for video in plan.videos}
+    examples = [planned[result.index] for result in pick_examples(evaluation.results)]
+    # Evaluating a few videos again is cheaper than keeping the masks of all of them.
+    again = evaluate_videos(model, options, examples)
+    videos = [one for one in again if isinstance(one, EvaluatedVideo)]
     if outputs.contact_sheet is not None:
-        planned = {video.index: video for video in plan.videos}
-        examples = [planned[result.index] for result in pick_examples(evaluation.results)]
-        # Evaluating a few videos again is cheaper than keeping the masks of all of them.
-        videos = evaluate_videos(model, options, examples)
-        sheet = draw_contact_sheet([one for one in videos if isinstance(one, EvaluatedVideo)])
+        sheet = draw_contact_sheet(videos)
         write_file(outputs.contact_sheet, sheet, overwrite=outputs.overwrite)
+    if outputs.video is not None:
+        from av2tsam_cli.evaluation.result_video import write_result_video
+
+        write_result_video(outputs.video, videos, options, overwrite=outputs.overwrite)
 
 
 def _print_scores(record: Mapping[str, Any]) -> None:

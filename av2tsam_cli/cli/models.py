@@ -10,7 +10,7 @@ from av2tsam_cli.cli.console import Console, print_json, print_table, print_text
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.hub import installed
-from av2tsam_cli.hub.describe import describe, describe_entry
+from av2tsam_cli.hub.describe import describe, describe_entry, network_config
 from av2tsam_cli.hub.locate import installed_path, resolve
 from av2tsam_cli.hub.registry import BUNDLED_MODEL, MODELS, NamedModel, format_bytes
 from av2tsam_cli.options import Messages, Option, Overwrite, Panel, check_values, unknown
@@ -55,14 +55,47 @@ def list_models(*, messages: Messages) -> int:
 
 
 @command(app)
-def info(model: Model = None, *, messages: Messages) -> int:
-    """Show everything known about a model: origin, parts, training, missing models."""
+def info(
+    model: Model = None,
+    *,
+    flops: Annotated[
+        bool,
+        Option(
+            "count the parameters and FLOPs of each part, for one frame with its second of audio; "
+            "needs no weights",
+            panel=Panel.OUTPUT,
+        ),
+    ] = False,
+    messages: Messages,
+) -> int:
+    """Show everything known about a model: origin, parts, training, missing models.
+
+    A multiplication with its addition counts as two FLOPs. Convolutions and matrix products count,
+    attention included.
+    """
     record = describe(model)
+    costs = _costs(model) if flops else {}
     if messages.json:
-        print_json(record)
-    else:
-        print_text("\n".join(_lines(record)) + "\n")
+        print_json(record | ({"costs": costs} if flops else {}))
+        return 0
+    print_text("\n".join(_lines(record)) + "\n")
+    if flops:
+        rows = [
+            [part, f"{cost['parameters'] / 1e6:.2f}", f"{cost['flops'] / 1e9:.3f}"]
+            for part, cost in costs.items()
+        ]
+        print_text("\n")
+        print_table(["part", "parameters (millions)", "GFLOPs per frame"], rows)
     return 0
+
+
+def _costs(model: str | None) -> dict[str, dict[str, int]]:
+    """Return the parameters and FLOPs of a model's parts, and their sum."""
+    config = network_config(model)
+    from av2tsam_cli.model.cost import count_costs
+
+    costs = {part: asdict(cost) for part, cost in count_costs(config).items()}
+    return costs | {"total": {key: sum(c[key] for c in costs.values()) for key in costs["clip"]}}
 
 
 @command(app)

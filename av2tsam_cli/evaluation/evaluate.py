@@ -318,21 +318,28 @@ class _SampleReader:
             if donor in self.cache.files and set(seconds) <= set(donor.labelled):
                 cached = self.cache.read(donor, seconds)
                 return cached.clap, cached.level_dbfs
-        windows = torch.from_numpy(self._negative_windows(video, seconds))
+        rate_hz = self.model.network.config.clap.rate_hz
+        windows = torch.from_numpy(read_windows(self.options, video, rate_hz))
         with torch.inference_mode():
             clap = self.model.network.embed_windows(windows.to(self.model.device))
         return clap.float().cpu(), levels_dbfs(windows)
 
-    def _negative_windows(self, video: PlannedVideo, seconds: Sequence[int]) -> Float32Array:
-        """Return the negative audio as windows (T, n)."""
-        options, rate_hz = self.options, self.model.network.config.clap.rate_hz
-        if video.donor is not None:
-            return read_clip_windows(
-                video.donor, seconds, rate_hz, reference=options.reference_audio
-            )
-        if options.audio == "silence":
-            return silence(len(seconds), rate_hz)
+
+def read_windows(options: EvaluateOptions, video: PlannedVideo, rate_hz: int) -> Float32Array:
+    """Return the evaluated kind of audio for the labelled seconds of a video as windows (T, n).
+
+    Raises:
+        MediaError: The audio is missing or corrupted.
+    """
+    seconds = video.clip.labelled
+    if options.audio == "silence":
+        return silence(len(seconds), rate_hz)
+    if options.audio == "noise":
         return noise(len(seconds), rate_hz, np.random.default_rng((options.seed, video.index)))
+    clip = video.donor or video.clip
+    # The audio of a shorter donor is repeated.
+    seconds = tuple(second % clip.seconds for second in seconds)
+    return read_clip_windows(clip, seconds, rate_hz, reference=options.reference_audio)
 
 
 def _evaluate_video(

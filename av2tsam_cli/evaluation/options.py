@@ -174,6 +174,16 @@ class EvaluateOutputs:
         ),
     ] = None
     """PNG with the worst and the best videos."""
+    video: Annotated[
+        Path | None,
+        Option(
+            "write a video of the worst and the best results: frame, prediction and true mask side "
+            "by side, with the sound",
+            panel=Panel.OUTPUT,
+            metavar="MP4",
+        ),
+    ] = None
+    """MP4 with the worst and the best videos."""
     save_logits: Annotated[
         Path | None,
         Option(

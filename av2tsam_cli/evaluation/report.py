@@ -235,12 +235,13 @@ def _draw_row(video: EvaluatedVideo) -> UInt8Array:
         [_draw_cell(*cell) for cell in zip(frames, video.masks, true_masks, strict=True)]
     )
     title = np.zeros((TITLE_PX, cells.shape[1], 3), np.uint8)
-    text = _title(video.result)
+    text = score_line(video.result)
     cv2.putText(title, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235,) * 3, 1, cv2.LINE_AA)
     return np.vstack([title, cells])
 
 
-def _title(result: VideoResult) -> str:
+def score_line(result: VideoResult) -> str:
+    """Return one line with the scores and the name of a video."""
     score, negative = result.gated.original, result.gated.negative
     scores = f"mIoU {score.miou:.3f}  F {score.f_score:.3f}"
     if negative is not None:

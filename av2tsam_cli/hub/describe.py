@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from av2tsam_cli.errors import WeightsError
+from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.hub.installed import read_install_record
 from av2tsam_cli.hub.locate import (
     SEPARATE_PARTS,
@@ -20,7 +20,7 @@ from av2tsam_cli.hub.locate import (
     part_name,
     resolve,
 )
-from av2tsam_cli.hub.registry import MODELS, TOKENIZER, NamedModel
+from av2tsam_cli.hub.registry import AUDIO_MODELS, MODELS, TOKENIZER, NamedModel
 from av2tsam_cli.hub.tensor_file import TensorFile, read_metadata
 
 if TYPE_CHECKING:  # it imports torch, which a list of models does not need
@@ -65,6 +65,28 @@ def describe_entry(entry: NamedModel) -> dict[str, object]:
         "unverified": entry.unverified or None,
         "measured": _scores(path) if installed and entry.parts else None,
     }
+
+
+def network_config(model: str | None) -> ModelConfig:
+    """Return the configuration of a network, which may also be one that is not installed.
+
+    Args:
+        model: A name, the path of a checkpoint, or None for the best installed model.
+
+    Raises:
+        UsageError: The model is not a whole network.
+        WeightsError: There is no such model, or its file is corrupted.
+    """
+    from av2tsam_cli.model.config import PRESETS, ModelConfig
+
+    entry = MODELS.get(model or "")
+    if entry is not None and "projector" not in entry.parts:
+        raise UsageError(
+            f"{entry.name}: is a part of other models; use one of these, such as {AUDIO_MODELS[0]}"
+        )
+    if entry is not None and not installed_path(entry.name).is_file():
+        return PRESETS[entry.preset or ""]
+    return ModelConfig.from_json(read_metadata(resolve(model))["config"])
 
 
 def describe_checkpoint(path: Path) -> dict[str, object]:

@@ -24,7 +24,8 @@ import numpy as np
 from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX, SPLITS, Split
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_folder, write_errors
-from av2tsam_cli.synth.clips import SMALL_H264, encode_png, sounding_mask, write_clip
+from av2tsam_cli.outputs.clip import write_clip
+from av2tsam_cli.synth.clips import SMALL_H264, encode_png, sounding_mask
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
+import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -98,6 +101,39 @@ def test_the_contact_sheet_has_a_row_per_video(evaluate: Evaluate, tmp_path: Pat
     path = tmp_path / "sheet.png"
     assert evaluate("--contact-sheet", path) == 0
     assert cv2.imread(str(path)).shape == (2 * (22 + 160), 5 * 160, 3)
+
+
+def test_the_video_shows_frames_predictions_and_true_masks_with_the_sound(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    path = tmp_path / "results.mp4"
+    assert evaluate("--video", path, "--save-masks", tmp_path / "masks") == 0
+    with av.open(str(path)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        (sound,) = container.streams.audio
+        duration_s = float(sound.duration * sound.time_base)
+    # Two videos of five seconds; three square frames with gaps, under the scores, over captions.
+    assert (len(pictures), pictures[0].shape) == (2 * 5 * 4, (320 + 2 * 28, 3 * 320 + 2 * 8, 3))
+    assert duration_s == pytest.approx(10.0, abs=0.1)
+    frame, prediction = pictures[0][28:-28, :320].astype(int), pictures[0][28:-28, 328:648]
+    (name,) = {
+        name
+        for name in ("s4_test_000000", "s4_test_000001")
+        if np.abs(frame - first_frame(evaluate.data, name)).mean() < 10
+    }
+    (path,) = (tmp_path / "masks").rglob(f"{name}_1.png")
+    mask = cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (320, 320)) > 127
+    redder = (prediction[..., 0].astype(int) - prediction[..., 1])[mask].mean()
+    assert redder > (frame[..., 0] - frame[..., 1])[mask].mean() + 20  # the highlight is magenta
+    assert evaluate("--video", tmp_path / "results.avi") == 2
+    assert "--video writes an MP4" in evaluate.err
+
+
+def first_frame(data: Path, name: str) -> npt.NDArray[np.int64]:
+    """Return the first frame of a video at the height of the result video."""
+    (path,) = data.rglob(f"visual_frames/**/{name}_1.png")
+    rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.resize(rgb, (320, 320)), np.int64)
 
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])

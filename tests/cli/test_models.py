@@ -137,6 +137,44 @@ def test_info_of_a_model_that_is_not_installed(
     assert "unverified: which files the repository contains" in out
 
 
+def test_costs_of_a_model_need_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "info", "evf-sam2", "--flops", "--json"]) == 0
+    (record,) = records(capsys.readouterr().out)
+    costs = record["costs"]
+    # Parameters of the reference implementation, in millions.
+    millions = {part: cost["parameters"] / 1e6 for part, cost in costs.items()}
+    reference = {"projector": 2.63, "adapter": 26.1, "beit3": 672.7, "text_hidden_fcs": 1.31}
+    reference |= {"image_encoder": 212.7, "prompt_and_mask_decoder": 4.22}
+    assert {part: millions[part] for part in reference} == pytest.approx(reference, rel=2e-3)
+    # The reference needs 1.95 TFLOP per frame, without CLIP and CLAP.
+    assert sum(costs[part]["flops"] for part in reference) == pytest.approx(1.95e12, rel=2e-3)
+    assert costs["total"]["flops"] == sum(costs[part]["flops"] for part in list(costs)[:-1])
+
+
+def test_costs_are_printed_as_a_table(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "info", str(tiny_model), "--flops"]) == 0
+    *_, table = capsys.readouterr().out.split("\n\n")
+    assert table.splitlines()[0].split() == [
+        "part",
+        "parameters",
+        "(millions)",
+        "GFLOPs",
+        "per",
+        "frame",
+    ]
+    assert [line.split()[0] for line in table.splitlines()[1:]] == [
+        "clip", "clap", "projector", "adapter", "beit3", "text_hidden_fcs", "image_encoder",
+        "prompt_and_mask_decoder", "total",
+    ]  # fmt: skip
+
+
+def test_costs_of_a_single_part_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "info", "clap-laion", "--flops"]) == 2
+    assert (
+        "is a part of other models; use one of these, such as evf-sam2" in capsys.readouterr().err
+    )
+
+
 def test_model_that_is_not_installed_exits_with_4(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "path", "evf-sam-text"]) == 4
     err = capsys.readouterr().err
