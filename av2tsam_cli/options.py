@@ -40,6 +40,7 @@ class Panel(StrEnum):
     """The headings of a command's help, in the order in which they are shown."""
 
     ARGUMENTS = "Arguments"
+    OPTIONS_FILE = "Options from a file"
     OUTPUT = "Output"
     RANGE = "Input range"
     DATA = "Data"

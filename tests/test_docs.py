@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = ("segment", "train", "evaluate", "doctor", "data synth", "data check", "models list")
 COMMANDS += ("models info", "models path", "models pull", "models verify", "models remove")
-COMMANDS += ("models convert", "vocabulary show", "vocabulary check")
+COMMANDS += ("models convert", "vocabulary show", "vocabulary check", "runs compare")
 OTHER_PROGRAMS = {
     *("--index-url", "--rm", "--nproc-per-node", "--no-python", "--help", "--group", "--extra"),
     *("--nano", "--samples"),

@@ -14,6 +14,7 @@ COMMANDS = {
     "segment": "highlight the sound source in videos, or write masks of it",
     "train": "train a model on AVSBench or on data with the same layout",
     "evaluate": "score a model on AVSBench, optionally with unrelated audio",
+    "runs": "compare trainings: mean and standard deviation over seeds",
     "data": "create and check data sets",
     "models": "download, convert, verify, list and remove models",
     "vocabulary": "show and check lists of things that can be heard and seen",

@@ -30,6 +30,7 @@ app = new_app()
         ("av2tsam evaluate --audio noise --csv scores.csv", "add negative audio"),
         ("av2tsam evaluate --predictions pred_masks", "score the masks of any method"),
     ],
+    config=True,
 )
 def evaluate(
     *,

@@ -14,7 +14,16 @@ from typer.core import TyperCommand, TyperGroup
 
 from av2tsam_cli.cli.console import is_url, name_flags
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.options import OptionField, Panel, either, option_field, option_fields, unknown
+from av2tsam_cli.option_files import read_options
+from av2tsam_cli.options import (
+    Option,
+    OptionField,
+    Panel,
+    either,
+    option_field,
+    option_fields,
+    unknown,
+)
 
 Examples = Sequence[tuple[str, str]]
 """Command lines, each with a description, which may be empty."""
@@ -24,6 +33,17 @@ Given = NewType("Given", frozenset[str])
 
 A command whose function has a parameter of this type receives them.
 """
+
+_CONFIG_HINT = Annotated[
+    Path,
+    Option(
+        "read options from a YAML or TOML file; those on the command line take precedence",
+        panel=Panel.OPTIONS_FILE,
+        metavar="FILE",
+    ),
+]
+CONFIG = cast("OptionField", option_field("config", _CONFIG_HINT, None))
+"""The option of commands that can read the others from a file."""
 
 HELP_WIDTH = 80
 """Columns of a help page, also on wider terminals."""
@@ -122,10 +142,18 @@ class HelpfulCommand(TyperCommand):
             raise UsageError(self._explain(error, ctx.command_path)) from error
         if ctx.args:
             raise UsageError(f"unexpected argument {ctx.args[0]!r}; {_see(ctx.command_path)}")
+        if ctx.params.get(CONFIG.name):
+            self._add_options_of_file(Path(ctx.params[CONFIG.name]), ctx.params)
         for field in self.page.options:
             if field.required and not _is_given(ctx.params[field.name]):
                 raise UsageError(f"missing {field.usage}; {_see(ctx.command_path)}")
         return rest
+
+    def _add_options_of_file(self, path: Path, params: dict[str, Any]) -> None:
+        """Add what a file sets and the command line does not."""
+        fields = [field for field in self.page.options if field is not CONFIG]
+        values = read_options(path, fields)
+        params |= {name: value for name, value in values.items() if not _is_given(params[name])}
 
     def _explain(self, error: typer.TyperException, path: str) -> str:
         """Return the message for a wrong option, in place of Typer's."""
@@ -173,7 +201,7 @@ class HelpfulGroup(TyperGroup):
 
 def new_app(help_text: str | None = None) -> typer.Typer:
     """Create a Typer app for one command, or for several that `help_text` introduces."""
-    return typer.Typer(
+    app = typer.Typer(
         cls=HelpfulGroup,
         help=help_text,
         add_completion=False,
@@ -181,10 +209,13 @@ def new_app(help_text: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=_SETTINGS,
     )
+    if help_text is not None:
+        app.callback()(lambda: None)  # so that Typer keeps the name of a single subcommand
+    return app
 
 
 def command(
-    app: typer.Typer, name: str | None = None, *, examples: Examples = ()
+    app: typer.Typer, name: str | None = None, *, examples: Examples = (), config: bool = False
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Add a function to an app as a command.
 
@@ -195,11 +226,13 @@ def command(
         app: The app from `new_app`.
         name: The command's name; None for that of the function.
         examples: Examples for the top of the help page.
+        config: Whether `--config` reads options from a file.
     """
 
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
         parameters, given_name = _parameters(function)
         options = tuple(field for parameter in parameters for field in parameter.fields)
+        options += (CONFIG,) if config else ()
         summary, _, details = inspect.getdoc(function).partition("\n\n")  # type: ignore[union-attr]
 
         @wraps(function)

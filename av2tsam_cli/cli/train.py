@@ -1,12 +1,12 @@
 """`av2tsam train`: train a model on AVSBench, or on a data set in its layout."""
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.console import Console, Stages, print_json
 from av2tsam_cli.cli.options import Given, command, new_app
 from av2tsam_cli.errors import Interrupted
-from av2tsam_cli.options import Messages
+from av2tsam_cli.options import Messages, Option, Panel
 from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.options import RESULT_OPTIONS, TrainOptions
 
@@ -19,26 +19,77 @@ COLUMN_WIDTH = 10
 app = new_app()
 
 
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read different whole numbers: S,S,..."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len({*map(int, parts)}) < len(parts):
+        raise ValueError(f"{text!r} is not a list of different seeds; use for example 1,2,3")
+    return tuple(map(int, parts))
+
+
+Seeds = Annotated[
+    tuple[int, ...] | None,
+    Option(
+        "train once per seed, in the folders RUN/seed-S; replaces --seed",
+        panel=Panel.TRAINING,
+        metavar="S,S,...",
+        parse=parse_seeds,
+    ),
+]
+
+
 @command(
     app,
     examples=[
         ("av2tsam train --subset s4 -m evf-sam2 -o runs/s4", "as in the paper"),
         ("av2tsam train --data sets/s4 -m nano -o runs/nano", "a small model on a CPU"),
+        ("av2tsam train --config s4.yaml -o runs/s4", "options from a file"),
         ("av2tsam train -o runs/s4 --resume", "continue an interrupted run"),
     ],
+    config=True,
 )
-def train(*, options: TrainOptions, messages: Messages, given: Given) -> int:
+def train(*, options: TrainOptions, seeds: Seeds = None, messages: Messages, given: Given) -> int:
     """Train projector, adapters, mask decoder and prompt head on AVSBench, as in the paper.
 
     The run folder receives best.safetensors (the epoch with the highest validation mIoU),
     last.safetensors, epochs.csv, steps.csv, curves.png, run.json and the state for --resume. The
     best epoch is scored on the test split at the end. Ctrl-C and SIGTERM save the state before
-    exiting. The same seed and options give the same result, up to
-    rounding, on any number of devices.
+    exiting. The same seed and options give the same result, up to rounding, on any number of
+    devices.
     """
+    if seeds is not None:
+        return _train_seeds(options, seeds, messages, given)
     if options.resume:
         options = _resumed(options, given)
     return _run(options, messages)
+
+
+def _train_seeds(
+    options: TrainOptions, seeds: tuple[int, ...], messages: Messages, given: Given
+) -> int:
+    """Train once per seed, one after the other, and stop at the first failure."""
+    from av2tsam_cli.training.run_folder import check_folder
+
+    runs = [replace(options, seed=seed, out=options.out / f"seed-{seed}") for seed in seeds]
+    if options.resume:
+        runs = _resumed_seeds(runs, given)
+    for run in runs:
+        check_folder(run)
+    return next((code for code in (_run(run, messages) for run in runs) if code), 0)
+
+
+def _resumed_seeds(runs: list[TrainOptions], given: Given) -> list[TrainOptions]:
+    """Return the runs that were started as resumed, and the others with the same options."""
+    from av2tsam_cli.training.run_folder import has_run
+
+    started = {run.seed: _resumed(run, given) for run in runs if has_run(run.out)}
+    if not started:
+        return runs
+    like = next(iter(started.values()))
+    return [
+        started.get(run.seed, replace(like, seed=run.seed, out=run.out, resume=False))
+        for run in runs
+    ]
 
 
 def _resumed(options: TrainOptions, given: Given) -> TrainOptions:

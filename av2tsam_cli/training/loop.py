@@ -400,7 +400,7 @@ class _Training:
                 device=self.fabric.device,
                 processes=self.fabric.world_size,
             )
-            folder.start(self.record)
+            folder.start(self.options, self.record)
 
     def _save(self, write: Callable[[RunFolder], None]) -> None:
         """Write files in the first process, and let the others fail too if it cannot."""

@@ -1,5 +1,6 @@
 """The folder of one run, which one process at a time may write to.
 
+config.toml          the options, for --config
 run.json             options, versions, seed, state of code and data, result
 epochs.csv           one row per epoch
 steps.csv            one row per optimiser step
@@ -27,11 +28,13 @@ from av2tsam_cli.files import atomic_file, parent_folders, write_errors
 from av2tsam_cli.hub.checkpoint import save_network, write_tensors
 from av2tsam_cli.hub.tensor_file import TensorFile
 from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.option_files import write_options
 from av2tsam_cli.training.callback import EpochRow, StepRow
 from av2tsam_cli.training.loggers import draw_curves
 from av2tsam_cli.training.options import TrainOptions
 
 RECORD = "run.json"
+CONFIG = "config.toml"
 LOCK = ".lock"
 
 
@@ -62,12 +65,13 @@ class RunFolder:
         """The numbers of each step."""
         return self.path / "steps.csv"
 
-    def start(self, record: Mapping[str, Any]) -> None:
-        """Start a new run: remove the files of an earlier one and write `run.json`."""
+    def start(self, options: TrainOptions, record: Mapping[str, Any]) -> None:
+        """Start a new run: remove the files of an earlier one, write `run.json`, `config.toml`."""
         with _write_errors(self.path):
             for path in (self.best, self.last, self.state, *self.path.glob("*.csv")):
                 path.unlink(missing_ok=True)
         self.write_record(record)
+        self._replace(CONFIG, write_options(options, without=("resume", "overwrite")))
         self._replace("steps.csv", _csv_line([field.name for field in fields(StepRow)]))
 
     def drop_steps_after(self, step: int) -> None:
@@ -169,6 +173,11 @@ def _remove_unused_lock(folder: Path) -> None:
         (folder / LOCK).unlink(missing_ok=True)
 
 
+def has_run(folder: Path) -> bool:
+    """Return whether a run was started in a folder."""
+    return (folder / RECORD).is_file()
+
+
 def check_folder(options: TrainOptions) -> None:
     """Check that the run may be started or resumed in its folder.
 
@@ -178,16 +187,15 @@ def check_folder(options: TrainOptions) -> None:
     folder = options.out
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: not a folder; set `out` to a new folder")
-    has_run = (folder / RECORD).is_file()
-    if options.resume and not has_run:
+    if options.resume and not has_run(folder):
         raise UsageError(f"{folder}: no run to resume; omit `resume` to start one")
-    if has_run and not options.resume and not options.overwrite:
+    if has_run(folder) and not options.resume and not options.overwrite:
         raise UsageError(
             f"{folder}: already has a run; set `resume` to continue it, `overwrite` to replace it, "
             "or `out` to another folder"
         )
     has_content = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
-    if has_content and not has_run:
+    if has_content and not has_run(folder):
         raise UsageError(f"{folder}: not empty and not a run; set `out` to another folder")
 
 

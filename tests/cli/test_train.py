@@ -40,6 +40,75 @@ def test_run_prints_its_scores_and_resumes_with_its_own_options(
     assert [row["epoch"] for row in json.loads(out)["epochs"]] == [1, 2]
 
 
+def test_options_are_read_from_a_file_and_the_saved_ones_give_the_same_run(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def losses(run: Path) -> list[str]:
+        return [line.split(",")[2] for line in (run / "steps.csv").read_text().splitlines()]
+
+    config = tmp_path / "run.yaml"
+    options = zip(command[1::2], command[2::2], strict=True)
+    lines = [f"{flag.removeprefix('--')}: {value}\n" for flag, value in options]
+    config.write_text("".join(lines) + f"out: {tmp_path / 'one'}\nmax_steps: 1\nlr: 1e-3\n")
+    assert main(["train", "--config", str(config), "--quiet"]) == 0
+    assert main(["train", "--config", str(config), "--quiet"]) == 2
+    assert "already has a run" in capsys.readouterr().err
+    saved = str(tmp_path / "one" / "config.toml")
+    again = ["train", "--config", saved, "--out", str(tmp_path / "two"), "--quiet"]
+    assert main([*again, "--lr", "2e-3"]) == 0
+    assert main([*again, "--overwrite"]) == 0
+    assert losses(tmp_path / "two") == losses(tmp_path / "one")
+    resumed = ["train", "--out", str(tmp_path / "one"), "--resume", "--config", str(config)]
+    config.write_text("lr: 0.1\n")
+    assert main(resumed) == 2
+    assert "--lr 0.1: the run" in capsys.readouterr().err
+    config.write_text("learning-rate: 0.1\n")
+    assert main(resumed) == 2
+    assert f"{config}: unknown option 'learning-rate'" in capsys.readouterr().err
+
+
+def test_run_per_seed_is_resumed_and_compared(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    short = [*command, "--out", str(out), "--max-steps", "1", "--json", "--quiet"]
+    assert main([*short, "--seeds", "2"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    resume = ["train", "--out", str(out), "--resume", "--max-steps", "1", "--json", "--quiet"]
+    assert main([*resume, "--seeds", "2,3"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["out"] for record in records] == [str(out / "seed-2"), str(out / "seed-3")]
+    assert records[0]["best"] == first["best"]
+    config = (out / "seed-3" / "config.toml").read_text()
+    assert "seed = 3\n" in config
+    assert "batch_size = 2\n" in config  # as in the first run
+
+    assert main([*short, "--seeds", "4,3"]) == 2
+    assert "already has a run" in capsys.readouterr().err
+    assert not (out / "seed-4").exists()
+
+    assert main(["runs", "compare", str(out), "--json"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    scores = [record["best"]["val_miou"] for record in records]
+    assert group["scores"]["val_miou"]["mean"] == pytest.approx(sum(scores) / 2)
+    assert main(["runs", "compare", str(out), "--format", "latex"]) == 0
+    assert r"$\pm$" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "1,1"], "--seeds: '1,1' is not a list of different seeds"),
+        (["--seeds", "1,a"], "--seeds: '1,a' is not"),
+    ],
+)
+def test_invalid_seeds_are_a_usage_error(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--out", str(tmp_path / "run"), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_trained_model_segments_a_video(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

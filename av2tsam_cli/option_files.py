@@ -1,0 +1,113 @@
+"""Read options from a YAML or TOML file, and write them to a TOML file that can be read again."""
+
+import json
+import tomllib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.options import OptionField, option_fields, unknown
+
+SUFFIXES = (".toml", ".yaml", ".yml")
+NO_VALUE = ("", "~", "null")
+"""How YAML writes that an option has no value."""
+
+
+def read_options(path: Path, fields: Sequence[OptionField]) -> dict[str, bool | str | list[str]]:
+    """Read the options that a file sets: a mapping from their names to values.
+
+    Args:
+        path: A file that ends in `.toml`, `.yaml` or `.yml`.
+        fields: The options that it may set. In names, `-` and `_` mean the same.
+
+    Returns:
+        Values by name, as on the command line: text, and True or False for flags.
+
+    Raises:
+        UsageError: The file is missing or invalid, an option is unknown, or its value does not fit.
+    """
+    known = {field.name: field for field in fields if not field.option.positional}
+    values: dict[str, bool | str | list[str]] = {}
+    for key, value in _read(path).items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UsageError(f"{path}: {unknown('option', str(key), list(known))}")
+        if isinstance(value, str) and value in NO_VALUE:
+            continue
+        try:
+            values[name] = _convert(known[name], value)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
+    return values
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    """Return what a file contains; scalars of YAML are text, as on the command line."""
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: not a .toml, .yaml or .yml file; use one of these formats")
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        # In YAML, 'off' would be False and 2e-4 a text, so all scalars are read as text.
+        is_toml = path.suffix == ".toml"
+        content = tomllib.loads(text) if is_toml else yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - creates only text, lists and mappings
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: file not found; check the path") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); correct the file") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: not a list of options; use lines such as 'epochs: 40'")
+    return content
+
+
+def _convert(field: OptionField, value: object) -> bool | str | list[str]:
+    """Return a value as it would be on the command line, after checking that it can be parsed."""
+    if isinstance(value, list):
+        texts = [_text(field, each) for each in value]
+        if not field.is_list:
+            return _convert(field, ",".join(texts))
+        for each in texts:
+            field.parse(each)
+        return texts
+    text = _text(field, value)
+    if field.is_flag:
+        if text not in {"true", "false"}:
+            raise UsageError(f"`{field.name}`: {text!r} is not true or false")
+        return text == "true"
+    if isinstance(value, bool):
+        raise UsageError(f"`{field.name}`: {text} is not a value for {field.metavar}")
+    field.parse(text)
+    return text
+
+
+def _text(field: OptionField, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str | int | float):
+        raise UsageError(f"`{field.name}`: {value!r} is not a single value")
+    return str(value)
+
+
+def write_options(options: Any, *, without: Collection[str] = ()) -> str:
+    """Return the options of a dataclass as TOML that `read_options` reads.
+
+    Args:
+        options: An object of a dataclass of options.
+        without: Names of options to leave out. Those that are None are left out too.
+    """
+    lines = [
+        f"{field.name} = {_toml(getattr(options, field.name))}\n"
+        for field in option_fields(type(options))
+        if field.name not in without and getattr(options, field.name) is not None
+    ]
+    return "".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    return json.dumps(str(value), ensure_ascii=False)
