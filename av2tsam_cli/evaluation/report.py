@@ -231,9 +231,7 @@ def _draw_row(video: EvaluatedVideo) -> UInt8Array:
     true_masks = video.true_masks.numpy()
     if negative is not None:  # no object in the picture makes the negative audio
         true_masks = np.zeros_like(true_masks)
-    cells = np.hstack(
-        [_draw_cell(*cell) for cell in zip(frames, video.masks, true_masks, strict=True)]
-    )
+    cells = draw_cells(frames, video.masks, true_masks)
     title = np.zeros((TITLE_PX, cells.shape[1], 3), np.uint8)
     text = score_line(video.result)
     cv2.putText(title, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235,) * 3, 1, cv2.LINE_AA)
@@ -247,6 +245,21 @@ def score_line(result: VideoResult) -> str:
     if negative is not None:
         scores = f"false positives {negative.predicted_share:.1%}"
     return f"{scores}  {score.name}  {score.category or ''}"
+
+
+def draw_cells(frames: UInt8Array, predicted: BoolArray, true_masks: BoolArray) -> UInt8Array:
+    """Draw a video's frames side by side: predicted masks highlighted, true masks outlined.
+
+    Args:
+        frames: RGB, (T, H, W, 3).
+        predicted: Masks (T, H, W).
+        true_masks: Masks (T, H, W).
+
+    Returns:
+        RGB, (CELL_PX, w, 3).
+    """
+    cells = zip(frames, predicted, true_masks, strict=True)
+    return np.hstack([_draw_cell(*cell) for cell in cells])
 
 
 def _draw_cell(rgb: UInt8Array, predicted: BoolArray, true_mask: BoolArray) -> UInt8Array:

@@ -31,6 +31,10 @@ class EpochRow:
     """Learning rate."""
     loss: float
     """Mean over the batches of the epoch."""
+    train_miou: float
+    """mIoU of the training batches, as predicted for their losses; mean over the epoch's videos."""
+    train_f_score: float
+    """F-score of the same predictions."""
     val_loss: float
     """Loss on the validation split before the silence gate, mean over frames."""
     val_miou: float

@@ -1,26 +1,29 @@
-"""Where metrics go besides the CSV files: TensorBoard, Weights & Biases, and `curves.png`."""
+"""Where metrics and pictures go besides the run folder: TensorBoard and Weights & Biases."""
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.training.callback import EpochRow, StepRow
+from av2tsam_cli.training.callback import EpochRow
+from av2tsam_cli.values import UInt8Array
 
 log = logging.getLogger(__name__)
 
 
 class MetricsLogger(Protocol):
-    """The part of `lightning_fabric.loggers.Logger` that the loop uses."""
+    """What the loop needs of a logger."""
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Record metrics by name at an optimiser step."""
 
-    def finalize(self, status: str) -> None:
+    def log_image(self, name: str, rgb: UInt8Array, step: int) -> None:
+        """Record a picture (h, w, 3) by name at an optimiser step."""
+
+    def close(self) -> None:
         """Write everything and close."""
 
 
@@ -50,12 +53,7 @@ def open_loggers(
     """
     loggers: list[MetricsLogger] = [_WandbLogger(folder, options)] if wandb else []
     if find_spec("tensorboard") is not None:
-        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-
-        tensorboard = TensorBoardLogger(
-            folder, name="tensorboard", version="", purge_step=first_step
-        )
-        loggers.append(tensorboard)
+        loggers.append(_TensorBoardLogger(folder, first_step))
     missing = [name for name in ("tensorboard", "matplotlib") if find_spec(name) is None]
     if missing:
         log.warning(
@@ -64,6 +62,42 @@ def open_loggers(
             ", ".join(missing),
         )
     return loggers
+
+
+def log_epoch(logger: MetricsLogger, row: EpochRow, examples: Mapping[str, UInt8Array]) -> None:
+    """Record the numbers of an epoch, and drawings of some validation videos by their names."""
+    metrics = {
+        "train/epoch_loss": row.loss,
+        "train/miou": row.train_miou,
+        "train/f_score": row.train_f_score,
+        "train/clips_per_s": row.clips_per_s,
+        "val/loss": row.val_loss,
+        "val/miou": row.val_miou,
+        "val/f_score": row.val_f_score,
+    }
+    logger.log_metrics(metrics, row.step)
+    for name, picture in examples.items():
+        logger.log_image(f"val/{name}", picture, row.step)
+
+
+class _TensorBoardLogger:
+    """TensorBoard files in the run folder."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+        self.logger = TensorBoardLogger(
+            folder, name="tensorboard", version="", purge_step=first_step
+        )
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.logger.log_metrics(metrics, step)
+
+    def log_image(self, name: str, rgb: UInt8Array, step: int) -> None:
+        self.logger.experiment.add_image(name, rgb, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.logger.finalize("success")
 
 
 class _WandbLogger:
@@ -87,30 +121,10 @@ class _WandbLogger:
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         self.run.log(metrics, step=step)
 
-    def finalize(self, status: str) -> None:
-        del status
+    def log_image(self, name: str, rgb: UInt8Array, step: int) -> None:
+        import wandb
+
+        self.run.log({name: wandb.Image(rgb)}, step=step)
+
+    def close(self) -> None:
         self.run.finish()
-
-
-def draw_curves(epochs: Sequence[EpochRow], steps: Sequence[StepRow]) -> bytes | None:
-    """Plot loss and validation scores as a PNG; return None if matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        return None
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    loss, scores = figure.subplots(2)
-    loss.plot([row.step for row in steps], [row.loss for row in steps], alpha=0.5, label="step")
-    loss.plot([row.step for row in epochs], [row.loss for row in epochs], "o-", label="epoch mean")
-    loss.set(xlabel="step", ylabel="training loss")
-    numbers = [row.epoch for row in epochs]
-    scores.plot(numbers, [row.val_miou for row in epochs], "o-", label="mIoU")
-    scores.plot(numbers, [row.val_f_score for row in epochs], "o-", label="F-score")
-    scores.set(xlabel="epoch", ylabel="validation score")
-    scores.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (loss, scores):
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=120)
-    return png.getvalue()

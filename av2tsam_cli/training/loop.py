@@ -6,25 +6,24 @@ and accumulation parts changes memory and speed but, apart from rounding, not th
 
 import json
 import logging
-import math
 import os
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from av2tsam_cli.data.avsbench import Clip
-from av2tsam_cli.data.samples import Sample, epoch_batches, prefetch, shard
+from av2tsam_cli.data.samples import ReadSample, Sample, epoch_batches, prefetch, shard
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
 from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.device import choose_device, choose_precision
 from av2tsam_cli.inference.distributed import (
-    FABRIC_PRECISION,
     OtherProcessFailed,
     any_process,
     process_rank,
@@ -34,9 +33,11 @@ from av2tsam_cli.inference.distributed import (
 from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.signals import handle_signals
+from av2tsam_cli.training.augmentation import read_augmented
 from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
+from av2tsam_cli.training.determinism import deterministic_algorithms
 from av2tsam_cli.training.learner import Learner
-from av2tsam_cli.training.loggers import MetricsLogger, check_wandb, open_loggers
+from av2tsam_cli.training.loggers import MetricsLogger, check_wandb, log_epoch, open_loggers
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.record import (
     checkpoint_metadata,
@@ -64,6 +65,8 @@ log = logging.getLogger(__name__)
 
 SAVE_INTERVAL_S = 600.0
 """Seconds after which the state is saved within an epoch, in case the machine fails."""
+EXAMPLES = 4
+"""Validation videos whose masks the loggers show."""
 MAX_READER_THREADS = 4
 """Upper limit of the default number of threads that read the data."""
 
@@ -93,6 +96,8 @@ def train(
     videos = find_videos(options)
     with ExitStack() as stack:
         folder = stack.enter_context(open_folder(options)) if process_rank() == 0 else None
+        if options.deterministic:
+            stack.enter_context(deterministic_algorithms())
         device = choose_device(options.device)
         precision: Any = choose_precision(options.precision, device)
         fabric = start_fabric(device.type, options.devices, precision)
@@ -171,7 +176,7 @@ class _Training:
     def close_loggers(self) -> None:
         """Let loggers write what they still hold."""
         for logger in self.loggers:
-            logger.finalize("success")
+            logger.close()
 
     def _request_stop(self, number: int) -> None:
         # torchrun forwards SIGINT as SIGTERM too, so only a second SIGINT stops without saving.
@@ -213,17 +218,20 @@ class _Training:
             shard(batch, fabric.global_rank, fabric.world_size) or batch[:1] for batch in batches
         ]
         start_s = time.perf_counter()
-        with closing(self._agreed_samples(shards, may_save=True)) as groups:
+        read = self.read
+        if options.augment:
+            read = partial(read_augmented, self.read, seed=options.seed, epoch=self.state.epoch)
+        with closing(self._agreed_samples(read, shards, may_save=True)) as groups:
             for batch, samples in zip(batches, groups, strict=True):
                 lr = options.learning_rate(self.state.epoch, self.state.step)
                 self.learner.set_learning_rate(lr)
-                loss, grad_norm = self.learner.compute_gradient(batch, samples)
-                self._check_finite(batch, loss, grad_norm)
+                result = self.learner.compute_gradient(batch, samples)
+                self.learner.check_finite(batch, result, self.state.step + 1, self.state.epoch + 1)
                 self.learner.update()
                 end_s = time.perf_counter()
-                self.state = self.state.after_batch(loss, len(batch), end_s - start_s)
+                self.state = self.state.after_batch(result, len(batch), end_s - start_s)
                 start_s = end_s
-                self._report_step(loss, lr, grad_norm)
+                self._report_step(result.loss, lr, result.grad_norm)
 
     def _epoch_batches(self) -> list[list[Clip]]:
         clips, options = self.videos.train, self.options
@@ -236,10 +244,10 @@ class _Training:
         return self.options.workers or min(MAX_READER_THREADS, os.cpu_count() or 1)
 
     def _agreed_samples(
-        self, shards: Sequence[Sequence[Clip]], *, may_save: bool
+        self, read: ReadSample, shards: Sequence[Sequence[Clip]], *, may_save: bool
     ) -> Generator[list[Sample], None, None]:
         """Read the videos of each shard of this process."""
-        with closing(prefetch(self.read, shards, threads=self._reader_threads())) as reader:
+        with closing(prefetch(read, shards, threads=self._reader_threads())) as reader:
             for _ in shards:
                 yield self._next_samples(reader, may_save=may_save)
 
@@ -276,22 +284,6 @@ class _Training:
             self._save(self._save_state)
         return samples
 
-    def _check_finite(self, batch: Sequence[Clip], loss: float, grad_norm: float) -> None:
-        """Stop before a step that would ruin the weights.
-
-        With fp16, a gradient that is not finite only means that the loss was scaled too much: the
-        step is skipped and the scale reduced.
-        """
-        is_scaled = self.fabric.strategy.precision.precision == FABRIC_PRECISION["fp16"]
-        for name, value in (("loss", loss), ("gradient", 0.0 if is_scaled else grad_norm)):
-            if not math.isfinite(value):
-                names = ", ".join(clip.name for clip in batch)
-                raise Av2tsamError(
-                    f"{self.options.out}: the {name} is {value} at step {self.state.step + 1}, "
-                    f"epoch {self.state.epoch + 1}, in a batch of the videos {names}; check these "
-                    "videos, lower `lr`, set `clip_norm` to 1 or `precision` to fp32"
-                )
-
     def _report_step(self, loss: float, lr: float, grad_norm: float) -> None:
         row = StepRow(self.state.step, self.state.epoch + 1, loss, lr, grad_norm)
         if self.folder is not None:
@@ -317,7 +309,9 @@ class _Training:
 
     def _validate_and_save(self) -> None:
         start_s = time.perf_counter()
-        scored = self._score(self.videos.val, self.callback.on_validation)
+        examples = EXAMPLES if self.loggers else 0
+        with self.learner.averaged_weights():
+            scored = self._score(self.videos.val, self.callback.on_validation, examples)
         val_s = time.perf_counter() - start_s
         lr = self.options.learning_rate(self.state.epoch, self.state.step - 1)
         is_complete = self.state.batch == len(self._epoch_batches())
@@ -326,23 +320,18 @@ class _Training:
             self.state = self.state.next_epoch()
         self._save(self._save_epoch)
         row = self.state.rows[-1]
-        self._log(
-            {
-                "train/epoch_loss": row.loss,
-                "train/clips_per_s": row.clips_per_s,
-                "val/loss": row.val_loss,
-                "val/miou": row.val_miou,
-                "val/f_score": row.val_f_score,
-            }
-        )
+        for logger in self.loggers:
+            log_epoch(logger, row, scored.examples)
         self.callback.on_epoch_end(row)
 
-    def _score(self, clips: Sequence[Clip], progress: Progress) -> SplitScores:
+    def _score(self, clips: Sequence[Clip], progress: Progress, examples: int = 0) -> SplitScores:
         """Score videos as `evaluate` does, divided among the processes."""
         fabric = self.fabric
         shards = rounds(clips, fabric.global_rank, fabric.world_size)
-        with closing(self._agreed_samples(shards, may_save=False)) as groups:
-            return score_split(fabric, self.network, clips, groups, progress)
+        with closing(self._agreed_samples(self.read, shards, may_save=False)) as groups:
+            return score_split(
+                fabric, self.network, clips, groups, progress=progress, examples=examples
+            )
 
     def _test(self, result: TrainResult) -> FinalScores:
         """Score the best epoch's weights, which the network then keeps, on the test split."""
@@ -431,7 +420,9 @@ class _Training:
     def _save_model(self, folder: RunFolder, path: Path, row: EpochRow | None) -> None:
         metadata = checkpoint_metadata(self.options, self.videos, self.network, row)
         # Checkpoints of a small network contain its frozen parts too: these are small as well.
-        folder.save_model(path, self.network, metadata, trained_only=not is_light(self.network))
+        trained_only = not is_light(self.network)
+        with self.learner.averaged_weights():
+            folder.save_model(path, self.network, metadata, trained_only=trained_only)
 
     def _save_state(self, folder: RunFolder) -> None:
         metadata = {

@@ -174,6 +174,25 @@ class TrainOptions:
         ),
     ] = None
     """Largest L2 norm of the gradient; None for no clipping."""
+    ema: Annotated[
+        float | None,
+        Option(
+            "validate and save an exponential moving average of the weights, such as 0.999",
+            panel=Panel.TRAINING,
+            metavar="DECAY",
+            default="off",
+        ),
+    ] = None
+    """Decay per step of the average of the trained weights, which is validated and saved in place
+    of the weights; None for no average."""
+    augment: Annotated[
+        bool,
+        Option(
+            "flip training videos horizontally and change their colours at random",
+            panel=Panel.TRAINING,
+        ),
+    ] = False
+    """Whether to flip training videos horizontally and change their colours at random."""
     val_every: Annotated[
         int,
         Option("validate every N epochs", panel=Panel.TRAINING, metavar="N", minimum=1),
@@ -222,6 +241,15 @@ class TrainOptions:
     """Optimiser steps after which to stop; None to train all epochs."""
     precision: Precision = "auto"
     """`auto`, `fp32`, or `bf16` or `fp16` mixed with fp32."""
+    deterministic: Annotated[
+        bool,
+        Option(
+            "use deterministic algorithms only, which may be slower: the same seed then gives "
+            "identical results on the same machine",
+            panel=Panel.ADVANCED,
+        ),
+    ] = False
+    """Whether to use deterministic algorithms only."""
     gradient_checkpointing: Annotated[
         bool | None,
         Option(
@@ -262,11 +290,19 @@ class TrainOptions:
             )
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError(f"`clip_norm` must be above 0, such as 1, not {self.clip_norm:g}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UsageError(f"`ema` must be between 0 and 1, such as 0.999, not {self.ema:g}")
         if self.resume and self.overwrite:
             raise UsageError("`resume` and `overwrite` exclude each other; pass one of them")
         if self.cache_features and self.adapter:
             raise UsageError(
                 "`cache_features` works only without `adapter`: adapters change the image features"
+            )
+
+        if self.cache_features and self.augment:
+            raise UsageError(
+                "`cache_features` and `augment` exclude each other: the features of changed frames "
+                "are not in the cache; pass one of them"
             )
 
     def learning_rate(self, epoch: int, step: int) -> float:
@@ -319,6 +355,6 @@ _PATHS = ("out", "data_root", "cache")
 RESULT_OPTIONS = (
     "subset", "train_clips", "model", "init", "clap", "projector", "adapter",
     "epochs", "batch_size", "lr", "min_lr", "warmup", "weight_decay", "clip_norm", "val_every",
-    "patience", "seed", "precision",
+    "patience", "ema", "augment", "deterministic", "seed", "precision",
 )  # fmt: skip
 """Options that affect the result of a run, and so cannot change when it is resumed."""

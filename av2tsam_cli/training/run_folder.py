@@ -30,7 +30,7 @@ from av2tsam_cli.hub.tensor_file import TensorFile
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.option_files import write_options
 from av2tsam_cli.training.callback import EpochRow, StepRow
-from av2tsam_cli.training.loggers import draw_curves
+from av2tsam_cli.training.curves import draw_curves
 from av2tsam_cli.training.options import TrainOptions
 
 RECORD = "run.json"
@@ -93,7 +93,7 @@ class RunFolder:
         """Write `epochs.csv` and `curves.png`."""
         names = [field.name for field in fields(EpochRow)]
         self._replace("epochs.csv", "".join(map(_csv_line, (names, *map(astuple, rows)))))
-        curves = draw_curves(rows, self.read_steps())
+        curves = draw_curves(self.path.name, rows, self.read_steps())
         if curves is not None:
             self._replace("curves.png", curves)
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.training.callback import EpochRow
-from av2tsam_cli.training.learner import Learner
+from av2tsam_cli.training.learner import BatchResult, Learner
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.validation import SplitScores
 
-MODEL, OPTIMISER, RANDOM = "model:", "optimiser:", "random:"
+MODEL, OPTIMISER, AVERAGE, RANDOM = "model:", "optimiser:", "average:", "random:"
 """Prefixes of the tensors' names in `resume.safetensors`."""
 
 
@@ -29,6 +29,10 @@ class TrainingState:
     """Optimiser steps so far."""
     loss_sum: float = 0.0
     """Sum of the losses of the current epoch's batches."""
+    miou_sum: float = 0.0
+    """Sum of the mIoU of the current epoch's videos so far."""
+    f_score_sum: float = 0.0
+    """Sum of the F-scores of the current epoch's videos so far."""
     clips: int = 0
     """Videos of the current epoch so far."""
     train_s: float = 0.0
@@ -60,13 +64,15 @@ class TrainingState:
         is_stopped = is_validated and self.has_reached_max_steps(options)
         return self.epoch >= options.epochs or is_stopped or self.is_stopped_early(options)
 
-    def after_batch(self, loss: float, clips: int, seconds: float) -> "TrainingState":
+    def after_batch(self, batch: BatchResult, clips: int, seconds: float) -> "TrainingState":
         """Return the state after one more batch."""
         return replace(
             self,
             batch=self.batch + 1,
             step=self.step + 1,
-            loss_sum=self.loss_sum + loss,
+            loss_sum=self.loss_sum + batch.loss,
+            miou_sum=self.miou_sum + batch.miou * clips,
+            f_score_sum=self.f_score_sum + batch.f_score * clips,
             clips=self.clips + clips,
             train_s=self.train_s + seconds,
         )
@@ -85,6 +91,8 @@ class TrainingState:
             step=self.step,
             lr=lr,
             loss=self.loss_sum / max(self.batch, 1),
+            train_miou=self.miou_sum / max(self.clips, 1),
+            train_f_score=self.f_score_sum / max(self.clips, 1),
             val_loss=scored.loss,
             val_miou=scores.miou,
             val_f_score=scores.f_score,
@@ -111,12 +119,14 @@ class TrainingState:
 
 
 def collect_tensors(learner: Learner) -> dict[str, Tensor]:
-    """Return the weights, the optimiser's state and the random generators' states, by name."""
+    """Return weights and averages, the optimiser's state and the random generators', by name."""
     trained = learner.network.trained_parameters()
     tensors: dict[str, Tensor] = {MODEL + name: parameter for name, parameter in trained}
     for name, parameter in learner.parameters:
         for key, value in learner.optimiser.state[parameter].items():
             tensors[f"{OPTIMISER}{key}:{name}"] = value
+    if learner.average is not None:
+        tensors |= {AVERAGE + name: tensor for name, tensor in learner.average.tensors.items()}
     tensors[f"{RANDOM}cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors[f"{RANDOM}cuda"] = torch.cuda.get_rng_state()
@@ -133,6 +143,9 @@ def restore_weights(tensors: Mapping[str, Tensor], network: Av2tSam, prefix: str
 def restore_tensors(tensors: Mapping[str, Tensor], learner: Learner) -> None:
     """Restore what `collect_tensors` returned."""
     restore_weights(tensors, learner.network, MODEL)
+    if learner.average is not None:
+        for name, average in learner.average.tensors.items():
+            average.copy_(tensors[AVERAGE + name])
     optimiser = learner.optimiser
     indices = {name: index for index, (name, _) in enumerate(learner.parameters)}
     optimiser_state: dict[int, dict[str, Tensor]] = {}

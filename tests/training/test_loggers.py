@@ -1,50 +1,29 @@
-"""TensorBoard and `curves.png`, with and without the optional packages."""
+"""TensorBoard, with and without the package."""
 
-import sys
 from pathlib import Path
 
-import cv2
+import numpy as np
 import pytest
 
-from av2tsam_cli.training.callback import EpochRow, StepRow
-from av2tsam_cli.training.loggers import draw_curves, open_loggers
-from av2tsam_cli.training.run_folder import RunFolder
+from av2tsam_cli.training.callback import EpochRow
+from av2tsam_cli.training.loggers import log_epoch, open_loggers
 
-STEPS = [StepRow(step=n, epoch=1, loss=1 / n, lr=1e-3, grad_norm=1.0) for n in (1, 2, 3)]
-EPOCHS = [
-    EpochRow(
-        epoch=1,
-        step=3,
-        lr=1e-3,
-        loss=0.6,
-        val_loss=0.8,
-        val_miou=0.5,
-        val_f_score=0.7,
-        clips_per_s=1.0,
-        train_s=1.0,
-        val_s=1.0,
-        complete=True,
-        best=True,
-    )
-]
-
-
-def test_run_folder_contains_curves(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    folder = RunFolder(tmp_path)
-    folder.start({})
-    for row in STEPS:
-        folder.add_step(row)
-    folder.write_epochs(EPOCHS)
-    assert folder.read_steps() == STEPS
-    image = cv2.imread(str(tmp_path / "curves.png"))
-    assert image is not None
-    assert image.std() > 0
-
-
-def test_there_are_no_curves_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert draw_curves(EPOCHS, STEPS) is None
+ROW = EpochRow(
+    epoch=1,
+    step=3,
+    lr=1e-3,
+    loss=0.6,
+    train_miou=0.4,
+    train_f_score=0.6,
+    val_loss=0.8,
+    val_miou=0.5,
+    val_f_score=0.7,
+    clips_per_s=1.0,
+    train_s=1.0,
+    val_s=1.0,
+    complete=True,
+    best=True,
+)
 
 
 def test_missing_packages_are_reported_in_one_line(
@@ -56,9 +35,20 @@ def test_missing_packages_are_reported_in_one_line(
     assert "not installed: tensorboard, matplotlib" in record.getMessage()
 
 
-def test_tensorboard_writes_to_the_run_folder(tmp_path: Path) -> None:
+def test_tensorboard_shows_the_numbers_of_an_epoch_and_example_masks(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     (logger,) = open_loggers(tmp_path, {}, wandb=False, first_step=1)
     logger.log_metrics({"train/loss": 0.5}, 1)
-    logger.finalize("success")
-    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    log_epoch(logger, ROW, {"dog": np.full((6, 8, 3), 200, np.uint8)})
+    logger.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    scalars = {tag: events.Scalars(tag)[-1] for tag in events.Tags()["scalars"]}
+    assert scalars["train/loss"].value == 0.5
+    assert scalars["val/loss"].value == pytest.approx(ROW.val_loss)
+    assert scalars["train/miou"].value == pytest.approx(ROW.train_miou)
+    assert scalars["val/miou"].step == ROW.step
+    (picture,) = events.Images("val/dog")
+    assert (picture.width, picture.height, picture.step) == (8, 6, ROW.step)

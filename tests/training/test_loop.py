@@ -27,12 +27,21 @@ from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
 from av2tsam_cli.evaluation.evaluate import evaluate, plan_evaluation
 from av2tsam_cli.evaluation.options import EvaluateOptions
 from av2tsam_cli.evaluation.report import to_json
-from av2tsam_cli.evaluation.scoring import Scores
+from av2tsam_cli.evaluation.scoring import (
+    Scores,
+    mean_scores,
+    predict,
+    score_video,
+    silent_frames,
+    suppress,
+)
 from av2tsam_cli.hub.checkpoint import load_network, save_network
 from av2tsam_cli.inference.loading import load_model
+from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.synth.dataset import write_dataset
 from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.loop import train
+from av2tsam_cli.training.losses import mask_loss
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.result import TrainResult
 from av2tsam_cli.training.state import TrainingState
@@ -401,6 +410,119 @@ def test_patience_stops_after_validations_without_a_higher_score(
     assert train(options(**still, resume=True)).epochs == result.epochs
     with pytest.raises(UsageError, match="started with 2"):
         train(options(**{**still, "patience": 3}, resume=True))
+
+
+class WeightRecorder(TrainingCallback):
+    """Copies a trained weight after each step."""
+
+    NAME = "text_sam.text_hidden_fcs.0.0.weight"
+
+    def __init__(self, network: Av2tSam) -> None:
+        self.weight = network.get_parameter(self.NAME)
+        self.history = [self.weight.detach().clone()]
+
+    def on_step(self, row: StepRow, videos: int) -> None:
+        del row, videos
+        self.history.append(self.weight.detach().clone())
+
+
+def test_ema_validates_and_saves_the_average_of_the_weights(
+    options: Make, tiny_model: Path
+) -> None:
+    network = load_network(tiny_model)
+    recorder = WeightRecorder(network)
+    result = train(options("ema", ema=0.8), recorder, network)
+    average = recorder.history[0]
+    for weight in recorder.history[1:]:
+        average = 0.8 * average + 0.2 * weight
+    saved = load_file(result.out / "last.safetensors")[recorder.NAME]
+    assert torch.allclose(saved, average, atol=1e-6)
+    assert not torch.allclose(saved, recorder.history[-1], atol=1e-4)
+    raw = load_file(result.out / "resume.safetensors")[f"model:{recorder.NAME}"]
+    assert torch.equal(raw, recorder.history[-1])
+    # The steps are those of a run without it; the validation is that of the saved model.
+    plain = train(options("raw"), network=load_network(tiny_model))
+    assert losses(result.out) == losses(plain.out)
+    data: dict[str, Any] = {"data": options().data, "subset": "ms3", "cache": options().cache}
+    evaluate_options = EvaluateOptions(split="val", **data)
+    model = load_model(result.checkpoint, device="cpu", precision="fp32")
+    evaluation = evaluate(model, evaluate_options, plan_evaluation(evaluate_options))
+    expected = to_json(evaluation, evaluate_options)
+    assert result.best.val_miou == pytest.approx(expected["miou"], abs=1e-6)
+
+
+@pytest.mark.parametrize("where", [{"step": 2}, {"validated": 1}], ids=["step", "validation"])
+def test_run_with_ema_and_augmentation_resumes_with_identical_results(
+    where: dict[str, int], options: Make
+) -> None:
+    other = {"ema": 0.8, "augment": True}
+    whole = train(options("whole", **other))
+    with pytest.raises(Interrupted):
+        train(options("interrupted", **other), SignalSender(signal.SIGTERM, **where))
+    result = train(options("interrupted", **other, resume=True))
+    assert losses(result.out) == losses(whole.out)
+    assert [_scores(row) for row in result.epochs] == [_scores(row) for row in whole.epochs]
+    ours, theirs = (load_file(run.out / "last.safetensors") for run in (result, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_augmented_training_embeds_the_changed_frames(options: Make, tiny_model: Path) -> None:
+    network = load_network(tiny_model)
+    embedded: list[torch.Tensor] = []
+    network.clip.register_forward_hook(lambda *call: embedded.append(call[2]))
+    used: list[torch.Tensor] = []
+    network.projector.register_forward_hook(lambda *call: used.append(call[1][0]))
+    result = train(options(augment=True, epochs=1, max_steps=1), network=network)
+    assert torch.equal(torch.cat(embedded[-BATCH:]), used[0])
+    assert losses(result.out) != losses(train(options("off", epochs=1, max_steps=1)).out)
+
+
+def test_training_scores_and_validation_loss_are_those_of_the_videos(
+    options: Make, tiny_model: Path, dataset: Path, cache: Path
+) -> None:
+    # Without learning, all predictions are those of the initial network.
+    network = load_network(tiny_model)
+    (row,) = train(options(epochs=1, lr=1e-20, min_lr=0.0), network=network).epochs
+    samples, logits = {}, {}
+    for split in ("train", "val"):
+        clips = open_split(dataset, "ms3", split)
+        embed = EmbeddingCache.open_or_build(cache, network, clips).read
+        samples[split] = [read_sample(clip, network.config, embed) for clip in clips]
+        logits[split] = [predict(network, one, torch.device("cpu")) for one in samples[split]]
+    silent = map(silent_frames, samples["train"])
+    scores = mean_scores(map(score_video, samples["train"], map(suppress, logits["train"], silent)))
+    assert row.train_miou == pytest.approx(scores.miou, abs=1e-5)
+    assert row.train_f_score == pytest.approx(scores.f_score, abs=1e-5)
+    masks = torch.cat([sample.masks for sample in samples["val"]])
+    loss = mask_loss(torch.cat(logits["val"])[:, None], masks[:, None].float())
+    assert row.val_loss == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_deterministic_runs_are_bit_identical(options: Make) -> None:
+    class Check(TrainingCallback):
+        def on_step(self, row: StepRow, videos: int) -> None:
+            del row, videos
+            assert torch.are_deterministic_algorithms_enabled()
+
+    runs = [train(options(name, deterministic=True), Check()) for name in ("one", "two")]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert losses(runs[0].out) == losses(runs[1].out)
+    assert [_scores(row) for row in runs[0].epochs] == [_scores(row) for row in runs[1].epochs]
+    states = [load_file(run.out / "resume.safetensors") for run in runs]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+
+
+def test_loggers_receive_example_masks(options: Make) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(options(epochs=1))
+    events = EventAccumulator(str(result.out / "tensorboard"))
+    events.Reload()
+    clips = open_split(Path(options().data), "ms3", "val")
+    assert events.Tags()["images"] == [f"val/{clip.name}" for clip in clips]
+    (picture,) = events.Images(events.Tags()["images"][0])
+    assert (picture.width, picture.height) == (5 * 160, 160)
 
 
 def test_best_epoch_is_scored_on_the_test_split_as_by_evaluate(
