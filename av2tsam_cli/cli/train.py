@@ -97,7 +97,7 @@ def _resumed(options: TrainOptions, given: Given) -> TrainOptions:
     from av2tsam_cli.training.run_folder import read_record
 
     original = TrainOptions.from_json(read_record(options.out)["options"])
-    kept = {*RESULT_OPTIONS, "data", "data_root"} - given
+    kept = {*RESULT_OPTIONS, "data", "data_root", "test"} - given
     return replace(options, **{name: getattr(original, name) for name in kept})
 
 

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ from av2tsam_cli.training.record import (
     run_record,
     utc_now,
 )
-from av2tsam_cli.training.result import FinalScores, TrainResult
+from av2tsam_cli.training.result import FinalScores, TrainResult, training_result
 from av2tsam_cli.training.run_folder import RunFolder, open_folder, read_record, read_tensors
 from av2tsam_cli.training.start import StartingPoint, load_starting_point
 from av2tsam_cli.training.state import (
@@ -159,7 +159,7 @@ class _Training:
             except Interrupted:
                 self._save(self._save_interrupted)
                 raise
-            result = self._result()
+            result = training_result(self.options, self.state)
             if result.stopped_early:
                 log.warning(
                     "stopped after epoch %d: no higher validation mIoU in %d validations",
@@ -184,24 +184,10 @@ class _Training:
             raise KeyboardInterrupt
         self.stop_requested = True
 
-    def _result(self) -> TrainResult:
-        out, best = self.options.out, self.state.best
-        assert best is not None  # noqa: S101 - the last epoch is always validated
-        return TrainResult(
-            out=out,
-            checkpoint=out / "best.safetensors",
-            best=best,
-            epochs=self.state.rows,
-            steps=self.state.step,
-            stopped_early=self.state.is_stopped_early(self.options),
-        )
-
     def _write_result(self, result: TrainResult, ended: str | None = None) -> None:
         """Write the result to `run.json`."""
         if self.folder is not None:
-            values = asdict(result)
-            del values["out"], values["checkpoint"], values["epochs"]
-            self.record |= values | {"ended": ended}
+            self.record |= result.record() | {"ended": ended}
             self.folder.write_record(self.record)
 
     # --- training --------------------------------------------------------------------------------
@@ -335,7 +321,9 @@ class _Training:
 
     def _test(self, result: TrainResult) -> FinalScores:
         """Score the best epoch's weights, which the network then keeps, on the test split."""
-        restore_weights(read_tensors(result.checkpoint), self.network)
+        # Other machines may not see the run folder, so the first process reads for all.
+        best = read_tensors(result.checkpoint) if self.folder is not None else {}
+        restore_weights(self.fabric.broadcast(best), self.network)
         scores = self._score(self.videos.test, self.callback.on_test).scores
         self._log({"test/miou": scores.miou, "test/f_score": scores.f_score})
         return FinalScores(

@@ -221,13 +221,13 @@ class TrainOptions:
     seed: Annotated[
         int,
         Option(
-            "seed of the initial weights and of the order of videos",
+            "seed of the initial weights, the order of videos and --augment",
             panel=Panel.TRAINING,
             metavar="S",
             minimum=0,
         ),
     ] = 123
-    """Seed of the initialisation, of the order of videos and of `train_clips`."""
+    """Seed of the initialisation, the order of videos, `train_clips` and `augment`."""
     max_steps: Annotated[
         int | None,
         Option(

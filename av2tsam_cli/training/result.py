@@ -1,9 +1,12 @@
 """The outcome of a training."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from av2tsam_cli.training.callback import EpochRow
+from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,21 @@ class TrainResult:
     """Whether `patience` stopped it."""
     test: FinalScores | None = None
     """Scores of `checkpoint` on the test split; None without that split or with `test` off."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what `run.json` stores of it, as JSON values."""
+        values = asdict(self)
+        return {name: values[name] for name in ("best", "steps", "stopped_early", "test")}
+
+
+def training_result(options: TrainOptions, state: TrainingState) -> TrainResult:
+    """Return the outcome of a training that has ended, without the test scores."""
+    assert state.best is not None  # noqa: S101 - the last epoch is always validated
+    return TrainResult(
+        out=options.out,
+        checkpoint=options.out / "best.safetensors",
+        best=state.best,
+        epochs=state.rows,
+        steps=state.step,
+        stopped_early=state.is_stopped_early(options),
+    )

@@ -13,7 +13,7 @@ from av2tsam_cli.synth.dataset import write_dataset
 def command(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> list[str]:
     """Return a command line with a data set of three training videos."""
     out = tmp_path_factory.mktemp("dataset")
-    write_dataset(out, subset="s4", videos=4, seed=2, split_sizes=(3, 1, 0), workers=1)
+    write_dataset(out, subset="s4", videos=5, seed=2, split_sizes=(3, 1, 1), workers=1)
     options = ["--data", str(out), "--model", str(tiny_model), "--cache", str(out / "cache")]
     return ["train", *options, "--batch-size", "2", "--device", "cpu"]
 
@@ -22,7 +22,8 @@ def test_run_prints_its_scores_and_resumes_with_its_own_options(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert main([*command, "--out", str(run), "--epochs", "2", "--max-steps", "2", "--json"]) == 0
+    options = ["--out", str(run), "--epochs", "2", "--max-steps", "2", "--no-test", "--json"]
+    assert main([*command, *options]) == 0
     out, err = capsys.readouterr()
     record = json.loads(out)
     assert record["steps"] == 2
@@ -37,7 +38,12 @@ def test_run_prints_its_scores_and_resumes_with_its_own_options(
     assert main(["train", "--out", str(run), "--resume", "--json", "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert [row["epoch"] for row in json.loads(out)["epochs"]] == [1, 2]
+    record = json.loads(out)
+    assert [row["epoch"] for row in record["epochs"]] == [1, 2]
+    assert record["test"] is None
+    assert main(["train", "--out", str(run), "--resume", "--test", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert f"test split, 1 video: mIoU {json.loads(out)['test']['miou']:.4f}" in err
 
 
 def test_options_are_read_from_a_file_and_the_saved_ones_give_the_same_run(
