@@ -10,6 +10,7 @@ import pytest
 
 from av2tsam_cli.training.callback import EpochRow, StepRow
 from av2tsam_cli.training.curves import draw_curves, smoothed
+from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.run_folder import RunFolder
 
 STEPS = [StepRow(step=n, epoch=1, loss=1 / n, lr=1e-3, grad_norm=1.0) for n in (1, 2, 3)]
@@ -34,7 +35,7 @@ ROW = EpochRow(
 def test_run_folder_contains_curves(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = RunFolder(tmp_path)
-    folder.start({})
+    folder.start(TrainOptions(out=tmp_path), {})
     for row in STEPS:
         folder.add_step(row)
     folder.write_epochs([ROW, replace(ROW, epoch=2, step=6, best=False)])
