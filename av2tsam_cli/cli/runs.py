@@ -30,7 +30,7 @@ def compare(
     ] = "markdown",
     messages: Messages,
 ) -> int:
-    """Compare the scores of trainings: mean and standard deviation over seeds.
+    """Compare trainings by mean and standard deviation over seeds.
 
     Runs whose options differ only in the seed are one group, and so are the runs in a folder that
     train --seeds made. A row of the table shows the options in which a group differs from the

@@ -341,8 +341,9 @@ class _Training:
         path = self.options.out / "resume.safetensors"
         stored = json.loads(read_metadata(path)["state"])
         self.options.check_resumes(TrainOptions.from_json(stored["options"]))
-        for split in ("train", "val"):
-            if stored["videos"][split] != self.videos.digests[split]:
+        for split, digest in self.videos.digests.items():
+            # The test split may have been added by `test` in the meantime.
+            if stored["videos"].get(split, digest) != digest:
                 raise MediaError(
                     f"{self.videos.root}: not the {split} split that the run in {self.options.out} "
                     "was started with: names, frames, masks or sound have changed; use the same "
@@ -367,6 +368,7 @@ class _Training:
         )
         if self.options.resume:
             self.record = read_record(folder.path)
+            self.record["data"]["sha256"] |= self.videos.digests
             folder.drop_steps_after(self.state.step)
         else:
             self.record = run_record(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli import segment as segment_command
 from av2tsam_cli.cli.options import expand
 from av2tsam_cli.errors import UsageError
@@ -115,3 +116,17 @@ def test_a_pattern_without_matches_is_kept_for_the_error_message() -> None:
 def test_a_url_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"https://example\.org/a\.mp4: URLs are not supported"):
         expand(["https://example.org/a.mp4"])
+
+
+def test_commands_read_options_from_a_file_unless_they_are_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("data: absent\nlimit: 0\n")
+    assert main(["evaluate", "--config", str(config)]) == 2
+    assert "--limit must be 1 or more" in capsys.readouterr().err
+    assert main(["evaluate", "--config", str(config), "--limit", "1"]) == 2
+    assert "absent: folder not found" in capsys.readouterr().err
+    config.write_text("limits: 1\n")
+    assert main(["evaluate", "--config", str(config)]) == 2
+    assert f"{config}: unknown option 'limits'; did you mean 'limit'?" in capsys.readouterr().err
