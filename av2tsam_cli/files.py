@@ -132,6 +132,29 @@ def parent_folders(target: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
+def check_new_file(path: Path, *, overwrite: bool, suffix: str = "") -> None:
+    """Check before the work starts that a file can be written and replaces none unintentionally.
+
+    Args:
+        path: The file.
+        overwrite: Whether an existing file may be replaced.
+        suffix: The suffix that it must have, such as `.png`; "" for any.
+
+    Raises:
+        UsageError: The suffix differs, the folder does not exist, the path is a folder, or it
+            exists and `overwrite` is not set.
+    """
+    with write_errors(path, raises=UsageError):  # such as a name that is too long
+        if suffix and path.suffix.lower() != suffix:
+            raise UsageError(f"{path}: not a {suffix} file; use that suffix")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist; create it")
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder; use the name of a file in it")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path}: already exists; set `overwrite` to replace it")
+
+
 def check_writable(target: Path) -> None:
     """Check that a path can be created, missing parent folders included; leave nothing behind.
 

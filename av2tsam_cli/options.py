@@ -337,6 +337,14 @@ SkipBad = Annotated[
     bool,
     Option("skip damaged videos and list them, instead of stopping", panel=Panel.DATA),
 ]
+Strict = Annotated[
+    bool,
+    Option(
+        "stop if frames or WAV files are missing, instead of using raw_videos, or if a video is "
+        "listed twice",
+        panel=Panel.DATA,
+    ),
+]
 Cache = Annotated[
     Path | None,
     Option(
@@ -347,7 +355,9 @@ Cache = Annotated[
     ),
 ]
 Json = Annotated[bool, Option("print one JSON object per result on stdout", panel=Panel.MESSAGES)]
-Quiet = Annotated[bool, Option("print errors only, no notes or progress bar", panel=Panel.MESSAGES)]
+Quiet = Annotated[
+    bool, Option("print only results and errors, no notes or progress bar", panel=Panel.MESSAGES)
+]
 Debug = Annotated[bool, Option("print a traceback with every error", panel=Panel.MESSAGES)]
 
 

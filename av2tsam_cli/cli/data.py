@@ -146,9 +146,21 @@ def check(
         Option("check only this subset", panel=Panel.DATA, default="all subsets in the folder"),
     ] = None,
     data_root: DataRoot = None,
+    strict: Annotated[
+        bool,
+        Option(
+            "also exit with 3 if raw_videos would be used in place of missing files, or if a "
+            "split is empty",
+            panel=Panel.DATA,
+        ),
+    ] = False,
     messages: Messages,
 ) -> int:
-    """Count the videos of a data set in AVSBench's format and list missing and corrupted files."""
+    """Count the videos of a data set in AVSBench's format and list missing and corrupted files.
+
+    Videos that the CSV lists more than once are listed too, for example in two splits. The exit
+    code is 3 if anything is listed.
+    """
     from av2tsam_cli.data.avsbench import find_root, find_subsets
 
     root = find_root(data, data_root)
@@ -159,10 +171,11 @@ def check(
             "contains Single-source, Multi-sources or AVSBench_semantic"
         )
     console = Console(quiet=messages.quiet, debug=messages.debug)
-    return max([_check(console, root, each, json=messages.json) for each in subsets])
+    codes = [_check(console, root, each, strict=strict, json=messages.json) for each in subsets]
+    return max(codes)
 
 
-def _check(console: Console, root: Path, subset: Subset, *, json: bool) -> int:
+def _check(console: Console, root: Path, subset: Subset, *, strict: bool, json: bool) -> int:
     """Check one subset, print the report, and return the exit code."""
     from av2tsam_cli.data.check import check_subset
 
@@ -182,6 +195,12 @@ def _check(console: Console, root: Path, subset: Subset, *, json: bool) -> int:
         console.error(MediaError(problem.message))
     if (more := len(report.problems) - PRINTED_PROBLEMS) > 0:
         console.note(f"{subset}: and {more} more files; use `json` to list all of them")
+    if strict:
+        try:
+            report.check_strictly()
+        except MediaError as error:
+            console.error(error)
+            return error.exit_code
     return MediaError.exit_code if report.problems else 0
 
 
@@ -197,11 +216,9 @@ def _table(report: "SubsetReport") -> str:
     ]
     width = max(len(str(row[0])) for row in rows)
     lines = [f"{name:<{width}}" + "".join(f"{c:>9}" for c in cells) for name, *cells in rows]
-    if videos := report.frames_from_videos:
-        lines.append(f"{_count(videos, 'video')} without extracted frames: raw_videos is used")
-    if videos := report.sound_from_videos:
-        lines.append(f"{_count(videos, 'video')} without a WAV file: raw_videos is used")
-    files = len(report.problems)
+    lines += report.checked.warnings
+    lines += [f"no videos in the split {split}" for split in report.empty_splits]
+    files = len(report.checked.problems)
     lines.append(
         f"{_count(files, 'missing or corrupted file')} in {_count(report.damaged_videos, 'video')}"
         if files

@@ -63,7 +63,7 @@ def evaluate(
         return error.exit_code  # every process raises the same error, and the first one reports it
     if processes.first and messages.json:
         print_json(record)
-    elif not console.quiet:
+    elif processes.first:
         _print_scores(record)
     return 0
 
@@ -80,13 +80,12 @@ def _start_processes(options: EvaluateOptions, model: ModelOptions) -> "Processe
 def _check_outputs(outputs: EvaluateOutputs) -> None:
     """Check before the work starts that nothing is in the way of the outputs."""
     from av2tsam_cli.evaluation.mask_files import check_new_folder
-    from av2tsam_cli.evaluation.report import check_free
+    from av2tsam_cli.files import check_new_file
 
-    if outputs.video is not None and outputs.video.suffix.lower() != ".mp4":
-        raise UsageError(f"{outputs.video}: `video` writes an MP4; end the name in .mp4")
-    for path in (outputs.csv, outputs.contact_sheet, outputs.video):
+    files = ((outputs.csv, ""), (outputs.contact_sheet, ".png"), (outputs.video, ".mp4"))
+    for path, suffix in files:
         if path is not None:
-            check_free(path, overwrite=outputs.overwrite)
+            check_new_file(path, overwrite=outputs.overwrite, suffix=suffix)
     for name in ("save_masks", "save_logits"):
         folder = getattr(outputs, name)
         if folder is not None:
@@ -119,7 +118,7 @@ def _evaluate(
             )
         if processes.first:
             _write(options, outputs, model, plan, evaluation)
-    record = to_json(evaluation, options)
+    record = to_json(evaluation, options) | plan.deviations
     if record.get("resized_videos"):
         console.note(
             f"{options.predictions}: the masks of {record['resized_videos']} of "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from av2tsam_cli.cli.console import Console, print_json, print_table, print_text
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import UsageError, WeightsError
+from av2tsam_cli.files import check_new_file
 from av2tsam_cli.hub import installed
 from av2tsam_cli.hub.describe import describe, describe_entry, network_config
 from av2tsam_cli.hub.locate import installed_path, resolve
@@ -246,16 +247,8 @@ class ConvertOptions:
 
     def __post_init__(self) -> None:
         check_values(self)
-        if self.out is None:
-            return
-        if self.out.suffix != ".safetensors":
-            raise UsageError(f"{self.out}: not a .safetensors file; use that suffix")
-        if not self.out.parent.is_dir():
-            raise UsageError(f"{self.out}: the folder {self.out.parent} does not exist; create it")
-        if self.out.is_dir():
-            raise UsageError(f"{self.out}: is a folder; choose another name")
-        if self.out.exists() and not self.overwrite:
-            raise UsageError(f"{self.out}: already exists; set `overwrite` to replace it")
+        if self.out is not None:
+            check_new_file(self.out, overwrite=self.overwrite, suffix=".safetensors")
 
 
 @command(

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
-from av2tsam_cli.cli.console import Console, Stages, print_json
+from av2tsam_cli.cli.console import Console, Stages, print_json, print_text
 from av2tsam_cli.cli.options import Given, command, new_app
 from av2tsam_cli.errors import Interrupted
 from av2tsam_cli.options import Messages, Option, Panel
@@ -117,23 +117,23 @@ def _run(options: TrainOptions, messages: Messages) -> int:
         # Lightning kills the first process, even while it saves, as soon as another one fails.
         return 0 if isinstance(error, Interrupted) else error.exit_code
     if is_first:
-        for line in _summary(result):
-            console.note(line)
         if messages.json:
             print_json(asdict(result))
+        else:
+            print_text(_summary(result))
     return 0
 
 
-def _summary(result: "TrainResult") -> list[str]:
+def _summary(result: "TrainResult") -> str:
     best = result.best
-    lines = [
+    text = (
         f"{result.checkpoint}: epoch {best.epoch}, validation mIoU {best.val_miou:.4f}, "
-        f"F {best.val_f_score:.4f}; {result.steps} steps in total"
-    ]
+        f"F {best.val_f_score:.4f}; {result.steps} steps in total\n"
+    )
     if (test := result.test) is not None:
         videos = f"{test.videos} video{'s' if test.videos > 1 else ''}"
-        lines.append(f"test split, {videos}: mIoU {test.miou:.4f}, F {test.f_score:.4f}")
-    return lines
+        text += f"test split, {videos}: mIoU {test.miou:.4f}, F {test.f_score:.4f}\n"
+    return text
 
 
 class TrainingProgress(Stages, TrainingCallback):

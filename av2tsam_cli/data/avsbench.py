@@ -7,7 +7,7 @@ OpenNLPLab/AVSBench (`avs_scripts`, `preprocess_scripts`). `data.clips` reads th
 import csv
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -33,20 +33,16 @@ class _SubsetLayout:
     """Names that the folder of the CSV may have; the first is the usual one."""
     data: str
     """Folder with the videos' files, relative to the CSV's."""
-    parts: tuple[str, ...]
-    """Folders in `data` that may be links, for example to another disk."""
     columns: tuple[str, ...]
     """Required columns."""
 
 
-_MEDIA_FOLDERS = ("visual_frames", "gt_masks", "audio_wav", "raw_videos")
 _LAYOUTS: dict[Subset, _SubsetLayout] = {
     "s4": _SubsetLayout(
         title="S4",
         csv="s4_meta_data.csv",
         folders=("Single-source",),
         data="s4_data",
-        parts=_MEDIA_FOLDERS,
         columns=("category", "split"),
     ),
     "ms3": _SubsetLayout(
@@ -54,7 +50,6 @@ _LAYOUTS: dict[Subset, _SubsetLayout] = {
         csv="ms3_meta_data.csv",
         folders=("Multi-sources",),
         data="ms3_data",
-        parts=_MEDIA_FOLDERS,
         columns=("split",),
     ),
     "avss": _SubsetLayout(
@@ -62,7 +57,6 @@ _LAYOUTS: dict[Subset, _SubsetLayout] = {
         csv="metadata.csv",
         folders=("AVSBench_semantic", "AVSBench-semantic", "AVSS"),
         data=".",
-        parts=tuple(AVSS_SECONDS),
         columns=("label", "split", "uid"),
     ),
 }
@@ -88,13 +82,16 @@ class Clip:
     """WAV file, or the raw video if there is no WAV file."""
     video: Path | None = None
     """Raw video; set only if its frames were not extracted."""
-    bounds: tuple[str, ...] = field(default=(), repr=False)
-    """Real paths of the folders that must contain all files of the clip."""
 
     @property
     def seconds(self) -> int:
         """Length of the video in seconds."""
         return len(self.frames)
+
+    @property
+    def sound_from_video(self) -> bool:
+        """Whether there is no WAV file, so the sound of the raw video is used."""
+        return self.sound.suffix != ".wav"
 
     @property
     def labelled(self) -> tuple[int, ...]:
@@ -122,7 +119,7 @@ def find_root(data: str, data_root: Path | None = None) -> Path:
         tried, root = f"${DATA_VARIABLE} ({named})", Path(named)
     else:
         tried, root = f"./{DEFAULT_ROOT}", DEFAULT_ROOT
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises errors for some names
         raise UsageError(
             f"{tried}: folder not found; set `data_root` or ${DATA_VARIABLE} to the folder of "
             "AVSBench, or generate a data set with 'av2tsam data synth'"
@@ -132,7 +129,7 @@ def find_root(data: str, data_root: Path | None = None) -> Path:
 
 def find_subsets(root: Path) -> tuple[Subset, ...]:
     """Return the subsets whose CSV is in a data folder."""
-    return tuple(subset for subset in SUBSETS if _find_csv(root, subset) is not None)
+    return tuple(subset for subset in SUBSETS if find_csv(root, subset) is not None)
 
 
 def open_split(root: Path, subset: Subset, split: Split) -> tuple[Clip, ...]:
@@ -152,7 +149,7 @@ def open_split(root: Path, subset: Subset, split: Split) -> tuple[Clip, ...]:
     clips = tuple(clip for clip in open_subset(root, subset) if clip.split == split)
     if not clips:
         raise MediaError(
-            f"{_find_csv(root, subset)}: lists no videos for the split {split}; use another split "
+            f"{find_csv(root, subset)}: lists no videos for the split {split}; use another split "
             "or a complete copy of the data"
         )
     return clips
@@ -162,18 +159,26 @@ def open_subset(root: Path, subset: Subset) -> tuple[Clip, ...]:
     """Return the videos of all splits; arguments and errors as for `open_split`."""
     if subset not in SUBSETS:
         raise UsageError(unknown("subset", subset, SUBSETS))
-    path = _find_csv(root, subset)
+    path = find_csv(root, subset)
     if path is None:
         raise MediaError(_missing_csv(root, subset))
-    layout = _LAYOUTS[subset]
-    base = path.parent / layout.data
-    # Links to other disks are common for whole folders, so their targets are allowed as well.
-    bounds = tuple({os.path.realpath(base / part) for part in (".", *layout.parts)})
+    base = path.parent / _LAYOUTS[subset].data
     make_clip = _semantic_clip if subset == "avss" else _object_clip
-    return tuple(make_clip(base, row, bounds) for row in _read_rows(path, subset))
+    clips = []
+    for row in _read_rows(path, subset):
+        try:
+            clips.append(make_clip(base, row))
+        except OSError as error:  # the name is too long, or permission was denied
+            raise MediaError(
+                f"{row.where}: the files of this video cannot be read ({error.strerror}); correct "
+                "the line, or check the permissions of the folders"
+            ) from error
+    if not clips:
+        raise MediaError(f"{path}: lists no videos; use the CSV that comes with the data")
+    return tuple(clips)
 
 
-def _find_csv(root: Path, subset: Subset) -> Path | None:
+def find_csv(root: Path, subset: Subset) -> Path | None:
     """Return the CSV of a subset. `root` may also be its own folder, or the one with its files."""
     layout = _LAYOUTS[subset]
     paths = (root / folder / layout.csv for folder in (*layout.folders, ".", ".."))
@@ -194,6 +199,8 @@ def _missing_csv(root: Path, subset: Subset) -> str:
 class _Row:
     """One validated line of a CSV."""
 
+    where: str
+    """The file and line number, for messages."""
     name: str
     split: Split
     subset: Subset
@@ -211,6 +218,7 @@ def _read_rows(path: Path, subset: Subset) -> Iterator[_Row]:
         if subset == "s4":
             category = _path_component(where, category)
         yield _Row(
+            where=where,
             name=_path_component(where, name),
             split=cast("Split", _choice(where, "split", cells["split"], SPLITS)),
             subset=subset,
@@ -259,8 +267,24 @@ def _path_component(where: str, name: str | None) -> str:
     return name
 
 
-def _object_clip(base: Path, row: _Row, bounds: tuple[str, ...]) -> Clip:
-    """Return a video of S4 or MS3. MS3's frames and raw videos are not in folders per split."""
+def find_dangling_link(path: Path) -> Path | None:
+    """Return the link in a path whose target does not exist, if there is one.
+
+    git-annex and DVC leave such links for files that were not fetched.
+    """
+    return next((each for each in (path, *path.parents) if _is_dangling(each)), None)
+
+
+def _is_dangling(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _object_clip(base: Path, row: _Row) -> Clip:
+    """Return a video of S4 or MS3. MS3's frames and raw videos are not in folders per split.
+
+    Its raw video replaces missing frames or a missing WAV, but not those that a dangling link
+    stands for.
+    """
     name, single = row.name, row.subset == "s4"
     by_split = Path(row.split, row.category or "") if single else Path(row.split)
     by_subset = by_split if single else Path()
@@ -268,6 +292,7 @@ def _object_clip(base: Path, row: _Row, bounds: tuple[str, ...]) -> Clip:
     frame_prefix = name if single else f"{name}.mp4"
     masks = base / "gt_masks" / by_split / name
     video = base / "raw_videos" / by_subset / f"{name}.mp4"
+    has_video = video.exists()
     wav = base / "audio_wav" / by_split / f"{name}.wav"
     seconds = range(1, 6)
     labelled = [1] if single and row.split == "train" else seconds
@@ -278,13 +303,12 @@ def _object_clip(base: Path, row: _Row, bounds: tuple[str, ...]) -> Clip:
         subset=row.subset,
         frames=tuple(frames / f"{frame_prefix}_{k}.png" for k in seconds),
         masks=tuple(masks / f"{name}_{k}.png" if k in labelled else None for k in seconds),
-        sound=video if not wav.exists() and video.exists() else wav,
-        video=video if not frames.is_dir() and video.exists() else None,
-        bounds=bounds,
+        sound=wav if wav.exists() or not has_video or find_dangling_link(wav) else video,
+        video=None if frames.is_dir() or not has_video or find_dangling_link(frames) else video,
     )
 
 
-def _semantic_clip(base: Path, row: _Row, bounds: tuple[str, ...]) -> Clip:
+def _semantic_clip(base: Path, row: _Row) -> Clip:
     """Return a video of AVSBench-semantic; the masks of all categories are read as one mask."""
     folder = base / row.label / row.name
     coloured, numbered = folder / "labels_rgb", folder / "labels_semantic"
@@ -299,5 +323,4 @@ def _semantic_clip(base: Path, row: _Row, bounds: tuple[str, ...]) -> Clip:
         frames=tuple(folder / "frames" / f"{k}.jpg" for k in seconds),
         masks=tuple(masks / f"{k}.png" if k in labelled else None for k in seconds),
         sound=folder / "audio.wav",
-        bounds=bounds,
     )

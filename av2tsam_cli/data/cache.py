@@ -296,7 +296,7 @@ def content_hash(clip: Clip, paths: Iterable[Path]) -> str:
     """Return a hash of the content of some files and of the seconds that are read from them."""
     digest = hashlib.sha256(json.dumps([clip.labelled, clip.seconds]).encode())
     for path in paths:
-        digest.update(hashlib.sha256(read_file(clip, path)).digest())
+        digest.update(hashlib.sha256(read_file(path)).digest())
     return digest.hexdigest()[:32]
 
 

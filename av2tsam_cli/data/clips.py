@@ -3,10 +3,8 @@
 Letters: T requested seconds, H, W image size.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import cast
@@ -16,8 +14,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX
-from av2tsam_cli.data.avsbench import Clip
-from av2tsam_cli.data.integrity import MAX_MISSING_S, check_duration, check_size, check_wav
+from av2tsam_cli.data.avsbench import Clip, find_dangling_link
+from av2tsam_cli.data.integrity import MAX_MISSING_S, check_size, check_wav
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media import audio, frames
 from av2tsam_cli.media.probe import probe
@@ -31,10 +29,10 @@ def read_clip_frames(clip: Clip, seconds: Sequence[int]) -> UInt8Array:
         MediaError: A frame is missing or corrupted, or the frames differ in size.
     """
     if clip.video is not None:
-        return _decode_frames(clip, clip.video, seconds)
+        return _decode_frames(clip.video, seconds)
     images = []
     for second in seconds:
-        with _open_image(clip, clip.frames[second]) as image:
+        with _open_image(clip.frames[second]) as image:
             images.append(np.asarray(image.convert("RGB")))
         check_size(clip.frames[second], images[-1].shape[:2], images[0].shape[:2])
     return np.stack(images)
@@ -52,7 +50,7 @@ def read_clip_masks(clip: Clip, seconds: Sequence[int]) -> BoolArray:
         path = clip.masks[second]
         if path is None:
             raise ValueError(f"second {second} of {clip.name} is not labelled")
-        with _open_image(clip, path) as image:
+        with _open_image(path) as image:
             masks.append(_foreground(image))
         check_size(path, masks[-1].shape, _frame_size(clip, second))
         check_size(path, masks[-1].shape, masks[0].shape)
@@ -75,32 +73,44 @@ def read_clip_windows(
         float32, (T, rate_hz), in [-1, 1]; with `reference`, (T, channels * rate_hz).
 
     Raises:
-        MediaError: The sound is missing, corrupted, or more than a second shorter than the video.
+        MediaError: The sound is missing or corrupted.
     """
-    check_inside(clip, clip.sound)
-    duration_s = None
-    if clip.sound.suffix == ".wav":  # FFmpeg does not report a truncated WAV
-        duration_s = check_wav(clip.sound, read_file(clip, clip.sound))
-    info = probe(clip.sound, need_video=False)
-    stream = audio.choose_audio(info, None)
-    if stream is None:
-        raise MediaError(f"{clip.sound}: has no audio; copy the WAV or the raw video again")
-    check_duration(clip.sound, duration_s or stream.duration_s, clip.seconds)
+    if not clip.sound_from_video:  # FFmpeg does not report a truncated WAV
+        check_wav(clip.sound, read_file(clip.sound))
+    info, stream = probe_sound(clip.sound)
     read = _read_reference_windows if reference else _read_mono_windows
     windows = read(info, stream, rate_hz, clip.seconds)
     return np.stack([windows[second] for second in seconds])
 
 
-def read_file(clip: Clip, path: Path) -> bytes:
-    """Return the content of one of a clip's files.
+def probe_sound(path: Path) -> tuple[MediaInfo, AudioStream]:
+    """Probe a WAV or a raw video, and return its default audio stream too.
 
     Raises:
-        MediaError: The file is missing, empty, unreadable, or outside the data folder.
+        MediaError: The file cannot be read, or has no audio.
     """
-    check_inside(clip, path)
+    info = probe(path, need_video=False)
+    stream = audio.choose_audio(info, None)
+    if stream is None:
+        raise MediaError(f"{path}: has no audio; copy the WAV or the raw video again")
+    return info, stream
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        MediaError: The file is missing, empty or unreadable.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
+        link = find_dangling_link(path)
+        if link is not None:
+            raise MediaError(
+                f"{path}: missing, {link} links to {link.readlink()}, which does not exist; fetch "
+                "it, for example with 'git annex get' or 'dvc pull'"
+            ) from error
         raise MediaError(f"{path}: missing; copy or extract it again") from error
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
@@ -109,31 +119,10 @@ def read_file(clip: Clip, path: Path) -> bytes:
     return data
 
 
-def check_inside(clip: Clip, path: Path) -> None:
-    """Check that a file is inside the data folder once links are resolved.
-
-    Raises:
-        MediaError: It is outside.
-    """
-    real = os.path.join(_real_folder(path.parent), path.name)  # noqa: PTH118 - twice as fast
-    if os.path.islink(path):  # noqa: PTH114 - as above
-        real = os.path.realpath(path)
-    if not any(real.startswith(bound + os.sep) for bound in clip.bounds):
-        raise MediaError(
-            f"{path}: links to a file outside the data folder ({real}); copy the file into "
-            "the folder"
-        )
-
-
-@lru_cache(maxsize=1024)
-def _real_folder(folder: Path) -> str:
-    return os.path.realpath(folder)
-
-
 @contextmanager
-def _open_image(clip: Clip, path: Path) -> Iterator[Image.Image]:
+def _open_image(path: Path) -> Iterator[Image.Image]:
     """Open a frame or mask. Errors while the block decodes it become a `MediaError` as well."""
-    data = read_file(clip, path)
+    data = read_file(path)
     try:
         with Image.open(BytesIO(data)) as image:
             yield image
@@ -147,7 +136,7 @@ def _frame_size(clip: Clip, second: int) -> tuple[int, int]:
     """Return height and width of a frame, from its header."""
     if clip.video is not None:
         return FRAME_PX, FRAME_PX
-    with _open_image(clip, clip.frames[second]) as image:
+    with _open_image(clip.frames[second]) as image:
         return image.height, image.width
 
 
@@ -162,12 +151,11 @@ def _foreground(image: Image.Image) -> BoolArray:
     return cast("BoolArray", values.any(axis=2) if values.ndim == 3 else values != 0)
 
 
-def _decode_frames(clip: Clip, video: Path, seconds: Sequence[int]) -> UInt8Array:
+def _decode_frames(video: Path, seconds: Sequence[int]) -> UInt8Array:
     """Decode frames of a raw video at the times and size at which AVSBench extracts them.
 
     A video that ends up to `MAX_MISSING_S` early repeats its last frame.
     """
-    check_inside(clip, video)
     info = probe(video)
     times_s = [second + FRAME_OFFSET_S for second in seconds]
     shown: dict[int, UInt8Array] = {}

@@ -11,7 +11,8 @@ from io import BytesIO
 from os import SEEK_END
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
 
 from av2tsam_cli.errors import MediaError
 
@@ -19,9 +20,15 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_TAIL = 1024
 """Bytes at the end of a JPEG that are searched for its end marker; some cameras append data."""
+MAX_PIXELS = 8192 * 8192
+"""Largest image: twice a frame of an 8K video, and less than Pillow suspects to be a decompression
+bomb, a small file that fills the memory when it is decoded."""
 MAX_MISSING_S = 1.0
-"""Seconds by which sound or frames may end early. Missing sound is read as silence, and a missing
-frame as the last one; files that end earlier count as truncated."""
+"""Seconds by which sound or frames may end early without a note or an error. Missing sound is read
+as silence, and a missing frame as the last one."""
+WAV_FLOAT, WAV_EXTENSIBLE = 3, 0xFFFE
+FLOAT_TYPES = {32: "<f4", 64: "<f8"}
+"""Types of a WAV's float samples by their bits."""
 UNKNOWN_SIZES = frozenset({0, 0xFFFFFFFF})
 """Placeholders for the size of a WAV that was written to a pipe."""
 
@@ -37,18 +44,30 @@ def check_image(path: Path, data: bytes) -> tuple[int, int]:
         Height and width in pixels.
 
     Raises:
-        MediaError: It is not an image, is truncated, or a checksum is wrong.
+        MediaError: It is not an image, is truncated, is too large, or a checksum is wrong.
     """
     if data.startswith(PNG_SIGNATURE):
-        return _check_png(path, memoryview(data))
-    if not data.startswith(JPEG_START):
+        height, width = _check_png(path, memoryview(data))
+    elif data.startswith(JPEG_START):
+        height, width = _check_jpeg(path, data)
+    else:
         raise MediaError(f"{path}: not an image; copy or extract it again")
+    if height * width > MAX_PIXELS:
+        raise MediaError(
+            f"{path}: is {width} x {height} pixels, too large for a frame or mask; extract it "
+            "again at the size of the video"
+        )
+    return height, width
+
+
+def _check_jpeg(path: Path, data: bytes) -> tuple[int, int]:
+    """Check that a JPEG ends with its end marker, and return its height and width."""
     if JPEG_END not in data[-JPEG_TAIL:]:
         raise _truncated(path)
     try:
-        with Image.open(BytesIO(data)) as image:
+        with JpegImageFile(BytesIO(data)) as image:
             return image.height, image.width
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (OSError, SyntaxError) as error:
         raise MediaError(f"{path}: corrupted ({error}); copy or extract it again") from error
 
 
@@ -72,22 +91,23 @@ def _check_png(path: Path, data: memoryview) -> tuple[int, int]:
 
 
 def check_wav(path: Path, data: bytes) -> float | None:
-    """Check the header of a WAV and whether the file contains all the sound it announces.
+    """Check the header of a WAV, and whether the file contains all the sound it announces.
 
     Returns:
         Seconds of sound; None if the header does not specify the byte rate.
 
     Raises:
-        MediaError: It is not a WAV, has no sound, or is truncated.
+        MediaError: It is not a WAV, has no sound, is truncated, or has samples that are not finite.
     """
     if data[:4] not in {b"RIFF", b"RF64"} or data[8:12] != b"WAVE":
         raise MediaError(f"{path}: not a WAV file; extract the sound again")
-    bytes_per_s = 0
+    wav_format = b""
     for name, begin, size in _wav_chunks(data):
-        if name == b"fmt " and begin + 12 <= len(data):
-            (bytes_per_s,) = struct.unpack_from("<I", data, begin + 8)
+        if name == b"fmt ":
+            wav_format = data[begin : begin + size]
         if name == b"data":
-            return _sound_s(path, len(data) - begin, size, bytes_per_s)
+            stored = _stored_bytes(path, len(data) - begin, size)
+            return _check_samples(path, wav_format, memoryview(data)[begin : begin + stored])
     raise _truncated(path)
 
 
@@ -100,16 +120,34 @@ def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         begin += 8 + size + size % 2
 
 
-def _sound_s(path: Path, present: int, announced: int, bytes_per_s: int) -> float | None:
-    """Return the seconds of sound in a data chunk, given its present and announced bytes."""
+def _stored_bytes(path: Path, present: int, announced: int) -> int:
+    """Return the size of a data chunk, given its present and announced bytes."""
     if present and announced in UNKNOWN_SIZES:
-        announced = present
+        return present
     if present < announced or not present:
         raise MediaError(
             f"{path}: truncated, it contains {present} of {announced} bytes of sound; copy or "
             "extract it again"
         )
-    return announced / bytes_per_s if bytes_per_s else None
+    return announced
+
+
+def _check_samples(path: Path, wav_format: bytes, stored: memoryview) -> float | None:
+    """Check that samples are finite if they are floats, and return their seconds, if known."""
+    # A format chunk: type, channels, rate, bytes per second, alignment, bits, and if the type is
+    # "extensible" the size of the rest, valid bits, speakers, type.
+    fields = wav_format[:26].ljust(26, b"\0")
+    kind, bytes_per_s, bits, extended = struct.unpack("<H6xI2xH8xH", fields)
+    is_float = (extended if kind == WAV_EXTENSIBLE else kind) == WAV_FLOAT
+    if is_float and bits in FLOAT_TYPES:
+        sample_type = np.dtype(FLOAT_TYPES[bits])
+        samples = np.frombuffer(stored, sample_type, len(stored) // sample_type.itemsize)
+        if not np.isfinite(samples).all():
+            raise MediaError(
+                f"{path}: contains samples that are not numbers (NaN or infinite); extract the "
+                "sound again"
+            )
+    return len(stored) / bytes_per_s if bytes_per_s else None
 
 
 def check_mp4(path: Path) -> None:
@@ -144,19 +182,6 @@ def check_size(path: Path, size: tuple[int, ...], expected: tuple[int, ...]) -> 
         raise MediaError(
             f"{path}: is {size[1]} x {size[0]} pixels but its frame is {expected[1]} x "
             f"{expected[0]}; extract it again"
-        )
-
-
-def check_duration(path: Path, duration_s: float | None, seconds: int) -> None:
-    """Check that sound is at most `MAX_MISSING_S` shorter than its video.
-
-    Raises:
-        MediaError: It is shorter.
-    """
-    if duration_s is not None and duration_s < seconds - MAX_MISSING_S:
-        raise MediaError(
-            f"{path}: truncated, it ends at {duration_s:.2f} s of {seconds} s; extract the sound "
-            "again"
         )
 
 

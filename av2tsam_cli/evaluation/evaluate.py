@@ -69,6 +69,8 @@ class EvaluationPlan:
     """The videos to evaluate, in the order of the data set."""
     skipped: tuple[PlannedVideo, ...]
     """Corrupted videos, which are skipped."""
+    deviations: dict[str, int]
+    """Number of videos with each of `data.check.DEVIATIONS`."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ def plan_evaluation(options: EvaluateOptions) -> EvaluationPlan:
 
     Raises:
         UsageError: There is no off-screen audio for a video.
-        MediaError: The data is missing, or a video is corrupted and `skip_bad` is not set.
+        MediaError: The data is missing, a video is corrupted and `skip_bad` is not set, or a raw
+            video replaces missing files and `strict` is set.
     """
     root = find_root(options.data, options.data_root)
     clips = open_split(root, options.subset, options.split)
@@ -158,15 +161,14 @@ def plan_evaluation(options: EvaluateOptions) -> EvaluationPlan:
     if options.audio == "offscreen":
         donors = choose_donors(clips, options.seed)
     limited = clips[: options.limit]
-    intact, problems = require_intact(limited, skip_bad=options.skip_bad)
-    for problem in problems:
-        log.warning("skipped %s: %s", problem.clip.name, problem.message)
+    checked = require_intact(limited, skip_bad=options.skip_bad, strict=options.strict)
     pairs = zip(limited, donors[: options.limit], strict=True)
     videos = [PlannedVideo(index, clip, donor) for index, (clip, donor) in enumerate(pairs)]
-    evaluated = frozenset(intact)
+    evaluated = frozenset(checked.intact)
     return EvaluationPlan(
         videos=tuple(video for video in videos if video.clip in evaluated),
         skipped=tuple(video for video in videos if video.clip not in evaluated),
+        deviations=checked.counts,
     )
 
 

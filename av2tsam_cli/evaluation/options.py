@@ -17,6 +17,7 @@ from av2tsam_cli.options import (
     Overwrite,
     Panel,
     SkipBad,
+    Strict,
     SubsetOption,
     check_values,
 )
@@ -60,6 +61,8 @@ class EvaluateOptions:
     """Number of videos to evaluate, from the start of the split; None for all."""
     skip_bad: SkipBad = False
     """Skip videos with missing or corrupted files instead of raising an error."""
+    strict: Strict = False
+    """Raise an error instead of using raw videos in place of missing frames or WAV files."""
     cache: Cache = None
     """Folder of the embedding cache; None for the one that all commands share."""
     predictions: Annotated[

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from av2tsam_cli.data.clips import read_clip_frames
-from av2tsam_cli.errors import UsageError
 from av2tsam_cli.evaluation.bootstrap import CONFIDENCE, interval, resampled_means
 from av2tsam_cli.evaluation.evaluate import (
     EvaluatedVideo,
@@ -178,18 +177,6 @@ def _line(result: VideoResult) -> list[object]:
         line += [negative.score.miou, negative.score.f_score]
         line += [negative.predicted_share, negative.predicted_frames]
     return line
-
-
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Check that a file can be written without replacing another one unintentionally.
-
-    Raises:
-        UsageError: The path is a folder, or it exists and `overwrite` is not set.
-    """
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; use the name of a file in it")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: already exists; set `overwrite` to replace it")
 
 
 def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:

@@ -16,6 +16,7 @@ from av2tsam_cli.options import (
     Panel,
     Precision,
     SkipBad,
+    Strict,
     SubsetOption,
     check_values,
 )
@@ -57,6 +58,8 @@ class TrainOptions:
     """Number of training videos, chosen by the seed; None for all."""
     skip_bad: SkipBad = False
     """Whether to skip damaged videos instead of stopping."""
+    strict: Strict = False
+    """Whether to stop instead of using raw videos in place of missing frames or WAV files."""
     cache: Cache = None
     """Folder for embeddings; None for the one that all runs share."""
     cache_features: Annotated[

@@ -101,6 +101,7 @@ def run_record(
                 "test": len(videos.test),
             },
             "sha256": videos.digests,
+            **videos.deviations,
         },
         "start": {**start.to_json(), "sha256": weights.all},
         "network": {

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from av2tsam_cli.avsbench_format import SPLITS
 from av2tsam_cli.data.avsbench import Clip, find_root, open_split, open_subset
 from av2tsam_cli.data.cache import EmbeddingCache, content_hash, default_folder
-from av2tsam_cli.data.check import THREADS, ClipProblem, require_intact
+from av2tsam_cli.data.check import THREADS, require_intact
 from av2tsam_cli.data.samples import ReadSample, random_subset, read_sample
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.model.av2tsam import Av2tSam
@@ -32,6 +33,8 @@ class Videos:
     """The validation split, in the order of the data set."""
     test: tuple[Clip, ...] = field(repr=False)
     """The test split, in the order of the data set; empty if there is none or it is not used."""
+    deviations: Mapping[str, int]
+    """Number of videos with each of `data.check.DEVIATIONS`."""
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
     """A hash of the names, order and content of each split's videos; empty until `embed_videos` has
     read them."""
@@ -42,7 +45,8 @@ def find_videos(options: TrainOptions) -> Videos:
 
     Raises:
         UsageError: `train_clips` is larger than the split.
-        MediaError: The data are missing, or a file is corrupted and `skip_bad` is not set.
+        MediaError: The data are missing, a file is corrupted and `skip_bad` is not set, or a raw
+            video replaces missing files and `strict` is set.
     """
     root = find_root(options.data, options.data_root)
     train: Sequence[Clip] = open_split(root, options.subset, "train")
@@ -53,12 +57,10 @@ def find_videos(options: TrainOptions) -> Videos:
                 "videos"
             )
         train = random_subset(train, options.train_clips, seed=options.seed)
-    splits = []
-    for clips in (train, open_split(root, options.subset, "val"), _test_split(root, options)):
-        kept, problems = require_intact(clips, skip_bad=options.skip_bad)
-        _log_skipped(problems)
-        splits.append(kept)
-    return Videos(root, train=splits[0], val=splits[1], test=splits[2])
+    clips = [*train, *open_split(root, options.subset, "val"), *_test_split(root, options)]
+    checked = require_intact(clips, skip_bad=options.skip_bad, strict=options.strict)
+    train, val, test = _divide(root, clips, checked.intact).values()
+    return Videos(root, train, val, test, checked.counts)
 
 
 def _test_split(root: Path, options: TrainOptions) -> tuple[Clip, ...]:
@@ -68,6 +70,25 @@ def _test_split(root: Path, options: TrainOptions) -> tuple[Clip, ...]:
     if not clips:
         log.warning("%s: has no test split, so there will be no test score", root)
     return clips
+
+
+def _divide(
+    root: Path, wanted: Sequence[Clip], usable: Sequence[Clip]
+) -> dict[str, tuple[Clip, ...]]:
+    """Divide the usable clips by their split.
+
+    Raises:
+        MediaError: None of a split's wanted clips is usable.
+    """
+    splits: dict[str, tuple[Clip, ...]] = {
+        split: tuple(clip for clip in usable if clip.split == split) for split in SPLITS
+    }
+    for split in dict.fromkeys(clip.split for clip in wanted):
+        if not splits[split]:
+            raise MediaError(
+                f"{root}: every video of the split {split!r} is corrupted; copy the data again"
+            )
+    return splits
 
 
 def embed_videos(
@@ -82,33 +103,22 @@ def embed_videos(
         MediaError: A file is corrupted; with `skip_bad`, only if a whole split is.
         Av2tsamError: The cache cannot be written.
     """
+    clips = (*videos.train, *videos.val, *videos.test)
     cache = EmbeddingCache.open_or_build(
         options.cache or default_folder(),
         network,
-        (*videos.train, *videos.val, *videos.test),
+        clips,
         image=options.cache_features,
         skip_bad=options.skip_bad,
         progress=callback.on_embedding,
     )
-    _log_skipped(cache.skipped)
+    for problem in cache.skipped:
+        log.warning("skipped %s: %s", problem.clip.name, problem.message)
     read = partial(read_sample, config=network.config, embed=cache.read)
-    train, val, test = (
-        tuple(clip for clip in cache.clips if clip.split == split)
-        for split in ("train", "val", "test")
-    )
-    for split, kept, wanted in (
-        ("train", train, True),
-        ("val", val, True),
-        ("test", test, videos.test),
-    ):
-        if wanted and not kept:
-            raise MediaError(
-                f"{videos.root}: every video of the split {split!r} is corrupted; copy the data "
-                "again"
-            )
-    splits = {"train": train, "val": val, "test": test}
-    digests = {name: _digest(clips, cache.content) for name, clips in splits.items() if clips}
-    return Videos(videos.root, train, val, test, digests), read
+    splits = _divide(videos.root, clips, cache.clips)
+    digests = {name: _digest(kept, cache.content) for name, kept in splits.items() if kept}
+    train, val, test = splits.values()
+    return Videos(videos.root, train, val, test, videos.deviations, digests), read
 
 
 def _digest(clips: Sequence[Clip], content: Mapping[Clip, str]) -> str:
@@ -125,8 +135,3 @@ def _digest(clips: Sequence[Clip], content: Mapping[Clip, str]) -> str:
         for clip, mask in zip(clips, masks, strict=True)
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _log_skipped(problems: Sequence[ClipProblem]) -> None:
-    for problem in problems:
-        log.warning("skipped %s: %s", problem.clip.name, problem.message)

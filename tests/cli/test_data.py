@@ -114,6 +114,48 @@ def test_check_lists_every_damaged_file(
     assert "2 missing or corrupted files in 2 videos" in capsys.readouterr().out
 
 
+def test_check_lists_videos_that_appear_twice(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copied / "Single-source" / "s4_meta_data.csv"
+    row = path.read_text().splitlines()[1]
+    path.write_text(f"{path.read_text()}{row}\n")
+    assert main(["data", "check", str(copied), "--subset", "s4", "--json"]) == 3
+    out, err = capsys.readouterr()
+    (problem,) = json.loads(out)["problems"]
+    assert problem["file"] == str(path)
+    assert f"{path}: lists {row.split(',')[0]} 2 times in the split train; " in err
+    assert len(err.splitlines()) == 1
+
+
+def test_check_rejects_a_csv_with_only_a_header(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copied / "Single-source" / "s4_meta_data.csv"
+    path.write_text(path.read_text().splitlines()[0])
+    assert main(["data", "check", str(copied), "--subset", "s4"]) == 3
+    assert f"{path}: lists no videos" in capsys.readouterr().err
+
+
+def test_check_reports_an_empty_split_and_raw_videos_which_strict_rejects(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", str(copied), "--subset", "ms3"]) == 0
+    assert "no videos in the split val\n" in capsys.readouterr().out
+    words = ["data", "check", str(copied), "--strict", "--subset"]
+    assert main([*words, "ms3", "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out)["empty_splits"] == ["val"]
+    assert "lists no videos for the split val; complete it, or omit --strict" in err
+    assert main([*words, "s4", "--quiet"]) == 0
+    assert "all files are intact" in capsys.readouterr().out
+    shutil.rmtree(copied / "Single-source" / "s4_data" / "audio_wav")
+    assert main([*words, "s4"]) == 3
+    out, err = capsys.readouterr()
+    assert "4 videos without a WAV file (such as s4_train_000000): raw_videos is used\n" in out
+    assert "(such as s4_train_000000); extract the sound, or omit --strict" in err
+
+
 def test_check_prints_the_first_of_many_damaged_files(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

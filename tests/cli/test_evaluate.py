@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from av2tsam_cli.synth.dataset import write_dataset
 KEYS = {
     "miou", "f_score", "intervals", "confidence", "protocol", "subset", "split", "audio", "videos",
     "frames", "silent_frames", "skipped", "categories", "model", "device", "precision",
+    "frames_from_raw_videos", "sound_from_raw_videos", "padded_sounds", "repeated_videos",
 }  # fmt: skip
 DAVIS_KEYS = {"j", "boundary_f", "j_and_f"}
 
@@ -80,12 +82,13 @@ def test_scores_are_printed_as_a_table(evaluate: Evaluate) -> None:
     assert lines[1] == ["combined", "positive", "negative", "ungated"]
     assert [line[0] for line in lines[2:7]] == ["miou", "f_score", "j", "boundary_f", "j_and_f"]
     assert "95% bootstrap intervals over videos" in evaluate.out
-    assert evaluate("--quiet") == 0
-    assert (evaluate.out, evaluate.err) == ("", "")
+    scores = evaluate.out
+    assert evaluate("--audio", "silence", "--quiet") == 0
+    assert (evaluate.out, evaluate.err) == (scores, "")
 
 
 def test_the_csv_agrees_with_the_means(evaluate: Evaluate, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "scores.csv"
+    path = tmp_path / "scores.csv"
     assert evaluate("--csv", path, "--json") == 0
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -126,7 +129,7 @@ def test_the_video_shows_frames_predictions_and_true_masks_with_the_sound(
     redder = (prediction[..., 0].astype(int) - prediction[..., 1])[mask].mean()
     assert redder > (frame[..., 0] - frame[..., 1])[mask].mean() + 20  # the highlight is magenta
     assert evaluate("--video", tmp_path / "results.avi") == 2
-    assert "--video writes an MP4" in evaluate.err
+    assert "not a .mp4 file" in evaluate.err
 
 
 def first_frame(data: Path, name: str) -> npt.NDArray[np.int64]:
@@ -263,6 +266,56 @@ def test_existing_outputs_are_reported_before_the_work(evaluate: Evaluate, tmp_p
     assert path.read_text() == "unrelated"
     assert evaluate("--csv", path, "--overwrite") == 0
     assert path.read_text().startswith("video,")
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "complaint"),
+    [
+        ("--contact-sheet", "sheet.txt", "not a .png file; use that suffix"),
+        ("--csv", "nope/scores.csv", "nope does not exist; create it"),
+        ("--csv", "", "is a folder; use the name of a file in it"),
+        ("--csv", "a" * 5_000, "cannot be written (File name too long)"),
+    ],
+)
+def test_output_paths_are_checked_before_the_work(
+    evaluate: Evaluate, tmp_path: Path, flag: str, name: str, complaint: str
+) -> None:
+    assert evaluate(flag, tmp_path / name) == 2
+    (line,) = evaluate.err.splitlines()
+    assert complaint in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_files_are_taken_from_raw_videos_with_a_warning_or_refused(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(evaluate.data, tmp_path / "copy"))
+    shutil.rmtree(copy / "Single-source" / "s4_data" / "visual_frames")
+    next(copy.rglob("s4_test_000001.wav")).unlink()
+    assert evaluate("--json", data=copy) == 0
+    assert evaluate.record["frames_from_raw_videos"] == 2
+    assert evaluate.record["sound_from_raw_videos"] == 1
+    assert evaluate.err.splitlines() == [
+        "av2tsam: 2 videos without extracted frames (such as s4_test_000000): raw_videos is used",
+        "av2tsam: 1 video without a WAV file (s4_test_000001): raw_videos is used",
+    ]
+    assert evaluate("--strict", data=copy) == 3
+    (line,) = evaluate.err.splitlines()
+    assert line.endswith("(such as s4_test_000000); extract the frames, or omit --strict")
+    assert evaluate("--strict", "--json") == 0
+    assert evaluate.record["frames_from_raw_videos"] == 0
+
+
+def test_short_sound_is_padded_with_a_note(
+    evaluate: Evaluate, tmp_path: Path, write_wav: Callable[..., Path]
+) -> None:
+    copy = Path(shutil.copytree(evaluate.data, tmp_path / "copy"))
+    write_wav(next(copy.rglob("s4_test_000001.wav")), [np.full(40_000, 0.1)])
+    assert evaluate("--strict", "--json", data=copy) == 0
+    assert evaluate.record["padded_sounds"] == 1
+    assert evaluate.record["frames"] == 10
+    (line,) = evaluate.err.splitlines()
+    assert line.endswith("(s4_test_000001): it is padded with silence, as in AVSBench")
 
 
 def test_a_damaged_file_exits_with_3_and_leaves_no_output(

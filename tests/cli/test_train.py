@@ -1,6 +1,7 @@
 """`av2tsam train` on the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,25 @@ def test_invalid_seeds_are_a_usage_error(
 ) -> None:
     assert main(["train", "--out", str(tmp_path / "run"), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_missing_files_are_recorded_or_refused_and_quiet_prints_the_result(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(command[2], tmp_path / "data"))
+    next(data.rglob("s4_train_000001.wav")).unlink()
+    command = [*command, "--data", str(data), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    assert main([*command, "--strict"]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 video without a WAV file (s4_train_000001); extract the sound" in line
+    assert not (tmp_path / "run").exists()
+    assert main([*command, "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{tmp_path / 'run' / 'best.safetensors'}: epoch 1, validation mIoU ")
+    assert err == ""
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["data"]["sound_from_raw_videos"] == 1
+    assert record["data"]["frames_from_raw_videos"] == 0
 
 
 def test_trained_model_segments_a_video(
