@@ -144,15 +144,14 @@ def check_new_file(path: Path, *, overwrite: bool, suffix: str = "") -> None:
         UsageError: The suffix differs, the folder does not exist, the path is a folder, or it
             exists and `overwrite` is not set.
     """
-    with write_errors(path, raises=UsageError):  # such as a name that is too long
-        if suffix and path.suffix.lower() != suffix:
-            raise UsageError(f"{path}: not a {suffix} file; use that suffix")
-        if not path.parent.is_dir():
-            raise UsageError(f"{path}: the folder {path.parent} does not exist; create it")
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder; use the name of a file in it")
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path}: already exists; set `overwrite` to replace it")
+    if suffix and path.suffix.lower() != suffix:
+        raise UsageError(f"{path}: not a {suffix} file; use that suffix")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.parent} does not exist; create it")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; use the name of a file in it")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: already exists; set `overwrite` to replace it")
 
 
 def check_writable(target: Path) -> None:

@@ -1,5 +1,6 @@
 """The entry point of the command line: runs a command and turns errors into exit codes."""
 
+import errno
 import importlib
 import os
 import sys
@@ -64,6 +65,9 @@ def run_command(argv: Sequence[str]) -> int:
     except Av2tsamError as error:
         print_error(error, debug=debug)
         return error.exit_code
+    except OSError as error:
+        print_error(error, debug=debug)
+        return UsageError.exit_code if error.errno == errno.ENAMETOOLONG else 1
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         print_error(error, debug=debug)
         return 1

@@ -119,7 +119,7 @@ def find_root(data: str, data_root: Path | None = None) -> Path:
         tried, root = f"${DATA_VARIABLE} ({named})", Path(named)
     else:
         tried, root = f"./{DEFAULT_ROOT}", DEFAULT_ROOT
-    if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises errors for some names
+    if not root.is_dir():
         raise UsageError(
             f"{tried}: folder not found; set `data_root` or ${DATA_VARIABLE} to the folder of "
             "AVSBench, or generate a data set with 'av2tsam data synth'"

@@ -84,6 +84,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["segment", "https://a.org/b.mp4", "--out", "o.mp4"], "URLs are not supported"),
         (["segment", "a.mp4", "--out", "o", "-f", "mask"], "did you mean 'masks'?"),
         (["models"], "missing command; use list, "),
+        (["segment", "a" * 5_000, "--out", "o.mp4"], "File name too long"),
+        (["data", "check", "a" * 5_000], "File name too long"),
         (["data", "paint", "x"], "paint"),
         (["models", "sell"], "sell"),
     ],
