@@ -45,6 +45,7 @@ from av2tsam_cli.training.losses import mask_loss
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.result import TrainResult
 from av2tsam_cli.training.state import TrainingState
+from av2tsam_cli.training.validation import SplitScores
 
 VIDEOS = 5
 """Not a multiple of the batch size, so the last batch is smaller."""
@@ -247,7 +248,8 @@ def test_completed_epoch_replaces_the_row_of_its_part(options: Make, plain: Trai
 
 def test_part_of_an_epoch_is_the_best_only_if_no_epoch_is_complete() -> None:
     def validate(state: TrainingState, miou: float, *, complete: bool) -> TrainingState:
-        return state.after_validation(1e-3, Scores(miou, miou, 1, 5), 1.0, complete=complete)
+        scored = SplitScores(Scores(miou, miou, 1, 5), loss=1.0)
+        return state.after_validation(1e-3, scored, 1.0, complete=complete)
 
     state = validate(TrainingState(), 0.9, complete=False)
     assert state.best == state.rows[0]
