@@ -82,7 +82,9 @@ def train(
         options: The options of the run.
         callback: Receives progress and results, in the process of rank 0.
         network: The network to start from, instead of the one that the options name; on the CPU,
-            in float32. It may be any network with the parts and the `forward` of `Av2tSam`.
+            in float32. It may be any network with the parts and the `forward` of `Av2tSam`. It is
+            trained in place, and at the end has the weights of the best epoch if these were scored
+            on the test split, else those of the last step.
 
     Raises:
         UsageError: The options do not fit together, the model, the data or the run folder.
