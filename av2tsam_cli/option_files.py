@@ -63,13 +63,13 @@ def _read(path: Path) -> dict[Any, Any]:
 
 
 def _convert(field: OptionField, value: object) -> bool | str | list[str]:
-    """Return a value as it would be on the command line, after checking that it can be parsed."""
+    """Return a value as it would be on the command line, after checking it."""
     if isinstance(value, list):
         texts = [_text(field, each) for each in value]
         if not field.is_list:
             return _convert(field, ",".join(texts))
         for each in texts:
-            field.parse(each)
+            field.check(field.parse(each))
         return texts
     text = _text(field, value)
     if field.is_flag:
@@ -78,7 +78,7 @@ def _convert(field: OptionField, value: object) -> bool | str | list[str]:
         return text == "true"
     if isinstance(value, bool):
         raise UsageError(f"`{field.name}`: {text} is not a value for {field.metavar}")
-    field.parse(text)
+    field.check(field.parse(text))
     return text
 
 

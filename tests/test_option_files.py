@@ -100,6 +100,7 @@ def test_values_left_empty_in_yaml_are_not_set(tmp_path: Path) -> None:
         ("length = {s = 3}", "`length`: {'s': 3} is not a single value"),
         ("pieces = 1.5", "`pieces`: '1.5' is not a whole number"),
         ("pieces = [1, 2]", "`pieces`: '1,2' is not a whole number"),
+        ("subset = 's5'", "unknown subset 's5'; use s4, ms3 or avss"),
         ("fade = 1", "`fade`: '1' is not true or false"),
         ("fade =", "cannot be read"),
     ],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.console import Console, Stages, print_json, print_text
 from av2tsam_cli.cli.options import Given, command, new_app
-from av2tsam_cli.errors import Interrupted
+from av2tsam_cli.errors import Interrupted, UsageError
 from av2tsam_cli.options import Messages, Option, Panel
 from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.options import RESULT_OPTIONS, TrainOptions
@@ -94,8 +94,10 @@ def _resumed_seeds(runs: list[TrainOptions], given: Given) -> list[TrainOptions]
 
 def _resumed(options: TrainOptions, given: Given) -> TrainOptions:
     """Return the options of a resumed run: its own, unless given on the command line."""
-    from av2tsam_cli.training.run_folder import read_record
+    from av2tsam_cli.training.run_folder import RECORD, has_run, read_record
 
+    if not has_run(options.out) and any(options.out.glob(f"seed-*/{RECORD}")):
+        raise UsageError(f"{options.out}: has a run per seed; pass `seeds` too, such as 1,2,3")
     original = TrainOptions.from_json(read_record(options.out)["options"])
     kept = {*RESULT_OPTIONS, "data", "data_root", "test"} - given
     return replace(options, **{name: getattr(original, name) for name in kept})

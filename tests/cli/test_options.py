@@ -122,11 +122,11 @@ def test_commands_read_options_from_a_file_unless_they_are_given(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("data: absent\nlimit: 0\n")
+    config.write_text("data: absent\nlimit: 1\n")
     assert main(["evaluate", "--config", str(config)]) == 2
-    assert "--limit must be 1 or more" in capsys.readouterr().err
-    assert main(["evaluate", "--config", str(config), "--limit", "1"]) == 2
     assert "absent: folder not found" in capsys.readouterr().err
+    assert main(["evaluate", "--config", str(config), "--limit", "0"]) == 2
+    assert "--limit must be 1 or more, not 0" in capsys.readouterr().err
     config.write_text("limits: 1\n")
     assert main(["evaluate", "--config", str(config)]) == 2
     assert f"{config}: unknown option 'limits'; did you mean 'limit'?" in capsys.readouterr().err

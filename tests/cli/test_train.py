@@ -30,6 +30,7 @@ def test_run_prints_its_scores_and_resumes_with_its_own_options(
     assert record["steps"] == 2
     assert record["test"] is None
     assert record["checkpoint"] == str(run / "best.safetensors")
+    assert f"av2tsam: starting from {command[4]}: all weights\n" in err
     table = [line.split() for line in err.splitlines() if not line.startswith("av2tsam")]
     assert table[0][:3] == ["epoch", "loss", "val"]
     assert table[1][0] == "1"
@@ -42,9 +43,9 @@ def test_run_prints_its_scores_and_resumes_with_its_own_options(
     record = json.loads(out)
     assert [row["epoch"] for row in record["epochs"]] == [1, 2]
     assert record["test"] is None
-    assert main(["train", "--out", str(run), "--resume", "--test", "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert f"test split, 1 video: mIoU {json.loads(out)['test']['miou']:.4f}" in err
+    assert main(["train", "--out", str(run), "--resume", "--test"]) == 0
+    test = json.loads((run / "run.json").read_text())["test"]
+    assert f"test split, 1 video: mIoU {test['miou']:.4f}" in capsys.readouterr().out
 
 
 def test_options_are_read_from_a_file_and_the_saved_ones_give_the_same_run(
@@ -82,6 +83,8 @@ def test_run_per_seed_is_resumed_and_compared(
     assert main([*short, "--seeds", "2"]) == 0
     first = json.loads(capsys.readouterr().out)
     resume = ["train", "--out", str(out), "--resume", "--max-steps", "1", "--json", "--quiet"]
+    assert main(resume) == 2
+    assert "has a run per seed; pass --seeds too" in capsys.readouterr().err
     assert main([*resume, "--seeds", "2,3"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record["out"] for record in records] == [str(out / "seed-2"), str(out / "seed-3")]
