@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,23 +82,39 @@ def log_epoch(logger: MetricsLogger, row: EpochRow, examples: Mapping[str, UInt8
 
 
 class _TensorBoardLogger:
-    """TensorBoard files in the run folder."""
+    """TensorBoard files in the run folder. If they cannot be written, training goes on without."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
+        self.folder = folder / "tensorboard"
+        self.failed = False
         self.logger = TensorBoardLogger(
             folder, name="tensorboard", version="", purge_step=first_step
         )
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        self.logger.log_metrics(metrics, step)
+        with self._writing():
+            for name, value in metrics.items():
+                self.logger.experiment.add_scalar(name, value, step)
 
     def log_image(self, name: str, rgb: UInt8Array, step: int) -> None:
-        self.logger.experiment.add_image(name, rgb, step, dataformats="HWC")
+        with self._writing():
+            self.logger.experiment.add_image(name, rgb, step, dataformats="HWC")
 
     def close(self) -> None:
-        self.logger.finalize("success")
+        with self._writing():
+            self.logger.finalize("success")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Report the first error of TensorBoard's thread, which every later call raises again."""
+        try:
+            yield
+        except OSError as error:
+            if not self.failed:
+                log.warning("%s: cannot be written (%s)", self.folder, error.strerror)
+            self.failed = True
 
 
 class _WandbLogger:

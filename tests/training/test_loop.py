@@ -597,6 +597,8 @@ class DiskFiller(TrainingCallback):
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 
 
+# TensorBoard's own thread fails too.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_full_disk_keeps_earlier_checkpoints(options: Make, plain: TrainResult) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
