@@ -4,10 +4,12 @@ import re
 import struct
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.clap import ClapConfig
 from av2tsam_cli.embeddings.clip import ClipConfig
+from av2tsam_cli.embeddings.text import BpeKind, TextConfig
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.model.config import Beit3Config, ModelConfig, Sam2Config, SamConfig
 
@@ -116,7 +118,7 @@ def shake(module: nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(noise * (0.5 / max(parameter.shape[-1], 1) ** 0.5))
+            parameter.add_(noise * (0.5 / max(*parameter.shape[-1:], 1, 1) ** 0.5))
 
 
 PIECES = ["<unk>", "<s>", "</s>", "▁the", "▁dog", "▁", "d", "o", "g"]
@@ -134,6 +136,21 @@ def sentencepiece_model() -> bytes:
         score = bytes([2 << 3 | 5]) + struct.pack("<f", -float(place))
         model += message(1, message(1, piece.encode()) + score)
     return model + message(2, bytes([3 << 3, 1]))  # the trainer's options, which do not matter
+
+
+TINY_TEXT = TextConfig(vocabulary_size=260, positions=96, dim=16, layers=2, heads=2)
+"""The sizes of CLAP's text encoder with a `tiny_bpe`."""
+
+
+def tiny_bpe(kind: BpeKind) -> bytes:
+    """A `tokenizer.json` whose tokens are bytes, with the special tokens of RoBERTa or GPT-2."""
+    specials = {"roberta": ["<s>", "<pad>", "</s>", "<unk>"], "gpt2": []}[kind]
+    # In both, "!" is the first of the bytes.
+    tokens = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    model = Tokenizer(models.BPE({token: n for n, token in enumerate(tokens)}, []))
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.add_special_tokens(specials or ["<|endoftext|>"])
+    return model.to_str().encode()
 
 
 # From our names to the reference's, for a tiny network: the way back, written independently.

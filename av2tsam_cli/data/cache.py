@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.check import ClipProblem
 from av2tsam_cli.data.clips import read_clip_frames, read_clip_windows, read_file
+from av2tsam_cli.embeddings.clap import ClapConfig
+from av2tsam_cli.embeddings.clip import ClipConfig
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.hub import locate
@@ -219,8 +221,8 @@ def _encoders(
         maps = [[one] if isinstance(one, Tensor) else one for one in encoded]
         return [torch.cat(level) for level in zip(*maps, strict=True)]
 
-    clip_key = encoder_key(network.clip, [asdict(config.clip), config.source_size])
-    clap_key = encoder_key(network.clap, [asdict(config.clap), reference_sound])
+    clip_key = encoder_key(network.clip, [_sizes(config.clip), config.source_size])
+    clap_key = encoder_key(network.clap, [_sizes(config.clap), reference_sound])
     encoders = [
         _Encoder(folder / f"clip-{clip_key}", input="frames", outputs=1, run=run_clip),
         _Encoder(folder / f"clap-{clap_key}", input="sound", outputs=2, run=run_clap),
@@ -236,6 +238,11 @@ def _encoders(
             )
         )
     return tuple(encoders)
+
+
+def _sizes(config: ClapConfig | ClipConfig) -> dict[str, object]:
+    """Return the sizes of an encoder; its text encoder does not change embeddings."""
+    return {name: value for name, value in asdict(config).items() if name != "text"}
 
 
 def encoder_key(module: nn.Module, settings: object) -> str:

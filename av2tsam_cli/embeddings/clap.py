@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.embeddings.names import NameTable
 from av2tsam_cli.embeddings.stem import ConvStem
+from av2tsam_cli.embeddings.text import TextConfig
 
 INT16_PEAK = 32767.0
 
@@ -60,6 +61,9 @@ class ClapConfig:
     """Outputs of the AudioSet head."""
     names: tuple[str, ...] = field(default=(), repr=False)
     """Names with an embedding of their own, for a small model without a text encoder."""
+    text: TextConfig | None = None
+    """Sizes of the text encoder, RoBERTa (LAION) or GPT-2 (Microsoft); None if there is none. It is
+    a module of its own (`clap_text`), which is loaded only where phrases are embedded."""
 
     @property
     def latent_dim(self) -> int:
@@ -79,7 +83,9 @@ class ClapEmbedder(nn.Module):
             warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
             self.htsat = _htsat(config)
         self.projection = (
-            _laion_projection(config) if config.kind == "laion" else MicrosoftProjection(config)
+            laion_projection(config.latent_dim, config.embed_dim)
+            if config.kind == "laion"
+            else MicrosoftProjection(config.latent_dim, config.embed_dim)
         )
         self.names = NameTable(len(config.names), config.embed_dim) if config.names else None
 
@@ -156,11 +162,11 @@ def run_stage(stage: Any, tokens: Tensor) -> Tensor:
 class MicrosoftProjection(nn.Module):
     """The projection of Microsoft CLAP 2023: LayerNorm(a + W2 GELU(a)) with a = W1 latent."""
 
-    def __init__(self, config: ClapConfig) -> None:
+    def __init__(self, latent_dim: int, embed_dim: int) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(config.latent_dim, config.embed_dim, bias=False)
-        self.linear2 = nn.Linear(config.embed_dim, config.embed_dim, bias=False)
-        self.layer_norm = nn.LayerNorm(config.embed_dim)
+        self.linear1 = nn.Linear(latent_dim, embed_dim, bias=False)
+        self.linear2 = nn.Linear(embed_dim, embed_dim, bias=False)
+        self.layer_norm = nn.LayerNorm(embed_dim)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Project latents (B, latent_dim) to embeddings (B, embed_dim)."""
@@ -169,11 +175,10 @@ class MicrosoftProjection(nn.Module):
         return embedding
 
 
-def _laion_projection(config: ClapConfig) -> nn.Module:
+def laion_projection(latent_dim: int, embed_dim: int) -> nn.Module:
+    """Return the projection of LAION CLAP, from latents (B, latent_dim) to (B, embed_dim)."""
     return nn.Sequential(
-        nn.Linear(config.latent_dim, config.embed_dim),
-        nn.ReLU(),
-        nn.Linear(config.embed_dim, config.embed_dim),
+        nn.Linear(latent_dim, embed_dim), nn.ReLU(), nn.Linear(embed_dim, embed_dim)
     )
 
 

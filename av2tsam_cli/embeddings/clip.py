@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.embeddings.names import NameTable
 from av2tsam_cli.embeddings.resample import resize
+from av2tsam_cli.embeddings.text import TextConfig
 
 # Mean and standard deviation of the training images of OpenAI's CLIP, on the scale 0-1.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -34,6 +35,9 @@ class ClipConfig:
     """Use x * sigmoid(1.702 x) instead of GELU, as OpenAI's weights require."""
     names: tuple[str, ...] = field(default=(), repr=False)
     """Names with an embedding of their own, for a small model without a text encoder."""
+    text: TextConfig | None = None
+    """Sizes of the text encoder; None if there is none. It is a module of its own (`clip_text`),
+    which is loaded only where phrases are embedded."""
 
 
 class ClipEmbedder(nn.Module):
@@ -99,6 +103,12 @@ def _vit(config: ClipConfig) -> nn.Module:
         heads=config.width // config.head_width,
         mlp_ratio=4.0,
         output_dim=config.embed_dim,
-        act_layer=transformer.QuickGELU if config.quick_gelu else nn.GELU,
+        act_layer=activation(config),
     )
     return encoder
+
+
+def activation(config: ClipConfig) -> type[nn.Module]:
+    """Return the activation function of the transformers of a CLIP."""
+    quick: type[nn.Module] = borrow("open_clip.transformer").QuickGELU
+    return quick if config.quick_gelu else nn.GELU

@@ -1,8 +1,13 @@
 """Embeddings of a fixed list of names, which a small model has instead of a text encoder."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from av2tsam_cli.errors import UsageError
 
 
 class NameTable(nn.Module):
@@ -23,3 +28,35 @@ class NameTable(nn.Module):
         unit = F.normalize(embeddings.float(), dim=1)
         similarity = unit @ F.normalize(self.table.float(), dim=1).T
         return self.scale.float() * similarity + self.bias.float()
+
+
+@dataclass(frozen=True)
+class NameEmbedder:
+    """The phrase embedder of a small model: looks names up in its table (see `PhraseEmbedder`)."""
+
+    names: tuple[str, ...]
+    """The names, in the order of the table."""
+    table: NameTable = field(repr=False)
+    """Their embeddings."""
+
+    @property
+    def scale(self) -> float:
+        """See `PhraseEmbedder`."""
+        return float(self.table.scale.detach())
+
+    @property
+    def bias(self) -> float:
+        """See `PhraseEmbedder`."""
+        return float(self.table.bias.detach())
+
+    def __call__(self, phrases: Sequence[str]) -> Tensor:
+        """See `PhraseEmbedder`; case does not matter."""
+        known = {name.lower(): row for row, name in enumerate(self.names)}
+        unknown = [phrase for phrase in phrases if phrase.strip().lower() not in known]
+        if unknown:
+            raise UsageError(
+                f"{unknown[0]!r}: this model knows only the names {', '.join(self.names)}"
+            )
+        rows = [known[phrase.strip().lower()] for phrase in phrases]
+        with torch.inference_mode():
+            return F.normalize(self.table.table[rows].float(), dim=1)

@@ -2,22 +2,36 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from av2tsam_cli.embeddings.clap_text import build_clap_text
+from av2tsam_cli.embeddings.clip_text import ClipText
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.hub import locate
 from av2tsam_cli.hub.tensor_file import FORMAT, TensorFile, read_metadata
-from av2tsam_cli.model.av2tsam import Av2tSam, build_empty
+from av2tsam_cli.model.av2tsam import Av2tSam, SkipRandomInit, build_empty
 from av2tsam_cli.model.config import ModelConfig
 
 MODEL_PARTS = ("clip", "clap", "projector", "adapter", "text_sam")
 """Parts of the network; the name of each tensor begins with its part."""
+
+TextPart = Literal["clap_text", "clip_text"]
+"""The text encoder that belongs to CLAP or CLIP."""
+
+TEXT_PARTS: tuple[TextPart, ...] = ("clap_text", "clip_text")
+"""Text encoders, in the files of CLAP and CLIP. They are not part of the network: see
+`load_text_encoder`."""
+
+MEMORY_PART = "memory"
+"""SAM 2's weights for tracking in videos, kept in the file of `text_sam` and not used yet."""
 
 READ_AT_ONCE = 8
 """Tensors that are read through one memory mapping, which counts as the process's memory."""
@@ -162,10 +176,23 @@ def _read_tensors(
     needed: Collection[str],
     device: torch.device,
     dtype: torch.dtype | None,
+    *,
+    others: Collection[str] = (*TEXT_PARTS, MEMORY_PART),
 ) -> dict[str, Tensor]:
-    """Read the needed tensors that a file contains, in the types that the network runs in."""
+    """Read the needed tensors that a file contains, in the types that the network runs in.
+
+    Args:
+        path: The file.
+        state: All tensors that the file may contain, except those of `others`.
+        needed: Names of the tensors to read.
+        device: Device for the tensors.
+        dtype: See `load_network`.
+        others: Parts in the file that do not matter here.
+    """
     file = TensorFile(path)
-    unexpected = [name for name in file.tensors if name not in state]
+    unexpected = [
+        name for name in file.tensors if name not in state and part_of(name) not in others
+    ]
     if unexpected:
         raise WeightsError(
             f"{path}: does not fit its own configuration: {len(unexpected)} tensors are not part "
@@ -184,6 +211,56 @@ def _read_tensors(
         mapped = file.read(names[start : start + READ_AT_ONCE], str(device))
         tensors |= {name: _as_run(name, tensor, dtype) for name, tensor in mapped.items()}
     return tensors
+
+
+def load_text_encoder(path: Path, part: TextPart, device: torch.device | str = "cpu") -> nn.Module:
+    """Load the text encoder of CLAP or CLIP, in float32 and evaluation mode.
+
+    Args:
+        path: The file of CLAP or CLIP (see `locate.part_file`), or a checkpoint that contains it.
+        part: Which text encoder.
+        device: Device for the weights.
+
+    Raises:
+        WeightsError: The file is missing, corrupted, or has no text encoder.
+    """
+    config = ModelConfig.from_json(read_metadata(path)["config"])
+    stored = [name for name in TensorFile(path).tensors if part_of(name) == part]
+    if not stored or getattr(config, part.removesuffix("_text")).text is None:
+        raise WeightsError(
+            f"{path}: contains no text encoder; convert the published file again, or run "
+            f"'av2tsam models pull {path.stem} --force'"
+        )
+    encoder = build_empty_text(config, part)
+    prefix = f"{part}."
+    state = encoder.state_dict(prefix=prefix)
+    loaded = _read_tensors(
+        path,
+        state,
+        state.keys(),
+        torch.device(device),
+        torch.float32,
+        others={*MODEL_PARTS, *TEXT_PARTS, MEMORY_PART} - {part},
+    )
+    missing = sorted(state.keys() - loaded.keys())
+    if missing:
+        raise WeightsError(
+            f"{path}: {len(missing)} tensors of {part} are missing ({', '.join(missing[:3])}); "
+            "download or convert the file again"
+        )
+    weights = {name.removeprefix(prefix): tensor for name, tensor in loaded.items()}
+    encoder.load_state_dict(weights, strict=True, assign=True)
+    return encoder.to(device).requires_grad_(False).eval()
+
+
+def build_empty_text(config: ModelConfig, part: TextPart) -> nn.Module:
+    """Build a text encoder whose weights are not initialised; buffers are.
+
+    Raises:
+        ValueError: The configuration has no such text encoder.
+    """
+    with SkipRandomInit(everywhere=True):
+        return build_clap_text(config.clap) if part == "clap_text" else ClipText(config.clip)
 
 
 def _as_run(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -230,7 +307,9 @@ def _part_files(
 
 def _sizes(config: ModelConfig, part: str) -> object:
     """Return the configuration of a part that may be in a file of its own."""
-    return (config.sam, config.beit3) if part == "text_sam" else getattr(config, part)
+    if part == "text_sam":
+        return config.sam, config.beit3
+    return replace(getattr(config, part), text=None)  # not needed to run the part
 
 
 def part_of(name: str) -> str:

@@ -1,5 +1,6 @@
 """Convert published checkpoints strictly: every tensor is used, or skipped for a stated reason."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,13 @@ from torch import Tensor
 
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.hub import locate
-from av2tsam_cli.hub.checkpoint import part_of, write_tensors
+from av2tsam_cli.hub.checkpoint import (
+    MEMORY_PART,
+    TEXT_PARTS,
+    build_empty_text,
+    part_of,
+    write_tensors,
+)
 from av2tsam_cli.hub.layouts import Layout, recognise
 from av2tsam_cli.hub.source import read_state, some
 from av2tsam_cli.model.av2tsam import build_empty
@@ -104,10 +111,15 @@ def prepare_conversion(
             f"{next(iter(state), 'absent')}); 'av2tsam models list' shows the supported models"
         )
     tensors, skipped = rename_tensors(source, state, layout)
+    parts = layout.parts
     sizes = config or replace(_recognise_preset(source, tensors, layout), projector=projector)
-    parts = tuple(part for part in layout.parts if part != "adapter" or sizes.adapter)
+    if not sizes.adapter:
+        parts = tuple(part for part in parts if part != "adapter")
+    tensors = restore_buffers(tensors, sizes, parts)
     check_fit(source, tensors, sizes, parts)
     name = locate.part_name(sizes, parts[0])
+    if any(part_of(tensor) == MEMORY_PART for tensor in tensors):
+        parts = (*parts, MEMORY_PART)
     report = ConversionReport(layout.name, name, sizes.name, parts, len(tensors), dict(skipped))
     return Conversion(tensors, sizes, report)
 
@@ -139,15 +151,34 @@ def rename_tensors(
     return tensors, skipped
 
 
+def restore_buffers(
+    tensors: Mapping[str, Tensor], config: ModelConfig, parts: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Add the computed buffers of HTSAT that a file leaves out, and restore their types.
+
+    A file that stores floating-point numbers only has its index buffers as such.
+    """
+    restored = dict(tensors)
+    if "clap" not in parts:
+        return restored
+    for name, buffer in build_empty(config).clap.named_buffers(prefix="clap"):
+        if re.search(r"\.(relative_position_index|attn_mask|num_batches_tracked)$", name):
+            restored[name] = tensors.get(name, buffer).to(buffer.dtype)
+    return restored
+
+
 def check_fit(
     source: Path, tensors: Mapping[str, Tensor], config: ModelConfig, parts: tuple[str, ...]
 ) -> None:
     """Check that the tensors are exactly those of some parts of a network, with their shapes.
 
+    Tensors of `MEMORY_PART` are not checked: this tool keeps them, but does not use them yet.
+
     Raises:
         WeightsError: They are not; the message names the first few that do not fit.
     """
     expected = expected_shapes(config, parts)
+    tensors = {name: each for name, each in tensors.items() if part_of(name) != MEMORY_PART}
     wrong_shapes = [
         f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
         for name, shape in sorted(expected.items())
@@ -170,15 +201,18 @@ def check_fit(
 def expected_shapes(config: ModelConfig, parts: tuple[str, ...]) -> dict[str, torch.Size]:
     """Return the names and shapes of the tensors of some parts of a network."""
     state = build_empty(config).state_dict()
+    for part in TEXT_PARTS:
+        if part in parts:
+            state |= build_empty_text(config, part).state_dict(prefix=f"{part}.")
     return {name: tensor.shape for name, tensor in state.items() if part_of(name) in parts}
 
 
 def _recognise_preset(source: Path, tensors: Mapping[str, Tensor], layout: Layout) -> ModelConfig:
     """Return the full-size network that the tensors belong to, judging by a few shapes."""
-    if layout.parts == ("clap",):
+    if layout.parts[0] == "clap":
         clap = LAION_CLAP if "clap.projection.0.weight" in tensors else MICROSOFT_CLAP
         return replace(EVF_SAM2, clap=clap)
-    if layout.parts == ("clip",):
+    if layout.parts[0] == "clip":
         return EVF_SAM2
     config = _recognise_sam(source, tensors)
     if "projector.audio_proj.weight" not in tensors:

@@ -207,16 +207,12 @@ def choose_file(
         WeightsError: There is none, or more than one.
     """
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    is_certain = file is not None or (model.file is not None and "file" not in model.unverified)
     file = file or model.file
     if file is not None and file in siblings:
         return siblings[file]
-    encoders = {entry.file for entry in models.values() if entry.parts in {("clip",), ("clap",)}}
-    candidates = [
-        path
-        for path in siblings
-        if path.endswith(WEIGHT_SUFFIXES) and PurePosixPath(path).name not in encoders
-    ]
-    if file is None and len(candidates) == 1:
+    candidates = [path for path in siblings if _may_be(path, model, models)]
+    if not is_certain and len(candidates) == 1:
         return siblings[candidates[0]]
     if file is not None:
         problem = f"has no file {file}; it contains {_listed(siblings)}"
@@ -228,6 +224,15 @@ def choose_file(
         f"{model.name}: {model.repository} {problem}; pick one with "
         f"'av2tsam models pull {model.name} --file NAME'"
     )
+
+
+def _may_be(path: str, model: NamedModel, models: Mapping[str, NamedModel]) -> bool:
+    """Return whether a file may contain a model, judging by the file's name."""
+    name = PurePosixPath(path).name
+    encoders = {
+        entry.file for entry in models.values() if entry.parts[:1] in {("clip",), ("clap",)}
+    }
+    return name.endswith(WEIGHT_SUFFIXES) and (name not in encoders or name == model.file)
 
 
 def _listed(names: Sequence[str] | Mapping[str, object]) -> str:

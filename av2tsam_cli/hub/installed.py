@@ -18,7 +18,13 @@ from safetensors import SafetensorError
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.hub.locate import home, installed_path
-from av2tsam_cli.hub.registry import BUNDLED_MODEL, MODELS, TOKENIZER, NamedModel
+from av2tsam_cli.hub.registry import (
+    BPE_TOKENIZERS,
+    BUNDLED_MODEL,
+    MODELS,
+    TOKENIZER,
+    NamedModel,
+)
 
 if TYPE_CHECKING:  # torch takes seconds to import and is needed only to install
     import torch
@@ -28,8 +34,11 @@ if TYPE_CHECKING:  # torch takes seconds to import and is needed only to install
 
 VerifyStatus = Literal["ok", "differs", "missing", "unrecorded"]
 
-TOKENIZER_SUFFIXES = (".spm", ".model")
+SENTENCEPIECE_SUFFIXES = (".spm", ".model")
 """Suffixes of SentencePiece models, which are copied unchanged."""
+
+BPE_SUFFIXES = ("tokenizer.json", ".bpe")
+"""Ends of the names of byte-level BPE tokenizers, which are copied unchanged."""
 
 HOME_HINT = "or set AV2TSAM_HOME to another folder"
 """Ends the error messages about the folder of installed models."""
@@ -103,15 +112,13 @@ def install(
             cannot be written. An installed model is left as it was.
         UsageError: A model of that name is installed and `overwrite` is not set.
     """
-    if path.suffix in TOKENIZER_SUFFIXES:
-        from av2tsam_cli.model.text import SentencePieceTokenizer
-
-        SentencePieceTokenizer.read(path)
-        _check_name(path, TOKENIZER, expected, overwrite=overwrite)
-        with _new_file(TOKENIZER) as (part, note):
+    if path.name.endswith(SENTENCEPIECE_SUFFIXES + BPE_SUFFIXES):
+        name = _recognise_tokenizer(path)
+        _check_name(path, name, expected, overwrite=overwrite)
+        with _new_file(name) as (part, note):
             shutil.copyfile(path, part)
-            record = _write_record(TOKENIZER, part, note, origin)
-        return InstalledModel(installed_path(TOKENIZER), record, None)
+            record = _write_record(name, part, note, origin)
+        return InstalledModel(installed_path(name), record, None)
     from av2tsam_cli.hub.checkpoint import write_new_file
     from av2tsam_cli.hub.convert import prepare_conversion
 
@@ -123,6 +130,22 @@ def install(
         write_new_file(conversion.tensors, part, conversion.config, dtype=dtype)
         record = _write_record(name, part, note, origin)
     return InstalledModel(installed_path(name), record, conversion.report)
+
+
+def _recognise_tokenizer(path: Path) -> str:
+    """Return the name of the model that a tokenizer's file is.
+
+    Raises:
+        WeightsError: It is corrupted or the tokenizer of another model.
+    """
+    if path.name.endswith(BPE_SUFFIXES):
+        from av2tsam_cli.embeddings.text import read_bpe
+
+        return BPE_TOKENIZERS[read_bpe(path)[1]]
+    from av2tsam_cli.model.text import SentencePieceTokenizer
+
+    SentencePieceTokenizer.read(path)
+    return TOKENIZER
 
 
 def _check_name(path: Path, name: str, expected: NamedModel | None, *, overwrite: bool) -> None:

@@ -59,17 +59,16 @@ SAM1 = (
     Rule(r"visual_model\.(image_encoder|prompt_encoder|mask_decoder)\.", r"text_sam.\1."),
 )
 
-_VIDEO_MEMORY = "SAM 2's video memory, not used for single frames"
 _TRUNK = r"visual_model\.image_encoder\.trunk\."
 _BACKBONE = "text_sam.image_encoder.backbone."
 _DECODER_LAYER = r"visual_model\.sam_mask_decoder\.transformer\.layers\.(\d+)\.mlp\.layers\."
 _LAYER = r"text_sam.mask_decoder.transformer.layers.\1.mlp."
 SAM2 = (
     Rule(r"visual_model\.pixel_(mean|std)$", None, "constants of the image normalisation"),
-    Rule(r"visual_model\.(memory_attention|memory_encoder)\.", None, _VIDEO_MEMORY),
-    Rule(r"visual_model\.(maskmem_tpos_enc|no_mem_pos_enc)$", None, _VIDEO_MEMORY),
-    Rule(r"visual_model\.(no_obj_ptr|no_obj_embed_spatial)$", None, _VIDEO_MEMORY),
-    Rule(r"visual_model\.(mask_downsample|obj_ptr(_tpos)?_proj)\.", None, _VIDEO_MEMORY),
+    Rule(r"visual_model\.(memory_attention|memory_encoder)\.", r"memory.\1."),
+    Rule(r"visual_model\.(maskmem_tpos_enc|no_mem_pos_enc)$", r"memory.\1"),
+    Rule(r"visual_model\.(no_obj_ptr|no_obj_embed_spatial)$", r"memory.\1"),
+    Rule(r"visual_model\.(mask_downsample|obj_ptr_proj|obj_ptr_tpos_proj)\.", r"memory.\1."),
     Rule(r"visual_model\.no_mem_embed$", "text_sam.image_encoder.no_mem_embed"),
     Rule(_TRUNK + r"patch_embed\.proj\.", _BACKBONE + "patch_embed.projection."),
     Rule(_TRUNK + r"blocks\.(\d+)\.norm(\d)\.", _BACKBONE + r"blocks.\1.layer_norm\2."),
@@ -97,9 +96,7 @@ def _prefixed(prefix: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
     return tuple(replace(rule, pattern=prefix + rule.pattern) for rule in rules)
 
 
-def _skip_text_encoder(*patterns: str) -> tuple[Rule, ...]:
-    return tuple(Rule(pattern, None, "text encoder and contrastive loss") for pattern in patterns)
-
+_COMPUTED = "positions and attention masks, which are computed"
 
 # More specific layouts come first.
 LAYOUTS: Sequence[Layout] = (
@@ -124,10 +121,14 @@ LAYOUTS: Sequence[Layout] = (
             Rule(r"audio_branch\.head\.", None, "unused classifier"),
             Rule(r"audio_branch\.", "clap.htsat."),
             Rule(r"audio_projection\.", "clap.projection."),
-            Rule(r"audio_transform\.", None, "only used in LAION's training"),
-            *_skip_text_encoder(r"text_(branch|projection|transform)\.", r"logit_scale_[at]$"),
+            Rule(r"(audio|text)_transform\.", None, "only used in LAION's training"),
+            Rule(r"text_branch\.embeddings\.(position_ids|token_type_ids)$", None, _COMPUTED),
+            Rule(r"text_branch\.", "clap_text.encoder."),
+            Rule(r"text_projection\.", "clap_text.projection."),
+            Rule(r"logit_scale_a$", "clap_text.logit_scale"),
+            Rule(r"logit_scale_t$", "clap_text.logit_scale_text"),
         ),
-        ("clap",),
+        ("clap", "clap_text"),
     ),
     Layout(
         "Microsoft CLAP 2023",
@@ -136,21 +137,24 @@ LAYOUTS: Sequence[Layout] = (
             Rule(r"audio_encoder\.base\.htsat\.head\.", None, "unused classifier"),
             Rule(r"audio_encoder\.base\.htsat\.", "clap.htsat."),
             Rule(r"audio_encoder\.projection\.", "clap.projection."),
-            *_skip_text_encoder(r"caption_encoder\.", r"logit_scale$"),
+            Rule(r"caption_encoder\.base\.h\.\d+\.attn\.(masked_)?bias$", None, _COMPUTED),
+            Rule(r"caption_encoder\.base\.", "clap_text.encoder."),
+            Rule(r"caption_encoder\.projection\.", "clap_text.projection."),
+            Rule(r"logit_scale$", "clap_text.logit_scale"),
         ),
-        ("clap",),
+        ("clap", "clap_text"),
     ),
     Layout(
         "OpenAI CLIP (open_clip)",
         "visual.",
         (
             Rule(r"visual\.", "clip.visual."),
-            *_skip_text_encoder(
-                r"(transformer|token_embedding|ln_final)\.",
-                r"(positional_embedding|text_projection|logit_scale|logit_bias|attn_mask)$",
-            ),
+            Rule(r"attn_mask$", None, _COMPUTED),
+            Rule(r"(transformer|token_embedding|ln_final)\.", r"clip_text.encoder.\1."),
+            Rule(r"(positional_embedding|text_projection)$", r"clip_text.encoder.\1"),
+            Rule(r"logit_scale$", "clip_text.logit_scale"),
         ),
-        ("clip",),
+        ("clip", "clip_text"),
     ),
 )
 

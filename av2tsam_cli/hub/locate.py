@@ -12,6 +12,7 @@ from platformdirs import user_cache_path
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.hub.registry import (
     AUDIO_MODELS,
+    BPE_TOKENIZERS,
     BUNDLED_MODEL,
     MODELS,
     TEXT_ONLY_MODELS,
@@ -19,6 +20,7 @@ from av2tsam_cli.hub.registry import (
 )
 
 if TYPE_CHECKING:  # it imports torch, which finding a file does not need
+    from av2tsam_cli.embeddings.text import BpeKind
     from av2tsam_cli.model.config import ModelConfig
 
 SEPARATE_PARTS = ("clip", "clap", "text_sam")
@@ -130,6 +132,24 @@ def tokenizer_file(checkpoint: Path) -> Path:
         raise WeightsError(
             f"{checkpoint}: text prompts need {' or '.join(TOKENIZER_FILES[1:])} beside it or in "
             f"{home()}; {install_hint(TOKENIZER)}"
+        )
+    return path
+
+
+def bpe_file(kind: BpeKind, checkpoint: Path) -> Path:
+    """Return the tokenizer of one of CLAP's text encoders.
+
+    Raises:
+        WeightsError: It is neither beside the checkpoint nor installed.
+    """
+    name = BPE_TOKENIZERS[kind]
+    file = MODELS[name].installed_as
+    path = next(
+        (each for each in (checkpoint.parent / file, home() / file) if each.is_file()), None
+    )
+    if path is None:
+        raise WeightsError(
+            f"{checkpoint}: phrases need {file} beside it or in {home()}; {install_hint(name)}"
         )
     return path
 

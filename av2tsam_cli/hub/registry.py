@@ -36,7 +36,8 @@ class NamedModel:
     sha256: str | None = None
     """Checksum of the published file (of the bundled one for nano), if known in advance."""
     unverified: str = ""
-    """Which of the above could not be verified."""
+    """Which of the above could not be verified. If this names the file, another one is taken when
+    the repository has no such file and only one that can be it."""
     needs: tuple[str, ...] = ()
     """Names of further models that it needs to run."""
     suffix: str = ".safetensors"
@@ -70,6 +71,9 @@ BUNDLED_MODEL = "nano"
 
 TOKENIZER = "beit3-tokenizer"
 """The tokenizer that the full-size models need for text prompts."""
+
+BPE_TOKENIZERS = {"roberta": "roberta-tokenizer", "gpt2": "gpt2-tokenizer"}
+"""The tokenizers of CLAP's text encoders, by whose vocabulary they have."""
 
 _TRAINED_PARTS = ("projector", "adapter", "text_sam")
 _UNVERIFIED_WEIGHTS = (
@@ -126,46 +130,68 @@ _ENTRIES = (
         preset="evf-sam",
         repository="YxZhang/evf-sam-multitask",
         file="pytorch_model.bin",
-        size=2_630_000_000,
+        size=2_630_742_858,
+        unverified="the exact size (that of YxZhang/evf-sam)",
         needs=(TOKENIZER,),
     ),
     NamedModel(
         name="clap-laion",
-        purpose="audio encoder for models trained with it (LAION CLAP)",
+        purpose="audio and text encoder (LAION CLAP), for models trained with it",
         licence="CC0-1.0",
-        parts=("clap",),
+        parts=("clap", "clap_text"),
         repository="lukewys/laion_clap",
         file="630k-audioset-best.pt",
         size=1_860_000_000,
     ),
     NamedModel(
         name="clap-microsoft",
-        purpose="audio encoder of evf-sam2 and evf-sam (Microsoft CLAP 2023)",
+        purpose="audio and text encoder of evf-sam2 and evf-sam (Microsoft CLAP 2023)",
         licence="MS-PL",
-        parts=("clap",),
+        parts=("clap", "clap_text"),
         repository="microsoft/msclap",
         file="CLAP_weights_2023.pth",
         size=690_000_000,
     ),
     NamedModel(
         name="clip-vit-b-32",
-        purpose="image encoder of evf-sam2 and evf-sam (OpenAI CLIP ViT-B/32)",
-        licence="MIT",
-        parts=("clip",),
+        purpose="image and text encoder of evf-sam2 and evf-sam (OpenAI CLIP ViT-B/32)",
+        licence="Apache-2.0",
+        parts=("clip", "clip_text"),
         repository="timm/vit_base_patch32_clip_224.openai",
         file="open_clip_model.safetensors",
         size=605_000_000,
-        unverified="the licence (that of OpenAI's code)",
     ),
     NamedModel(
         name=TOKENIZER,
         purpose="tokenizer of all evf-* models",
         licence="Apache-2.0",
         parts=(),
-        repository="YxZhang/evf-sam-multitask",
+        repository="YxZhang/evf-sam",
         file="sentencepiece.bpe.model",
-        unverified="file name and size",
+        size=1_356_293,
+        sha256="6f5e2fefcf793761a76a6bfb8ad35489f9c203b25557673284b6d032f41043f4",
+        unverified="that the other evf-* repositories have the same tokenizer",
         suffix=".spm",
+    ),
+    NamedModel(
+        name=BPE_TOKENIZERS["roberta"],
+        purpose="tokenizer of clap-laion's text encoder",
+        licence="Apache-2.0",
+        parts=(),
+        repository="laion/clap-htsat-unfused",
+        file="tokenizer.json",
+        size=2_110_000,
+        suffix=".bpe",
+    ),
+    NamedModel(
+        name=BPE_TOKENIZERS["gpt2"],
+        purpose="tokenizer of clap-microsoft's text encoder",
+        licence="MIT",
+        parts=(),
+        repository="openai-community/gpt2",
+        file="tokenizer.json",
+        size=1_360_000,
+        suffix=".bpe",
     ),
 )
 

@@ -7,10 +7,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from av2tsam_cli.embeddings.clap_text import LaionText
+from av2tsam_cli.embeddings.clip_text import ClipText, ClipTokenizer
+from av2tsam_cli.embeddings.names import NameEmbedder
+from av2tsam_cli.embeddings.text import (
+    BpeKind,
+    Gpt2Tokenizer,
+    PhraseEmbedder,
+    PhraseTokenizer,
+    RobertaTokenizer,
+    TextEmbedder,
+    read_bpe,
+)
+from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.hub import checkpoint, locate
+from av2tsam_cli.hub.tensor_file import TensorFile
 from av2tsam_cli.inference.device import (
     PRECISIONS,
     choose_device,
@@ -79,6 +94,25 @@ class LoadedModel:
         file = None if config.words else locate.tokenizer_file(self.path)
         return tokenizer_for(config, file)
 
+    def phrase_embedder(self, encoder: Literal["clap", "clip"]) -> PhraseEmbedder:
+        """Load what embeds phrases in the space of CLAP or CLIP: a text encoder, or a few names.
+
+        Nothing of it is loaded before, and its memory is free when the result is dropped.
+
+        Args:
+            encoder: The encoder of sounds or images whose space is wanted.
+
+        Raises:
+            WeightsError: The encoder has neither, or a file is missing.
+        """
+        config = self.network.config
+        module = self.network.clap if encoder == "clap" else self.network.clip
+        if module.names is not None:
+            return NameEmbedder(getattr(config, encoder).names, module.names)
+        parts = {checkpoint.part_of(name) for name in TensorFile(self.path).tensors}
+        file = self.path if encoder in parts else locate.part_file(config, encoder, self.path)
+        return load_phrase_embedder(file, encoder, self.device)
+
     @cached_property
     def light(self) -> bool:
         """Whether a frame takes milliseconds on a CPU rather than seconds."""
@@ -116,6 +150,36 @@ class LoadedModel:
         """CPU threads for the network; a light one leaves half of the cores to the codecs."""
         cores = os.cpu_count() or 1
         return max(1, cores // 2) if self.light else cores
+
+
+def load_phrase_embedder(
+    path: Path, encoder: Literal["clap", "clip"], device: torch.device | str = "cpu"
+) -> TextEmbedder:
+    """Load the text encoder and tokenizer of a CLAP or CLIP.
+
+    Args:
+        path: The file of CLAP or CLIP, such as `locate.installed_path("clap-laion")`.
+        encoder: Which of the two.
+        device: Device for the weights.
+
+    Raises:
+        WeightsError: The file or the tokenizer is missing or corrupted, or it has no text encoder.
+    """
+    part: checkpoint.TextPart = "clap_text" if encoder == "clap" else "clip_text"
+    text = checkpoint.load_text_encoder(path, part, device)
+    return TextEmbedder(text, _phrase_tokenizer(text, path))
+
+
+def _phrase_tokenizer(text: torch.nn.Module, path: Path) -> PhraseTokenizer:
+    """Return the tokenizer of a text encoder; that of CLAP is searched beside a checkpoint too."""
+    if isinstance(text, ClipText):
+        return ClipTokenizer()
+    kind: BpeKind = "roberta" if isinstance(text, LaionText) else "gpt2"
+    file = locate.bpe_file(kind, path)
+    model, found = read_bpe(file)
+    if found != kind:
+        raise WeightsError(f"{file}: the tokenizer of {found}, not of {kind}; replace it")
+    return RobertaTokenizer(model) if kind == "roberta" else Gpt2Tokenizer(model)
 
 
 def is_light(network: torch.nn.Module) -> bool:

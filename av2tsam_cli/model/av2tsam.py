@@ -160,17 +160,25 @@ def build_adapter(config: ModelConfig) -> Adapter | None:
 
 def build_empty(config: ModelConfig) -> Av2tSam:
     """Build the network on the meta device: names and shapes without memory (except HTSAT)."""
-    with torch.device("meta"), _SkipRandomInit():
+    with torch.device("meta"), SkipRandomInit():
         return build(config)
 
 
-class _SkipRandomInit(TorchFunctionMode):
+class SkipRandomInit(TorchFunctionMode):
     """Skips random initialisation, which on the meta device would import torch's compiler.
 
     Small tensors that constructors compute with are drawn on the CPU.
+
+    Args:
+        everywhere: Whether to skip it on other devices as well. Memory that is only allocated, and
+            never written to, costs nothing.
     """
 
     INITIALISERS = frozenset({"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_"})
+
+    def __init__(self, *, everywhere: bool = False) -> None:
+        super().__init__()
+        self.everywhere = everywhere
 
     def __torch_function__(
         self,
@@ -184,6 +192,6 @@ class _SkipRandomInit(TorchFunctionMode):
             kwargs = {**kwargs, "device": "cpu"}
         tensor = args[0] if args else kwargs.get("tensor")
         is_initialiser = getattr(func, "__name__", "") in self.INITIALISERS
-        if is_initialiser and isinstance(tensor, Tensor) and tensor.is_meta:
+        if is_initialiser and isinstance(tensor, Tensor) and (self.everywhere or tensor.is_meta):
             return tensor
         return func(*args, **kwargs)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from av2tsam_cli.embeddings.clap import ClapConfig
 from av2tsam_cli.embeddings.clip import ClipConfig
+from av2tsam_cli.embeddings.text import TextConfig
 from av2tsam_cli.errors import WeightsError
 
 ProjectorKind = Literal["mul", "clap", "clip"]
@@ -213,6 +214,12 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
+def _with_text(values: dict[str, Any]) -> dict[str, Any]:
+    """Convert the values of a CLAP or CLIP; files of earlier versions have no text encoder."""
+    text = values.pop("text", None)
+    return {**_tuples(values), "text": text and TextConfig(**text)}
+
+
 def _sam(values: dict[str, Any]) -> SamConfig | Sam2Config:
     kind = Sam2Config if values["kind"] == "sam2" else SamConfig
     return kind(**_tuples(values))
@@ -221,11 +228,13 @@ def _sam(values: dict[str, Any]) -> SamConfig | Sam2Config:
 _PARTS: dict[str, Any] = {
     "sam": _sam,
     "beit3": lambda values: Beit3Config(**_tuples(values)),
-    "clip": lambda values: ClipConfig(**_tuples(values)),
-    "clap": lambda values: ClapConfig(**_tuples(values)),
+    "clip": lambda values: ClipConfig(**_with_text(values)),
+    "clap": lambda values: ClapConfig(**_with_text(values)),
 }
 
-LAION_CLAP = ClapConfig()
+LAION_CLAP = ClapConfig(
+    text=TextConfig(vocabulary_size=50_265, positions=514, dim=768, layers=12, heads=12)
+)
 MICROSOFT_CLAP = ClapConfig(
     kind="microsoft",
     embed_dim=1024,
@@ -233,6 +242,10 @@ MICROSOFT_CLAP = ClapConfig(
     mel_rate_hz=32_000,
     hop=320,
     clip_samples=44_100,
+    text=TextConfig(vocabulary_size=50_257, positions=1024, dim=768, layers=12, heads=12),
+)
+CLIP_VIT_B_32 = ClipConfig(
+    text=TextConfig(vocabulary_size=49_408, positions=77, dim=512, layers=12, heads=8)
 )
 
 NANO = ModelConfig(
@@ -281,7 +294,7 @@ EVF_SAM = ModelConfig(
     name="evf-sam",
     sam=SamConfig(),
     beit3=Beit3Config(),
-    clip=ClipConfig(),
+    clip=CLIP_VIT_B_32,
     clap=MICROSOFT_CLAP,
     text_mask="single",
 )

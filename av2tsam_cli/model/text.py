@@ -15,6 +15,10 @@ from av2tsam_cli.model.config import ModelConfig
 BEGIN, PAD, END, UNKNOWN = range(4)
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 
+# EVF-SAM's multitask models have one more token: before a name, it means all instances of it.
+SEMANTIC = "[semantic]"
+SEMANTIC_ID = 64_002
+
 # SentencePiece files start with three special pieces, in a different order.
 SENTENCEPIECE_SPECIALS = 3
 
@@ -52,14 +56,23 @@ class WordTokenizer:
 
 
 class SentencePieceTokenizer:
-    """EVF-SAM's tokenizer: BEiT-3's SentencePiece model with the ids of XLM-R."""
+    """EVF-SAM's tokenizer: BEiT-3's SentencePiece model with the ids of XLM-R.
 
-    def __init__(self, model: Any) -> None:
+    Attributes:
+        has_semantic: Whether the network's vocabulary contains the token `[semantic]`.
+    """
+
+    def __init__(self, model: Any, *, has_semantic: bool = False) -> None:
         self._model = model
+        self.has_semantic = has_semantic
 
     @classmethod
-    def read(cls, path: Path) -> "SentencePieceTokenizer":
+    def read(cls, path: Path, vocabulary_size: int = 0) -> "SentencePieceTokenizer":
         """Read a SentencePiece unigram model.
+
+        Args:
+            path: The file.
+            vocabulary_size: Number of the network's word embeddings.
 
         Raises:
             WeightsError: The file is missing, corrupted or of another kind.
@@ -77,7 +90,7 @@ class SentencePieceTokenizer:
         known = [normalizers.Precompiled(charsmap)] if charsmap else []
         model.normalizer = normalizers.Sequence([*known, *spaces])
         model.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-        return cls(model)
+        return cls(model, has_semantic=vocabulary_size > SEMANTIC_ID)
 
     def __call__(self, phrase: str) -> Tensor:
         """Return token ids (1, L), int64.
@@ -85,9 +98,14 @@ class SentencePieceTokenizer:
         Raises:
             UsageError: The phrase is empty.
         """
-        if not phrase.strip():
+        pieces = phrase.split(SEMANTIC) if self.has_semantic else [phrase]
+        if not any(piece.strip() for piece in pieces):
             raise UsageError("`text` is empty; describe what to segment, such as 'the dog'")
-        return torch.tensor([[BEGIN, *self._model.encode(phrase.strip()).ids, END]])
+        ids = [BEGIN]
+        for number, piece in enumerate(pieces):
+            ids += [SEMANTIC_ID] if number else []
+            ids += self._model.encode(piece.strip()).ids if piece.strip() else []
+        return torch.tensor([[*ids, END]])
 
 
 def _repeated_spaces() -> Any:
@@ -110,7 +128,7 @@ def tokenizer_for(config: ModelConfig, sentencepiece: Path | None) -> Tokenizer:
         return WordTokenizer(config.words)
     if sentencepiece is None:
         raise ValueError(f"{config.name} needs a SentencePiece model")
-    return SentencePieceTokenizer.read(sentencepiece)
+    return SentencePieceTokenizer.read(sentencepiece, config.beit3.vocabulary_size)
 
 
 def read_sentencepiece(data: bytes) -> tuple[list[tuple[str, float]], bytes]:

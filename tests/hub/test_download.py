@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 
+from av2tsam_cli.embeddings.text import BpeKind
 from av2tsam_cli.errors import Interrupted, WeightsError
 from av2tsam_cli.hub import download, installed
 from av2tsam_cli.hub.checkpoint import load_network
@@ -23,7 +24,7 @@ from av2tsam_cli.hub.registry import MODELS, NamedModel
 from av2tsam_cli.model.av2tsam import Av2tSam, build
 
 from ..fake_hub import COMMIT, Hub
-from ..tiny import TINY, reference_state, sentencepiece_model, shake
+from ..tiny import TINY, reference_state, sentencepiece_model, shake, tiny_bpe
 
 REPOSITORY = "authors/tiny"
 CHUNK = 10_000
@@ -40,7 +41,7 @@ NETWORK = NamedModel(
     config=TINY,
 )
 TOKENIZER = dataclasses.replace(
-    MODELS["beit3-tokenizer"], repository=REPOSITORY, file="pieces.model"
+    MODELS["beit3-tokenizer"], repository=REPOSITORY, file="pieces.model", sha256=None
 )
 CLAP = dataclasses.replace(MODELS["clap-microsoft"], repository="else/where")
 REGISTRY = {model.name: model for model in (NETWORK, TOKENIZER, CLAP)}
@@ -224,6 +225,33 @@ def test_only_weights_file_is_used_if_its_name_is_unknown(pull: Pull, hub: Hub) 
     files[f"pretrained/{CLAP.file}"] = b"an audio encoder in the same repository"
     (made, _) = pull(models=unknown)
     assert made.record.source.file == "tiny.pth"
+
+
+def test_only_weights_file_is_used_if_its_name_is_uncertain(pull: Pull, hub: Hub) -> None:
+    uncertain = dataclasses.replace(NETWORK, file="model.pth", unverified="file name")
+    with pytest.raises(WeightsError, match=r"has no file other\.pth"):
+        pull(models={**REGISTRY, "tiny": uncertain}, file="other.pth")
+    (made, _) = pull(models={**REGISTRY, "tiny": uncertain})
+    assert made.record.source.file == "tiny.pth"
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_tokenizers_of_the_text_encoders_are_installed(
+    pull: Pull, hub: Hub, home: Path, kind: BpeKind
+) -> None:
+    name = f"{kind}-tokenizer"
+    hub.repositories["else/where"] = {"tokenizer.json": tiny_bpe(kind), "model.safetensors": b""}
+    models = {name: dataclasses.replace(MODELS[name], repository="else/where")}
+    (made,) = pull(name, models=models)
+    assert made.path == home / f"{name}.bpe"
+    assert made.path.read_bytes() == tiny_bpe(kind)
+    assert installed.verify(name) == "ok"
+    hub.repositories["else/where"]["tokenizer.json"] = tiny_bpe(
+        "gpt2" if kind == "roberta" else "roberta"
+    )
+    with pytest.raises(WeightsError, match=f"not {name}"):
+        pull(name, models=models, force=True)
+    assert installed.verify(name) == "ok"
 
 
 def test_error_for_several_weights_files_lists_them(pull: Pull, hub: Hub) -> None:

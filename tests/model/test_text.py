@@ -42,6 +42,18 @@ def test_sentencepiece_pieces_have_the_ids_of_xlm_r(checkpoint: Path, name: str)
     assert tokenizer("the cat")[0, 2:-1].tolist() == [6, 3]
 
 
+def test_semantic_is_one_token_where_the_vocabulary_has_it(checkpoint: Path) -> None:
+    path = checkpoint.with_name("beit3.spm")
+    path.write_bytes(sentencepiece_model())
+    beit3 = dataclasses.replace(LARGE.beit3, vocabulary_size=64_010)
+    tokenizer = tokenizer_for(dataclasses.replace(LARGE, beit3=beit3), path)
+    assert tokenizer("[semantic] the dog").tolist() == [[0, 64_002, 4, 5, 2]]
+    assert tokenizer("the dog").tolist() == [[0, 4, 5, 2]]
+    with pytest.raises(UsageError, match="empty"):
+        tokenizer(" [semantic] ")
+    assert 64_002 not in tokenizer_for(LARGE, path)("[semantic] the dog")
+
+
 def test_the_tokenizer_can_be_an_installed_model(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "beit3.spm").write_bytes(sentencepiece_model())
