@@ -111,17 +111,25 @@ def prepare_conversion(
             f"{next(iter(state), 'absent')}); 'av2tsam models list' shows the supported models"
         )
     tensors, skipped = rename_tensors(source, state, layout)
-    parts = layout.parts
+    parts = tuple(part for part in layout.parts if part not in TEXT_PARTS or _has(tensors, part))
     sizes = config or replace(_recognise_preset(source, tensors, layout), projector=projector)
     if not sizes.adapter:
         parts = tuple(part for part in parts if part != "adapter")
+    if parts == ("clap",):  # a copy without the text encoder
+        sizes = replace(sizes, clap=replace(sizes.clap, text=None))
+    if parts == ("clip",):
+        sizes = replace(sizes, clip=replace(sizes.clip, text=None))
     tensors = restore_buffers(tensors, sizes, parts)
     check_fit(source, tensors, sizes, parts)
     name = locate.part_name(sizes, parts[0])
-    if any(part_of(tensor) == MEMORY_PART for tensor in tensors):
+    if _has(tensors, MEMORY_PART):
         parts = (*parts, MEMORY_PART)
     report = ConversionReport(layout.name, name, sizes.name, parts, len(tensors), dict(skipped))
     return Conversion(tensors, sizes, report)
+
+
+def _has(tensors: Mapping[str, Tensor], part: str) -> bool:
+    return any(part_of(name) == part for name in tensors)
 
 
 def rename_tensors(

@@ -22,9 +22,10 @@ from av2tsam_cli.hub.convert import expected_shapes
 from av2tsam_cli.model.config import EVF_SAM2
 
 from ..fake_hub import COMMIT, Hub
+from ..tiny import tiny_bpe
 
-TOKENIZER = "sentencepiece.bpe.model"
-REPOSITORY = "YxZhang/evf-sam-multitask"
+TOKENIZER = "tokenizer.json"
+REPOSITORY = "openai-community/gpt2"
 
 
 @pytest.fixture(autouse=True)
@@ -224,36 +225,35 @@ def test_pull_verify_and_remove(
     run: Callable[..., subprocess.CompletedProcess[str]],
     hub: Hub,
     home: Path,
-    tokenizer: bytes,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    hub.repositories = {REPOSITORY: {TOKENIZER: tokenizer}}
-    pulled = run("pull", "beit3-tokenizer", "--json")
+    hub.repositories = {REPOSITORY: {TOKENIZER: tiny_bpe("gpt2")}}
+    pulled = run("pull", "gpt2-tokenizer", "--json")
     assert pulled.returncode == 0, pulled.stderr
     (record,) = records(pulled.stdout)
     assert record["source"]["revision"] == COMMIT
     path = Path(record["path"])
-    assert path.read_bytes() == tokenizer
+    assert path.read_bytes() == tiny_bpe("gpt2")
     assert pulled.stderr == (
         f"av2tsam: downloading {TOKENIZER} from {REPOSITORY} at {COMMIT[:12]}\n"
     )
 
     assert main(["models", "verify"]) == 0
-    assert capsys.readouterr().out == "nano: ok\nbeit3-tokenizer: ok\n"
-    path.write_bytes(tokenizer + b"\0")
+    assert capsys.readouterr().out == "nano: ok\ngpt2-tokenizer: ok\n"
+    path.write_bytes(tiny_bpe("gpt2") + b"\0")
     assert main(["models", "verify", "--json"]) == 4
     statuses = {r["model"]: r["status"] for r in records(capsys.readouterr().out)}
-    assert statuses == {"nano": "ok", "beit3-tokenizer": "differs"}
+    assert statuses == {"nano": "ok", "gpt2-tokenizer": "differs"}
     path.unlink()
-    assert main(["models", "verify", "beit3-tokenizer"]) == 4
+    assert main(["models", "verify", "gpt2-tokenizer"]) == 4
     assert "missing" in capsys.readouterr().out
-    path.write_bytes(tokenizer)
+    path.write_bytes(tiny_bpe("gpt2"))
 
-    assert main(["models", "remove", "beit3-tokenizer", "--dry-run"]) == 0
+    assert main(["models", "remove", "gpt2-tokenizer", "--dry-run"]) == 0
     assert path.is_file()
-    assert main(["models", "remove", "beit3-tokenizer"]) == 0
+    assert main(["models", "remove", "gpt2-tokenizer"]) == 0
     assert not list(home.glob("*.*"))
-    assert main(["models", "remove", "beit3-tokenizer"]) == 4
+    assert main(["models", "remove", "gpt2-tokenizer"]) == 4
     assert "nothing to remove" in capsys.readouterr().err
 
 
@@ -282,13 +282,11 @@ def test_without_a_network_one_line_says_what_to_do(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_during_a_download(
-    hub: Hub, home: Path, tokenizer: bytes, number: signal.Signals
-) -> None:
-    hub.repositories = {REPOSITORY: {TOKENIZER: tokenizer}}
+def test_signal_during_a_download(hub: Hub, home: Path, number: signal.Signals) -> None:
+    hub.repositories = {REPOSITORY: {TOKENIZER: tiny_bpe("gpt2")}}
     hub.hold = threading.Event()
     with subprocess.Popen(
-        [sys.executable, "-m", "av2tsam_cli", "models", "pull", "beit3-tokenizer", "--quiet"],
+        [sys.executable, "-m", "av2tsam_cli", "models", "pull", "gpt2-tokenizer", "--quiet"],
         env={**os.environ, "HF_ENDPOINT": hub.url},
         stderr=subprocess.PIPE,
         text=True,
@@ -301,21 +299,21 @@ def test_signal_during_a_download(
     assert process.returncode == 130
     assert err.splitlines() == [
         "av2tsam: error: interrupted; the partial download is kept, "
-        "'av2tsam models pull beit3-tokenizer' resumes it"
+        "'av2tsam models pull gpt2-tokenizer' resumes it"
     ]
-    assert not list(home.glob("beit3*"))
+    assert not list(home.glob("gpt2*"))
 
 
 @pytest.fixture(scope="module")
 def clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return Microsoft CLAP as it is published, in full size, with all weights zero."""
+    """Return Microsoft CLAP's audio side as it is published, in full size, all weights zero."""
     path = tmp_path_factory.mktemp("published") / "CLAP_weights_2023.pth"
     state = {}
     for name, shape in expected_shapes(EVF_SAM2, ("clap",)).items():
         published = name.removeprefix("clap.").replace("htsat.", "base.htsat.", 1)
         zero = torch.zeros((), dtype=torch.float16)
         state[f"audio_encoder.{published}"] = zero.expand(shape)  # stored as a single number
-    state["caption_encoder.base.wte.weight"] = torch.zeros(1)
+    state["audio_encoder.base.htsat.head.bias"] = torch.zeros(1)
     torch.save({"model": state}, path)
     return path
 
@@ -328,13 +326,13 @@ def test_convert_writes_a_file_and_prints_a_report(
     assert main(words) == 0
     out_text = capsys.readouterr().out
     assert out_text.startswith("recognised Microsoft CLAP 2023 as clap-microsoft\n")
-    assert "skipped 1: text encoder and contrastive loss" in out_text
+    assert "skipped 1: unused classifier" in out_text
     assert main(words) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite", "--json"]) == 0
     (record,) = records(capsys.readouterr().out)
     assert record["name"] == "clap-microsoft"
-    assert record["skipped"] == {"text encoder and contrastive loss": 1}
+    assert record["skipped"] == {"unused classifier": 1}
     assert main(["models", "info", str(out), "--json"]) == 0
     (info,) = records(capsys.readouterr().out)
     assert info["dtype"][0] == "BF16"

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,15 @@ def test_a_small_model_embeds_its_names_only() -> None:
     torch.testing.assert_close(scores, table(sounds).flip(1).detach())
     with pytest.raises(UsageError, match="'cat': this model knows only the names dog, bell"):
         embedder(["dog", "cat"])
+
+
+def test_loading_a_model_imports_nothing_of_the_text_side() -> None:
+    code = (
+        "import sys; from av2tsam_cli.inference.loading import load_model; "
+        "load_model('nano', device='cpu'); print({'transformers', 'ftfy'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff\xfe", tiny_bpe("gpt2")[:-9]])
