@@ -88,7 +88,7 @@ _ENTRIES = (
         licence="Apache-2.0",
         parts=("clip", "clap", *_TRAINED_PARTS),
         preset="nano",
-        sha256="65ae769aef50356c27edf67bdc93ac1410157c723b2c87f1c86d0182bb35435e",
+        sha256="1fdf4d2b6d87f29e9be1ff6d4160318f4dc1dca478ad40bdc62972777c77deaf",
     ),
     NamedModel(
         name="evf-sam2",
