@@ -106,7 +106,8 @@ def train(
         torch.manual_seed(options.seed)
         start = load_starting_point(options) if network is None else StartingPoint(network)
         if not options.resume:
-            hint = "; use `model` to choose another one" if options.model is None else ""
+            is_default = network is None and options.model is None
+            hint = "; use `model` to choose another one" if is_default else ""
             log.warning("%s%s", start, hint)
         options = replace(options, precision=precision, model=options.model or start.model)
         training = _Training(options, fabric, start, folder, callback or TrainingCallback())
