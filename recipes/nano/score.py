@@ -4,8 +4,8 @@ The scenes are the test split of `av2tsam data synth --seed 0`, which shares no 
 training split, in AVSBench's format: five 224 x 224 frames and a 16 kHz sound track each. Besides
 mIoU and F, the script measures the response to sound that does not belong to the picture: the sound
 track is replaced by a category that is not in view, by noise, or by the faint hiss of an empty room
-(-50 dBFS, above the silence gate). It also measures how well the towers name what sounds in a
-window and what is in view in a frame.
+(-50 dBFS, above the silence gate). It also measures how well the towers name the sound
+sources of a window and the objects in a frame.
 """
 
 import argparse
@@ -104,7 +104,8 @@ def name_scores(model: LoadedModel, scenes: list[Scene]) -> dict[str, float]:
         return {}
     for scene in scenes:
         windows = torch.from_numpy(soundtrack(scene, RATE_HZ).reshape(-1, RATE_HZ))
-        frames = np.stack([squash(rgb, network.config.source_size) for rgb in stills(scene)[0]])
+        drawn = draw_seconds(scene)
+        frames = np.stack([squash(rgb, network.config.source_size) for rgb, _ in drawn])
         with torch.inference_mode():
             heard = network.clap.names(network.embed_windows(windows)) > 0
             seen = network.clip.names(
@@ -113,7 +114,9 @@ def name_scores(model: LoadedModel, scenes: list[Scene]) -> dict[str, float]:
         clap += (
             (heard == _named(network.clap.config.names, voices_by_second(scene))).all(1).tolist()
         )
-        in_view = _named(network.clip.config.names, objects_by_second(scene))
+        in_view = _named(
+            network.clip.config.names, [objects_in_view(scene, ids) for _, ids in drawn]
+        )
         clip += ((seen > 0) == in_view).all(1).tolist()
     return {
         "windows_named_right": round(float(np.mean(clap)), 4),
@@ -129,18 +132,13 @@ def voices_by_second(scene: Scene) -> list[set[str]]:
     ]
 
 
-def objects_by_second(scene: Scene) -> list[set[str]]:
-    """Return the categories in view in each second's frame."""
-    renderer = Renderer(scene, FRAME_PX, FRAME_PX)
-    drawn = [renderer.frame(second + FRAME_OFFSET_S)[1] for second in range(scene.duration_s)]
-    return [
-        {
-            instance.category
-            for slot, instance in enumerate(scene.instances, start=1)
-            if (ids == slot).mean() >= VISIBLE_SHARE
-        }
-        for ids in drawn
-    ]
+def objects_in_view(scene: Scene, ids: npt.NDArray[np.uint8]) -> set[str]:
+    """Return the categories in view in a frame, given its object slots (H, W)."""
+    return {
+        instance.category
+        for slot, instance in enumerate(scene.instances, start=1)
+        if (ids == slot).mean() >= VISIBLE_SHARE
+    }
 
 
 def _named(names: tuple[str, ...], wanted: list[set[str]]) -> torch.Tensor:
@@ -150,10 +148,17 @@ def _named(names: tuple[str, ...], wanted: list[set[str]]) -> torch.Tensor:
 
 def stills(scene: Scene) -> tuple[list[npt.NDArray[np.uint8]], torch.Tensor]:
     """Return the frames of a scene, (H, W, 3) uint8, and their true masks, bool, (5, H, W)."""
-    renderer = Renderer(scene, FRAME_PX, FRAME_PX)
-    drawn = [renderer.frame(second + FRAME_OFFSET_S) for second in range(scene.duration_s)]
+    drawn = draw_seconds(scene)
     masks = [sounding_mask(scene, ids, second) for second, (_, ids) in enumerate(drawn)]
     return [rgb for rgb, _ in drawn], torch.from_numpy(np.stack(masks))
+
+
+def draw_seconds(
+    scene: Scene,
+) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    """Draw AVSBench's frame of each second: pixels (H, W, 3) and object slots (H, W)."""
+    renderer = Renderer(scene, FRAME_PX, FRAME_PX)
+    return [renderer.frame(second + FRAME_OFFSET_S) for second in range(scene.duration_s)]
 
 
 def track(scene: Scene, kind: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:

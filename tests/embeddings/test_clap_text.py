@@ -80,7 +80,7 @@ def test_microsoft_takes_the_state_of_the_end_mark() -> None:
     state = ours.state_dict()
     prefix = "encoder."
     base = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-    assert not reference.load_state_dict(base, strict=False).unexpected_keys
+    reference.load_state_dict(base)
     phrases = [[9, 30, 47, 200, 220, 256], [51, 7, 220, 256]]
     expected = []
     with torch.inference_mode():

@@ -8,28 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from av2tsam_cli.training.callback import EpochRow, StepRow
+from av2tsam_cli.training.callback import StepRow
 from av2tsam_cli.training.curves import draw_curves, smoothed
 from av2tsam_cli.training.options import TrainOptions
 from av2tsam_cli.training.run_folder import RunFolder
 
+from .rows import ROW
+
 STEPS = [StepRow(step=n, epoch=1, loss=1 / n, lr=1e-3, grad_norm=1.0) for n in (1, 2, 3)]
-ROW = EpochRow(
-    epoch=1,
-    step=3,
-    lr=1e-3,
-    loss=0.6,
-    train_miou=0.4,
-    train_f_score=0.6,
-    val_loss=0.8,
-    val_miou=0.5,
-    val_f_score=0.7,
-    clips_per_s=1.0,
-    train_s=1.0,
-    val_s=1.0,
-    complete=True,
-    best=True,
-)
 
 
 def test_run_folder_contains_curves(tmp_path: Path) -> None:
