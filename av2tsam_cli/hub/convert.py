@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.hub import locate
 from av2tsam_cli.hub.checkpoint import (
@@ -20,7 +21,7 @@ from av2tsam_cli.hub.checkpoint import (
 )
 from av2tsam_cli.hub.layouts import Layout, recognise
 from av2tsam_cli.hub.source import read_state, some
-from av2tsam_cli.model.av2tsam import build_empty
+from av2tsam_cli.model.av2tsam import SkipRandomInit, build_empty
 from av2tsam_cli.model.config import (
     EVF_SAM,
     EVF_SAM2,
@@ -169,7 +170,9 @@ def restore_buffers(
     restored = dict(tensors)
     if "clap" not in parts:
         return restored
-    for name, buffer in build_empty(config).clap.named_buffers(prefix="clap"):
+    with SkipRandomInit(everywhere=True):
+        clap = ClapEmbedder(config.clap)
+    for name, buffer in clap.named_buffers(prefix="clap"):
         if re.search(r"\.(relative_position_index|attn_mask|num_batches_tracked)$", name):
             restored[name] = tensors.get(name, buffer).to(buffer.dtype)
     return restored
