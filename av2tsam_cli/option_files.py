@@ -71,6 +71,8 @@ def _convert(field: OptionField, value: object) -> bool | str | list[str]:
         for each in texts:
             field.check(field.parse(each))
         return texts
+    if field.is_list:
+        return _convert(field, [value])
     text = _text(field, value)
     if field.is_flag:
         if text not in {"true", "false"}:
@@ -110,4 +112,6 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(str(value), ensure_ascii=False)

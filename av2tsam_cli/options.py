@@ -45,6 +45,7 @@ class Panel(StrEnum):
     RANGE = "Input range"
     DATA = "Data"
     SCORING = "Scoring"
+    NAMES = "Names"
     MODEL = "Model"
     TRAINING = "Training"
     MESSAGES = "Messages"
@@ -99,7 +100,7 @@ class OptionField:
     is_flag: bool
     """Whether it takes no value."""
     is_list: bool
-    """Whether it takes several values."""
+    """Whether it takes several values: a list of positional arguments, or a repeatable option."""
 
     @property
     def usage(self) -> str:
@@ -112,6 +113,8 @@ class OptionField:
     def help(self) -> str:
         """The help text with the choices and the default."""
         notes = [", ".join(self.choices)] if self.choices else []
+        if self.is_list and not self.option.positional:
+            notes.append("can be given several times")
         if self._default_text:
             notes.append(f"default: {self._default_text}")
         return f"{self.option.help} ({'; '.join(notes)})" if notes else self.option.help
@@ -121,7 +124,7 @@ class OptionField:
         """The default as shown in the help; "" to show none."""
         if self.option.default is not None:
             return self.option.default
-        if self.default is MISSING or self.default is None or self.default is False:
+        if self.default is None or self.default is False or self.default in (MISSING, ()):
             return ""
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
@@ -187,7 +190,7 @@ def option_field(name: str, hint: Any, default: Any = MISSING) -> OptionField | 
         choices=get_args(kind) if get_origin(kind) is Literal else (),
         required=default is MISSING,
         is_flag=is_flag,
-        is_list=get_origin(kind) is list,
+        is_list=get_origin(kind) in {list, tuple},
     )
 
 
@@ -383,6 +386,27 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         check_values(self)
+
+
+@dataclass(frozen=True)
+class VocabularyOptions:
+    """Which sources can be named."""
+
+    vocabulary: Annotated[
+        Path | None,
+        Option(
+            "what can be named; see 'av2tsam vocabulary check'",
+            panel=Panel.NAMES,
+            metavar="FILE",
+            default="the built-in vocabulary",
+        ),
+    ] = None
+    """A vocabulary file, see docs/vocabulary.md; None for the built-in vocabulary."""
+    name: Annotated[
+        tuple[str, ...],
+        Option("name only this, such as dog", panel=Panel.NAMES, metavar="NAME"),
+    ] = ()
+    """Names or synonyms of the vocabulary; empty for all of its sources."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Options in YAML and TOML files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -76,6 +76,10 @@ def test_values_are_read_as_on_the_command_line(name: str, text: str, tmp_path: 
     }
 
 
+def test_a_single_value_is_a_list_of_one(tmp_path: Path) -> None:
+    assert read_options(write(tmp_path / "a.yaml", "labels: dog"), FIELDS) == {"labels": ["dog"]}
+
+
 def test_names_may_be_written_as_on_the_command_line(tmp_path: Path) -> None:
     class Field:
         batch_size: int
@@ -134,10 +138,12 @@ def test_files_that_are_no_options_are_a_usage_error(
 
 def test_written_options_can_be_read_again(tmp_path: Path) -> None:
     options = CutOptions(out=Path('a "b"\\c/ü🎻'), length=1e-7, fade=False, subset="ms3")
-    path = write(tmp_path / "config.toml", write_options(options, without=("level", "labels")))
+    options = replace(options, labels=["dog", 'a "b"'])
+    path = write(tmp_path / "config.toml", write_options(options, without=("level",)))
     assert read_options(path, FIELDS) == {
         "out": 'a "b"\\c/ü🎻',
         "length": "1e-07",
         "fade": False,
+        "labels": ["dog", 'a "b"'],
         "subset": "ms3",
     }

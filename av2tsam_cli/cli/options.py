@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, is_dataclass
 from functools import wraps
 from glob import glob
 from pathlib import Path
-from typing import Annotated, Any, NewType, cast, get_type_hints
+from typing import Annotated, Any, NewType, cast, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -319,7 +319,9 @@ def _see(path: str) -> str:
 def _parsed(field: OptionField, word: Any) -> Any:
     if field.is_flag:
         return word
-    return [field.parse(each) for each in word] if field.is_list else field.parse(word)
+    if field.is_list:
+        return get_origin(field.type)(field.parse(each) for each in word)
+    return field.parse(word)
 
 
 def _examples(examples: Examples) -> str:

@@ -8,11 +8,12 @@ import pytest
 
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli import segment as segment_command
-from av2tsam_cli.cli.options import expand
+from av2tsam_cli.cli.options import command, expand, new_app
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import (
     ModelOptions,
     OptionField,
+    VocabularyOptions,
     option_fields,
 )
 from av2tsam_cli.pipeline import segment_video
@@ -116,6 +117,37 @@ def test_a_pattern_without_matches_is_kept_for_the_error_message() -> None:
 def test_a_url_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match=r"https://example\.org/a\.mp4: URLs are not supported"):
         expand(["https://example.org/a.mp4"])
+
+
+def test_an_option_that_takes_several_values_is_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app, received = new_app(), []
+
+    @command(app, config=True)
+    def name(*, options: VocabularyOptions) -> int:
+        """Name things."""
+        received.append(options)
+        return 0
+
+    def run(*words: str) -> None:
+        app(list(words), prog_name="name", standalone_mode=False)
+
+    config = tmp_path / "config.yaml"
+    config.write_text("name: [cat, kazoo]")
+    run("--name", "dog", "--name", "acoustic guitar", "--vocabulary", "mine.toml")
+    run()
+    run("--config", str(config))
+    assert [options.name for options in received] == [
+        ("dog", "acoustic guitar"),
+        (),
+        ("cat", "kazoo"),
+    ]
+    assert received[0].vocabulary == Path("mine.toml")
+    run("--help")
+    assert "--name NAME            name only this, such as dog (can be given several" in (
+        capsys.readouterr().out
+    )
 
 
 def test_commands_read_options_from_a_file_unless_they_are_given(
