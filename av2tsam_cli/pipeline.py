@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported
     import numpy.typing as npt
     import torch
 
+    from av2tsam_cli.hub.locate import Use
     from av2tsam_cli.inference.loading import LoadedModel
     from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 
@@ -364,11 +365,9 @@ def load_for(
 
     if isinstance(model, LoadedModel):
         return model
-    text_only = options.text is not None
+    use: Use | None = None if options.text is None else "text"
     packed = not compile_frames
-    loaded = load_model(
-        model, device=device, precision=precision, text_only=text_only, packed=packed
-    )
+    loaded = load_model(model, use=use, device=device, precision=precision, packed=packed)
     if options.text is not None:
         loaded.tokenizer(options.text)
     if not compile_frames:

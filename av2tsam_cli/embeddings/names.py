@@ -55,7 +55,8 @@ class NameEmbedder:
         unknown = [phrase for phrase in phrases if phrase.strip().lower() not in known]
         if unknown:
             raise UsageError(
-                f"{unknown[0]!r}: this model knows only the names {', '.join(self.names)}"
+                f"{unknown[0]!r}: not one of this model's names; use one of these: "
+                f"{', '.join(self.names)}"
             )
         rows = [known[phrase.strip().lower()] for phrase in phrases]
         with torch.inference_mode():

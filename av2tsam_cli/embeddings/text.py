@@ -112,8 +112,8 @@ def check_phrase(phrase: str) -> str:
     foreign = [c for c in phrase if c.isalpha() and "LATIN" not in unicodedata.name(c, "")]
     if foreign:
         raise UsageError(
-            f"{phrase!r}: CLAP and CLIP understand English only ({foreign[0]!r} is not a Latin "
-            "letter); write the phrase in English"
+            f"{phrase!r}: CLAP and CLIP are trained on English only, and {foreign[0]!r} is not a "
+            "Latin letter; write the phrase in English"
         )
     return " ".join(phrase.split())
 

@@ -16,6 +16,7 @@ from av2tsam_cli.embeddings.clip_text import ClipText
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.hub import locate
+from av2tsam_cli.hub.registry import MODELS
 from av2tsam_cli.hub.tensor_file import FORMAT, TensorFile, read_metadata
 from av2tsam_cli.model.av2tsam import Av2tSam, SkipRandomInit, build_empty
 from av2tsam_cli.model.config import ModelConfig
@@ -132,6 +133,7 @@ def load_network(
     dtype: torch.dtype | None = None,
     *,
     parts: Collection[str] = MODEL_PARTS,
+    config: ModelConfig | None = None,
 ) -> Av2tSam:
     """Load a network in evaluation mode. At no time are there two copies of it in memory.
 
@@ -144,12 +146,14 @@ def load_network(
         dtype: Type of the floating-point weights, except the mask decoder's, which are float32;
             None keeps the types of the file.
         parts: Parts to load; the others stay without weights and cannot be called.
+        config: Sizes to use instead of those in the file, for one without CLAP or CLIP that is
+            used with another than its own.
 
     Raises:
         WeightsError: The file is missing, corrupted, of another kind or inconsistent with its own
             configuration, or a part cannot be found.
     """
-    config = ModelConfig.from_json(read_metadata(path)["config"])
+    config = config or read_config(path)
     model = build_empty(config)
     for part, module in model.named_children():
         if part not in parts:
@@ -224,14 +228,7 @@ def load_text_encoder(path: Path, part: TextPart, device: torch.device | str = "
     Raises:
         WeightsError: The file is missing, corrupted, or has no text encoder.
     """
-    config = ModelConfig.from_json(read_metadata(path)["config"])
-    stored = [name for name in TensorFile(path).tensors if part_of(name) == part]
-    if not stored or getattr(config, part.removesuffix("_text")).text is None:
-        raise WeightsError(
-            f"{path}: contains no text encoder; convert the published file again, or run "
-            f"'av2tsam models pull {path.stem} --force'"
-        )
-    encoder = build_empty_text(config, part)
+    encoder = build_empty_text(read_text_config(path, part), part)
     prefix = f"{part}."
     state = encoder.state_dict(prefix=prefix)
     loaded = _read_tensors(
@@ -251,6 +248,40 @@ def load_text_encoder(path: Path, part: TextPart, device: torch.device | str = "
     weights = {name.removeprefix(prefix): tensor for name, tensor in loaded.items()}
     encoder.load_state_dict(weights, strict=True, assign=True)
     return encoder.to(device).requires_grad_(False).eval()
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Return the configuration in a checkpoint.
+
+    Raises:
+        WeightsError: The file is missing, corrupted or of another kind.
+    """
+    return ModelConfig.from_json(read_metadata(path)["config"])
+
+
+def parts_in(path: Path) -> set[str]:
+    """Return the parts that a checkpoint contains, text encoders included.
+
+    Raises:
+        WeightsError: The file is missing or corrupted.
+    """
+    return {part_of(name) for name in TensorFile(path).tensors}
+
+
+def read_text_config(path: Path, part: TextPart) -> ModelConfig:
+    """Return the configuration in a file of CLAP or CLIP with a text encoder.
+
+    Raises:
+        WeightsError: The file is missing, corrupted, or has no text encoder.
+    """
+    config = read_config(path)
+    if part not in parts_in(path) or getattr(config, part.removesuffix("_text")).text is None:
+        again = f", or run 'av2tsam models pull {path.stem} --force'"
+        raise WeightsError(
+            f"{path}: contains no text encoder; convert the published file again"
+            f"{again if path.stem in MODELS else ''}"
+        )
+    return config
 
 
 def build_empty_text(config: ModelConfig, part: TextPart) -> nn.Module:
@@ -290,14 +321,13 @@ def _part_files(
     parts = _parts_of(missing)
     if "projector" in parts and "projector" not in _parts_of(loaded):
         raise WeightsError(
-            f"{path}: contains no weights for audio, only for text prompts; set `text` to a "
-            "phrase, or choose another model (see 'av2tsam models list')"
+            f"{path}: contains no weights for audio, only for text prompts; set `hear` to words or "
+            "`text` to a phrase, or choose another model (see 'av2tsam models list')"
         )
     separate = [part for part in parts if part in locate.SEPARATE_PARTS]
     files = {part: locate.part_file(config, part, path) for part in separate}
     for part, file in files.items():
-        other = ModelConfig.from_json(read_metadata(file)["config"])
-        if _sizes(other, part) != _sizes(config, part):
+        if _sizes(read_config(file), part) != _sizes(config, part):
             raise WeightsError(
                 f"{file}: its {part} has another size than {path} needs; use the file that the "
                 "checkpoint was trained with"

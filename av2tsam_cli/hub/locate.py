@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from platformdirs import user_cache_path
 
@@ -22,6 +22,10 @@ from av2tsam_cli.hub.registry import (
 if TYPE_CHECKING:  # it imports torch, which finding a file does not need
     from av2tsam_cli.embeddings.text import BpeKind
     from av2tsam_cli.model.config import ModelConfig
+
+Use = Literal["trained", "words", "text"]
+"""What a model is loaded for: to segment what is heard as it was trained to, or through the names
+of what is heard, or to segment what a phrase describes."""
 
 SEPARATE_PARTS = ("clip", "clap", "text_sam")
 """Parts that a trained checkpoint may leave out, because public models contain them."""
@@ -49,18 +53,18 @@ def installed_models() -> list[str]:
     return [name for name in MODELS if installed_path(name).is_file()]
 
 
-def resolve(model: str | Path | None = None, *, needs_audio: bool = True) -> Path:
+def resolve(model: str | Path | None = None, use: Use | None = None) -> Path:
     """Return the checkpoint file of a model.
 
     Args:
         model: A name, the path of a checkpoint, or None for the best installed model.
-        needs_audio: Whether the best installed model must support audio, not only text prompts.
+        use: What the best installed model is chosen for; None for anything that involves sound.
 
     Raises:
         WeightsError: There is no such file.
     """
     if model is None:
-        names = AUDIO_MODELS if needs_audio else TEXT_ONLY_MODELS + AUDIO_MODELS
+        names = TEXT_ONLY_MODELS + AUDIO_MODELS if use == "text" else AUDIO_MODELS
         paths = (installed_path(name) for name in names)
         return next((path for path in paths if path.is_file()), None) or _bundled()
     if model == BUNDLED_MODEL:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ from av2tsam_cli.embeddings.text import (
 )
 from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.hub import checkpoint, locate
-from av2tsam_cli.hub.tensor_file import TensorFile
+from av2tsam_cli.hub.locate import Use
 from av2tsam_cli.inference.device import (
     PRECISIONS,
     choose_device,
@@ -33,11 +33,16 @@ from av2tsam_cli.inference.device import (
     torch_threads,
 )
 from av2tsam_cli.model.av2tsam import Av2tSam
+from av2tsam_cli.model.config import LAION_CLAP, MICROSOFT_CLAP, ModelConfig
 from av2tsam_cli.model.cpu import can_pack, cpu_capabilities, pack
 from av2tsam_cli.model.text import Tokenizer, tokenizer_for
 
-TEXT_PROMPT_PARTS = ("text_sam",)
-"""The parts of a network that text prompts need; sound needs all of them."""
+PARTS: dict[Use, tuple[str, ...]] = {
+    "trained": checkpoint.MODEL_PARTS,
+    "words": ("clip", "clap", "text_sam"),
+    "text": ("text_sam",),
+}
+"""The parts of a network that each use needs."""
 LIGHT_PARAMETERS = 50_000_000
 """Networks with fewer parameters are light: a frame takes milliseconds on a CPU, not seconds."""
 
@@ -78,8 +83,8 @@ class LoadedModel:
     """The device."""
     precision: str
     """`fp32`, `bf16` or `fp16`."""
-    has_audio_parts: bool = True
-    """Whether the parts for sound are loaded, and not only those for text prompts."""
+    use: Use = "trained"
+    """What it was loaded for. The parts that this does not need are on the meta device."""
     compiled_for: int | None = None
     """Batch size that the network is compiled for; None if it is not compiled."""
 
@@ -109,9 +114,7 @@ class LoadedModel:
         module = self.network.clap if encoder == "clap" else self.network.clip
         if module.names is not None:
             return NameEmbedder(getattr(config, encoder).names, module.names)
-        parts = {checkpoint.part_of(name) for name in TensorFile(self.path).tensors}
-        file = self.path if encoder in parts else locate.part_file(config, encoder, self.path)
-        return load_phrase_embedder(file, encoder, self.device)
+        return load_phrase_embedder(_file_of(encoder, self.path, config), encoder, self.device)
 
     @cached_property
     def light(self) -> bool:
@@ -191,9 +194,9 @@ def is_light(network: torch.nn.Module) -> bool:
 def load_model(
     model: str | Path | None = None,
     *,
+    use: Use | None = None,
     device: str = "auto",
     precision: str = "auto",
-    text_only: bool = False,
     packed: bool = True,
 ) -> LoadedModel:
     """Load a model.
@@ -201,34 +204,110 @@ def load_model(
     Args:
         model: A name from 'av2tsam models list', the path of a checkpoint, or None for the best
             installed model.
+        use: `trained` for all parts, `words` for those that name and segment what is heard, `text`
+            for those that text prompts need; None for `default_use`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        text_only: Whether to load only the parts that text prompts need.
         packed: Whether to call `pack_weights`; set it to False if the network will be compiled.
 
     Raises:
         UsageError: The device or the precision is not available.
-        WeightsError: The checkpoint is missing, corrupted or of another architecture.
+        WeightsError: The checkpoint, or a file that it needs for this use, is missing, corrupted or
+            of another architecture.
     """
     place = choose_device(device)
     chosen = choose_precision(precision, place)
-    path = locate.resolve(model, needs_audio=not text_only)
-    parts = TEXT_PROMPT_PARTS if text_only else checkpoint.MODEL_PARTS
+    path = locate.resolve(model, use)
+    use = use or default_use(path)
+    config = words_config(path) if use == "words" else None
     # Every thread that computes in parallel keeps its OpenMP workers. This one may not be the one
     # that runs the network, and with more workers than cores the network would be slower.
     with torch_threads(1):
-        network = checkpoint.load_network(path, place, PRECISIONS[chosen], parts=parts)
+        network = checkpoint.load_network(
+            path, place, PRECISIONS[chosen], parts=PARTS[use], config=config
+        )
         loaded = LoadedModel(
             network=network,
             name=network.config.name if model is None else str(model),
             path=path,
             device=place,
             precision=chosen,
-            has_audio_parts=not text_only,
+            use=use,
         )
         if packed:
             pack_weights(loaded)
     return loaded
+
+
+def default_use(path: Path) -> Use:
+    """Return how a checkpoint segments what is heard: `trained` if it was trained to, else `words`.
+
+    Raises:
+        WeightsError: It was not trained with audio, and what `words` needs is missing.
+    """
+    if "projector" in checkpoint.parts_in(path):
+        return "trained"
+    try:
+        words_config(path)
+    except WeightsError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise WeightsError(
+            f"{path}: contains no weights for audio, only for text prompts; set `text` to a "
+            f"phrase, or install what it takes to name sounds ({reason})"
+        ) from error
+    return "words"
+
+
+def words_config(path: Path) -> ModelConfig:
+    """Return the configuration with which a checkpoint names and segments what is heard.
+
+    CLAP and CLIP must be able to embed phrases. A checkpoint without a trained audio part works
+    with any: it gets LAION's CLAP if that is complete, else Microsoft's.
+
+    Raises:
+        WeightsError: CLAP, CLIP, a text encoder or a tokenizer is missing.
+    """
+    config, parts = checkpoint.read_config(path), checkpoint.parts_in(path)
+    clip = _config_with_phrases("clip", path, config).clip
+    if "projector" in parts or "clap" in parts:
+        _config_with_phrases("clap", path, config)
+        return config
+    problems = []
+    for clap in (LAION_CLAP, MICROSOFT_CLAP):
+        try:
+            found = _config_with_phrases("clap", path, replace(config, clap=clap))
+        except WeightsError as error:
+            problems.append(error)
+        else:
+            return replace(config, clip=clip, clap=found.clap)
+    raise problems[0]
+
+
+def _config_with_phrases(
+    encoder: Literal["clap", "clip"], path: Path, config: ModelConfig
+) -> ModelConfig:
+    """Return the configuration in the file of a checkpoint's CLAP or CLIP.
+
+    Raises:
+        WeightsError: It is missing or cannot embed phrases.
+    """
+    file = _file_of(encoder, path, config)
+    if file == path and getattr(config, encoder).names:
+        return config
+    if encoder == "clip":
+        return checkpoint.read_text_config(file, "clip_text")
+    found = checkpoint.read_text_config(file, "clap_text")
+    locate.bpe_file("roberta" if found.clap.kind == "laion" else "gpt2", file)
+    return found
+
+
+def _file_of(encoder: Literal["clap", "clip"], path: Path, config: ModelConfig) -> Path:
+    """Return the file with a checkpoint's CLAP or CLIP: the checkpoint itself, or another.
+
+    Raises:
+        WeightsError: It is neither beside the checkpoint nor installed.
+    """
+    return path if encoder in checkpoint.parts_in(path) else locate.part_file(config, encoder, path)
 
 
 def pack_weights(model: LoadedModel) -> None:

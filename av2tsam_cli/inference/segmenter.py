@@ -57,10 +57,13 @@ class Segmenter:
 
         Raises:
             UsageError: The model does not support a word of the text.
-            WeightsError: The model was loaded for text prompts only, or its tokenizer is missing.
+            WeightsError: The model was not loaded for its trained audio part, or its tokenizer is
+                missing.
         """
-        if text is None and not model.has_audio_parts:
-            raise WeightsError(f"{model.name}: loaded for text prompts only; set `text`")
+        if text is None and model.use != "trained":
+            raise WeightsError(
+                f"{model.name}: loaded without a trained audio part; set `text` to a phrase"
+            )
         self.model = model
         self.max_batch_size = model.compiled_for
         """Frames that the network processes together; None for no limit."""
@@ -206,7 +209,7 @@ def compile_network(model: LoadedModel, batch_size: int) -> LoadedModel:
 
 def _run_once(model: LoadedModel, batch_size: int) -> None:
     """Run a network on empty frames and silence, which compiles it."""
-    segmenter = Segmenter(model, None if model.has_audio_parts else "the")
+    segmenter = Segmenter(model, None if model.use == "trained" else "the")
     samples = np.zeros(segmenter.rate_hz, np.float32)
     window = AudioWindow(samples, index=0, rate_hz=segmenter.rate_hz)
     frames = [np.zeros((64, 64, 3), np.uint8)] * batch_size

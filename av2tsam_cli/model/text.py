@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.model.config import ModelConfig
@@ -106,6 +107,26 @@ class SentencePieceTokenizer:
             ids += [SEMANTIC_ID] if number else []
             ids += self._model.encode(piece.strip()).ids if piece.strip() else []
         return torch.tensor([[*ids, END]])
+
+
+def tokenize(tokenizer: Tokenizer, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Convert several phrases to token ids of one length, padded on the right.
+
+    Args:
+        tokenizer: The tokenizer of a network.
+        phrases: M phrases.
+
+    Returns:
+        The token ids (M, L), int64, and where they are only padding, (M, L), bool, which BEiT-3
+        must be told: to it, a padding token is a word.
+
+    Raises:
+        UsageError: The tokenizer does not accept one of them.
+    """
+    rows = [tokenizer(phrase)[0] for phrase in phrases]
+    ids = pad_sequence(rows, batch_first=True, padding_value=PAD)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, torch.arange(ids.shape[1]) >= lengths[:, None]
 
 
 def _repeated_spaces() -> Any:

@@ -39,7 +39,7 @@ def test_default_is_the_best_installed_model(home: Path) -> None:
 def test_text_only_model_is_the_default_for_text_prompts(home: Path) -> None:
     text_only = home / "evf-sam-text.safetensors"
     text_only.write_bytes(b"")
-    assert locate.resolve(needs_audio=False) == text_only
+    assert locate.resolve(use="text") == text_only
     assert locate.resolve().stem == "nano"
 
 

@@ -121,7 +121,7 @@ def test_the_masks_depend_on_the_audio(model: LoadedModel) -> None:
 
 
 def test_text_prompts_need_no_audio(tiny_model: object) -> None:
-    model = load_model(str(tiny_model), device="cpu", precision="fp32", text_only=True)
+    model = load_model(str(tiny_model), device="cpu", precision="fp32", use="text")
     assert all(p.is_meta for p in model.network.clap.parameters())
     frames = [np.full((48, 64, 3), 60 * k, np.uint8) for k in range(3)]
     dog, bell = (Segmenter(model, text) for text in ("the dog", "the bell"))
@@ -149,8 +149,8 @@ def test_a_text_prompt_is_embedded_once(model: LoadedModel) -> None:
 
 
 def test_a_model_loaded_for_text_prompts_rejects_audio(tiny_model: object) -> None:
-    model = load_model(str(tiny_model), device="cpu", text_only=True)
-    with pytest.raises(WeightsError, match="text prompts only"):
+    model = load_model(str(tiny_model), device="cpu", use="text")
+    with pytest.raises(WeightsError, match="without a trained audio part; set `text`"):
         Segmenter(model)
 
 

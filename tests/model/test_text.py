@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.hub.locate import tokenizer_file
-from av2tsam_cli.model.text import SentencePieceTokenizer, tokenizer_for
+from av2tsam_cli.model.av2tsam import build
+from av2tsam_cli.model.text import SentencePieceTokenizer, tokenize, tokenizer_for
 
-from ..tiny import TINY, sentencepiece_model
+from ..tiny import TINY, sentencepiece_model, shake
 
 LARGE = dataclasses.replace(TINY, words=())
 
@@ -75,3 +77,21 @@ def test_a_corrupted_tokenizer_is_an_error(checkpoint: Path, data: bytes) -> Non
 def test_an_empty_phrase_is_an_error() -> None:
     with pytest.raises(UsageError, match="empty"):
         SentencePieceTokenizer(None)("  ")
+
+
+def test_phrases_of_several_lengths_give_the_prompts_that_each_gives_alone() -> None:
+    network = build(TINY).eval()
+    shake(network)
+    tokenizer = tokenizer_for(TINY, None)
+    phrases = ["dog", "the dog the bell", "the bell"]
+    ids, padding = tokenize(tokenizer, phrases)
+    assert ids[0].tolist() == [0, 5, 2, 1, 1, 1]
+    assert padding.sum(dim=1).tolist() == [3, 0, 2]
+    picture = torch.rand(1, 3, TINY.beit3.image_size, TINY.beit3.image_size)
+    encode = network.text_sam.encode_prompt
+    with torch.inference_mode():
+        together = encode(picture.expand(3, -1, -1, -1), network.embed_text(ids), padding)
+        alone = [encode(picture, network.embed_text(tokenizer(phrase))) for phrase in phrases]
+        without = encode(picture.expand(3, -1, -1, -1), network.embed_text(ids))
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(without[0], together[0], rtol=1e-3)
