@@ -165,7 +165,7 @@ def test_a_small_model_embeds_its_names_only() -> None:
     sounds = torch.randn(4, 3)
     scores = nn.functional.normalize(sounds, dim=1) @ embeddings.T * embedder.scale + embedder.bias
     torch.testing.assert_close(scores, table(sounds).flip(1).detach())
-    with pytest.raises(UsageError, match="'cat': not one of this model's names; use .* dog, bell"):
+    with pytest.raises(UsageError, match=r"'cat': not one of this model's names; use .* dog, bell"):
         embedder(["dog", "cat"])
 
 

@@ -117,7 +117,7 @@ def test_a_clap_without_text_encoder_does_not_do(
     load(LAION, CLIP)
     sounds = {n: t for n, t in real_set.weights(LAION).items() if n.startswith("clap.")}
     write_tensors(sounds, home / f"{LAION}.safetensors", real_set.config(LAION))
-    with pytest.raises(WeightsError, match="no text encoder.*pull clap-laion --force"):
+    with pytest.raises(WeightsError, match=r"no text encoder.*pull clap-laion --force"):
         load_model(NETWORK, use="words")
 
 
@@ -137,5 +137,5 @@ def test_a_trained_checkpoint_is_used_as_trained(tiny_model: Path, home: Path) -
     config = load_network(tiny_model).config
     write_tensors(rest, home / "trained.safetensors", config)
     assert default_use(home / "trained.safetensors") == "trained"
-    with pytest.raises(WeightsError, match="contains no clap.*models pull clap-laion"):
+    with pytest.raises(WeightsError, match=r"contains no clap.*models pull clap-laion"):
         load_model(home / "trained.safetensors")
