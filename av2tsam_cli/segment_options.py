@@ -16,7 +16,7 @@ from av2tsam_cli.options import (
     parse_seconds,
 )
 
-Format = Literal["video", "masks", "overlays"]
+Format = Literal["video", "masks", "overlays", "named-masks", "indexed-masks"]
 
 SILENCE_DBFS = -60.0
 """Level below which a second of audio counts as silent, in dB relative to full scale."""
@@ -38,7 +38,8 @@ class SegmentOptions:
             default="",
         ),
     ] = None
-    """Overlay video, mask PNGs or overlay PNGs; None to derive it from the output's suffix."""
+    """Overlay video, mask PNGs, overlay PNGs, mask PNGs for each name, or palette PNGs of the
+    names; None to derive it from the output's suffix."""
     text: Annotated[
         str | None,
         Option(

@@ -97,6 +97,36 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class SourceMasks:
+    """The masks of the named sources in one frame, without overlaps."""
+
+    names: tuple[str, ...]
+    """The sources, in the order of the labels; some may have no pixels."""
+    labels: UInt8Array = field(repr=False)
+    """uint8, (H, W): k where `names[k - 1]` is, 0 where there is no source."""
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or self.labels.dtype != np.uint8:
+            raise ValueError(
+                f"labels are (H, W) uint8, not {self.labels.shape} {self.labels.dtype}"
+            )
+
+
+@dataclass(frozen=True)
+class SoundEvent:
+    """A source that is heard from one time to another."""
+
+    name: str
+    """The source."""
+    start_s: float
+    """Seconds from the start of the presentation."""
+    end_s: float
+    """Seconds from the start of the presentation."""
+    score: float
+    """Mean probability, 0 to 1."""
+
+
+@dataclass(frozen=True)
 class AudioWindow:
     """One second of audio on the presentation clock."""
 

@@ -10,7 +10,6 @@ from typing import Self
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 from av.codec.context import ThreadType
 from av.container import InputContainer, OutputContainer
 from av.video.frame import VideoFrame
@@ -21,9 +20,17 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.media.container import open_media
 from av2tsam_cli.media.frames import ASSUMED_RATE
-from av2tsam_cli.outputs.overlay import draw_overlay
+from av2tsam_cli.outputs.overlay import overlay_drawer
 from av2tsam_cli.outputs.sound import SoundTrack
-from av2tsam_cli.values import AudioStream, Frame, MediaInfo, UInt8Array, VideoStream
+from av2tsam_cli.values import (
+    AudioStream,
+    BoolArray,
+    Frame,
+    MediaInfo,
+    SourceMasks,
+    UInt8Array,
+    VideoStream,
+)
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """FFmpeg's name of the container format for each suffix."""
@@ -52,29 +59,32 @@ class VideoWriter:
         stop_s: float | None = None,
         overwrite: bool = False,
         threads: int = 0,
+        names: bool = False,
     ) -> None:
         self.target, self.info, self.video, self.audio = target, info, video, audio
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
         self.overwrite, self.threads = overwrite, threads
         self.outputs: tuple[Path, ...] = (target,)
+        self._draw = overlay_drawer(names=names)
         self._sound: SoundTrack | None = None
         self._last_pts = -1
         self._reformatter = (
             VideoReformatter()
         )  # kept, because creating one costs more than using it
 
-    def write(self, frame: Frame, mask: npt.NDArray[np.bool_]) -> None:
+    def write(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None = None) -> None:
         """Draw and encode one frame, and add the audio up to its time.
 
         Args:
             frame: The next frame; times increase.
             mask: Its mask, bool, (H, W).
+            sources: Its masks by name, which are drawn if the names are; None if nothing is named.
 
         Raises:
             Av2tsamError: The file cannot be written.
         """
         time_s = frame.time_s - self.start_s
-        picture = self._encodable(draw_overlay(frame.rgb, mask))
+        picture = self._encodable(self._draw(frame, mask, sources))
         self._last_pts = picture.pts = max(round(time_s / self._tick), self._last_pts + 1)
         picture.time_base = self._tick
         with write_errors(self.target, catch=(av.FFmpegError,)):

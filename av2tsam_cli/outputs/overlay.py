@@ -1,13 +1,16 @@
-"""Draw a mask on a frame: highlighted, with a contour, and the rest dimmed."""
+"""Draw masks on a frame: highlighted, with contours and names, and the rest dimmed."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from av2tsam_cli.values import UInt8Array
+from av2tsam_cli.outputs.labels import Box, Label, LabelPainter
+from av2tsam_cli.outputs.names import NameTable, colour_of
+from av2tsam_cli.values import BoolArray, Frame, SourceMasks, UInt8Array
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,24 @@ class OverlayStyle:
 
 DEFAULT_STYLE = OverlayStyle()
 
+Draw = Callable[[Frame, BoolArray, SourceMasks | None], UInt8Array]
+"""Draws the next frame of a video with its mask, or with its masks by name; see `overlay_drawer`"""
+
+
+def overlay_drawer(*, names: bool) -> Draw:
+    """Return what draws the overlays of one video; with `names`, in a colour and with a name each.
+
+    Frames in which nothing is named are drawn with their mask.
+    """
+    named = NamedOverlays()
+
+    def draw(frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> UInt8Array:
+        if sources is None or not names:
+            return draw_overlay(frame.rgb, mask)
+        return named.draw(frame, sources)
+
+    return draw
+
 
 def draw_overlay(
     rgb: UInt8Array, mask: npt.NDArray[np.bool_], style: OverlayStyle = DEFAULT_STYLE
@@ -51,20 +72,64 @@ def draw_overlay(
     """
     if mask.shape != rgb.shape[:2]:
         raise ValueError(f"a mask of {mask.shape} does not fit a frame of {rgb.shape[:2]}")
+    if not mask.any():
+        return rgb
+    picture = _dimmed(rgb, style)
+    _highlight(picture, rgb, mask, style)
+    return picture
+
+
+class NamedOverlays:
+    """Draws the frames of one video with a colour and a name for each source."""
+
+    def __init__(self, style: OverlayStyle = DEFAULT_STYLE) -> None:
+        self.style = style
+        self.table = NameTable()
+        self.labels = LabelPainter()
+
+    def draw(self, frame: Frame, sources: SourceMasks) -> UInt8Array:
+        """Draw the masks of the sources on the next frame.
+
+        Args:
+            frame: The frame; not modified.
+            sources: Its sources. Each keeps the colour with which it appeared first.
+
+        Returns:
+            The image, uint8, (H, W, 3), RGB; the frame itself if no source is in view.
+        """
+        present = self.table.add(sources)
+        if not present:
+            return frame.rgb
+        picture = _dimmed(frame.rgb, self.style)
+        labels = []
+        for k, name in present.items():
+            colour = colour_of(self.table.number(name))
+            style = replace(self.style, colour=colour, contour_colour=colour)
+            boxes = _highlight(picture, frame.rgb, sources.labels == k, style)
+            labels.append(Label(name, colour, boxes))
+        self.labels.draw(picture, labels, frame.time_s)
+        return picture
+
+
+def _dimmed(rgb: UInt8Array, style: OverlayStyle) -> UInt8Array:
+    return cast("UInt8Array", cv2.convertScaleAbs(rgb, alpha=1.0 - style.dim))
+
+
+def _highlight(
+    picture: UInt8Array, rgb: UInt8Array, mask: npt.NDArray[np.bool_], style: OverlayStyle
+) -> list[Box]:
+    """Draw what a mask covers, tinted and with contours; return the boxes of its parts."""
     inside = mask.view(np.uint8)
     left, top, width, height = cv2.boundingRect(inside)
-    if not width:
-        return rgb
-    picture = cv2.convertScaleAbs(rgb, alpha=1.0 - style.dim)
     box = np.s_[top : top + height, left : left + width]
     cv2.copyTo(_tinted(rgb[box], style), inside[box], picture[box])
+    contours, _ = cv2.findContours(
+        inside[box], cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1, offset=(left, top)
+    )
     thickness = style.contour_px(*mask.shape)
     if thickness:
-        contours, _ = cv2.findContours(
-            inside[box], cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1, offset=(left, top)
-        )
         cv2.drawContours(picture, contours, -1, style.contour_colour, thickness, cv2.LINE_AA)
-    return cast("UInt8Array", picture)
+    return [cast("Box", tuple(cv2.boundingRect(contour))) for contour in contours]
 
 
 def _tinted(rgb: UInt8Array, style: OverlayStyle) -> UInt8Array:

@@ -1,51 +1,70 @@
 """Masks and overlays as PNG images, one per frame, in a folder."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_folder, write_errors
-from av2tsam_cli.outputs.overlay import draw_overlay
-from av2tsam_cli.values import Frame, UInt8Array
+from av2tsam_cli.outputs.names import SUMMARY_NAME, NameTable, colour_of, folder_names
+from av2tsam_cli.outputs.overlay import Draw
+from av2tsam_cli.values import BoolArray, Frame, SourceMasks, UInt8Array
 
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 """Twice as fast as the default, for 10 % larger files."""
+MOST_INDEXED = 255
+"""Names that an 8-bit palette can tell apart, beside 0 for none."""
+
+PngFiles = Iterator[tuple[str, bytes]]
+"""Paths in the folder of a result, and what the files contain."""
+
+
+class Pictures(Protocol):
+    """What is written for each frame of a video."""
+
+    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
+        """Yield the files of the next frame; arguments as of `PngWriter.write`."""
+
+    def names(self) -> list[dict[str, Any]] | None:
+        """Return what `names.json` says about each name; None for no such file."""
 
 
 class PngWriter:
-    """Write `000000.png`, `000001.png`, ... into a folder that appears when it is complete."""
+    """Write the PNGs of a video into a folder that appears when it is complete."""
 
-    def __init__(
-        self,
-        folder: Path,
-        draw: Callable[[Frame, npt.NDArray[np.bool_]], UInt8Array],
-        *,
-        overwrite: bool,
-    ) -> None:
-        self.folder, self.draw, self.overwrite = folder, draw, overwrite
+    def __init__(self, folder: Path, pictures: Pictures, *, overwrite: bool) -> None:
+        self.folder, self.pictures, self.overwrite = folder, pictures, overwrite
         self.outputs: tuple[Path, ...] = (folder,)
         self._open = ExitStack()
+        self._frames = 0
 
-    def write(self, frame: Frame, mask: npt.NDArray[np.bool_]) -> None:
-        """Write one image, named by the frame's index.
+    def write(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None = None) -> None:
+        """Write the images of one frame, `000000.png` for the one with index 0.
 
         Args:
             frame: The frame.
             mask: Its mask, bool, (H, W).
+            sources: Its masks by name; None if nothing is named in it.
 
         Raises:
-            Av2tsamError: The image cannot be written.
+            Av2tsamError: An image cannot be written.
+            UsageError: There are more names than the format can hold.
         """
-        # Encoded here and written by Python: cv2.imwrite fails silently on some paths.
-        _, png = cv2.imencode(".png", self.draw(frame, mask), PNG_OPTIONS)
-        with write_errors(self.folder):
-            (self._part / f"{frame.index:06d}.png").write_bytes(png.data)
+        self._frames += 1
+        for name, png in self.pictures.files(frame, mask, sources):
+            with write_errors(self.folder):
+                path = self._part / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(png)
 
     def __enter__(self) -> Self:
         with write_errors(self.folder):
@@ -59,16 +78,121 @@ class PngWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with write_errors(self.folder):
-            self._open.__exit__(kind, error, trace)
+        with write_errors(self.folder), self._open:
+            names = self.pictures.names()
+            if error is None and names is not None:
+                summary = {"frames": self._frames, "names": names}
+                text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
+                (self._part / SUMMARY_NAME).write_text(text, encoding="utf-8")
+            self._open.pop_all().__exit__(kind, error, trace)
 
 
-def mask_image(frame: Frame, mask: npt.NDArray[np.bool_]) -> UInt8Array:
-    """Return the mask as 8-bit grey levels, (H, W): 255 inside, 0 outside."""
-    del frame
+class Masks:
+    """The mask of each frame as 8-bit grey levels: 255 inside, 0 outside."""
+
+    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
+        """Yield one image."""
+        del sources
+        yield png_name(frame), encode(_grey(mask))
+
+    def names(self) -> None:
+        """Return None."""
+
+
+class Overlays:
+    """Each frame with the masks drawn on it."""
+
+    def __init__(self, draw: Draw) -> None:
+        self.draw = draw
+
+    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
+        """Yield one image."""
+        bgr = cv2.cvtColor(self.draw(frame, mask, sources), cv2.COLOR_RGB2BGR)
+        yield png_name(frame), encode(np.asarray(bgr, np.uint8))
+
+    def names(self) -> None:
+        """Return None."""
+
+
+class NamedMasks:
+    """A folder of masks per name, with an image for each frame in which the name is in view."""
+
+    def __init__(self) -> None:
+        self.table = NameTable()
+
+    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
+        """Yield an image for each name in view."""
+        del mask
+        if sources is None:
+            return
+        present = self.table.add(sources)
+        folders = dict(zip(self.table.frames, folder_names(self.table.frames), strict=True))
+        for k, name in present.items():
+            yield f"{folders[name]}/{png_name(frame)}", encode(_grey(sources.labels == k))
+
+    def names(self) -> list[dict[str, Any]]:
+        """Return each name with its folder and the number of its images."""
+        frames = self.table.frames
+        return [
+            {"name": name, "folder": folder, "frames": frames[name]}
+            for name, folder in zip(frames, folder_names(frames), strict=True)
+        ]
+
+
+class IndexedMasks:
+    """The names of each frame as a palette image: value k is the k-th name that appeared."""
+
+    def __init__(self) -> None:
+        self.table = NameTable()
+
+    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
+        """Yield one image."""
+        labels = np.zeros(mask.shape, np.uint8)
+        if sources is not None:
+            numbers = np.zeros(256, np.uint8)
+            for k, name in self.table.add(sources).items():
+                numbers[k] = self._number(name)
+            labels = numbers[sources.labels]
+        yield png_name(frame), encode_indexed(labels)
+
+    def _number(self, name: str) -> int:
+        number = self.table.number(name)
+        if number > MOST_INDEXED:
+            raise UsageError(
+                f"more than {MOST_INDEXED} names appear, which indexed masks cannot hold; choose "
+                "fewer names with `name`, or set `format` to named-masks"
+            )
+        return number
+
+    def names(self) -> list[dict[str, Any]]:
+        """Return each name with its value in the images, its colour and the number of frames."""
+        return [
+            {"index": number, "name": name, "colour": colour_of(number), "frames": frames}
+            for number, (name, frames) in enumerate(self.table.frames.items(), start=1)
+        ]
+
+
+def png_name(frame: Frame) -> str:
+    """Return the name of a frame's image."""
+    return f"{frame.index:06d}.png"
+
+
+def encode(image: UInt8Array) -> bytes:
+    """Return the PNG of an image: grey, (H, W), or (H, W, 3) in OpenCV's BGR order."""
+    # Encoded here and written by Python: cv2.imwrite fails silently on some paths.
+    _, png = cv2.imencode(".png", image, PNG_OPTIONS)
+    return bytes(png.data)
+
+
+def encode_indexed(labels: UInt8Array) -> bytes:
+    """Return the palette PNG of numbers, uint8, (H, W), in the colours of the overlays."""
+    image = Image.fromarray(labels)
+    # All 256 colours, because Pillow writes fewer than 8 bits for a shorter palette.
+    image.putpalette([0, 0, 0, *(c for k in range(1, 256) for c in colour_of(k))])
+    file = BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _grey(mask: npt.NDArray[np.bool_]) -> UInt8Array:
     return mask.view(np.uint8) * np.uint8(255)
-
-
-def overlay_image(frame: Frame, mask: npt.NDArray[np.bool_]) -> UInt8Array:
-    """Return the frame with the mask drawn on it, (H, W, 3), in OpenCV's BGR order."""
-    return np.asarray(cv2.cvtColor(draw_overlay(frame.rgb, mask), cv2.COLOR_RGB2BGR), np.uint8)

@@ -1,20 +1,28 @@
 """Open the writer of a format, and check a target before any work."""
 
+import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
-import numpy.typing as npt
-
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import check_writable
 from av2tsam_cli.outputs.mp4 import CONTAINERS, VideoWriter
-from av2tsam_cli.outputs.png import PngWriter, mask_image, overlay_image
+from av2tsam_cli.outputs.names import SUMMARY_NAME
+from av2tsam_cli.outputs.overlay import overlay_drawer
+from av2tsam_cli.outputs.png import (
+    IndexedMasks,
+    Masks,
+    NamedMasks,
+    Overlays,
+    Pictures,
+    PngWriter,
+)
 from av2tsam_cli.segment_options import Format
-from av2tsam_cli.values import AudioStream, Frame, MediaInfo, VideoStream
+from av2tsam_cli.values import AudioStream, BoolArray, Frame, MediaInfo, SourceMasks, VideoStream
 
 PICTURE_NAME = re.compile(r"\d{6,}\.png")
 
@@ -24,8 +32,8 @@ class Writer(Protocol):
 
     outputs: tuple[Path, ...]
 
-    def write(self, frame: Frame, mask: npt.NDArray[np.bool_]) -> None:
-        """Write the next frame and its mask, bool, (H, W)."""
+    def write(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None = None) -> None:
+        """Write the next frame, its mask, bool, (H, W), and its masks by name if it has any."""
 
     def __enter__(self) -> Self: ...
 
@@ -49,6 +57,7 @@ def open_writer(
     stop_s: float | None = None,
     overwrite: bool = False,
     threads: int = 0,
+    names: bool = False,
 ) -> Writer:
     """Return the writer of a format; nothing is created before it is entered.
 
@@ -63,12 +72,11 @@ def open_writer(
         stop_s: Seconds of the presentation at which the audio ends; None for its own end.
         overwrite: Whether an existing result is replaced.
         threads: Threads of the video encoder; 0 lets FFmpeg choose.
+        names: Whether overlays show a colour and the name of each source.
     """
     path = output_path(target, format, info.path)
-    if format == "masks":
-        return PngWriter(path, mask_image, overwrite=overwrite)
-    if format == "overlays":
-        return PngWriter(path, overlay_image, overwrite=overwrite)
+    if format != "video":
+        return PngWriter(path, _pictures(format, names=names), overwrite=overwrite)
     return VideoWriter(
         path,
         info=info,
@@ -79,7 +87,16 @@ def open_writer(
         stop_s=stop_s,
         overwrite=overwrite,
         threads=threads,
+        names=names,
     )
+
+
+def _pictures(format: Format, *, names: bool) -> Pictures:  # noqa: A002
+    if format == "named-masks":
+        return NamedMasks()
+    if format == "indexed-masks":
+        return IndexedMasks()
+    return Masks() if format == "masks" else Overlays(overlay_drawer(names=names))
 
 
 def output_path(target: Path, format: Format, source: Path) -> Path:  # noqa: A002
@@ -129,8 +146,25 @@ def _check_folder(target: Path, path: Path) -> None:
         if os.path.lexists(folder) and not folder.is_dir():
             raise UsageError(f"{folder}: is a file; choose a folder for the output")
     # Replacing removes the whole folder, so it must contain nothing but an earlier result.
-    foreign = (
-        (f for f in path.iterdir() if not PICTURE_NAME.fullmatch(f.name)) if path.is_dir() else ()
-    )
-    if (other := next(iter(foreign), None)) is not None:
-        raise UsageError(f"{path}: contains other files ({other.name}); choose another folder")
+    if (other := next(_foreign(path), None)) is not None:
+        name = other.relative_to(path)
+        raise UsageError(f"{path}: contains other files ({name}); choose another folder")
+
+
+def _foreign(path: Path) -> Iterator[Path]:
+    """Yield what is in a folder and is no result of this program."""
+    ours = set(_listed_folders(path / SUMMARY_NAME))
+    for entry in path.iterdir() if path.is_dir() else ():
+        if entry.name in ours and entry.is_dir():
+            yield from (file for file in entry.iterdir() if not PICTURE_NAME.fullmatch(file.name))
+        elif entry.name not in ours and not PICTURE_NAME.fullmatch(entry.name):
+            yield entry
+
+
+def _listed_folders(summary: Path) -> list[str]:
+    """Return the names that belong to a `names.json`, its own included; [] if it is not ours."""
+    try:
+        content = json.loads(summary.read_text("utf-8"))
+        return [SUMMARY_NAME, *(str(each.get("folder", "")) for each in content["names"])]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []

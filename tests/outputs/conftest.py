@@ -14,7 +14,7 @@ from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.writers import Format, open_writer
-from av2tsam_cli.values import Frame
+from av2tsam_cli.values import Frame, SourceMasks
 
 Job = Callable[..., list[float]]
 
@@ -27,6 +27,15 @@ def middle(frame: Frame) -> npt.NDArray[np.bool_]:
     return mask
 
 
+def two_sources(frame: Frame) -> SourceMasks:
+    """A dog on the left, and from frame 2 on a guitar on the right."""
+    labels = np.zeros(frame.rgb.shape[:2], np.uint8)
+    labels[10:30, 4:20] = 2
+    if frame.index >= 2:
+        labels[10:30, 40:60] = 1
+    return SourceMasks(("acoustic guitar", "dog"), labels)
+
+
 @pytest.fixture
 def job() -> Job:
     """Run a clip through a writer; return the times that the frames should have."""
@@ -37,6 +46,8 @@ def job() -> Job:
         kind: Format = "video",
         *,
         masked: Callable[[Frame], npt.NDArray[np.bool_]] = middle,
+        named: Callable[[Frame], SourceMasks | None] = lambda _: None,
+        names: bool = False,
         start_s: float = 0.0,
         stop_s: float | None = None,
         overwrite: bool = False,
@@ -55,12 +66,13 @@ def job() -> Job:
             video=video,
             audio=audio,
             overwrite=overwrite,
+            names=names,
             **trim,
         ) as writer:
             for frame in read_frames(info, stream=video, **trim):
                 if error is not None and frame.index == fail_after:
                     raise error
-                writer.write(frame, masked(frame))
+                writer.write(frame, masked(frame), named(frame))
                 times_s.append(frame.time_s - start_s)
         return times_s
 

@@ -17,6 +17,8 @@ from av2tsam_cli.media.probe import probe
 from av2tsam_cli.outputs.overlay import OverlayStyle, draw_overlay
 from av2tsam_cli.values import Frame
 
+from .conftest import two_sources
+
 MakeClip = Callable[..., Path]
 Tone = Callable[..., npt.NDArray[np.float32]]
 Job = Callable[..., list[float]]
@@ -312,3 +314,17 @@ def test_corrupted_audio_does_not_stop_the_video(
         info = probe(tmp_path / f"out{suffix}")
         assert len(times_of(tmp_path / f"out{suffix}")) == 50
         assert info.duration_s == pytest.approx(2, abs=0.1)
+
+
+def test_named_sources_have_their_colours_in_the_video(
+    make_clip: MakeClip, job: Job, tmp_path: Path
+) -> None:
+    job(make_clip(seconds=0.2), tmp_path / "out.mp4", named=two_sources, names=True)
+    job(make_clip(seconds=0.2), tmp_path / "plain.mp4", named=two_sources)
+    named, plain = (
+        list(read_frames(probe(tmp_path / name)))[4].rgb.astype(int)
+        for name in ("out.mp4", "plain.mp4")
+    )
+    dog, guitar = named[22:28, 8:16].mean((0, 1)), named[22:28, 44:56].mean((0, 1))
+    assert dog[2] > guitar[2] + 10  # pink and yellow
+    assert np.abs(named - plain).max() > 100

@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from av2tsam_cli.outputs.overlay import OverlayStyle, draw_overlay
+from av2tsam_cli.outputs.names import COLOURS
+from av2tsam_cli.outputs.overlay import NamedOverlays, OverlayStyle, draw_overlay, overlay_drawer
+from av2tsam_cli.values import Frame, SourceMasks
 
 GREY = np.full((120, 200, 3), 100, np.uint8)
 
@@ -80,3 +82,51 @@ def test_every_separate_part_and_hole_has_its_contour() -> None:
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         draw_overlay(GREY, disc(60, 100))
+
+
+def two_sources() -> npt.NDArray[np.uint8]:
+    labels = np.zeros((120, 200), np.uint8)
+    labels[40:100, 10:60] = 1
+    labels[40:100, 120:190] = 2
+    return labels
+
+
+def test_each_source_keeps_the_colour_of_its_first_appearance() -> None:
+    overlays, frame = NamedOverlays(), Frame(GREY, 0.0, 0)
+    first = overlays.draw(frame, SourceMasks(("dog", "cat"), two_sources()))
+    swapped = overlays.draw(frame, SourceMasks(("cat", "dog"), two_sources()))
+    dog, cat = first[90, 30], first[90, 150]
+    np.testing.assert_allclose(dog, 0.65 * 100 + 0.35 * np.array(COLOURS[0]), atol=1)
+    np.testing.assert_allclose(cat, 0.65 * 100 + 0.35 * np.array(COLOURS[1]), atol=1)
+    np.testing.assert_array_equal(swapped[90, 150], dog)
+    np.testing.assert_array_equal(swapped[90, 30], cat)
+    np.testing.assert_allclose(first[110, 100], 55, atol=1)
+    assert (GREY == 100).all()
+
+
+def test_the_name_is_written_beside_its_mask() -> None:
+    sources = SourceMasks(("dog", "cat"), two_sources())
+    picture = NamedOverlays().draw(Frame(GREY, 0.0, 0), sources)
+    white = (picture > 220).all(axis=2)
+    assert white[:40, 10:60].any()
+    assert white[:40, 120:190].any()
+    assert not white[45:].any()
+
+
+@pytest.mark.parametrize("where", [np.s_[:1, :1], np.s_[-1:, -1:], np.s_[:, 50:51], np.s_[:]])
+def test_named_sources_at_the_border_thin_and_full(where: Any) -> None:
+    labels = np.zeros((120, 200), np.uint8)
+    labels[where] = 1
+    picture = NamedOverlays().draw(Frame(GREY, 0.0, 0), SourceMasks(("dog",), labels))
+    assert picture.shape == GREY.shape
+    assert (picture > 220).all(axis=2).any()
+
+
+def test_without_names_the_picture_is_that_of_the_mask() -> None:
+    labels, frame = two_sources(), Frame(GREY, 0.0, 0)
+    sources = SourceMasks(("dog", "cat"), labels)
+    plain = draw_overlay(GREY, labels > 0)
+    np.testing.assert_array_equal(overlay_drawer(names=False)(frame, labels > 0, sources), plain)
+    np.testing.assert_array_equal(overlay_drawer(names=True)(frame, labels > 0, None), plain)
+    nothing = SourceMasks(("dog",), np.zeros_like(labels))
+    assert overlay_drawer(names=True)(frame, labels < 0, nothing) is GREY

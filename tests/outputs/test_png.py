@@ -1,5 +1,6 @@
 """Folders of PNGs: names, values, and folders that are complete or absent."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
-from av2tsam_cli.errors import Av2tsamError
+from av2tsam_cli.errors import Av2tsamError, UsageError
+from av2tsam_cli.outputs.names import COLOURS
 from av2tsam_cli.outputs.overlay import draw_overlay
-from av2tsam_cli.values import Frame
+from av2tsam_cli.outputs.writers import Format
+from av2tsam_cli.values import Frame, SourceMasks
+
+from .conftest import two_sources
 
 MakeClip = Callable[..., Path]
 Job = Callable[..., list[float]]
@@ -98,4 +104,125 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(
         job(clip, tmp_path / "out", "overlays")
     assert failed.value.exit_code == 1
     assert str(failed.value).startswith(str(tmp_path / "out" / "clip"))
+    assert list(tmp_path.iterdir()) == [clip]
+
+
+def test_named_masks_are_a_folder_per_name(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
+    job(make_clip("duet.mp4", seconds=0.2), tmp_path / "out", "named-masks", named=two_sources)
+    folder = tmp_path / "out" / "duet"
+    assert json.loads((folder / "names.json").read_text("utf-8")) == {
+        "frames": 5,
+        "names": [
+            {"name": "dog", "folder": "dog", "frames": 5},
+            {"name": "acoustic guitar", "folder": "acoustic guitar", "frames": 3},
+        ],
+    }
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "acoustic guitar",
+        "dog",
+        "names.json",
+    ]
+    assert len(list((folder / "dog").iterdir())) == 5
+    guitar = sorted((folder / "acoustic guitar").iterdir())
+    assert [file.name for file in guitar] == ["000002.png", "000003.png", "000004.png"]
+    mask = np.asarray(Image.open(guitar[0]))
+    assert mask.dtype == np.uint8
+    assert (mask[10:30, 40:60] == 255).all()
+    assert np.count_nonzero(mask) == 20 * 20
+
+
+def test_indexed_masks_are_palette_images_in_the_colours_of_the_overlays(
+    make_clip: MakeClip, job: Job, tmp_path: Path
+) -> None:
+    job(make_clip("duet.mp4", seconds=0.2), tmp_path / "out", "indexed-masks", named=two_sources)
+    folder = tmp_path / "out" / "duet"
+    assert json.loads((folder / "names.json").read_text("utf-8")) == {
+        "frames": 5,
+        "names": [
+            {"index": 1, "name": "dog", "colour": list(COLOURS[0]), "frames": 5},
+            {"index": 2, "name": "acoustic guitar", "colour": list(COLOURS[1]), "frames": 3},
+        ],
+    }
+    files = sorted(folder.glob("*.png"))
+    assert [file.name for file in files] == [f"{k:06d}.png" for k in range(5)]
+    with Image.open(files[2]) as image:
+        assert image.mode == "P"
+        numbers, colours = np.asarray(image), np.asarray(image.convert("RGB"))
+    assert files[2].read_bytes()[24:26] == b"\x08\x03"  # 8 bits per pixel, with a palette
+    expected = np.zeros((48, 64), np.uint8)
+    expected[10:30, 4:20], expected[10:30, 40:60] = 1, 2
+    np.testing.assert_array_equal(numbers, expected)
+    np.testing.assert_array_equal(colours[15, 10], COLOURS[0])
+    np.testing.assert_array_equal(colours[15, 50], COLOURS[1])
+    np.testing.assert_array_equal(colours[0, 0], 0)
+
+
+@pytest.mark.parametrize("kind", ["named-masks", "indexed-masks"])
+def test_a_video_in_which_nothing_is_named(
+    make_clip: MakeClip, job: Job, tmp_path: Path, kind: Format
+) -> None:
+    job(make_clip(seconds=0.2), tmp_path, kind)
+    summary = json.loads((tmp_path / "clip" / "names.json").read_text("utf-8"))
+    assert summary == {"frames": 5, "names": []}
+    pictures = [np.asarray(Image.open(file)) for file in (tmp_path / "clip").glob("*.png")]
+    assert len(pictures) == (5 if kind == "indexed-masks" else 0)
+    assert not np.any(pictures)
+
+
+def test_indexed_masks_hold_255_names(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
+    clip = make_clip(times_s=[0.0, 0.04, 0.08])
+
+    def many(frame: Frame) -> SourceMasks:
+        labels = np.zeros((48, 64), np.uint8)
+        labels[:1] = np.arange(1, 65)
+        return SourceMasks(tuple(f"name {frame.index} {k}" for k in range(64)), labels)
+
+    def too_many(frame: Frame) -> SourceMasks:
+        labels = np.arange(48 * 64).reshape(48, 64) % 200
+        return SourceMasks(
+            tuple(f"name {frame.index} {k}" for k in range(200)), labels.astype(np.uint8)
+        )
+
+    job(clip, tmp_path, "indexed-masks", named=many)
+    last = np.asarray(Image.open(tmp_path / "clip" / "000002.png"))
+    assert last[0].tolist() == list(range(129, 193))
+    with pytest.raises(UsageError, match="more than 255 names appear"):
+        job(clip, tmp_path / "more", "indexed-masks", named=too_many)
+    assert not (tmp_path / "more").exists()
+    job(clip, tmp_path / "more", "named-masks", named=too_many)
+
+
+def test_overlays_with_names_differ_only_if_names_are_wanted(
+    make_clip: MakeClip, job: Job, tmp_path: Path
+) -> None:
+    clip = make_clip(seconds=0.2)
+    for name, how in {
+        "plain": {},
+        "unnamed": {"named": two_sources},
+        "named": {"named": two_sources, "names": True},
+    }.items():
+        job(clip, tmp_path / name, "overlays", **how)
+    files = ["clip/000000.png", "clip/000004.png"]
+    plain, unnamed, named = (
+        [(tmp_path / name / file).read_bytes() for file in files]
+        for name in ("plain", "unnamed", "named")
+    )
+    assert plain == unnamed
+    assert plain[0] != named[0]
+    assert plain[1] != named[1]
+
+
+@pytest.mark.parametrize("kind", ["named-masks", "indexed-masks"])
+@pytest.mark.parametrize("size", [60, 90])
+def test_a_full_disk_leaves_no_half_result_with_names(
+    make_clip: MakeClip,
+    job: Job,
+    tmp_path: Path,
+    files_up_to: Callable[[int], Any],
+    kind: Format,
+    size: int,
+) -> None:
+    clip = make_clip()
+    with files_up_to(size), pytest.raises(Av2tsamError, match="cannot be written"):
+        job(clip, tmp_path / "out", kind, named=two_sources)
     assert list(tmp_path.iterdir()) == [clip]

@@ -8,6 +8,8 @@ import pytest
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.outputs.writers import Format, check_target, output_path
 
+from .conftest import Job, two_sources
+
 MakeClip = Callable[..., Path]
 SOURCE = Path("somewhere/duet.mp4")
 
@@ -85,3 +87,40 @@ def test_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "duet" / "thesis.tex").touch()
     with pytest.raises(UsageError, match=r"other files \(thesis.tex\)"):
         check_target(tmp_path, "masks", source=SOURCE, overwrite=True)
+
+
+def earlier_result(folder: Path, kind: Format, make_clip: MakeClip, job: Job) -> Path:
+    job(make_clip("duet.mp4", seconds=0.2), folder, kind, named=two_sources)
+    return folder / "duet"
+
+
+@pytest.mark.parametrize("kind", ["named-masks", "indexed-masks"])
+def test_an_earlier_result_with_names_is_replaced(
+    make_clip: MakeClip, job: Job, tmp_path: Path, kind: Format
+) -> None:
+    folder = earlier_result(tmp_path / "out", kind, make_clip, job)
+    assert "`overwrite`" in refusal(tmp_path / "out", kind)
+    check_target(tmp_path / "out", kind, source=SOURCE, overwrite=True)
+    job(make_clip("duet.mp4", seconds=0.1), tmp_path / "out", "masks", overwrite=True)
+    assert {file.name for file in folder.iterdir()} == {"000000.png", "000001.png"}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "dog/notes.txt", "horse"])
+def test_a_result_with_other_files_is_never_replaced(
+    make_clip: MakeClip, job: Job, tmp_path: Path, name: str
+) -> None:
+    folder = earlier_result(tmp_path / "out", "named-masks", make_clip, job)
+    if name == "horse":
+        (folder / name).mkdir()
+    else:
+        (folder / name).touch()
+    with pytest.raises(UsageError, match=rf"other files \({name}\)"):
+        check_target(tmp_path / "out", "named-masks", source=SOURCE, overwrite=True)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"names": ["dog"]}', '{"names": 3}', "no json"])
+def test_a_names_json_of_something_else_is_never_replaced(tmp_path: Path, text: str) -> None:
+    (tmp_path / "duet").mkdir()
+    (tmp_path / "duet" / "names.json").write_text(text)
+    with pytest.raises(UsageError, match=r"other files \(names.json\)"):
+        check_target(tmp_path, "named-masks", source=SOURCE, overwrite=True)
