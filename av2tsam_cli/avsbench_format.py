@@ -34,3 +34,16 @@ _AVSS = (
 )
 AVSS_CLASSES: tuple[str, ...] = tuple(_AVSS.split())
 """The 71 classes of AVSBench-semantic; the index is the label, and 0 is background."""
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    """Return a class's colour: the bits of its number, dealt to red, green and blue in turn."""
+    red, green, blue = (
+        sum((label >> (3 * k + channel) & 1) << (7 - k) for k in range(3)) for channel in range(3)
+    )
+    return red, green, blue
+
+
+AVSS_COLOURS: tuple[tuple[int, int, int], ...] = tuple(map(_colour, range(len(AVSS_CLASSES))))
+"""RGB colours of the classes in AVSBench-semantic's masks, which are those of PASCAL VOC (the
+repository's `avs_scripts/avss/color_dataloader.py: get_v2_pallete`)."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.avsbench_format import SPLITS, SUBSETS, Subset
 from av2tsam_cli.cli.console import Console, Stages, print_json, print_text
@@ -35,10 +35,14 @@ class SynthOptions:
     """What to generate."""
 
     subset: Annotated[
-        Literal["s4", "ms3"],
-        Option("one sound source, or several that alternate and overlap", panel=Panel.DATA),
+        Subset,
+        Option(
+            "one sound source; several that alternate and overlap; or these with a class per "
+            "pixel, as in AVSBench-semantic",
+            panel=Panel.DATA,
+        ),
     ] = "s4"
-    """`s4` or `ms3`."""
+    """`s4`, `ms3` or `avss`."""
     videos: Annotated[
         int | None,
         Option(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from av2tsam_cli.avsbench_format import AVSS_CLASSES
 from av2tsam_cli.cli.console import Console, Stages, print_json, print_table, print_text
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import Av2tsamError, UsageError
@@ -124,6 +125,8 @@ def _evaluate(
             f"{options.predictions}: the masks of {record['resized_videos']} of "
             f"{record['videos']} videos were resized to the size of the true masks"
         )
+    if "no_class_scores" in record:
+        console.note(f"only binary scores: {record['no_class_scores']}")
     if model is None:
         return record | {"predictions": str(options.predictions)}
     return record | {
@@ -155,7 +158,7 @@ def _open_folders(
 
     def write(video: "EvaluatedVideo") -> None:
         if masks is not None:
-            write_masks(masks, video.result.clip, video.masks)
+            write_masks(masks, video.result.clip, video.masks, video.labels)
         if logits is not None:
             write_logits(logits, video.result.clip, video.logits.numpy())
 
@@ -216,8 +219,21 @@ def _print_scores(record: Mapping[str, Any]) -> None:
             for category, mean in categories.items()
         ]
         print_table(["category", *names, "videos"], rows)
+    if classes := record.get("classes"):
+        print_text("\n")
+        means = {f"{len(classes)} that occur": "present_class", f"all {len(AVSS_CLASSES)}": "class"}
+        rows = [[name, *_class_cells(one), str(one["frames"])] for name, one in classes.items()]
+        for title, name in means.items():
+            mean = {"iou": record[f"{name}_miou"], "f_score": record[f"{name}_f_score"]}
+            rows.append([title, *_class_cells(mean), ""])
+        print_table(["class", "iou", "f_score", "frames"], rows)
     if record["intervals"]:
         print_text(f"\nin brackets: {record['confidence']:.0%} bootstrap intervals over videos\n")
+
+
+def _class_cells(scores: Mapping[str, Any]) -> list[str]:
+    """Return the scores of a class, or means over classes, as cells of the table."""
+    return [f"{scores[name]:.4f}" for name in ("iou", "f_score")]
 
 
 def _cell(mean: Mapping[str, Any], name: str) -> str:

@@ -5,13 +5,21 @@ OpenNLPLab/AVSBench (`avs_scripts`, `preprocess_scripts`). `data.clips` reads th
 """
 
 import csv
+import json
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from av2tsam_cli.avsbench_format import DATA_NAME, SPLITS, SUBSETS, Split, Subset
+from av2tsam_cli.avsbench_format import (
+    AVSS_CLASSES,
+    DATA_NAME,
+    SPLITS,
+    SUBSETS,
+    Split,
+    Subset,
+)
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.options import unknown
 
@@ -19,6 +27,8 @@ DATA_VARIABLE = "AVSBENCH_ROOT"
 DEFAULT_ROOT = Path("avsbench_data")
 AVSS_SECONDS = {"v1s": 5, "v1m": 5, "v2": 10}
 """Length of AVSBench-semantic's videos in seconds, by the `label` column of its CSV."""
+COLOURED = "labels_rgb"
+"""Folder of a video's masks in AVSBench-semantic, with a colour per class."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,11 @@ class Clip:
     def labelled(self) -> tuple[int, ...]:
         """Indices of the seconds that have a mask, from 0."""
         return tuple(k for k, mask in enumerate(self.masks) if mask is not None)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the masks have a colour per class, as in AVSBench-semantic's `labels_rgb`."""
+        return any(mask is not None and mask.parent.name == COLOURED for mask in self.masks)
 
 
 def find_root(data: str, data_root: Path | None = None) -> Path:
@@ -183,6 +198,37 @@ def find_csv(root: Path, subset: Subset) -> Path | None:
     layout = _LAYOUTS[subset]
     paths = (root / folder / layout.csv for folder in (*layout.folders, ".", ".."))
     return next((path for path in paths if path.is_file()), None)
+
+
+def read_classes(root: Path) -> tuple[str, ...]:
+    """Return the names of AVSBench-semantic's classes by label, the background first.
+
+    They are those of `label2idx.json`, which generated data needs because it has other classes, or
+    AVSBench-semantic's if there is no such file. Its numbers may start at 0 or 1.
+
+    Args:
+        root: The data folder, or the subset's own folder in it.
+
+    Raises:
+        MediaError: The CSV is missing, or the file is not a table of as many classes.
+    """
+    table = find_csv(root, "avss")
+    if table is None:
+        raise MediaError(_missing_csv(root, "avss"))
+    path = table.parent / "label2idx.json"
+    try:
+        numbers = json.loads(path.read_text("utf-8"))
+        names = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
+    except FileNotFoundError:
+        return AVSS_CLASSES
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise MediaError(f"{path}: cannot be read as classes ({error}); copy it again") from error
+    if len(names) != len(AVSS_CLASSES) or names[0] != AVSS_CLASSES[0]:
+        raise MediaError(
+            f"{path}: does not list {len(AVSS_CLASSES)} classes that start with "
+            f"{AVSS_CLASSES[0]}; copy it again"
+        )
+    return names
 
 
 def _missing_csv(root: Path, subset: Subset) -> str:
@@ -311,7 +357,7 @@ def _object_clip(base: Path, row: _Row) -> Clip:
 def _semantic_clip(base: Path, row: _Row) -> Clip:
     """Return a video of AVSBench-semantic; the masks of all categories are read as one mask."""
     folder = base / row.label / row.name
-    coloured, numbered = folder / "labels_rgb", folder / "labels_semantic"
+    coloured, numbered = folder / COLOURED, folder / "labels_semantic"
     masks = numbered if not coloured.is_dir() and numbered.is_dir() else coloured
     seconds = range(AVSS_SECONDS[row.label])
     labelled = [0] if row.label == "v1s" and row.split == "train" else seconds

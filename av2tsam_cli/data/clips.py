@@ -3,23 +3,26 @@
 Letters: T requested seconds, H, W image size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX
+from av2tsam_cli.avsbench_format import AVSS_COLOURS, FRAME_OFFSET_S, FRAME_PX
 from av2tsam_cli.data.avsbench import Clip, find_dangling_link
 from av2tsam_cli.data.integrity import MAX_MISSING_S, check_size, check_wav
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media import audio, frames
 from av2tsam_cli.media.probe import probe
 from av2tsam_cli.values import AudioStream, BoolArray, Float32Array, MediaInfo, UInt8Array
+
+Scalar = TypeVar("Scalar", np.bool_, np.uint8)
 
 
 def read_clip_frames(clip: Clip, seconds: Sequence[int]) -> UInt8Array:
@@ -45,13 +48,61 @@ def read_clip_masks(clip: Clip, seconds: Sequence[int]) -> BoolArray:
         MediaError: A mask is missing or corrupted, or differs in size from its frame.
         ValueError: A second has no label.
     """
+    return _read_labelled(clip, seconds, _foreground)
+
+
+def read_clip_labels(clip: Clip, seconds: Sequence[int]) -> UInt8Array:
+    """Read the classes of some labelled seconds, uint8, (T, H, W), of a clip that has classes.
+
+    As in AVSBench's loader, a colour that belongs to no class is background.
+
+    Raises:
+        MediaError: A mask is missing or corrupted, or differs in size from its frame.
+        ValueError: A second has no label.
+    """
+    labels = _read_labelled(
+        clip, seconds, lambda image: labels_of_colours(np.asarray(image.convert("RGB")))
+    )
+    labels[labels == NO_CLASS] = 0
+    return labels
+
+
+NO_CLASS = 255
+"""What `labels_of_colours` returns for colours that belong to no class."""
+
+
+def labels_of_colours(rgb: UInt8Array) -> UInt8Array:
+    """Return the classes of AVSBench-semantic by their colours.
+
+    Args:
+        rgb: Colours, uint8, (..., 3).
+
+    Returns:
+        Labels, uint8, (...); `NO_CLASS` for other colours.
+    """
+    known = _as_numbers(np.array(AVSS_COLOURS, np.uint8))
+    order = np.argsort(known)
+    numbers = _as_numbers(rgb)
+    labels = order[np.searchsorted(known[order], numbers).clip(max=len(known) - 1)]
+    return np.where(known[labels] == numbers, labels, NO_CLASS).astype(np.uint8)
+
+
+def _as_numbers(rgb: UInt8Array) -> npt.NDArray[np.int32]:
+    """Return colours (..., 3) as one number each, (...)."""
+    return rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
+def _read_labelled(
+    clip: Clip, seconds: Sequence[int], convert: Callable[[Image.Image], npt.NDArray[Scalar]]
+) -> npt.NDArray[Scalar]:
+    """Read and convert the masks of some labelled seconds, each to (H, W), stacked."""
     masks = []
     for second in seconds:
         path = clip.masks[second]
         if path is None:
             raise ValueError(f"second {second} of {clip.name} is not labelled")
         with _open_image(path) as image:
-            masks.append(_foreground(image))
+            masks.append(convert(image))
         check_size(path, masks[-1].shape, _frame_size(clip, second))
         check_size(path, masks[-1].shape, masks[0].shape)
     return np.stack(masks)

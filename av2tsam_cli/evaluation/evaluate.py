@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from av2tsam_cli.data.avsbench import Clip, find_root, open_split
+from av2tsam_cli.data.avsbench import Clip, find_root, open_split, read_classes
 from av2tsam_cli.data.cache import EmbeddingCache, default_folder, levels_dbfs
 from av2tsam_cli.data.check import require_intact
-from av2tsam_cli.data.clips import read_clip_masks, read_clip_windows
+from av2tsam_cli.data.clips import read_clip_labels, read_clip_masks, read_clip_windows
 from av2tsam_cli.data.samples import Sample, read_sample
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.evaluation.davis import DavisScore, davis_score
@@ -37,11 +37,12 @@ from av2tsam_cli.evaluation.scoring import (
     silent_frames,
     suppress,
 )
+from av2tsam_cli.evaluation.semantic import ClassScores, score_classes
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.threads import run_ahead
-from av2tsam_cli.values import BoolArray, Float32Array
+from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
 
 StageProgress = Callable[[str, int, int], None]
 """Called with the name of the stage, the number of finished videos and their total."""
@@ -71,6 +72,8 @@ class EvaluationPlan:
     """Corrupted videos, which are skipped."""
     deviations: dict[str, int]
     """Number of videos with each of `data.check.DEVIATIONS`."""
+    class_names: tuple[str, ...] = ()
+    """Names of AVSBench-semantic's classes by label; empty for other data."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,9 @@ class VideoResult:
     """Number of frames that the silence gate emptied, over both kinds of audio."""
     resized: bool = False
     """Whether the masks came from files of another size than the true masks."""
+    classes: ClassScores | None = None
+    """Scores of the classes, with empty masks in silent seconds; None unless the data and the
+    predictions have the classes of AVSBench-semantic."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ class EvaluatedVideo:
     samples: tuple[Sample, ...] = field(default=(), repr=False)
     """Inputs with the original audio and, if evaluated, with negative audio; none if no model
     was run."""
+    labels: UInt8Array | None = field(default=None, repr=False)
+    """Predicted classes of AVSBench-semantic, uint8, (T, H, W); None if there are none."""
 
     @property
     def masks(self) -> BoolArray:
@@ -145,6 +153,8 @@ class Evaluation:
     """Results of the evaluated videos, in the order of the data set."""
     skipped: tuple[str, ...]
     """Names of the corrupted videos that were skipped, in the same order."""
+    class_names: tuple[str, ...] = ()
+    """Names of AVSBench-semantic's classes by label; empty for other data."""
 
 
 def plan_evaluation(options: EvaluateOptions) -> EvaluationPlan:
@@ -169,6 +179,7 @@ def plan_evaluation(options: EvaluateOptions) -> EvaluationPlan:
         videos=tuple(video for video in videos if video.clip in evaluated),
         skipped=tuple(video for video in videos if video.clip not in evaluated),
         deviations=checked.counts,
+        class_names=read_classes(root) if options.subset == "avss" else (),
     )
 
 
@@ -229,7 +240,7 @@ def _merge(
     names = [video.clip.name for video in sorted(skipped, key=lambda video: video.index)]
     if not results:
         raise MediaError(f"all {len(names)} videos are corrupted; copy them again")
-    return Evaluation(tuple(results), tuple(names))
+    return Evaluation(tuple(results), tuple(names), plan.class_names)
 
 
 def evaluate_videos(
@@ -400,8 +411,23 @@ def _score_prediction(options: EvaluateOptions, video: PlannedVideo) -> Evaluate
         score_logits(clip, true_masks, logits, options.protocol),
         davis_score(predicted_masks(logits).numpy(), true_masks.numpy()),
     )
-    result = VideoResult(video.index, clip, scores, scores, 0, prediction.resized)
-    return EvaluatedVideo(video, result, logits, true_masks)
+    result = VideoResult(
+        index=video.index,
+        clip=clip,
+        gated=scores,
+        ungated=scores,
+        silent_frames=0,
+        resized=prediction.resized,
+        classes=_score_labels(clip, prediction.labels),
+    )
+    return EvaluatedVideo(video, result, logits, true_masks, labels=prediction.labels)
+
+
+def _score_labels(clip: Clip, labels: UInt8Array | None) -> ClassScores | None:
+    """Compare predicted classes (T, H, W) with the true ones; None if either is missing."""
+    if labels is None or not clip.has_classes:
+        return None
+    return score_classes(labels, read_clip_labels(clip, clip.labelled))
 
 
 def _score(

@@ -1,7 +1,8 @@
 """Predicted masks and logits as files: written by an evaluation, read to be scored.
 
 Masks are PNGs in the layout of AVSBench's `gt_masks`, or in that of its test scripts, which have no
-folder for the split and number the frames from 0. Logits are an NPZ per video in the same folders.
+folder for the split and number the frames from 0. For AVSBench-semantic they may have its colours,
+which tell the class of each pixel. Logits are an NPZ per video in the same folders.
 
 Letters: T labelled frames of a video, H, W size of its masks.
 """
@@ -10,20 +11,25 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from av2tsam_cli.avsbench_format import AVSS_COLOURS
 from av2tsam_cli.data.avsbench import Clip
+from av2tsam_cli.data.clips import NO_CLASS, labels_of_colours
 from av2tsam_cli.data.integrity import check_image
 from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.evaluation.semantic import resize_labels
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.outputs.png import PNG_OPTIONS
-from av2tsam_cli.values import BoolArray, Float32Array
+from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
 
 MISSING = "save a mask of every labelled frame"
 
@@ -36,6 +42,9 @@ class Prediction:
     """Mask logits, float32, (T, H, W); infinite where the probability is 0 or 1."""
     resized: bool
     """Whether the files have another size."""
+    labels: UInt8Array | None = field(default=None, repr=False)
+    """Classes of AVSBench-semantic, uint8, (T, H, W); None for logits, for masks without its
+    colours, and for other data."""
 
 
 def mask_path(clip: Clip, second: int) -> Path:
@@ -80,12 +89,24 @@ def shared_folder(folder: Path, processes: Processes) -> Iterator[Path]:
         yield processes.gather(part)[0]
 
 
-def write_masks(folder: Path, clip: Clip, masks: BoolArray) -> None:
-    """Write the masks of a video, bool, (T, H, W), as PNGs with the values 0 and 255."""
-    for second, mask in zip(clip.labelled, masks, strict=True):
+def write_masks(
+    folder: Path, clip: Clip, masks: BoolArray, labels: UInt8Array | None = None
+) -> None:
+    """Write the masks of a video as PNGs.
+
+    Args:
+        folder: The folder for all videos.
+        clip: The video.
+        masks: Predicted masks, bool, (T, H, W), written with the values 0 and 255.
+        labels: Predicted classes, uint8, (T, H, W), written in their colours instead.
+    """
+    pixels = masks.view(np.uint8) * np.uint8(255)
+    if labels is not None:
+        pixels = np.array(AVSS_COLOURS, np.uint8)[labels][..., ::-1]  # OpenCV's order, BGR
+    for second, image in zip(clip.labelled, pixels, strict=True):
         path = folder / mask_path(clip, second)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _, png = cv2.imencode(".png", mask.view(np.uint8) * np.uint8(255), PNG_OPTIONS)
+        _, png = cv2.imencode(".png", image, PNG_OPTIONS)
         path.write_bytes(png.data)
 
 
@@ -103,8 +124,8 @@ def write_logits(folder: Path, clip: Clip, logits: Float32Array) -> None:
 def read_prediction(folder: Path, clip: Clip, size: tuple[int, int]) -> Prediction:
     """Read the logits of a video if they were saved, else its masks.
 
-    Grey levels are probabilities, 0 to the highest value of the file's type. In a colour image,
-    such as one with a palette of classes, every pixel that is not black is foreground.
+    Grey levels are probabilities, 0 to the highest value of the file's type. In a colour image
+    every pixel that is not black is foreground.
 
     Args:
         folder: The folder with the predictions of all videos.
@@ -120,11 +141,21 @@ def read_prediction(folder: Path, clip: Clip, size: tuple[int, int]) -> Predicti
         if logits.shape[1:] == size:
             return Prediction(torch.from_numpy(logits), resized=False)
         images = list(torch.sigmoid(torch.from_numpy(logits)).numpy())
+        labels = []
     else:
-        images = [_read_probabilities(path) for path in _mask_files(folder, clip)]
+        files = [_read_image(path) for path in _mask_files(folder, clip)]
+        classes = [_labels(image) if clip.has_classes else None for image in files]
+        labels = [resize_labels(one, size) for one in classes if one is not None]
+        images = [
+            _probabilities(image) if one is None else np.asarray(one > 0, np.float32)
+            for image, one in zip(files, classes, strict=True)
+        ]
     fitting = [_resize(image, size) for image in images]
-    resized = any(image.shape != size for image in images)
-    return Prediction(torch.logit(torch.from_numpy(np.stack(fitting))), resized)
+    return Prediction(
+        logits=torch.logit(torch.from_numpy(np.stack(fitting))),
+        resized=any(image.shape != size for image in images),
+        labels=np.stack(labels) if len(labels) == len(images) else None,
+    )
 
 
 def has_logits(folder: Path, clip: Clip) -> bool:
@@ -153,17 +184,35 @@ def _mask_files(folder: Path, clip: Clip) -> list[Path]:
     return next((style for style in files if style[0].is_file()), files[1])
 
 
-def _read_probabilities(path: Path) -> Float32Array:
-    """Read a mask as probabilities, float32, (H, W)."""
+def _read_image(path: Path) -> npt.NDArray[Any]:
+    """Read a mask: grey, (H, W), or colours, (H, W, 3 or 4), in OpenCV's order, BGR."""
     try:
         data = path.read_bytes()
     except OSError as error:
         reason = "missing" if isinstance(error, FileNotFoundError) else error.strerror
         raise MediaError(f"{path}: {reason}; {MISSING}") from error
     check_image(path, data)
+    image: npt.NDArray[Any] | None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise MediaError(f"{path}: corrupted; save or copy it again")
+    return image
+
+
+def _labels(image: npt.NDArray[Any]) -> UInt8Array | None:
+    """Return the classes of a mask by their colours, uint8, (H, W).
+
+    Returns:
+        None if it has another colour, or is a grey image that is not black.
+    """
+    if image.dtype != np.uint8 or (image.ndim == 2 and image.any()):
+        return None
+    labels = labels_of_colours(image[..., 2::-1]) if image.ndim == 3 else image
+    return None if NO_CLASS in labels else labels
+
+
+def _probabilities(image: npt.NDArray[Any]) -> Float32Array:
+    """Return a mask as probabilities, float32, (H, W)."""
     grey = image if image.ndim == 2 else image[..., 0]
     if image.ndim == 3 and (image[..., :3] != grey[..., None]).any():
         return np.asarray(image[..., :3].any(2), np.float32)

@@ -24,6 +24,7 @@ from av2tsam_cli.evaluation.evaluate import (
 )
 from av2tsam_cli.evaluation.options import EvaluateOptions
 from av2tsam_cli.evaluation.scoring import VideoScore
+from av2tsam_cli.evaluation.semantic import add_classes
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.outputs.overlay import draw_overlay
 from av2tsam_cli.outputs.png import PNG_OPTIONS
@@ -61,7 +62,46 @@ def to_json(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
         record["resized_videos"] = sum(result.resized for result in results)
     if silent:
         record["ungated"] = _mean_record([result.ungated for result in results], options.seed)
+    if options.subset == "avss":
+        record |= _class_record(evaluation, options)
     return record
+
+
+def _class_record(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
+    """Return the scores of AVSBench-semantic's classes as JSON values, or why there are none.
+
+    `class_miou` and `class_f_score` are means over all classes, of which those that occur in no
+    frame count as 0; `present_class_miou` and `present_class_f_score` are means over the others.
+    """
+    scored = [result.classes for result in evaluation.results if result.classes is not None]
+    if len(scored) < len(evaluation.results):
+        return {"no_class_scores": _why_no_classes(evaluation.results, options)}
+    total = add_classes(scored)
+    iou, f_score = total.means()
+    present = total.frames > 0
+    return {
+        "class_miou": float(iou.mean()),
+        "class_f_score": float(f_score.mean()),
+        "present_class_miou": float(iou[present].mean()),
+        "present_class_f_score": float(f_score[present].mean()),
+        "classes": {
+            name: {"iou": float(iou[k]), "f_score": float(f_score[k]), "frames": int(frames)}
+            for k, (name, frames) in enumerate(
+                zip(evaluation.class_names, total.frames, strict=True)
+            )
+            if frames
+        },
+    }
+
+
+def _why_no_classes(results: Sequence[VideoResult], options: EvaluateOptions) -> str:
+    """Write why there are no scores per class."""
+    clip = next(result.clip for result in results if result.classes is None)
+    if not clip.has_classes:
+        return f"{clip.name} has no labels_rgb, so its true classes are unknown"
+    if options.predictions is not None:
+        return f"the masks of {clip.name} do not have the colours of AVSBench-semantic's classes"
+    return "the model does not name its masks"
 
 
 def _mean_record(videos: Sequence[VideoScores], seed: int) -> dict[str, Any]:

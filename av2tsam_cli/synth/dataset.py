@@ -2,7 +2,8 @@
 
 The layout is that of AVSBench's S4 and MS3 subsets, as its data loaders read it
 (OpenNLPLab/AVSBench, `avs_scripts/avs_s4/dataloader.py`, `avs_scripts/avs_ms3/dataloader.py` and
-`preprocess_scripts/`): frames of 224 x 224 pixels taken 15/16 of the way through each second.
+`preprocess_scripts/`), or that of AVSBench-semantic (`synth.semantic`): frames of 224 x 224 pixels
+taken 15/16 of the way through each second.
 """
 
 import csv
@@ -21,10 +22,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX, SPLITS, Split
+from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX, SPLITS, Split, Subset
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.outputs.clip import write_clip
+from av2tsam_cli.synth import semantic
 from av2tsam_cli.synth.clips import SMALL_H264, encode_png, sounding_mask
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
@@ -38,7 +40,7 @@ RATE_HZ = 16_000
 VIDEO_HEIGHT_PX = 144
 VIDEO_RATE = 8
 SPLIT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
-FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
+FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources", "avss": "AVSBench_semantic"}
 
 Job = tuple[Split, int]
 """A split and a position in it."""
@@ -50,13 +52,14 @@ class Entry(NamedTuple):
     split: Split
     name: str
     category: str
-    """Category of the first sound source; `noise` if there is only noise."""
+    """Category of the first sound source, or of all joined by `_` in AVSBench-semantic; `noise` if
+    there is only noise."""
 
 
 def write_dataset(
     out: Path,
     *,
-    subset: SynthSubset,
+    subset: Subset,
     videos: int,
     seed: int,
     split_sizes: tuple[int, int, int] | None = None,
@@ -67,8 +70,9 @@ def write_dataset(
     """Write one subset. It appears in `out` when it is complete.
 
     Args:
-        out: Folder for `Single-source` or `Multi-sources`; may contain the other one already.
-        subset: `s4` or `ms3`.
+        out: Folder for the subset's own folder, such as `Single-source`; may contain the others
+            already.
+        subset: `s4`, `ms3`, or `avss` for the scenes of `ms3` with a class per pixel.
         videos: Total number of videos.
         seed: The same seed and options give the same data set, for any number of workers.
         split_sizes: Videos in train, val and test; None for 70, 15 and 15 %.
@@ -85,9 +89,16 @@ def write_dataset(
     _check(out, target, overwrite=overwrite)
     replace = overwrite or target.is_dir()  # `_check` allows an empty folder
     with write_errors(target), atomic_folder(target, overwrite=replace) as folder:
-        write = partial(_write_video, folder, subset, seed)
+        write = (
+            partial(_write_semantic_video, folder, seed)
+            if subset == "avss"
+            else partial(_write_video, folder, subset, seed)
+        )
         entries = _write_videos(write, sizes, workers or os.cpu_count() or 1, progress)
-        _write_csv(folder / f"{subset}_meta_data.csv", subset, entries)
+        if subset == "avss":
+            semantic.write_tables(folder, entries)
+        else:
+            _write_csv(folder / f"{subset}_meta_data.csv", subset, entries)
         _write_manifest(folder / "manifest.json", subset, seed, sizes)
 
 
@@ -173,6 +184,18 @@ def _write_video(root: Path, subset: SynthSubset, seed: int, job: Job) -> Entry:
     return entry
 
 
+def _write_semantic_video(root: Path, seed: int, job: Job) -> Entry:
+    """Generate one scene of MS3 and write all files that AVSBench-semantic has for a video."""
+    split, index = job
+    scene = sample_scene(scene_rng(split, seed, index), subset="ms3")
+    heard = "_".join(voice.category for voice in scene.voices) or "noise"
+    entry = Entry(split, f"avss_{split}_{index:06d}", heard)
+    folder = root / semantic.GROUP / entry.name
+    semantic.write_stills(scene, folder)
+    _write_wav(folder / "audio.wav", soundtrack(scene, RATE_HZ))
+    return entry
+
+
 def _without_jpeg(scene: Scene) -> Scene:
     """Return the scene without JPEG artefacts: the video encoder adds its own."""
     return replace(scene, camera=replace(scene.camera, jpeg_quality=None))
@@ -233,7 +256,7 @@ def _write_csv(path: Path, subset: SynthSubset, entries: list[Entry]) -> None:
             table.writerows((e.name, e.split) for e in entries)
 
 
-def _write_manifest(path: Path, subset: SynthSubset, seed: int, sizes: dict[Split, int]) -> None:
+def _write_manifest(path: Path, subset: Subset, seed: int, sizes: dict[Split, int]) -> None:
     manifest = {
         "generator": "av2tsam data synth",
         "generator_version": GENERATOR_VERSION,
@@ -244,6 +267,7 @@ def _write_manifest(path: Path, subset: SynthSubset, seed: int, sizes: dict[Spli
         "frame_px": FRAME_PX,
         "frame_share_of_second": FRAME_OFFSET_S,
         "sound_rate_hz": RATE_HZ,
-        "video_rate": VIDEO_RATE,
     }
+    if subset != "avss":  # AVSBench-semantic has no raw videos
+        manifest["video_rate"] = VIDEO_RATE
     path.write_text(json.dumps(manifest, indent=2) + "\n")

@@ -246,6 +246,50 @@ def test_binary_predictions_with_the_levels_0_and_1_are_rejected(
     assert "save binary masks with the levels 0 and 255" in evaluate.err
 
 
+def test_masks_in_the_colours_of_classes_are_scored_by_class(
+    evaluate: Evaluate, avss: Path, tmp_path: Path
+) -> None:
+    words = ("--subset", "avss", "--split", "val")
+    evaluate.data = avss
+    masks = Path(shutil.copytree(avss / "AVSBench_semantic", tmp_path / "masks"))
+    wrong = np.zeros((12, 16, 3), np.uint8)
+    wrong[:9, :, 2] = 64  # the handpan's colour on the accordion too
+    Image.fromarray(wrong).save(masks / "v1m" / "three" / "labels_rgb" / "4.png")
+    assert score_predictions(evaluate, masks, *words, "--json") == 0
+    record = evaluate.record
+    assert record["miou"] == pytest.approx(1.0)
+    assert {name: scores["frames"] for name, scores in record["classes"].items()} == {
+        "background": 5,
+        "accordion": 5,
+        "handpan": 5,
+    }
+    assert record["classes"]["accordion"]["iou"] == pytest.approx(4 / 5)
+    handpan = (4 + 6 / 9) / 5
+    assert record["classes"]["handpan"]["iou"] == pytest.approx(handpan, abs=0.01)
+    total = 1 + 4 / 5 + handpan
+    assert record["present_class_miou"] == pytest.approx(total / 3, abs=0.01)
+    assert record["class_miou"] == pytest.approx(total / 71, abs=0.001)
+    assert score_predictions(evaluate, masks, *words) == 0
+    lines = [line.split() for line in evaluate.out.splitlines()]
+    assert ["accordion", "0.8000", "0.8000", "5"] in lines
+    assert any(line[:3] == ["3", "that", "occur"] for line in lines)
+    assert any(line[:2] == ["all", "71"] for line in lines)
+
+
+def test_why_there_are_no_scores_by_class_is_said(
+    evaluate: Evaluate, avss: Path, tmp_path: Path
+) -> None:
+    words = ("--subset", "avss", "--split", "val")
+    evaluate.data = avss
+    gate = ("--silence-dbfs", "off")  # the data is silent
+    assert evaluate(*words, *gate, "--save-masks", tmp_path / "masks") == 0
+    assert "only binary scores: the model does not name its masks" in evaluate.err
+    assert score_predictions(evaluate, tmp_path / "masks", *words, "--json") == 0
+    reason = "the masks of three do not have the colours of AVSBench-semantic's classes"
+    assert evaluate.record["no_class_scores"] == reason
+    assert reason in evaluate.err
+
+
 def test_options_that_need_a_model_do_not_go_with_predictions(
     evaluate: Evaluate, tmp_path: Path
 ) -> None:

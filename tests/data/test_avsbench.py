@@ -1,5 +1,6 @@
 """Reading AVSBench as its own loaders do, and rejecting invalid data."""
 
+import json
 import shutil
 import wave
 from collections.abc import Callable
@@ -10,9 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from av2tsam_cli.avsbench_format import Split, Subset
-from av2tsam_cli.data.avsbench import Clip, find_root, find_subsets, open_split
-from av2tsam_cli.data.clips import read_clip_frames, read_clip_masks, read_clip_windows
+from av2tsam_cli.avsbench_format import AVSS_CLASSES, Split, Subset
+from av2tsam_cli.data.avsbench import Clip, find_root, find_subsets, open_split, read_classes
+from av2tsam_cli.data.clips import (
+    read_clip_frames,
+    read_clip_labels,
+    read_clip_masks,
+    read_clip_windows,
+)
 from av2tsam_cli.errors import MediaError, UsageError
 
 RATE_HZ = 16_000
@@ -61,6 +67,30 @@ def test_semantic_labels_are_read_if_there_are_no_rgb_labels(avss: Path) -> None
     (folder / "labels_semantic").mkdir()
     Image.fromarray(np.eye(12, 16, dtype=np.uint8) * 70).save(folder / "labels_semantic" / "0.png")
     assert read_clip_masks(first(avss, "val", "avss"), [0]).sum() == 12
+
+
+def test_classes_are_read_by_their_colours(avss: Path) -> None:
+    clip = first(avss, "val", "avss")
+    labels = read_clip_labels(clip, [0, 4])
+    assert labels.shape == (2, 12, 16)
+    assert [AVSS_CLASSES[label] for label in labels[1, 5:7, 0]] == ["handpan", "accordion"]
+    assert (labels > 0).tolist() == read_clip_masks(clip, [0, 4]).tolist()
+    path = clip.masks[0]
+    assert path is not None
+    Image.fromarray(np.full((12, 16, 3), 255, np.uint8)).save(path)  # as in AVSBench, background
+    assert not read_clip_labels(clip, [0]).any()
+
+
+def test_the_names_of_classes_may_come_with_the_data(avss: Path) -> None:
+    assert read_classes(avss) == AVSS_CLASSES
+    path = avss / "AVSBench_semantic" / "label2idx.json"
+    names = ["background", "kettle", *AVSS_CLASSES[2:]]
+    path.write_text(json.dumps({name: k for k, name in reversed([*enumerate(names, start=1)])}))
+    assert read_classes(avss)[:3] == ("background", "kettle", "airplane")
+    for content in ("[1, 2", '{"dog": 0}', '["dog"]', "3"):
+        path.write_text(content)
+        with pytest.raises(MediaError, match=r"label2idx\.json: .*copy it again"):
+            read_classes(avss)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])

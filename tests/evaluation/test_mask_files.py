@@ -92,6 +92,31 @@ def test_written_masks_and_logits_are_read_back(subset: Subset, tmp_path: Path) 
     assert torch.equal(found.logits, torch.from_numpy(logits.astype(np.float16)).float())
 
 
+def labels_of(folder: Path) -> npt.NDArray[np.uint8] | None:
+    """Return the predicted classes of a video of AVSBench-semantic."""
+    return read_prediction(folder, clip_of("avss"), SIZE).labels
+
+
+def test_written_classes_are_read_back(tmp_path: Path) -> None:
+    labels = np.random.default_rng(2).integers(0, 71, (5, *SIZE)).astype(np.uint8)
+    labels[3] = 0
+    labels[4] = 56  # a class whose colour is a dark grey
+    write_masks(tmp_path, clip_of("avss"), labels > 0, labels)
+    np.testing.assert_array_equal(labels_of(tmp_path), labels)
+    np.testing.assert_array_equal(read(tmp_path, "avss"), labels > 0)
+
+
+def test_masks_without_the_colours_of_classes_have_no_classes(tmp_path: Path) -> None:
+    save(tmp_path / "grey", "v.1/{}.png")
+    assert labels_of(tmp_path / "grey") is None
+    colour = np.full((5, *SIZE, 3), (128, 0, 0), np.uint8)  # the accordion's
+    save(tmp_path / "colour", "v.1/{}.png", colour)
+    assert np.array_equal(labels_of(tmp_path / "colour"), np.ones((5, *SIZE)))
+    colour[3, 0, 0] = (255, 255, 255)
+    save(tmp_path / "white", "v.1/{}.png", colour)
+    assert labels_of(tmp_path / "white") is None
+
+
 def palette_image(mask: npt.NDArray[np.bool_], colour: tuple[int, int, int]) -> Image.Image:
     image = Image.fromarray(mask.astype(np.uint8), mode="P")
     image.putpalette([0, 0, 0, *colour])
