@@ -6,11 +6,11 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from av2tsam_cli import __version__
 from av2tsam_cli.inference.device import PRECISIONS
 
 MIB = 2**20
@@ -25,7 +25,7 @@ def facts(device: torch.device | None = None) -> dict[str, object]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "av2tsam": version("av2tsam"),
+        "av2tsam": __version__,
     }
     if device is None:
         return found

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from av2tsam_cli.hub import locate
-from av2tsam_cli.hub.checkpoint import save_network
+from av2tsam_cli.hub.checkpoint import RUN_IN_FLOAT32, STORED_IN_FLOAT32, save_network
 from av2tsam_cli.hub.registry import BUNDLED_MODEL
+from av2tsam_cli.inference.device import PRECISIONS
 from av2tsam_cli.model import sam
 from av2tsam_cli.model.av2tsam import Av2tSam, build, build_empty
 from av2tsam_cli.model.config import PRESETS, ModelConfig
@@ -70,9 +71,52 @@ def seeded(config: ModelConfig, seed: int = 0) -> Av2tSam:
         for parameter in network.parameters():
             if not parameter.any():
                 parameter.normal_(std=SPREAD)
-        choice = network.text_sam.mask_decoder.iou_prediction_head.layers[-1].bias
-        choice.copy_(torch.arange(len(choice)))
+    _prefer_last_mask(network)
     return network
+
+
+def random_network(config: ModelConfig, device: torch.device, seed: int = 0) -> Av2tSam:
+    """Build a random network in float32 directly on a device, which takes seconds on a GPU.
+
+    Norms are one, everything else has a standard deviation of `SPREAD`. As in `seeded`, the choice
+    of the mask does not depend on rounding.
+    """
+    network = build_empty(config)
+    generator = torch.Generator(device).manual_seed(seed)
+    state: dict[str, Tensor] = {}
+    for name, like in network.state_dict().items():
+        if not like.is_meta:  # computed by HTSAT
+            state[name] = like.to(device)
+        elif not like.is_floating_point():
+            state[name] = torch.zeros(like.shape, dtype=like.dtype, device=device)
+        elif like.ndim == 1 and name.endswith("weight"):
+            state[name] = torch.ones(like.shape, device=device)
+        else:
+            state[name] = torch.randn(like.shape, device=device, generator=generator) * SPREAD
+    network.load_state_dict(state, assign=True)
+    _prefer_last_mask(network)
+    return network.eval().requires_grad_(False)
+
+
+def cast(network: Av2tSam, precision: str) -> Av2tSam:
+    """Return a network with the same weights in the types in which `load_model` runs them."""
+    kept = (*STORED_IN_FLOAT32, *RUN_IN_FLOAT32)
+    dtype = PRECISIONS[precision]
+    state = {
+        name: tensor.to(dtype)
+        if tensor.is_floating_point() and not name.startswith(kept)
+        else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    result = build_empty(network.config)
+    result.load_state_dict(state, assign=True)
+    return result.eval().requires_grad_(False)
+
+
+def _prefer_last_mask(network: Av2tSam) -> None:
+    choice = network.text_sam.mask_decoder.iou_prediction_head.layers[-1].bias
+    with torch.no_grad():
+        choice.copy_(torch.arange(len(choice)))
 
 
 def scene(count: int, rate_hz: int) -> tuple[list[UInt8Array], list[AudioWindow]]:

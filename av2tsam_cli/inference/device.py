@@ -76,6 +76,13 @@ def _has_fast_bf16(device: torch.device, capabilities: Capabilities) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def free_memory(device: torch.device) -> int:
+    """Return the bytes of a CUDA device that new tensors can use, including PyTorch's cache."""
+    free, _ = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + cached
+
+
 @contextlib.contextmanager
 def torch_threads(count: int) -> Generator[None, None, None]:
     """Run the block with `count` CPU threads in PyTorch, on the calling thread only.

@@ -30,6 +30,7 @@ from av2tsam_cli.inference.device import (
     PRECISIONS,
     choose_device,
     choose_precision,
+    free_memory,
     torch_threads,
 )
 from av2tsam_cli.model.av2tsam import Av2tSam
@@ -132,8 +133,7 @@ class LoadedModel:
         size = self._defaults.batch_size
         if self.device.type != "cuda":
             return size
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return max(1, min(size, free // self._bytes_per_frame))
+        return max(1, min(size, free_memory(self.device) // self._bytes_per_frame))
 
     @property
     def _bytes_per_frame(self) -> int:

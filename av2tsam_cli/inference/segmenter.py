@@ -125,10 +125,11 @@ class Segmenter:
             stop = min(count, start + (self.max_batch_size or count))
             try:
                 done.append(self._logits(inputs, windows, start, stop))
-            except torch.OutOfMemoryError:
-                self._halve_batch(stop - start)
-            else:
                 start = stop
+                continue
+            except torch.OutOfMemoryError:
+                pass  # the error holds the tensors of the failed batch as long as it is handled
+            self._halve_batch(stop - start)
         return done[0] if len(done) == 1 else torch.cat(done)
 
     def _halve_batch(self, size: int) -> None:

@@ -7,7 +7,7 @@ import librosa
 import pytest
 import torch
 
-from av2tsam_cli.embeddings.spectrogram import LogMel, PowerSpectrogram, mel_filters
+from av2tsam_cli.embeddings.spectrogram import LogMel, PowerSpectrogram, correlate, mel_filters
 
 SIZES = [(48_000, 1024, 480, 14_000), (32_000, 1024, 320, 14_000), (16_000, 512, 252, 8_000)]
 
@@ -37,3 +37,9 @@ def test_the_mel_filters_equal_librosas() -> None:
     expected = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=40, fmin=0, fmax=8_000)
     ours = mel_filters(16_000, 512, 40, 0, 8_000)
     torch.testing.assert_close(ours, torch.from_numpy(expected).T.contiguous())
+
+
+def test_the_products_used_on_gpus_equal_the_convolution() -> None:
+    samples, kernels = torch.randn(2, 1, 400), torch.randn(9, 1, 16)
+    expected = torch.nn.functional.conv1d(samples, kernels, stride=10)
+    torch.testing.assert_close(correlate(samples, kernels, 10), expected, rtol=1e-5, atol=1e-4)

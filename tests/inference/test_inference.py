@@ -1,5 +1,8 @@
+import logging
 import shutil
 import threading
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +190,49 @@ def test_running_out_of_memory_halves_the_batch_with_one_warning(
     assert [r.getMessage() for r in caplog.records] == [
         "out of memory with 7 frames per batch: continuing with 3"
     ]
+
+
+def test_the_memory_of_a_failed_batch_is_free_before_the_next_one(model: LoadedModel) -> None:
+    segmenter = Segmenter(model)
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def fail_once(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        alive.extend(reference() is not None for reference in held)
+        if not held:
+            activations = inputs[0] + 1
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("out of memory")
+
+    class OnWarning(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            alive.extend(reference() is not None for reference in held)
+
+    handler, logger = OnWarning(), logging.getLogger("av2tsam_cli.inference.segmenter")
+    hook = model.network.text_sam.image_encoder.register_forward_pre_hook(fail_once)
+    logger.addHandler(handler)
+    try:
+        segmenter.logits(segmenter.prepare(pictures(2)), [window(0, 0.1, segmenter.rate_hz)] * 2)
+    finally:
+        logger.removeHandler(handler)
+        hook.remove()
+    assert alive
+    assert not any(alive)
+
+
+def test_memory_that_pytorch_has_cached_counts_as_free(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = replace(model, device=torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 1 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 1 << 30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10 << 30, 20 << 30))
+    empty_cache = on_gpu.batch_size
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 11 << 30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 20 << 30))
+    assert on_gpu.batch_size == empty_cache > 1
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 11 << 30)
+    assert on_gpu.batch_size == 1
 
 
 def test_too_little_memory_for_one_frame_is_an_error(model: LoadedModel) -> None:
