@@ -39,6 +39,7 @@ from baseline import compare, run_ours, time_parts
 from machine import MIB, facts, median_of, peak_flops, peak_rss_bytes, seconds, wait_for
 from networks import cast, random_network, scene, write_video
 from pipeline import record, recorded_results, run_network, timed, timed_network
+from torch.profiler import ProfilerActivity, profile
 
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.cache import Embeddings
@@ -88,14 +89,14 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8, help="training videos per batch")
     parser.add_argument("--size", default="1920x1080", help="width and height of the video")
     parser.add_argument("--rate", type=int, default=30, help="its frames per second")
-    parser.add_argument("--seconds", type=int, default=12, help="its length")
+    parser.add_argument("--seconds", type=int, default=8, help="its length")
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     tune_process()  # as the command line does
     with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
         bench = Bench(args, choose_device(args.device), Path(folder))
         bench.start_video(pool)
-        wanted = args.only.split(",") if args.only else list(SECTIONS)
+        wanted = args.only.split(",") if args.only else SECTIONS
         for name in wanted:
             bench.run_section(name)
     print(json.dumps(bench.results | facts(bench.device)))
@@ -135,7 +136,8 @@ class Bench:
 
     def run_section(self, name: str) -> None:
         """Run a section, unless it needs more time than is left, and write the results."""
-        needed_s, run = SECTIONS[name]
+        subject, _, kind = name.rpartition(" ")
+        needed_s, run = KINDS[kind]
         left_s = self.args.budget - self.elapsed_s
         began_s = time.monotonic()
         if self.device.type == "cuda" and left_s < needed_s:
@@ -143,7 +145,7 @@ class Bench:
             self.results[name] = {"skipped": f"{left_s:.0f} s left, about {needed_s} s needed"}
         else:
             self.say(f"{name} ...")
-            self.results[name] = run_safely(run, self, name.partition(" ")[0])
+            self.results[name] = run_safely(run, self, subject)
             self.say(f"{name}: {json.dumps(self.results[name])[:2000]}")
         self.results[name] |= {"section_s": round(time.monotonic() - began_s, 1)}
         self.args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +211,15 @@ def run_tests(bench: Bench, _: str) -> Result:
         return {"skipped": "no GPU"}
     parallel = ["-n", "6"] if find_spec("xdist") else []
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-W", "default", *parallel]
-    command += ["-p", "no:cacheprovider", "--durations=20", "--tb=short", str(ROOT / "tests/gpu")]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        "-rP",
+        "--log-level=INFO",
+        "--durations=20",
+        "--tb=short",
+        str(ROOT / "tests/gpu"),
+    ]
     try:
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False
@@ -270,7 +280,7 @@ def by_batch(bench: Bench, model: LoadedModel, least_s: float) -> Result:
 def measure_segment(bench: Bench, preset: str) -> Result:
     """Measure `segment` on the video, with what limits it."""
     model = bench.model(preset)
-    level = middle_level(model)
+    level = 0.5 if preset == BUNDLED_MODEL else middle_level(model)
     found: Result = {"threshold": round(level, 6)}
     for batch in map(int, bench.args.segment_batches.split(",")):
         found[f"batch_{batch}"] = segment_once(bench, model, batch, level)
@@ -339,6 +349,28 @@ def time_codecs(plan: SegmentPlan) -> Result:
 def frames_of(plan: SegmentPlan) -> Iterator[object]:
     """Decode the frames of a video."""
     return read_frames(plan.info, stream=plan.video, zero_s=plan.zero_s)
+
+
+def profile_network(bench: Bench, preset: str) -> Result:
+    """Write a table of the kernels that take most of a batch's time."""
+    model = bench.model(preset)
+    inputs, windows = prepare_batches(model, model.batch_size, model.batch_size)[0]
+    segmenter = Segmenter(model)
+    segmenter.logits(inputs, windows)  # to warm up
+    kinds = [ProfilerActivity.CPU]
+    if bench.device.type == "cuda":
+        kinds.append(ProfilerActivity.CUDA)
+    with profile(activities=kinds, record_shapes=True) as found:
+        segmenter.logits(inputs, windows)
+        wait_for(bench.device)
+    column = f"self_{'device' if bench.device.type == 'cuda' else 'cpu'}_time_total"
+    path = bench.args.out.with_name(f"profile-{preset}.txt")
+    tables = [
+        averages.table(sort_by=column, row_limit=40, max_name_column_width=90)
+        for averages in (found.key_averages(), found.key_averages(group_by_input_shape=True))
+    ]
+    path.write_text("\n".join(tables))
+    return {"batch": model.batch_size, "table": path.name}
 
 
 def measure_training(bench: Bench, preset: str) -> Result:
@@ -528,22 +560,23 @@ def peak_memory(device: torch.device) -> Result:
     }
 
 
-Section = tuple[int, Callable[[Bench, str], Result]]
-SECTIONS: Mapping[str, Section] = {
+KINDS: Mapping[str, tuple[int, Callable[[Bench, str], Result]]] = {
     "peaks": (5, measure_peaks),
     "tests": (60, run_tests),
-    "evf-sam2 network": (25, measure_network),
-    "evf-sam2 segment": (40, measure_segment),
-    "evf-sam network": (30, measure_network),
-    "evf-sam segment": (40, measure_segment),
-    "evf-sam2 training": (50, measure_training),
-    "evf-sam2 compile": (100, measure_compile),
-    "nano network": (15, measure_network),
-    "nano segment": (30, measure_segment),
-    "nano compile": (60, measure_compile),
+    "network": (25, measure_network),
+    "segment": (35, measure_segment),
+    "profile": (10, profile_network),
+    "training": (50, measure_training),
+    "compile": (90, measure_compile),
     "engines": (10, measure_engines),
 }
-"""The sections in their order: seconds that each needs at most on an H100, and what it runs."""
+"""Kinds of sections: about the most seconds that each needs on an H100, and what it runs."""
+SECTIONS = (
+    "peaks", "tests", "evf-sam2 network", "evf-sam2 segment", "evf-sam2 profile",
+    "evf-sam network", "evf-sam segment", "evf-sam profile", "evf-sam2 training",
+    "evf-sam2 compile", "nano network", "nano segment", "nano compile", "engines",
+)  # fmt: skip
+"""All sections, the most important first: a kind, after the preset that it is about."""
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import math
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 import torch
 
 from av2tsam_cli.model.beit3 import Beit3
+from av2tsam_cli.model.config import PRESETS
 
-from .tiny import TINY, shake
+from .tiny import TINY, TINY_SAM2, shake
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LastLine = Callable[..., dict[str, Any]]
@@ -120,6 +122,31 @@ def test_plain_beit3_equals_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     images, text = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 16)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images, text), plain(images, text), rtol=1e-4, atol=1e-5)
+
+
+def test_everything_on_one_gpu(
+    last_line: LastLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setitem(import_module("machine").PEAK_SIDE, "cpu", 64)
+    monkeypatch.setitem(PRESETS, "evf-sam2", replace(TINY, sam=TINY_SAM2))
+    out = tmp_path / "gpu.json"
+    sections = ("peaks", "tests", "evf-sam2 network", "evf-sam2 segment", "evf-sam2 profile")
+    sections += ("evf-sam2 training", "no-such-preset network", "engines")
+    arguments = ("--out", str(out), "--device", "cpu", "--precision", "fp32", "--batches", "2")
+    arguments += ("--segment-batches", "2", "--clips", "1", "--runs", "1", "--size", "64x48")
+    arguments += ("--rate", "5", "--seconds", "2", "--only", ",".join(sections))
+    result = last_line("gpu.py", *arguments)
+    assert result == json.loads(out.read_text())
+    network, segment = result["evf-sam2 network"], result["evf-sam2 segment"]["batch_2"]
+    assert network["mask_iou"] >= 0.99
+    assert is_positive(network["ratio"], network["by_batch"]["2"]["frames_per_s"])
+    assert segment["frames"] == 10
+    assert 0.2 < segment["mean_area"] < 0.8
+    assert is_positive(segment["frames_per_s"], result["evf-sam2 training"]["bf16"]["clips_per_s"])
+    assert (tmp_path / result["evf-sam2 profile"]["table"]).exists()
+    assert "no-such-preset" in result["no-such-preset network"]["error"]
+    assert "h264_nvenc" in result["engines"]["encoders"]
 
 
 def test_startup(last_line: LastLine) -> None:

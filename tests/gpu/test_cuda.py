@@ -38,6 +38,8 @@ CUDA = torch.device("cuda")
 LEAST_IOU = {"fp32": 0.99, "bf16": 0.93, "fp16": 0.97}
 """Of the masks of a video, with those of the CPU in fp32."""
 
+log = logging.getLogger(__name__)
+
 pytestmark = pytest.mark.gpu
 
 
@@ -76,7 +78,7 @@ def test_masks_are_those_of_the_cpu(precision: str, expected: list[BoolArray]) -
     masks = [each.mask for each in iter_masks(DUET, model=model, end=2.0, reuse=None)]
     assert any(mask.any() for mask in masks)
     found = mean_iou(masks, expected)
-    print(f"{precision}: IoU {found:.4f}")
+    log.info("%s: IoU %.4f", precision, found)
     assert found >= LEAST_IOU[precision]
 
 
@@ -139,7 +141,7 @@ def test_logits_are_those_of_the_cpu(tiny_file: Path, precision: str, most: floa
     on_gpu = logits_of(load_model(tiny_file, device="cuda", precision=precision), 3)
     assert on_gpu.isfinite().all()
     error = relative_error(on_gpu, on_cpu)
-    print(f"{precision}: relative error {error:.2e}")
+    log.info("%s: relative error %.2e", precision, error)
     assert error < most
 
 
@@ -293,5 +295,7 @@ def test_deterministic_training(
         file = str(tmp_path / "sam2.safetensors")
         save_network(shaken(replace(TINY, sam=TINY_SAM2)), Path(file))
     command = [sys.executable, "-c", TWICE, str(data), str(tmp_path), file]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(  # noqa: S603 - our own script
+        command, capture_output=True, text=True, timeout=170, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
