@@ -72,6 +72,8 @@ ENGINES = {
     "encoders": ("h264_nvenc", "hevc_nvenc", "av1_nvenc"),
 }
 """FFmpeg's names for NVDEC and NVENC."""
+TESTS_S = 130
+"""Most seconds for the tests."""
 SAMPLE_S = 0.1
 """Seconds between two readings of the utilisation."""
 
@@ -214,6 +216,8 @@ def run_tests(bench: Bench, _: str) -> Result:
     command += [
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:benchmark",
         "-rP",
         "--log-level=INFO",
         "--durations=20",
@@ -222,7 +226,7 @@ def run_tests(bench: Bench, _: str) -> Result:
     ]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False
+            command, cwd=ROOT, capture_output=True, text=True, timeout=TESTS_S, check=False
         )
         output, code = done.stdout + done.stderr, done.returncode
     except subprocess.TimeoutExpired as error:
