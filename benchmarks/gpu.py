@@ -15,6 +15,8 @@ is NVML's: the share of time in which any kernel runs. On a CPU, it only shows t
 
 import argparse
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,13 +25,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 import av
 import numpy as np
@@ -211,29 +214,38 @@ def run_tests(bench: Bench, _: str) -> Result:
     """Run the tests that need a GPU, in another process."""
     if bench.device.type != "cuda":
         return {"skipped": "no GPU"}
-    parallel = ["-n", "6"] if find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-W", "default", *parallel]
-    command += [
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:benchmark",
-        "-rP",
-        "--log-level=INFO",
-        "--durations=20",
-        "--tb=short",
-        str(ROOT / "tests/gpu"),
-    ]
+    command = f"{sys.executable} -m pytest -v -m gpu -W default -rP --log-level=INFO --tb=short"
+    command += f" -p no:cacheprovider -p no:benchmark --durations=20 {ROOT / 'tests/gpu'}"
+    command += " -n 6" if find_spec("xdist") else ""
+    log = bench.args.out.with_name("gpu_tests.txt")
+    with log.open("w") as file, own_processes(command.split(), file) as process:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(TESTS_S)
+        code = process.poll()
+    lines = log.read_text().splitlines()
+    print("\n".join(lines[-60:]), file=sys.stderr)
+    outcomes = ("PASSED", "FAILED", "ERROR")
+    counts = {name: sum(f"] {name} " in line for line in lines) for name in outcomes}
+    return {"exit_code": code, "timed_out": code is None, **counts, "last_line": lines[-1]}
+
+
+@contextmanager
+def own_processes(command: list[str], output: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a command, and end it with all processes that it has started at the end of the block."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=TESTS_S, check=False
-        )
-        output, code = done.stdout + done.stderr, done.returncode
-    except subprocess.TimeoutExpired as error:
-        output, code = (error.stdout or b"").decode() + "\ntimed out", 124
-    bench.args.out.with_name("gpu_tests.txt").write_text(output)
-    print(output[-6000:], file=sys.stderr)
-    return {"exit_code": code, "last_lines": output.strip().splitlines()[-12:]}
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def measure_network(bench: Bench, preset: str) -> Result:
