@@ -127,6 +127,16 @@ class SoundEvent:
 
 
 @dataclass(frozen=True)
+class HeardSource:
+    """A source that is heard in a second of audio."""
+
+    name: str
+    """Its name in the vocabulary."""
+    probability: float
+    """How likely it is heard, 0 to 1."""
+
+
+@dataclass(frozen=True)
 class AudioWindow:
     """One second of audio on the presentation clock."""
 
@@ -136,6 +146,8 @@ class AudioWindow:
     """Window k covers the seconds [k, k + 1) of the presentation."""
     rate_hz: int
     """Samples per second."""
+    sources: tuple[HeardSource, ...] | None = None
+    """What is heard in it, most likely first; None if nobody has listened to it for names."""
 
     @property
     def level_dbfs(self) -> float:

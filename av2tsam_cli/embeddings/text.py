@@ -45,6 +45,11 @@ class PhraseEmbedder(Protocol):
     """Embeds phrases in the space of a CLAP or CLIP, to be compared with sounds or images."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The only phrases that it can embed; empty if it can embed any."""
+        ...
+
+    @property
     def scale(self) -> float:
         """What cosines were multiplied by in training."""
         ...
@@ -81,6 +86,8 @@ class TextEmbedder:
     tokenizer: PhraseTokenizer = field(repr=False)
     """Its tokenizer."""
     bias: float = 0.0
+    """See `PhraseEmbedder`."""
+    names: tuple[str, ...] = ()
     """See `PhraseEmbedder`."""
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -107,8 +107,18 @@ class Segmenter:
         clip = network.clip.preprocess(pixels) if self._text_embeddings is None else None
         return FrameInputs(sam=sam, beit=beit, clip=clip)
 
+    def hear(self, windows: Iterator[AudioWindow]) -> Iterator[AudioWindow]:
+        """Prepare audio windows for `logits`; here, nothing is to be done before."""
+        return windows
+
     def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> torch.Tensor:
-        """Return the mask logits (B, 1, h, w) of B frames.
+        """Return the mask logits (B, 1, h, w) of B frames; see `source_logits`."""
+        return torch.stack(self.source_logits(inputs, windows))
+
+    def source_logits(
+        self, inputs: FrameInputs, windows: Sequence[AudioWindow]
+    ) -> list[torch.Tensor]:
+        """Return the mask logits of B frames, (K, h, w) each, for K sources: 1 without names.
 
         If the device runs out of memory, the batch is halved, now and for later calls.
 
@@ -124,13 +134,13 @@ class Segmenter:
         while start < count:
             stop = min(count, start + (self.max_batch_size or count))
             try:
-                done.append(self._logits(inputs, windows, start, stop))
+                done += self._logits(inputs, windows, start, stop)
                 start = stop
                 continue
             except torch.OutOfMemoryError:
                 pass  # the error holds the tensors of the failed batch as long as it is handled
             self._halve_batch(stop - start)
-        return done[0] if len(done) == 1 else torch.cat(done)
+        return done
 
     def _halve_batch(self, size: int) -> None:
         """Reduce the batch size after `size` frames did not fit into memory."""
@@ -148,8 +158,8 @@ class Segmenter:
 
     def _logits(
         self, inputs: FrameInputs, windows: Sequence[AudioWindow], start: int, stop: int
-    ) -> torch.Tensor:
-        """Return the mask logits of frames start ... stop - 1."""
+    ) -> Sequence[torch.Tensor]:
+        """Return the mask logits of frames start ... stop - 1, (K, h, w) each."""
         network, count = self.model.network, stop - start
         if self.max_batch_size is not None and self.max_batch_size == self.model.compiled_for:
             count = self.max_batch_size  # any other size would be compiled first
@@ -163,7 +173,7 @@ class Segmenter:
                 rows = torch.arange(count, device=clap.device).clamp_(max=stop - start - 1)
                 clip = network.clip(inputs.clip)
                 logits = best_mask(network(inputs.sam, inputs.beit, clip, clap[rows]))
-        return logits[: stop - start]
+        return logits[: stop - start].unbind()
 
     def _embed_text(self, text: str) -> torch.Tensor:
         """Return the word embeddings (1, L, D) of a phrase."""

@@ -105,12 +105,39 @@ class Av2tSam(nn.Module):
         Returns:
             Mask logits (N, 1, h, w), chosen according to `config.text_mask`.
         """
-        shared = text_embeddings.expand(len(beit_images), -1, -1)
-        prompt = self.text_sam.encode_prompt(beit_images, shared)
-        prediction = self.text_sam.decode(self.text_sam.encode_image(sam_images), prompt)
-        return (
-            best_mask(prediction) if self.config.text_mask == "best" else single_mask(prediction)[0]
-        )
+        shared = text_embeddings.expand(len(sam_images), -1, -1)
+        return self.segment_phrases(sam_images, beit_images, shared)[0]
+
+    def segment_phrases(
+        self,
+        sam_images: Tensor,
+        beit_images: Tensor,
+        text_embeddings: Tensor,
+        text_padding: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Segment what M phrases describe, each in one of N images; images are encoded only once.
+
+        Args:
+            sam_images: (N, 3, S, S) from `prepare`.
+            beit_images: (N, 3, b, b) from `prepare`.
+            text_embeddings: (M, L, D) from `embed_text`.
+            text_padding: True where a token is only padding, bool, (M, L); None: all are real.
+            images: Index of each phrase's image, int64, (M,); None: phrase m is for image m.
+
+        Returns:
+            Mask logits (M, 1, h, w), chosen according to `config.text_mask`, and their predicted
+            IoU (M,).
+        """
+        features = self.text_sam.encode_image(sam_images)
+        if images is not None:
+            features, beit_images = features.select(images), beit_images[images]
+        prompt = self.text_sam.encode_prompt(beit_images, text_embeddings, text_padding)
+        prediction = self.text_sam.decode(features, prompt)
+        if self.config.text_mask == "best":
+            return best_mask(prediction), prediction.iou[:, 1:].amax(dim=1)
+        logits, iou = single_mask(prediction)
+        return logits, iou[:, 0]
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Return the names and parameters that the paper trains."""

@@ -7,6 +7,7 @@ Colour = tuple[int, int, int]
 """Red, green, blue in 0..255."""
 Texture = Literal["plain", "gradient", "stripes", "dots"]
 Pattern = Literal["none", "stripes", "checks", "blotches", "grid"]
+NoiseColour = Literal["white", "pink", "brown", "hum"]
 SynthSubset = Literal["s4", "ms3"]
 """The subsets of AVSBench that can be generated."""
 SeedPool = Literal["train", "val", "test", "samples"]
@@ -186,7 +187,7 @@ class BackgroundNoise:
 
     seed: int
     """Seed of the noise."""
-    colour: Literal["white", "pink", "brown", "hum"]
+    colour: NoiseColour
     """Its spectrum."""
     level_dbfs: float
     """Root-mean-square level."""

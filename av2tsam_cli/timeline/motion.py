@@ -33,8 +33,8 @@ class KeyFrame:
     frame: Frame
     """The frame."""
     logits: torch.Tensor = field(repr=False)
-    """Mask logits, (1, h, w), any float dtype, on any device, over the frame squashed to a square.
-    """
+    """Mask logits, (K, h, w), any float dtype, on any device, over the frame squashed to a square.
+    K is the number of sources that have a mask of their own."""
 
     @cached_property
     def grey(self) -> UInt8Array:
@@ -43,8 +43,8 @@ class KeyFrame:
 
     @cached_property
     def values(self) -> Float32Array:
-        """The logits as an array, float32, (h, w)."""
-        return cast(Float32Array, self.logits[0].float().cpu().numpy())
+        """The logits as an array, float32, (K, h, w)."""
+        return cast(Float32Array, self.logits.float().cpu().numpy())
 
 
 def interpolate(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> torch.Tensor:
@@ -59,7 +59,7 @@ def interpolate(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> torch
         after: The next key frame, with logits of the same shape, or None.
 
     Returns:
-        Logits (1, h, w) in the dtype and on the device of the key frames.
+        Logits (K, h, w) in the dtype and on the device of the key frames.
     """
     grey = _grey(frame)
     values = _warp(before, grey)
@@ -67,7 +67,7 @@ def interpolate(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> torch
         span_s = after.frame.time_s - before.frame.time_s
         weight = (frame.time_s - before.frame.time_s) / span_s if span_s > 0 else 0.0
         values += weight * (_warp(after, grey) - values)
-    return before.logits.new_tensor(values[None])
+    return before.logits.new_tensor(values)
 
 
 def difference(a: UInt8Array, b: UInt8Array) -> float:
@@ -94,17 +94,18 @@ def _grey(frame: Frame) -> UInt8Array:
 
 
 def _warp(key: KeyFrame, grey: UInt8Array) -> Float32Array:
-    """Warp the logits (h, w) of a key frame to the frame whose grey square is given."""
+    """Warp the logits (K, h, w) of a key frame to the frame whose grey square is given."""
     # Created for each call: it holds buffers, and several threads may call this.
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     flow = finder.calc(grey, key.grey, None)  # (SIDE_PX, SIDE_PX, 2): x and y from frame to key
-    height, width = key.values.shape
+    height, width = key.values.shape[1:]
     flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA)
     y, x = np.indices((height, width), np.float32)
     x += flow[..., 0] * np.float32(width / SIDE_PX)
     y += flow[..., 1] * np.float32(height / SIDE_PX)
     # Cubic, because linear interpolation on a coarse grid would blur the logits.
-    return cast(
-        Float32Array,
-        cv2.remap(key.values, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE),
-    )
+    warped = [
+        cv2.remap(values, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        for values in key.values
+    ]
+    return np.stack(warped).astype(np.float32, copy=False)

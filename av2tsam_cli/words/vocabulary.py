@@ -4,8 +4,8 @@
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -92,6 +92,21 @@ class Vocabulary:
             raise UsageError("no names are given; name at least one source")
         return Vocabulary(sources, self.backgrounds)
 
+    def limit(self, names: Sequence[str]) -> "Vocabulary":
+        """Return the vocabulary for a model that only knows a fixed list of names.
+
+        Args:
+            names: The names of the model, which are also its phrases.
+
+        Raises:
+            UsageError: The vocabulary has a source with another name.
+        """
+        for source in self.sources:
+            if source.name not in names:
+                raise UsageError(unknown("name", source.name, names))
+        own = (replace(each, sounds=(each.name,), looks=each.name) for each in self.sources)
+        return Vocabulary(tuple(own), ())
+
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
         """Return the sources and backgrounds as lists of plain dictionaries."""
         return {
@@ -117,6 +132,29 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
         more = f" ({len(problems) - 1} more: av2tsam vocabulary check {path})" * (len(problems) > 1)
         raise MediaError(describe(path, problems[0]) + more)
     return vocabulary
+
+
+def choose_vocabulary(
+    path: Path | None, names: Iterable[str] = (), *, fixed: Sequence[str] = ()
+) -> Vocabulary:
+    """Return the vocabulary to use with a model.
+
+    Args:
+        path: See `load_vocabulary`.
+        names: Use only the sources with these names or synonyms; empty for all.
+        fixed: The only names that the model knows; empty if it understands any phrase.
+
+    Raises:
+        UsageError: A name is unknown, or see `load_vocabulary`.
+        MediaError: See `load_vocabulary`.
+    """
+    vocabulary = load_vocabulary(path)
+    if fixed and path is None:
+        found = (replace(vocabulary.find(name), name=name) for name in fixed)
+        vocabulary = Vocabulary(tuple(found), ())
+    chosen = tuple(names)
+    vocabulary = vocabulary.select(chosen) if chosen else vocabulary
+    return vocabulary.limit(fixed) if fixed else vocabulary
 
 
 def read_vocabulary(path: Path) -> tuple[Vocabulary, list[Problem]]:

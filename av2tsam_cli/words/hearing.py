@@ -1,0 +1,180 @@
+"""Which sources of a vocabulary are heard in each second of audio."""
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from av2tsam_cli.embeddings.clap import ClapEmbedder
+from av2tsam_cli.inference.loading import LoadedModel
+from av2tsam_cli.segment_options import SILENCE_DBFS
+from av2tsam_cli.values import AudioWindow, Float32Array, HeardSource
+from av2tsam_cli.words.references import reference_sounds
+from av2tsam_cli.words.scores import NamedPhrases, NameScores
+from av2tsam_cli.words.vocabulary import Vocabulary, load_vocabulary
+
+CONTEXT_S = 5
+"""Seconds that are heard together: CLAP was trained on clips of 7 to 10 s."""
+HEARD_TOGETHER = 8
+"""Seconds of audio that are embedded at once."""
+START_LOGIT, STAY_LOGIT = -1.0, -2.0
+"""A source is heard from a second with the first logit on, as long as it has the second one."""
+MAX_SOURCES = 4
+"""Most sources of one second; the most likely ones are kept."""
+
+
+class Hearing:
+    """Listens for the sources of a vocabulary."""
+
+    def __init__(
+        self,
+        clap: ClapEmbedder,
+        names: Sequence[str],
+        scores: NameScores,
+        *,
+        context_s: int,
+        silence_dbfs: float | None,
+    ) -> None:
+        """Prepare to listen.
+
+        Args:
+            clap: The audio encoder.
+            names: Names of the sources.
+            scores: Scores these names for embeddings of `clap`.
+            context_s: Seconds around each second that are embedded with it; odd.
+            silence_dbfs: Seconds below this level are silent; None if none are.
+        """
+        self.clap, self.names, self.scores = clap, tuple(names), scores
+        self.context_s, self.silence_dbfs = context_s, silence_dbfs
+
+    def hear(self, windows: Iterable[AudioWindow]) -> Generator[AudioWindow, None, None]:
+        """Yield the windows with what is heard in them, looking a few seconds ahead."""
+        heard = _Active(self.names)
+        for batch in _in_batches(_with_context(windows, self.context_s), HEARD_TOGETHER):
+            loud = [each for each in batch if not self._is_silent(each.window)]
+            logits = iter(self.scores(embed_sounds(self.clap, [each.samples for each in loud])) if loud else ())
+            for each in batch:
+                row = None if self._is_silent(each.window) else next(logits)
+                yield replace(each.window, sources=heard.update(each.window.index, row))
+
+    def decide(self, embeddings: Tensor) -> list[tuple[HeardSource, ...]]:
+        """Return what is heard in consecutive seconds, given their embeddings (N, E)."""
+        heard = _Active(self.names)
+        return [heard.update(index, row) for index, row in enumerate(self.scores(embeddings))]
+
+    def _is_silent(self, window: AudioWindow) -> bool:
+        return self.silence_dbfs is not None and window.level_dbfs < self.silence_dbfs
+
+
+def load_hearing(
+    model: LoadedModel,
+    vocabulary: Vocabulary,
+    *,
+    context_s: int = CONTEXT_S,
+    silence_dbfs: float | None = SILENCE_DBFS,
+) -> Hearing:
+    """Prepare a model to listen for the sources of a vocabulary.
+
+    Args:
+        model: A model whose CLAP is loaded.
+        vocabulary: The sources, and the background sounds that must not win.
+        context_s: See `Hearing`; a CLAP that was trained on single seconds has no context.
+        silence_dbfs: See `Hearing`.
+
+    Raises:
+        UsageError: The model does not support a phrase.
+        WeightsError: The model has no text encoder for CLAP.
+    """
+    clap, embedder = model.network.clap, model.phrase_embedder("clap")
+    phrases = NamedPhrases(
+        names=tuple(source.sounds for source in vocabulary.sources),
+        background=tuple(phrase for each in vocabulary.backgrounds for phrase in each.sounds),
+        others=tuple(phrase for each in load_vocabulary().sources for phrase in each.sounds),
+    )
+    scores = NameScores(
+        embedder, phrases, lambda: embed_sounds(clap, reference_sounds(clap.config.rate_hz))
+    )
+    names = [source.name for source in vocabulary.sources]
+    context_s = 1 if embedder.names else context_s
+    return Hearing(clap, names, scores, context_s=context_s, silence_dbfs=silence_dbfs)
+
+
+def embed_sounds(clap: ClapEmbedder, sounds: Sequence[Float32Array]) -> Tensor:
+    """Embed mono samples of any lengths, (n,) each: (N, E)."""
+    device = next(clap.parameters()).device
+    with torch.inference_mode():
+        groups = [np.stack([*group]) for _, group in groupby(sounds, key=len)]
+        return torch.cat([clap(torch.from_numpy(group).to(device)) for group in groups])
+
+
+class _Active:
+    """The sources that are heard at the moment. Each is decided on its own."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._active: set[int] = set()
+        self._last: int | None = None
+
+    def update(self, index: int, logits: Tensor | None) -> tuple[HeardSource, ...]:
+        """Return what is heard in second `index`, given logits (K,), or None in silence."""
+        before = self._active if self._last == index - 1 else set()
+        self._last, self._active = index, set()
+        if logits is None:
+            return ()
+        values = logits.tolist()
+        found = [
+            k for k, v in enumerate(values) if v >= (STAY_LOGIT if k in before else START_LOGIT)
+        ]
+        found = sorted(found, key=lambda k: -values[k])[:MAX_SOURCES]
+        self._active = set(found)
+        chances = torch.sigmoid(logits).tolist()
+        return tuple(HeardSource(self._names[k], chances[k]) for k in found)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """A second of audio and what surrounds it."""
+
+    window: AudioWindow
+    """The second."""
+    samples: Float32Array = field(repr=False)
+    """The samples to embed, (n,)."""
+
+
+def _with_context(windows: Iterable[AudioWindow], seconds: int) -> Iterator[_Context]:
+    """Join each window with those up to (seconds - 1) / 2 before and after it."""
+    reach = (seconds - 1) // 2
+    near: deque[AudioWindow] = deque()
+    waiting: deque[AudioWindow] = deque()
+    for window in windows:
+        if near and window.index != near[-1].index + 1:  # a gap
+            yield from (_joined(each, near, reach) for each in waiting)
+            near.clear()
+            waiting.clear()
+        near.append(window)
+        waiting.append(window)
+        if len(waiting) > reach:
+            yield _joined(waiting.popleft(), near, reach)
+            while near[0].index < window.index - 2 * reach:
+                near.popleft()
+    yield from (_joined(each, near, reach) for each in waiting)
+
+
+def _joined(window: AudioWindow, near: Iterable[AudioWindow], reach: int) -> _Context:
+    parts = [each.samples for each in near if abs(each.index - window.index) <= reach]
+    return _Context(window, np.concatenate(parts) if len(parts) > 1 else window.samples)
+
+
+def _in_batches(items: Iterable[_Context], size: int) -> Iterator[list[_Context]]:
+    batch: list[_Context] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
