@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from av2tsam_cli.values import BoolArray, Float32Array
+from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
 
 Resize: TypeAlias = "Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]"
 """Enlarges logits (N, 1, h, w) to (N, 1, H, W), as `TextSam.resize` does."""
@@ -38,16 +38,33 @@ def native_mask(
     return mask
 
 
+def native_labels(
+    logits: torch.Tensor | None, size: tuple[int, int], threshold: float, *, resize: Resize
+) -> UInt8Array:
+    """Return which of K sources each pixel belongs to, uint8, (H, W): k for the k-th, 0 for none.
+
+    Where masks overlap, that is the source with the highest probability. Arguments are those of
+    `native_mask`, with logits (K, h, w) for at most 255 sources.
+    """
+    level = logit(threshold)
+    if logits is None or not bool((logits > level).any()):
+        return np.zeros(size, dtype=np.uint8)
+    highest, source = resize(logits[None].float(), size)[0].max(dim=0)
+    labels: UInt8Array = ((source + 1) * (highest > level)).to(torch.uint8).cpu().numpy()
+    return labels
+
+
 def native_probability(
     logits: torch.Tensor | None, size: tuple[int, int], *, resize: Resize
 ) -> Float32Array:
     """Return the probability that each pixel belongs to the mask, float32, (H, W).
 
-    Arguments are those of `native_mask`.
+    Arguments are those of `native_labels`: of several sources, the most probable one counts.
     """
     if logits is None:
         return np.zeros(size, dtype=np.float32)
-    probability: Float32Array = resize(logits[None].float(), size)[0, 0].sigmoid().cpu().numpy()
+    highest = resize(logits[None].float(), size)[0].amax(dim=0)
+    probability: Float32Array = highest.sigmoid().cpu().numpy()
     return probability
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -30,7 +30,7 @@ from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.options import either
 from av2tsam_cli.outputs.mp4 import CONTAINERS
 from av2tsam_cli.outputs.writers import check_target, open_writer
-from av2tsam_cli.segment_options import REUSE_LEVELS, SILENCE_DBFS, Format, SegmentOptions
+from av2tsam_cli.segment_options import REUSE_LEVELS, SILENCE_DBFS, Format, Hear, SegmentOptions
 from av2tsam_cli.threads import run_ahead, run_behind
 from av2tsam_cli.timeline.schedule import (
     ScheduledFrame,
@@ -48,6 +48,7 @@ from av2tsam_cli.values import (
     Float32Array,
     Frame,
     MediaInfo,
+    SourceMasks,
     VideoStream,
 )
 
@@ -108,6 +109,8 @@ class SegmentResult:
     """The video."""
     text: str | None
     """The text prompt; None if the sound source was segmented."""
+    hear: Hear | None
+    """How sound sources were found: `trained` or `words`; None with a text prompt."""
     outputs: tuple[Path, ...]
     """The file or folder that was written."""
     frames: int
@@ -128,6 +131,20 @@ class SegmentResult:
     """Frames with a non-empty mask."""
     mean_area: float
     """Share of the frame that the mask covers, mean over all frames, 0 to 1."""
+    sources: tuple[SourceSummary, ...]
+    """What was named and masked, most frames first; empty if nothing has a name."""
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """A named source of a video."""
+
+    name: str
+    """Its name."""
+    frames: int
+    """Frames with a mask of it."""
+    mean_area: float
+    """Share of the frame that its mask covers, mean over these frames, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +154,14 @@ class MaskedFrame:
     frame: Frame
     """The frame: `frame.rgb` has its pixels, `frame.time_s` its time in seconds."""
     mask: BoolArray = field(repr=False)
-    """The pixels that belong to the sound source, bool, (H, W)."""
+    """The pixels that belong to a sound source, bool, (H, W)."""
     probability: Float32Array = field(repr=False)
     """Probability that each pixel belongs to it, float32, (H, W), 0 to 1; zeros without audio."""
     origin: Literal["computed", "reused", "interpolated", "silent"]
     """Computed by the network, reused from a frame that looks the same, interpolated between
-    frames, or empty because there is no sound."""
+    frames, or empty because no source is heard."""
+    sources: SourceMasks | None = None
+    """The mask of each named source; None if sources have no names."""
 
 
 def segment_video(
@@ -151,6 +170,10 @@ def segment_video(
     *,
     format: Format | None = None,  # noqa: A002 - the option's name
     text: str | None = None,
+    hear: Hear | None = None,
+    vocabulary: Path | None = None,
+    name: Sequence[str] = (),
+    names: bool = False,
     overwrite: bool = False,
     start: float = 0.0,
     end: float | None = None,
@@ -172,8 +195,14 @@ def segment_video(
         source: The video file.
         out: A video file (.mp4, .mov, .mkv, .webm) for an overlay video with the original audio;
             for PNGs, the folder in which a folder named like the input is created.
-        format: `video`, `masks` or `overlays`; None to derive it from the suffix of `out`.
+        format: `video`, `masks`, `overlays`, `named-masks` or `indexed-masks`; None to derive it
+            from the suffix of `out`.
         text: What to segment, such as "the dog"; None for the sound source.
+        hear: `trained` to find sound sources as the model was trained to, `words` to name what is
+            heard and segment each name; None for `trained` if the model has been.
+        vocabulary: A vocabulary file for `words`; None for the built-in one.
+        name: Name only these sources of the vocabulary; empty for all.
+        names: Whether overlays show the names, and one colour per source.
         overwrite: Whether existing outputs are replaced.
         start: Where to start, in seconds.
         end: Where to stop, in seconds; None for the end of the video.
@@ -201,6 +230,10 @@ def segment_video(
     options = SegmentOptions(
         format=format,
         text=text,
+        hear=hear,
+        vocabulary=vocabulary,
+        name=tuple(name),
+        names=names,
         overwrite=overwrite,
         start=start,
         end=end,
@@ -213,14 +246,17 @@ def segment_video(
         batch_size=batch_size,
     )
     plan = plan_video(Path(source), Path(out), options)
-    loaded = load_for(options, model, device=device, precision=precision)
-    return segment_planned(plan, loaded, progress=progress)
+    segmenter = load_for(options, model, device=device, precision=precision)
+    return segment_planned(plan, segmenter, progress=progress)
 
 
 def iter_masks(
     video: str | Path,
     *,
     text: str | None = None,
+    hear: Hear | None = None,
+    vocabulary: Path | None = None,
+    name: Sequence[str] = (),
     start: float = 0.0,
     end: float | None = None,
     audio_stream: int | str | None = None,
@@ -242,6 +278,9 @@ def iter_masks(
     Args:
         video: The video file.
         text: See `segment_video`, as for all other arguments.
+        hear: How to find sound sources.
+        vocabulary: The vocabulary file.
+        name: The sources to name.
         start: Where to start, in seconds.
         end: Where to stop, in seconds.
         audio_stream: The audio stream to use.
@@ -265,6 +304,9 @@ def iter_masks(
     """
     options = SegmentOptions(
         text=text,
+        hear=hear,
+        vocabulary=vocabulary,
+        name=tuple(name),
         start=start,
         end=end,
         audio_stream=audio_stream,
@@ -276,8 +318,8 @@ def iter_masks(
         batch_size=batch_size,
     )
     plan = _plan(Path(video), options, "masks", Path())
-    loaded = load_for(options, model, device=device, precision=precision)
-    return _masked_frames(_read(plan, loaded), loaded, options)
+    segmenter = load_for(options, model, device=device, precision=precision)
+    return _masked_frames(_read(plan, segmenter), segmenter, options)
 
 
 def segment_frames(
@@ -288,6 +330,9 @@ def segment_frames(
     frame_rate: float | Fraction | None = None,
     sample_rate: int | None = None,
     text: str | None = None,
+    hear: Hear | None = None,
+    vocabulary: Path | None = None,
+    name: Sequence[str] = (),
     fps: float | Fraction | None = None,
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
@@ -307,6 +352,9 @@ def segment_frames(
         frame_rate: Frames per second; or give `times`.
         sample_rate: Audio samples per second.
         text: See `segment_video`, as for all other arguments.
+        hear: How to find sound sources.
+        vocabulary: The vocabulary file.
+        name: The sources to name.
         fps: Masks to compute per second.
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Level below which a second of audio is silent.
@@ -325,6 +373,9 @@ def segment_frames(
     """
     options = SegmentOptions(
         text=text,
+        hear=hear,
+        vocabulary=vocabulary,
+        name=tuple(name),
         fps=fps,
         threshold=threshold,
         silence_dbfs=silence_dbfs,
@@ -335,12 +386,12 @@ def segment_frames(
         raise UsageError("give either `times` or `frame_rate`")
     if audio is not None and sample_rate is None:
         raise UsageError("`sample_rate` is missing; it belongs to `audio`")
-    loaded = load_for(options, model, device=device, precision=precision)
+    segmenter = load_for(options, model, device=device, precision=precision)
     windows: Iterator[AudioWindow] = iter(())
     if audio is not None and sample_rate is not None and text is None:
-        windows = split_windows(audio, sample_rate, rate_hz=loaded.network.clap.config.rate_hz)
+        windows = segmenter.hear(split_windows(audio, sample_rate, rate_hz=segmenter.rate_hz))
     timed = frames_from_arrays(frames, times=times, rate=frame_rate)
-    return _masked_frames(_schedule(timed, windows, options), loaded, options)
+    return _masked_frames(_schedule(timed, windows, options), segmenter, options)
 
 
 def load_for(
@@ -350,39 +401,61 @@ def load_for(
     device: str,
     precision: str,
     compile_frames: int = 0,
-) -> LoadedModel:
+) -> Segmenter:
     """Load the parts of a model that these options need; arguments as of `load_model`.
 
     With `compile_frames`, the number of frames to come, the network is compiled if that saves time.
-    A model that is loaded already is returned as it is.
 
     Raises:
-        UsageError: The model does not support a word of the text, or see `load_model`.
+        UsageError: The model does not support a word of the text or of the vocabulary, or an option
+            needs names that there are not; or see `load_model`.
         WeightsError: See `load_model`.
     """
-    from av2tsam_cli.inference.loading import LoadedModel, load_model, pack_weights
+    from av2tsam_cli.inference.loading import LoadedModel, load_model
+
+    use: Use | None = "text" if options.text is not None else options.hear
+    if isinstance(model, LoadedModel):
+        return _segmenter(model, use or model.use, options)
+    loaded = load_model(
+        model, use=use, device=device, precision=precision, packed=not compile_frames
+    )
+    segmenter = _segmenter(loaded, loaded.use, options)
+    if compile_frames:
+        segmenter.model = _compile_or_pack(loaded, options.batch_size, compile_frames)
+    return segmenter
+
+
+def _segmenter(model: LoadedModel, use: Use, options: SegmentOptions) -> Segmenter:
+    """Return what runs a model for these options."""
+    from av2tsam_cli.inference.segmenter import Segmenter
+
+    if use != "words":
+        if use == "trained":
+            options.check_unnamed()
+        return Segmenter(model, options.text)
+    from av2tsam_cli.words.segmenter import WordsSegmenter
+
+    return WordsSegmenter(
+        model, options.vocabulary, options.name, silence_dbfs=options.silence_dbfs
+    )
+
+
+def _compile_or_pack(model: LoadedModel, batch_size: int | None, frames: int) -> LoadedModel:
+    """Compile a network if that saves time for a number of frames, else pack its weights."""
+    from av2tsam_cli.inference.loading import pack_weights
     from av2tsam_cli.inference.segmenter import compile_network
 
-    if isinstance(model, LoadedModel):
-        return model
-    use: Use | None = None if options.text is None else "text"
-    packed = not compile_frames
-    loaded = load_model(model, use=use, device=device, precision=precision, packed=packed)
-    if options.text is not None:
-        loaded.tokenizer(options.text)
-    if not compile_frames:
-        return loaded
-    least = loaded.compile_from
-    if least is not None and compile_frames >= least:
-        return compile_network(loaded, options.batch_size or loaded.batch_size)
+    least = model.compile_from
+    if least is not None and frames >= least:
+        return compile_network(model, batch_size or model.batch_size)
     log.warning(
         "not compiled: %s",
         "the network is faster without on this device"
         if least is None
         else f"this saves time from {least} frames on",
     )
-    pack_weights(loaded)
-    return loaded
+    pack_weights(model)
+    return model
 
 
 def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
@@ -442,16 +515,14 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
 
 
 def segment_planned(
-    plan: SegmentPlan, model: LoadedModel, *, progress: Callable[[int], None] | None = None
+    plan: SegmentPlan, segmenter: Segmenter, *, progress: Callable[[int], None] | None = None
 ) -> SegmentResult:
     """Segment one planned video; if that fails, nothing is left behind."""
     from av2tsam_cli.inference.device import torch_threads
-    from av2tsam_cli.inference.segmenter import Segmenter
-    from av2tsam_cli.masks import native_mask
 
     began_s = time.monotonic()
-    segmenter, resize = Segmenter(model, plan.options.text), model.network.text_sam.resize
-    size = _batch_size(model, plan.options)
+    model, options = segmenter.model, plan.options
+    size = _batch_size(model, options)
     tally = _Tally()
     writer = open_writer(
         plan.target,
@@ -460,19 +531,19 @@ def segment_planned(
         video=plan.video,
         audio=plan.audio,
         zero_s=plan.zero_s,
-        start_s=plan.options.start,
-        stop_s=plan.options.end,
-        overwrite=plan.options.overwrite,
+        start_s=options.start,
+        stop_s=options.end,
+        overwrite=options.overwrite,
         threads=_codec_threads(plan, model),
+        names=options.names,
     )
 
     def write(computed: Iterator[tuple[ScheduledFrame, torch.Tensor | None]]) -> None:
         with torch_threads(1), writer:
             for each, logits in logits_over_time(computed):
-                frame_size = each.frame.rgb.shape[:2]
-                mask = native_mask(logits, frame_size, plan.options.threshold, resize=resize)
-                writer.write(each.frame, mask)
-                tally.add(each, mask)
+                mask, sources = _native_masks(each, logits, segmenter, options.threshold)
+                writer.write(each.frame, mask, sources)
+                tally.add(each, mask, sources)
                 if progress is not None:
                     progress(tally.frames)
             if not tally.frames:
@@ -481,14 +552,15 @@ def segment_planned(
     with (
         torch_threads(model.cpu_threads),
         run_behind(write, depth=size, name="write") as put,
-        closing(_prepare_ahead(_read(plan, model), segmenter, size)) as prepared,
+        closing(_prepare_ahead(_read(plan, segmenter), segmenter, size)) as prepared,
     ):
         for batch in prepared:
             for pair in _compute_logits(segmenter, batch):
                 put(pair)
     return SegmentResult(
         input=plan.info.path,
-        text=plan.options.text,
+        text=options.text,
+        hear=segmenter.route,
         outputs=writer.outputs,
         frames=tally.frames,
         frames_computed=tally.computed,
@@ -499,24 +571,38 @@ def segment_planned(
         wall_s=time.monotonic() - began_s,
         frames_with_mask=tally.with_mask,
         mean_area=tally.area / tally.frames,
+        sources=tally.summaries(),
     )
 
 
 def _masked_frames(
-    frames: Iterator[ScheduledFrame], model: LoadedModel, options: SegmentOptions
+    frames: Iterator[ScheduledFrame], segmenter: Segmenter, options: SegmentOptions
 ) -> Generator[MaskedFrame, None, None]:
     """Yield the frames with masks; only the decoding is on another thread."""
-    from av2tsam_cli.inference.segmenter import Segmenter
-    from av2tsam_cli.masks import native_mask, native_probability
+    from av2tsam_cli.masks import native_probability
 
-    segmenter, resize = Segmenter(model, options.text), model.network.text_sam.resize
-    with closing(_prepare_ahead(frames, segmenter, _batch_size(model, options))) as prepared:
+    resize = segmenter.model.network.text_sam.resize
+    size = _batch_size(segmenter.model, options)
+    with closing(_prepare_ahead(frames, segmenter, size)) as prepared:
         computed = (pair for batch in prepared for pair in _compute_logits(segmenter, batch))
         for each, logits in logits_over_time(computed):
-            size = each.frame.rgb.shape[:2]
-            mask = native_mask(logits, size, options.threshold, resize=resize)
-            probability = native_probability(logits, size, resize=resize)
-            yield MaskedFrame(each.frame, mask, probability, _origin(each))
+            mask, sources = _native_masks(each, logits, segmenter, options.threshold)
+            probability = native_probability(logits, mask.shape, resize=resize)
+            yield MaskedFrame(each.frame, mask, probability, _origin(each), sources)
+
+
+def _native_masks(
+    frame: ScheduledFrame, logits: torch.Tensor | None, segmenter: Segmenter, threshold: float
+) -> tuple[BoolArray, SourceMasks | None]:
+    """Return the mask of a frame at its own size, and the masks by name if there are names."""
+    from av2tsam_cli.masks import native_labels, native_mask
+
+    size, resize = frame.frame.rgb.shape[:2], segmenter.model.network.text_sam.resize
+    names = segmenter.names_of(frame.window)
+    if names is None:
+        return native_mask(logits, size, threshold, resize=resize), None
+    labels = native_labels(logits, size, threshold, resize=resize)
+    return labels > 0, SourceMasks(names, labels)
 
 
 def _origin(frame: ScheduledFrame) -> Literal["computed", "reused", "interpolated", "silent"]:
@@ -527,7 +613,7 @@ def _origin(frame: ScheduledFrame) -> Literal["computed", "reused", "interpolate
     return "reused" if frame.repeats else "interpolated"
 
 
-def _read(plan: SegmentPlan, model: LoadedModel) -> Iterator[ScheduledFrame]:
+def _read(plan: SegmentPlan, segmenter: Segmenter) -> Iterator[ScheduledFrame]:
     """Decode the frames of a video and, without a text prompt, its audio."""
     options = plan.options
     frames = read_frames(
@@ -536,18 +622,19 @@ def _read(plan: SegmentPlan, model: LoadedModel) -> Iterator[ScheduledFrame]:
         zero_s=plan.zero_s,
         start_s=options.start,
         stop_s=options.end,
-        threads=_codec_threads(plan, model),
+        threads=_codec_threads(plan, segmenter.model),
     )
     windows: Iterator[AudioWindow] = iter(())
     if plan.audio is not None and options.text is None:
         windows = read_windows(
             plan.info,
-            rate_hz=model.network.clap.config.rate_hz,
+            rate_hz=segmenter.rate_hz,
             stream=plan.audio,
             zero_s=plan.zero_s,
             start_s=options.start,
             stop_s=options.end,
         )
+        windows = segmenter.hear(windows)
     return _schedule(frames, windows, options)
 
 
@@ -588,14 +675,14 @@ def _prepare_ahead(
 def _compute_logits(
     segmenter: Segmenter, batch: _Batch
 ) -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
-    """Run the network on a batch; yield all frames in order, key frames with logits (1, h, w)."""
+    """Run the network on a batch; yield all frames in order, key frames with logits (K, h, w)."""
     from av2tsam_cli.inference.device import torch_threads
 
     rows: Iterator[torch.Tensor] = iter(())
     if batch.inputs is not None:
         windows = [each.window for each in batch.frames if each.key and each.window is not None]
         with torch_threads(segmenter.model.cpu_threads):
-            rows = iter(segmenter.logits(batch.inputs, windows))
+            rows = iter(segmenter.source_logits(batch.inputs, windows))
     for each in batch.frames:
         yield each, next(rows) if each.key else None
 
@@ -623,8 +710,10 @@ class _Tally:
     area: float = 0.0
     first_s: float = 0.0
     last_s: float = 0.0
+    areas: dict[str, list[float]] = field(default_factory=dict)
+    """For each name its number of frames and the sum of its areas."""
 
-    def add(self, each: ScheduledFrame, mask: BoolArray) -> None:
+    def add(self, each: ScheduledFrame, mask: BoolArray, sources: SourceMasks | None) -> None:
         """Count one frame."""
         covered = int(np.count_nonzero(mask))
         self.last_s = each.frame.time_s
@@ -633,6 +722,15 @@ class _Tally:
         self.computed += each.key
         self.with_mask += covered > 0
         self.area += covered / mask.size
+        for name, share in sources.areas() if sources is not None and covered else ():
+            count = self.areas.setdefault(name, [0, 0.0])
+            count[0] += 1
+            count[1] += share
+
+    def summaries(self) -> tuple[SourceSummary, ...]:
+        """Return the named sources, those with most frames first."""
+        found = sorted(self.areas.items(), key=lambda item: -item[1][0])
+        return tuple(SourceSummary(name, int(n), area / n) for name, (n, area) in found)
 
     def duration_s(self, rate: Fraction | None) -> float:
         """Return the seconds from the first frame to the end of the last."""

@@ -11,12 +11,19 @@ from av2tsam_cli.options import (
     Option,
     Overwrite,
     Panel,
+    VocabularyOptions,
     check_values,
     parse_or_off,
     parse_seconds,
 )
 
+Hear = Literal["trained", "words"]
 Format = Literal["video", "masks", "overlays", "named-masks", "indexed-masks"]
+
+NAMED_FORMATS: tuple[Format, ...] = ("named-masks", "indexed-masks")
+"""Formats that tell sources apart by their names."""
+WORDS_ONLY = ("vocabulary", "name")
+"""Options that only matter where sources are named."""
 
 SILENCE_DBFS = -60.0
 """Level below which a second of audio counts as silent, in dB relative to full scale."""
@@ -26,7 +33,7 @@ REUSE_LEVELS = 1.0
 
 
 @dataclass(frozen=True)
-class SegmentOptions:
+class SegmentOptions(VocabularyOptions):
     """What to segment in a video and how. Values are checked on construction."""
 
     format: Annotated[
@@ -49,6 +56,21 @@ class SegmentOptions:
         ),
     ] = None
     """What to segment, such as "the dog"; None for the sound source."""
+    hear: Annotated[
+        Hear | None,
+        Option(
+            "how to find sound sources: as the model was trained to, or by the words of a "
+            "vocabulary that describe what is heard",
+            panel=Panel.NAMES,
+            default="trained if the model was, else words",
+        ),
+    ] = None
+    """`trained` for the audio part of the model, `words` to name what is heard and segment each
+    name; None for `trained` if the model has such a part."""
+    names: Annotated[
+        bool, Option("draw names, and one colour per source, in overlays", panel=Panel.NAMES)
+    ] = False
+    """Whether overlays show the names of the sources, each in a colour of its own."""
     overwrite: Overwrite = False
     """Whether existing outputs are replaced."""
     start: Annotated[
@@ -137,6 +159,8 @@ class SegmentOptions:
         check_values(self)
         if self.text is not None:
             self._check_text(self.text)
+        elif self.hear == "trained":
+            self.check_unnamed()
         if not (math.isfinite(self.start) and self.start >= 0):
             raise UsageError(f"`start` must be 0 or later, not {self.start:g}")
         if self.end is not None and not self.end > self.start:
@@ -159,3 +183,20 @@ class SegmentOptions:
             raise UsageError("`require_audio` has no effect with `text`; drop one of them")
         if self.silence_dbfs != SILENCE_DBFS:
             raise UsageError("`silence_dbfs` has no effect with `text`; drop one of them")
+        for option in ("hear", *WORDS_ONLY):
+            if getattr(self, option):
+                raise UsageError(f"`{option}` has no effect with `text`; drop one of them")
+
+    def check_unnamed(self) -> None:
+        """Check that no option needs the names of sources, for a model that does not name them.
+
+        Raises:
+            UsageError: An option does.
+        """
+        for option in ("names", *WORDS_ONLY):
+            if getattr(self, option):
+                raise UsageError(f"`{option}` needs sources with names; set `hear` to words")
+        if self.format in NAMED_FORMATS:
+            raise UsageError(
+                f"`format` {self.format} needs sources with names; set `hear` to words"
+            )

@@ -111,6 +111,12 @@ class SourceMasks:
                 f"labels are (H, W) uint8, not {self.labels.shape} {self.labels.dtype}"
             )
 
+    def areas(self) -> list[tuple[str, float]]:
+        """Return the name of each source that has pixels, with the share of the frame it covers."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.names) + 1)[1:]
+        shares = (counts / self.labels.size).tolist()
+        return [pair for pair in zip(self.names, shares, strict=True) if pair[1]]
+
 
 @dataclass(frozen=True)
 class SoundEvent:

@@ -18,20 +18,17 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
 import torch
 from machine import facts, seconds
 from networks import PRECISION_HELP, checkpoint, write_video
 from torch import Tensor
 
-from av2tsam_cli.inference import segmenter as inference
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
@@ -83,11 +80,11 @@ def compare(plan: SegmentPlan, model: LoadedModel, runs: int) -> dict[str, objec
     calls, results, frames = record(plan, model)
     whole, codec, network, waits, cpu = [], [], [], [], []
     for _ in range(runs):
-        with timed_network(model) as busy_s:
-            whole.append(timed(partial(segment_planned, plan, model), model)[0])
-        waits.append(1 - busy_s() / whole[-1])
-        with recorded_results(results):
-            codec_s, codec_cpu_s = timed(partial(segment_planned, plan, model), model)
+        clocked = Timed(model)
+        whole.append(timed(partial(segment_planned, plan, clocked), model)[0])
+        waits.append(1 - clocked.busy_s() / whole[-1])
+        replay = Replaying(model, results)
+        codec_s, codec_cpu_s = timed(partial(segment_planned, plan, replay), model)
         network_s, network_cpu_s = timed(partial(run_network, model, calls), model)
         codec.append(codec_s)
         network.append(network_s)
@@ -105,48 +102,57 @@ def compare(plan: SegmentPlan, model: LoadedModel, runs: int) -> dict[str, objec
     }
 
 
-def record(plan: SegmentPlan, model: LoadedModel) -> tuple[list[Call], list[Tensor], int]:
+def record(plan: SegmentPlan, model: LoadedModel) -> tuple[list[Call], list[list[Tensor]], int]:
     """Segment once, to warm up; return the network's inputs and results and the frame count."""
-    calls: list[Call] = []
-    results: list[Tensor] = []
-
-    class Recording(Segmenter):
-        def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Tensor:
-            calls.append((inputs, windows))
-            results.append(super().logits(inputs, windows))
-            return results[-1]
-
-    with patch.object(inference, "Segmenter", Recording):
-        return calls, results, segment_planned(plan, model).frames
+    recording = Recording(model)
+    frames = segment_planned(plan, recording).frames
+    return recording.calls, recording.results, frames
 
 
-@contextmanager
-def recorded_results(results: Sequence[Tensor]) -> Iterator[None]:
-    """Replace the pipeline's network by recorded results."""
-    upcoming = cycle(results)
+class Recording(Segmenter):
+    """Keeps the network's inputs and results."""
 
-    class Replaying(Segmenter):
-        def logits(self, *_: object) -> Tensor:
-            return next(upcoming)
+    def __init__(self, model: LoadedModel) -> None:
+        super().__init__(model)
+        self.calls: list[Call] = []
+        self.results: list[list[Tensor]] = []
 
-    with patch.object(inference, "Segmenter", Replaying):
-        yield
+    def source_logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> list[Tensor]:
+        """Run the network."""
+        self.calls.append((inputs, windows))
+        self.results.append(super().source_logits(inputs, windows))
+        return self.results[-1]
 
 
-@contextmanager
-def timed_network(model: LoadedModel) -> Iterator[Callable[[], float]]:
-    """Yield a function that returns the seconds for which the network has run so far."""
-    spans: list[Callable[[], float]] = []
+class Replaying(Segmenter):
+    """Returns recorded results instead of running the network."""
 
-    class Timed(Segmenter):
-        def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Tensor:
-            end = stopwatch(model.device)
-            result = super().logits(inputs, windows)
-            spans.append(end())
-            return result
+    def __init__(self, model: LoadedModel, results: Sequence[list[Tensor]]) -> None:
+        super().__init__(model)
+        self.upcoming = cycle(results)
 
-    with patch.object(inference, "Segmenter", Timed):
-        yield lambda: sum(span() for span in spans)
+    def source_logits(self, *_: object) -> list[Tensor]:
+        """Return the next recorded result."""
+        return next(self.upcoming)
+
+
+class Timed(Segmenter):
+    """Measures how long the network runs."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        super().__init__(model)
+        self.spans: list[Callable[[], float]] = []
+
+    def source_logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> list[Tensor]:
+        """Run the network."""
+        end = stopwatch(self.model.device)
+        result = super().source_logits(inputs, windows)
+        self.spans.append(end())
+        return result
+
+    def busy_s(self) -> float:
+        """Return the seconds for which the network has run so far."""
+        return sum(span() for span in self.spans)
 
 
 def stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:

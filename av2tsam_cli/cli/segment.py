@@ -14,7 +14,7 @@ from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
 from av2tsam_cli.segment_options import SegmentOptions
 
 if TYPE_CHECKING:
-    from av2tsam_cli.inference.loading import LoadedModel
+    from av2tsam_cli.inference.segmenter import Segmenter
     from av2tsam_cli.pipeline import SegmentPlan, SegmentResult
 
 NANO_NOTE = (
@@ -119,9 +119,9 @@ class _JobRunner:
             attempt, inputs = self.batch.attempt, self.job.inputs
             plans = [p for each in inputs if (p := attempt(partial(self._plan, each), each))]
             sources = [plan.info.path for plan in plans]
-            if plans and (model := attempt(partial(self._load, plans), *sources)):
+            if plans and (segmenter := attempt(partial(self._load, plans), *sources)):
                 for plan in plans:
-                    attempt(partial(self._segment, plan, model), plan.info.path)
+                    attempt(partial(self._segment, plan, segmenter), plan.info.path)
         return self.batch.exit_code
 
     def _plan(self, source: Path) -> "SegmentPlan | None":
@@ -136,30 +136,30 @@ class _JobRunner:
         check_input(source)
         return plan_video(source, self.job.out, self.job.options)
 
-    def _load(self, plans: "Sequence[SegmentPlan]") -> "LoadedModel":
+    def _load(self, plans: "Sequence[SegmentPlan]") -> "Segmenter":
         """Load the model for all inputs."""
         from av2tsam_cli.pipeline import load_for
 
         options, choice = self.job.options, self.job.model
-        model = load_for(
+        segmenter = load_for(
             options,
             choice.model,
             device=choice.device,
             precision=choice.precision,
             compile_frames=sum(plan.frames or 0 for plan in plans) if self.job.compile else 0,
         )
-        if choice.model is None and model.name == "nano":
+        if choice.model is None and segmenter.model.name == "nano":
             self.console.note(NANO_NOTE)
-        return model
+        return segmenter
 
-    def _segment(self, plan: "SegmentPlan", model: "LoadedModel") -> None:
+    def _segment(self, plan: "SegmentPlan", segmenter: "Segmenter") -> None:
         from av2tsam_cli.pipeline import segment_planned
 
         source = plan.info.path
         if plan.audio is None and plan.options.text is None:
             self.console.note(f"{source}: no audio, so all masks are empty")
         with self.console.progress(source.name, plan.frames) as progress:
-            result = segment_planned(plan, model, progress=progress)
+            result = segment_planned(plan, segmenter, progress=progress)
         self.console.note(_summary(result))
         self.batch.finish(source, asdict(result))
 

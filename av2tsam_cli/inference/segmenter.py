@@ -9,12 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
+from av2tsam_cli.hub.locate import Use
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.model.sam import best_mask
+from av2tsam_cli.segment_options import Hear
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
 PIXELS_PER_RESIZE = 1 << 23
@@ -27,11 +30,11 @@ log = logging.getLogger(__name__)
 class FrameInputs:
     """The network's inputs for B frames; the preset of the model determines their sizes."""
 
-    sam: torch.Tensor = field(repr=False)
+    sam: Tensor = field(repr=False)
     """Input of SAM's image encoder, (B, 3, S, S)."""
-    beit: torch.Tensor = field(repr=False)
+    beit: Tensor = field(repr=False)
     """Input of BEiT-3, (B, 3, b, b)."""
-    clip: torch.Tensor | None = field(repr=False)
+    clip: Tensor | None = field(repr=False)
     """Input of CLIP, (B, 3, c, c); None with a text prompt."""
 
     def slice(self, start: int, stop: int, count: int) -> FrameInputs:
@@ -48,6 +51,9 @@ class Segmenter:
     not used: the phrase is embedded once for all frames.
     """
 
+    USES: tuple[Use, ...] = ("trained",)
+    """What a model must have been loaded for, unless there is a text prompt."""
+
     def __init__(self, model: LoadedModel, text: str | None = None) -> None:
         """Prepare a model for a video.
 
@@ -60,15 +66,16 @@ class Segmenter:
             WeightsError: The model was not loaded for its trained audio part, or its tokenizer is
                 missing.
         """
-        if text is None and model.use != "trained":
+        if text is None and model.use not in self.USES:
             raise WeightsError(
-                f"{model.name}: loaded without a trained audio part; set `text` to a phrase"
+                f"{model.name}: loaded with `use` {model.use}, which leaves out parts that this "
+                f"needs; load it with `use` {self.USES[0]}, or set `text` to a phrase"
             )
-        self.model = model
+        self.model, self.text = model, text
         self.max_batch_size = model.compiled_for
         """Frames that the network processes together; None for no limit."""
         self._text_embeddings = None if text is None else self._embed_text(text)
-        self._last_window: tuple[AudioWindow, torch.Tensor] | None = None
+        self._last_window: tuple[AudioWindow, Tensor] | None = None
 
     @property
     def rate_hz(self) -> int:
@@ -107,17 +114,24 @@ class Segmenter:
         clip = network.clip.preprocess(pixels) if self._text_embeddings is None else None
         return FrameInputs(sam=sam, beit=beit, clip=clip)
 
+    @property
+    def route(self) -> Hear | None:
+        """How sound sources are found; None with a text prompt."""
+        return "trained" if self.text is None else None
+
+    def names_of(self, window: AudioWindow | None) -> tuple[str, ...] | None:  # noqa: ARG002
+        """Return the names of what is segmented in a window; None if sources have no names."""
+        return None if self.text is None else (self.text,)
+
     def hear(self, windows: Iterator[AudioWindow]) -> Iterator[AudioWindow]:
         """Prepare audio windows for `logits`; here, nothing is to be done before."""
         return windows
 
-    def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> torch.Tensor:
+    def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Tensor:
         """Return the mask logits (B, 1, h, w) of B frames; see `source_logits`."""
         return torch.stack(self.source_logits(inputs, windows))
 
-    def source_logits(
-        self, inputs: FrameInputs, windows: Sequence[AudioWindow]
-    ) -> list[torch.Tensor]:
+    def source_logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> list[Tensor]:
         """Return the mask logits of B frames, (K, h, w) each, for K sources: 1 without names.
 
         If the device runs out of memory, the batch is halved, now and for later calls.
@@ -129,7 +143,7 @@ class Segmenter:
         Raises:
             Av2tsamError: The memory is too small for a single frame.
         """
-        done: list[torch.Tensor] = []
+        done: list[Tensor] = []
         start, count = 0, len(inputs.sam)
         while start < count:
             stop = min(count, start + (self.max_batch_size or count))
@@ -158,30 +172,35 @@ class Segmenter:
 
     def _logits(
         self, inputs: FrameInputs, windows: Sequence[AudioWindow], start: int, stop: int
-    ) -> Sequence[torch.Tensor]:
+    ) -> Sequence[Tensor]:
         """Return the mask logits of frames start ... stop - 1, (K, h, w) each."""
-        network, count = self.model.network, stop - start
+        count = stop - start
         if self.max_batch_size is not None and self.max_batch_size == self.model.compiled_for:
             count = self.max_batch_size  # any other size would be compiled first
         if (start, count) != (0, len(inputs.sam)):
             inputs = inputs.slice(start, stop, count)
         with torch.inference_mode():
-            if self._text_embeddings is not None:
-                logits = network.segment_text(inputs.sam, inputs.beit, self._text_embeddings)
-            else:
-                clap = self._embed_windows(windows[start:stop])
-                rows = torch.arange(count, device=clap.device).clamp_(max=stop - start - 1)
-                clip = network.clip(inputs.clip)
-                logits = best_mask(network(inputs.sam, inputs.beit, clip, clap[rows]))
-        return logits[: stop - start].unbind()
+            return self._segment(inputs, windows[start:stop])[: stop - start]
 
-    def _embed_text(self, text: str) -> torch.Tensor:
+    def _segment(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Sequence[Tensor]:
+        """Return the mask logits of B frames, (K, h, w) each, given the windows of the first."""
+        network = self.model.network
+        if self._text_embeddings is not None:
+            logits = network.segment_text(inputs.sam, inputs.beit, self._text_embeddings)
+        else:
+            clap = self._embed_windows(windows)
+            rows = torch.arange(len(inputs.sam), device=clap.device).clamp_(max=len(windows) - 1)
+            clip = network.clip(inputs.clip)
+            logits = best_mask(network(inputs.sam, inputs.beit, clip, clap[rows]))
+        return logits.unbind()
+
+    def _embed_text(self, text: str) -> Tensor:
         """Return the word embeddings (1, L, D) of a phrase."""
         ids = self.model.tokenizer(text).to(self.model.device)
         with torch.inference_mode():
             return self.model.network.embed_text(ids)
 
-    def _embed_windows(self, windows: Sequence[AudioWindow]) -> torch.Tensor:
+    def _embed_windows(self, windows: Sequence[AudioWindow]) -> Tensor:
         """Return the CLAP embeddings (B, A) of B windows; each window is embedded only once.
 
         Consecutive frames share a window, also across batches. Windows are compared by identity,
@@ -201,11 +220,14 @@ class Segmenter:
 def compile_network(model: LoadedModel, batch_size: int) -> LoadedModel:
     """Compile a network, in place, for one batch size; this takes about a minute.
 
+    With the words route, BEiT-3 is not compiled: the number of its inputs changes all the time.
+
     Raises:
         UsageError: PyTorch cannot compile the network on this machine.
     """
     text_sam = model.network.text_sam
-    for part in (text_sam.image_encoder, text_sam.beit3):
+    parts = (text_sam.image_encoder, text_sam.beit3)
+    for part in parts[:1] if model.use == "words" else parts:
         part.compile(dynamic=False)
     compiled = replace(model, compiled_for=batch_size)
     began_s = time.perf_counter()

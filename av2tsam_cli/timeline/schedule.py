@@ -28,8 +28,8 @@ class ScheduledFrame:
     frame: Frame
     """The frame."""
     window: AudioWindow | None
-    """The second of audio around it; None if there is no audio, if it is silent, or with a text
-    prompt."""
+    """The second of audio around it; None if there is no audio, if it is silent or nothing with a
+    name is heard, or with a text prompt."""
     segment: int | None
     """Frames of one segment share a prompt: the index of their audio window, or 0 for a text
     prompt. None without a prompt: the mask is empty."""
@@ -47,7 +47,8 @@ def pair_with_audio(
     Args:
         frames: Frames in the order of their times.
         windows: Windows in the order of their index; they may start late or end early.
-        silence_dbfs: Windows below this level count as silent; None disables the check.
+        silence_dbfs: Windows below this level count as silent; None disables the check. Windows
+            in which no source of a vocabulary is heard count as silent too.
     """
     upcoming = iter(windows)
     window = next(upcoming, None)
@@ -55,7 +56,7 @@ def pair_with_audio(
         index = math.floor(frame.time_s + CLOCK_SLACK_S)
         while window is not None and window.index < index:
             window = next(upcoming, None)
-        if window is None or window.index != index or _is_silent(window, silence_dbfs):
+        if window is None or window.index != index or _has_nothing(window, silence_dbfs):
             yield ScheduledFrame(frame, None, segment=None, key=False)
         else:
             yield ScheduledFrame(frame, window, segment=index, key=True)
@@ -143,10 +144,10 @@ def logits_over_time(
     from that one. Frames wait for the next key frame, which takes less than a second of video.
 
     Args:
-        computed: All frames in order, with the logits (1, h, w) of key frames and None for others.
+        computed: All frames in order, with the logits (K, h, w) of key frames and None for others.
 
     Yields:
-        All frames in order with their logits (1, h, w); None without a prompt.
+        All frames in order with their logits (K, h, w); None without a prompt.
     """
     key: KeyFrame | None = None
     waiting: list[ScheduledFrame] = []
@@ -163,8 +164,10 @@ def logits_over_time(
     yield from _interpolated(key, waiting, None)
 
 
-def _is_silent(window: AudioWindow, silence_dbfs: float | None) -> bool:
-    return silence_dbfs is not None and window.level_dbfs < silence_dbfs
+def _has_nothing(window: AudioWindow, silence_dbfs: float | None) -> bool:
+    """Return whether a window is silent, or no source is heard in it."""
+    silent = silence_dbfs is not None and window.level_dbfs < silence_dbfs
+    return silent or window.sources == ()
 
 
 def _repeats(frame: ScheduledFrame, key: ScheduledFrame, tolerance: float) -> bool:

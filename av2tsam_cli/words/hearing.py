@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from av2tsam_cli.segment_options import SILENCE_DBFS
 from av2tsam_cli.values import AudioWindow, Float32Array, HeardSource
 from av2tsam_cli.words.references import reference_sounds
 from av2tsam_cli.words.scores import NamedPhrases, NameScores
-from av2tsam_cli.words.vocabulary import Vocabulary, load_vocabulary
+from av2tsam_cli.words.vocabulary import Vocabulary, choose_vocabulary, load_vocabulary
 
 CONTEXT_S = 5
 """Seconds that are heard together: CLAP was trained on clips of 7 to 10 s."""
@@ -33,7 +34,7 @@ class Hearing:
     def __init__(
         self,
         clap: ClapEmbedder,
-        names: Sequence[str],
+        vocabulary: Vocabulary,
         scores: NameScores,
         *,
         context_s: int,
@@ -43,27 +44,31 @@ class Hearing:
 
         Args:
             clap: The audio encoder.
-            names: Names of the sources.
-            scores: Scores these names for embeddings of `clap`.
+            vocabulary: The sources.
+            scores: Scores their names for embeddings of `clap`.
             context_s: Seconds around each second that are embedded with it; odd.
             silence_dbfs: Seconds below this level are silent; None if none are.
         """
-        self.clap, self.names, self.scores = clap, tuple(names), scores
+        self.clap, self.vocabulary, self.scores = clap, vocabulary, scores
         self.context_s, self.silence_dbfs = context_s, silence_dbfs
 
     def hear(self, windows: Iterable[AudioWindow]) -> Generator[AudioWindow, None, None]:
         """Yield the windows with what is heard in them, looking a few seconds ahead."""
-        heard = _Active(self.names)
+        heard = _Active([source.name for source in self.vocabulary.sources])
         for batch in _in_batches(_with_context(windows, self.context_s), HEARD_TOGETHER):
             loud = [each for each in batch if not self._is_silent(each.window)]
-            logits = iter(self.scores(embed_sounds(self.clap, [each.samples for each in loud])) if loud else ())
+            logits = iter(
+                self.scores(embed_sounds(self.clap, [each.samples for each in loud]))
+                if loud
+                else ()
+            )
             for each in batch:
                 row = None if self._is_silent(each.window) else next(logits)
                 yield replace(each.window, sources=heard.update(each.window.index, row))
 
     def decide(self, embeddings: Tensor) -> list[tuple[HeardSource, ...]]:
         """Return what is heard in consecutive seconds, given their embeddings (N, E)."""
-        heard = _Active(self.names)
+        heard = _Active([source.name for source in self.vocabulary.sources])
         return [heard.update(index, row) for index, row in enumerate(self.scores(embeddings))]
 
     def _is_silent(self, window: AudioWindow) -> bool:
@@ -72,7 +77,8 @@ class Hearing:
 
 def load_hearing(
     model: LoadedModel,
-    vocabulary: Vocabulary,
+    vocabulary: Path | None = None,
+    names: Sequence[str] = (),
     *,
     context_s: int = CONTEXT_S,
     silence_dbfs: float | None = SILENCE_DBFS,
@@ -81,26 +87,33 @@ def load_hearing(
 
     Args:
         model: A model whose CLAP is loaded.
-        vocabulary: The sources, and the background sounds that must not win.
-        context_s: See `Hearing`; a CLAP that was trained on single seconds has no context.
+        vocabulary: A vocabulary file; None for the built-in one.
+        names: Use only the sources with these names or synonyms; empty for all.
+        context_s: See `Hearing`; a small model, which was trained on single seconds, uses 1.
         silence_dbfs: See `Hearing`.
 
     Raises:
-        UsageError: The model does not support a phrase.
-        WeightsError: The model has no text encoder for CLAP.
+        UsageError: A name is unknown, or the model does not support a phrase of the vocabulary.
+        MediaError: The vocabulary file is not valid.
+        WeightsError: CLAP has no text encoder, or a tokenizer is missing.
     """
     clap, embedder = model.network.clap, model.phrase_embedder("clap")
+    chosen = choose_vocabulary(vocabulary, names, fixed=embedder.names)
     phrases = NamedPhrases(
-        names=tuple(source.sounds for source in vocabulary.sources),
-        background=tuple(phrase for each in vocabulary.backgrounds for phrase in each.sounds),
+        names=tuple(source.sounds for source in chosen.sources),
+        background=tuple(phrase for each in chosen.backgrounds for phrase in each.sounds),
         others=tuple(phrase for each in load_vocabulary().sources for phrase in each.sounds),
     )
     scores = NameScores(
         embedder, phrases, lambda: embed_sounds(clap, reference_sounds(clap.config.rate_hz))
     )
-    names = [source.name for source in vocabulary.sources]
-    context_s = 1 if embedder.names else context_s
-    return Hearing(clap, names, scores, context_s=context_s, silence_dbfs=silence_dbfs)
+    return Hearing(
+        clap,
+        chosen,
+        scores,
+        context_s=1 if embedder.names else context_s,
+        silence_dbfs=silence_dbfs,
+    )
 
 
 def embed_sounds(clap: ClapEmbedder, sounds: Sequence[Float32Array]) -> Tensor:

@@ -4,7 +4,7 @@ Letters: N embeddings, K names, P phrases, E width of an embedding.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class NameScores:
     are. The cosines of a CLAP or CLIP are only comparable with each other: 0.3 is much for one
     phrase and little for another. So they are standardised: each phrase's mean over `references` is
     subtracted, then the mean over all phrases, and the result is divided by their standard
-    deviation. A name has the score of its best phrase, and must also fit better than the background.
+    deviation. A name has the score of its best phrase, and must fit better than the background.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ on videos with sound. Letters: B frames, M pairs of a frame and a source that is
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,14 +14,14 @@ from torch import Tensor
 
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
-from av2tsam_cli.model.text import PAD, SEMANTIC
-from av2tsam_cli.segment_options import SILENCE_DBFS
+from av2tsam_cli.model.text import SEMANTIC, tokenize
+from av2tsam_cli.segment_options import SILENCE_DBFS, Hear
 from av2tsam_cli.values import AudioWindow
 from av2tsam_cli.words.hearing import CONTEXT_S, load_hearing
 from av2tsam_cli.words.references import reference_frames
 from av2tsam_cli.words.scores import NamedPhrases, NameScores
 from av2tsam_cli.words.seeing import crop_masked, in_view
-from av2tsam_cli.words.vocabulary import Source, Vocabulary, load_vocabulary
+from av2tsam_cli.words.vocabulary import Source, load_vocabulary
 
 NO_MASK = -30.0
 """Logit of every pixel of a source that is not in view; finite, so that it can be interpolated."""
@@ -29,13 +30,16 @@ NO_MASK = -30.0
 class WordsSegmenter(Segmenter):
     """Masks the sources of a vocabulary in the frames of one video, while they are heard.
 
-    `hear` must have listened to the windows that are passed to `source_logits`.
+    `source_logits` takes windows that come from `hear`.
     """
+
+    USES = ("words", "trained")
 
     def __init__(
         self,
         model: LoadedModel,
-        vocabulary: Vocabulary,
+        vocabulary: Path | None = None,
+        names: Sequence[str] = (),
         *,
         context_s: int = CONTEXT_S,
         silence_dbfs: float | None = SILENCE_DBFS,
@@ -44,23 +48,26 @@ class WordsSegmenter(Segmenter):
 
         Args:
             model: A model that was loaded for words.
-            vocabulary: The sources, from `choose_vocabulary`.
+            vocabulary: A vocabulary file; None for the built-in vocabulary.
+            names: Use only the sources with these names or synonyms; empty for all.
             context_s: See `Hearing`.
             silence_dbfs: See `Hearing`.
 
         Raises:
-            UsageError: The model does not support a word of the vocabulary.
+            UsageError: A name is unknown, or the model does not support a word of the vocabulary.
+            MediaError: The vocabulary file is not valid.
             WeightsError: The model has no text encoders, or a tokenizer is missing.
         """
         super().__init__(model)
         self.hearing = load_hearing(
-            model, vocabulary, context_s=context_s, silence_dbfs=silence_dbfs
+            model, vocabulary, names, context_s=context_s, silence_dbfs=silence_dbfs
         )
-        self._seeing = self._load_seeing(vocabulary)
-        self._row = {source.name: row for row, source in enumerate(vocabulary.sources)}
-        self._prompts, self._padding = self._embed_prompts(vocabulary.sources)
+        sources = self.hearing.vocabulary.sources
+        self._seeing = self._load_seeing(sources)
+        self._row = {source.name: row for row, source in enumerate(sources)}
+        self._prompts, self._padding = self._embed_prompts(sources)
 
-    def _load_seeing(self, vocabulary: Vocabulary) -> NameScores:
+    def _load_seeing(self, sources: Sequence[Source]) -> NameScores:
         network, embedder = self.model.network, self.model.phrase_embedder("clip")
 
         def references() -> Tensor:
@@ -70,42 +77,45 @@ class WordsSegmenter(Segmenter):
 
         template = "{}" if embedder.names else "a photo of {}"
         phrases = NamedPhrases(
-            names=tuple((template.format(source.looks),) for source in vocabulary.sources),
+            names=tuple((template.format(source.looks),) for source in sources),
             others=tuple(template.format(source.looks) for source in load_vocabulary().sources),
         )
         return NameScores(embedder, phrases, references)
 
     def _embed_prompts(self, sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
         """Return word embeddings (K, L, D) of the sources' prompts, and their padding (K, L)."""
-        rows = [self.model.tokenizer(self._prompt(source))[0] for source in sources]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
-        ids = ids.to(self.model.device)
+        ids, padding = tokenize(self.model.tokenizer, [self._prompt(each) for each in sources])
         with torch.inference_mode():
-            return self.model.network.embed_text(ids), ids == PAD
+            embeddings = self.model.network.embed_text(ids.to(self.model.device))
+        return embeddings, padding.to(self.model.device)
 
     def _prompt(self, source: Source) -> str:
         if self.model.network.config.words:  # a small model, trained with articles
             return f"the {source.looks}"
         return f"{SEMANTIC} {source.looks}" if source.all_instances else source.looks
 
+    @property
+    def route(self) -> Hear:
+        """See `Segmenter`."""
+        return "words"
+
+    def names_of(self, window: AudioWindow | None) -> tuple[str, ...]:
+        """Return the names of the sources that are heard in a window."""
+        return () if window is None else tuple(each.name for each in window.sources or ())
+
     def hear(self, windows: Iterator[AudioWindow]) -> Iterator[AudioWindow]:
         """Yield the windows with the sources that are heard in them."""
         return self.hearing.hear(windows)
 
-    def _logits(
-        self, inputs: FrameInputs, windows: Sequence[AudioWindow], start: int, stop: int
-    ) -> Sequence[Tensor]:
-        heard = [[s.name for s in window.sources or ()] for window in windows[start:stop]]
-        if (start, stop) != (0, len(inputs.sam)):
-            inputs = inputs.slice(start, stop, stop - start)
-        return self.mask_names(inputs, heard)
+    def _segment(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Sequence[Tensor]:
+        return self.mask_names(inputs, [self.names_of(window) for window in windows])
 
     def mask_names(self, inputs: FrameInputs, heard: Sequence[Sequence[str]]) -> list[Tensor]:
         """Mask what is heard in B frames.
 
         Args:
             inputs: The frames, from `prepare`.
-            heard: Names of the sources that are heard in each frame.
+            heard: Names of the sources that are heard in each of the first frames.
 
         Returns:
             Mask logits of each frame, (K, h, w) for its K names; NO_MASK if one is not in view.

@@ -32,6 +32,8 @@ KEYS = {
     "wall_s",
     "frames_with_mask",
     "mean_area",
+    "hear",
+    "sources",
 }
 
 
