@@ -41,7 +41,7 @@ from av.codec.hwaccel import HWAccel
 from baseline import compare, run_ours, time_parts
 from machine import MIB, facts, median_of, peak_flops, peak_rss_bytes, seconds, wait_for
 from networks import cast, random_network, scene, write_video
-from pipeline import record, recorded_results, run_network, timed, timed_network
+from pipeline import Replaying, Timed, record, run_network, timed
 from torch.profiler import ProfilerActivity, profile
 
 from av2tsam_cli.data.avsbench import Clip
@@ -308,14 +308,15 @@ def segment_once(bench: Bench, model: LoadedModel, batch: int, level: float) -> 
     beginning = plan_for(bench, level, batch, end=min(2.0, bench.args.seconds))
     calls, results, few = record(beginning, model)
     network_s, _ = timed(partial(run_network, model, calls), model)
-    with recorded_results(results):
-        codec_s, codec_cpu_s = timed(partial(segment_planned, beginning, model), model)
-    del calls, results
+    replay = Replaying(model, results)
+    codec_s, codec_cpu_s = timed(partial(segment_planned, beginning, replay), model)
+    del calls, results, replay
     reset_peak(bench.device)
     plan = plan_for(bench, level, batch)
-    with timed_network(model) as busy_s, sampled_utilisation(bench.device) as readings:
+    segmenter = Timed(model)
+    with sampled_utilisation(bench.device) as readings:
         began_s = time.process_time()
-        result = segment_planned(plan, model)
+        result = segment_planned(plan, segmenter)
         cpu_s = time.process_time() - began_s
         wait_for(bench.device)
     frames = result.frames
@@ -324,7 +325,7 @@ def segment_once(bench: Bench, model: LoadedModel, batch: int, level: float) -> 
         "frames_per_s": round(frames / result.wall_s, 2),
         "mean_area": round(result.mean_area, 3),
         "utilisation": round(statistics.mean(readings), 1) if readings else None,
-        "network_share_of_time": round(busy_s() / result.wall_s, 3),
+        "network_share_of_time": round(segmenter.busy_s() / result.wall_s, 3),
         "cpu_ms_per_frame": round(1000 * cpu_s / frames, 2),
         "network_frames_per_s": round(few / network_s, 2),
         "codec_frames_per_s": round(few / codec_s, 2),

@@ -153,7 +153,7 @@ def test_a_text_prompt_is_embedded_once(model: LoadedModel) -> None:
 
 def test_a_model_loaded_for_text_prompts_rejects_audio(tiny_model: object) -> None:
     model = load_model(str(tiny_model), device="cpu", use="text")
-    with pytest.raises(WeightsError, match="loaded with `use` text.* `use` trained"):
+    with pytest.raises(WeightsError, match=r"loaded with `use` text.* `use` trained"):
         Segmenter(model)
 
 
