@@ -12,7 +12,8 @@ from av2tsam_cli.evaluation.options import EvaluateOptions, EvaluateOutputs
 from av2tsam_cli.options import Messages, ModelOptions
 
 if TYPE_CHECKING:
-    from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, Evaluation, EvaluationPlan
+    from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, Evaluation
+    from av2tsam_cli.evaluation.plan import EvaluationPlan
     from av2tsam_cli.inference.distributed import Processes
     from av2tsam_cli.inference.loading import LoadedModel
 
@@ -101,7 +102,8 @@ def _evaluate(
     processes: "Processes",
 ) -> dict[str, Any]:
     """Evaluate, write the outputs, and return the scores as JSON values."""
-    from av2tsam_cli.evaluation.evaluate import evaluate, plan_evaluation
+    from av2tsam_cli.evaluation.evaluate import evaluate
+    from av2tsam_cli.evaluation.plan import plan_evaluation
     from av2tsam_cli.evaluation.report import to_json
 
     plan = plan_evaluation(options)
@@ -219,6 +221,9 @@ def _print_scores(record: Mapping[str, Any]) -> None:
             for category, mean in categories.items()
         ]
         print_table(["category", *names, "videos"], rows)
+    if naming := record.get("naming"):
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in naming.items())
+        print_text(f"\nnames per second: {scores}\n")
     if classes := record.get("classes"):
         print_text("\n")
         means = {f"{len(classes)} that occur": "present_class", f"all {len(AVSS_CLASSES)}": "class"}

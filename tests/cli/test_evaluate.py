@@ -269,6 +269,7 @@ def test_masks_in_the_colours_of_classes_are_scored_by_class(
     total = 1 + 4 / 5 + handpan
     assert record["present_class_miou"] == pytest.approx(total / 3, abs=0.01)
     assert record["class_miou"] == pytest.approx(total / 71, abs=0.001)
+    assert record["naming"] == {"precision": 1.0, "recall": 9 / 10, "f1": pytest.approx(18 / 19)}
     assert score_predictions(evaluate, masks, *words) == 0
     lines = [line.split() for line in evaluate.out.splitlines()]
     assert ["accordion", "0.8000", "0.8000", "5"] in lines

@@ -25,11 +25,11 @@ from av2tsam_cli.evaluation.evaluate import (
     Evaluation,
     evaluate,
     evaluate_videos,
-    plan_evaluation,
 )
 from av2tsam_cli.evaluation.mask_files import mask_path
 from av2tsam_cli.evaluation.negative_audio import choose_donors, noise
 from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
+from av2tsam_cli.evaluation.plan import plan_evaluation
 from av2tsam_cli.evaluation.report import pick_examples, to_json
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
