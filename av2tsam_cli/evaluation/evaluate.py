@@ -29,13 +29,12 @@ from av2tsam_cli.evaluation.metrics import predicted_masks
 from av2tsam_cli.evaluation.naming import LabelArray, NamingCounts, count_names, labels_in
 from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
 from av2tsam_cli.evaluation.plan import EvaluationPlan, PlannedVideo
-from av2tsam_cli.evaluation.routes import TrainedRoute
+from av2tsam_cli.evaluation.routes import Route, TrainedRoute, WordsRoute
 from av2tsam_cli.evaluation.scoring import (
     VideoScore,
     score_logits,
     score_video,
     silent_frames,
-    suppress,
 )
 from av2tsam_cli.evaluation.semantic import ClassScores, score_classes
 from av2tsam_cli.inference.device import torch_threads
@@ -165,7 +164,7 @@ def evaluate(
     skipped: list[PlannedVideo] = []
     error: Exception | None = None
     try:
-        for video in evaluate_videos(model, options, videos, progress):
+        for video in evaluate_videos(model, options, plan, videos, progress=progress):
             if isinstance(video, PlannedVideo):
                 skipped.append(video)
                 continue
@@ -196,7 +195,9 @@ def _merge(
 def evaluate_videos(
     model: LoadedModel | None,
     options: EvaluateOptions,
+    plan: EvaluationPlan,
     videos: Sequence[PlannedVideo],
+    *,
     progress: StageProgress | None = None,
 ) -> Generator[EvaluatedVideo | PlannedVideo, None, None]:
     """Evaluate videos one by one while the next one is read.
@@ -204,7 +205,8 @@ def evaluate_videos(
     Args:
         model: The model; None to score `options.predictions`.
         options: How to evaluate.
-        videos: The videos.
+        plan: The result of `plan_evaluation` for these options.
+        videos: Videos of the plan.
         progress: Called after each video.
 
     Yields:
@@ -217,15 +219,19 @@ def evaluate_videos(
     if model is None:
         yield from _score_predictions(options, videos, progress)
         return
-    cache = EmbeddingCache.open_or_build(
-        options.cache or default_folder(),
-        model.network,
-        [clip for video in videos for clip in (video.clip, video.donor) if clip is not None],
-        reference_sound=options.reference_audio,
-        skip_bad=options.skip_bad,
-        progress=partial(progress, "embeddings") if progress else None,
-    )
-    route = TrainedRoute(model, options, cache)
+    route: Route
+    if model.use == "words":
+        route = WordsRoute(model, options, plan)
+    else:
+        cache = EmbeddingCache.open_or_build(
+            options.cache or default_folder(),
+            model.network,
+            [clip for video in videos for clip in (video.clip, video.donor) if clip is not None],
+            reference_sound=options.reference_audio,
+            skip_bad=options.skip_bad,
+            progress=partial(progress, "embeddings") if progress else None,
+        )
+        route = TrainedRoute(model, options, plan, cache)
     with closing(run_ahead(_read(route, options, videos), depth=1, name="read")) as read:
         for done, (video, samples) in enumerate(read, start=1):
             yield _evaluate_video(route, options, video, samples) if samples else video
@@ -234,7 +240,7 @@ def evaluate_videos(
 
 
 def _read(
-    route: TrainedRoute, options: EvaluateOptions, videos: Iterable[PlannedVideo]
+    route: Route, options: EvaluateOptions, videos: Iterable[PlannedVideo]
 ) -> Generator[tuple[PlannedVideo, tuple[Sample, ...]], None, None]:
     """Yield each video with its samples; without samples if it is corrupted and skipped."""
     for video in videos:
@@ -256,22 +262,32 @@ def _skipping(options: EvaluateOptions, video: PlannedVideo) -> Generator[None, 
 
 
 def _evaluate_video(
-    route: TrainedRoute, options: EvaluateOptions, video: PlannedVideo, samples: tuple[Sample, ...]
+    route: Route, options: EvaluateOptions, video: PlannedVideo, samples: tuple[Sample, ...]
 ) -> EvaluatedVideo:
     # The last bits of sums depend on the number of threads, so it is the same for any number of
     # processes.
     with torch_threads(route.model.cpu_threads):
         ungated = [route.predict(sample) for sample in samples]
         silent = [silent_frames(sample, options.gate_dbfs) for sample in samples]
-        gated = [suppress(*pair) for pair in zip(ungated, silent, strict=True)]
+        gated = [one.suppress(frames) for one, frames in zip(ungated, silent, strict=True)]
         result = VideoResult(
             index=video.index,
             clip=video.clip,
-            gated=_score(options.protocol, samples, gated),
-            ungated=_score(options.protocol, samples, ungated),
+            gated=_score(options.protocol, samples, [one.logits for one in gated]),
+            ungated=_score(options.protocol, samples, [one.logits for one in ungated]),
             silent_frames=sum(int(frames.sum()) for frames in silent),
         )
-    return EvaluatedVideo(video, result, gated[-1].cpu(), samples[0].masks, samples)
+        if gated[0].labels is not None:
+            result = _with_names(result, gated[0].labels, samples[0].masks, route.label_names)
+    labels = gated[-1].labels if options.subset == "avss" else None
+    return EvaluatedVideo(
+        planned=video,
+        result=result,
+        logits=gated[-1].logits.cpu(),
+        true_masks=samples[0].masks,
+        samples=samples,
+        labels=None if labels is None else labels.astype(np.uint8),
+    )
 
 
 def _score_predictions(

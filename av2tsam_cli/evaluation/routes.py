@@ -1,41 +1,89 @@
-"""How a model predicts the masks of a video: as it was trained to, from cached embeddings.
+"""How a model predicts the masks of a video: as it was trained to, or by the words route.
 
 Letters: T labelled seconds of a video, H, W size of its masks, A width of CLAP's embeddings, n
-samples of a window.
+samples of a window, K names that are heard in a second.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from av2tsam_cli.data.cache import EmbeddingCache, levels_dbfs
-from av2tsam_cli.data.clips import read_clip_windows
+from av2tsam_cli.data.cache import Embeddings, EmbeddingCache, levels_dbfs, network_frames
+from av2tsam_cli.data.clips import read_clip_frames, read_clip_masks, read_clip_windows
 from av2tsam_cli.data.samples import Sample, read_sample
-from av2tsam_cli.errors import MediaError
+from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.evaluation.metrics import predicted_masks
+from av2tsam_cli.evaluation.naming import LabelArray
 from av2tsam_cli.evaluation.negative_audio import noise, silence
 from av2tsam_cli.evaluation.options import EvaluateOptions
-from av2tsam_cli.evaluation.plan import PlannedVideo
-from av2tsam_cli.evaluation.scoring import predict
+from av2tsam_cli.evaluation.plan import EvaluationPlan, PlannedVideo
+from av2tsam_cli.evaluation.scoring import predict, suppress
 from av2tsam_cli.inference.loading import LoadedModel
-from av2tsam_cli.values import Float32Array
+from av2tsam_cli.values import AudioWindow, Float32Array
+from av2tsam_cli.words.segmenter import NO_MASK, WordsSegmenter
+from av2tsam_cli.words.vocabulary import Source, choose_vocabulary
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model predicts for a video."""
+
+    logits: Tensor = field(repr=False)
+    """Mask logits, float32, (T, H, W), on the model's device."""
+    labels: LabelArray | None = field(default=None, repr=False)
+    """What each pixel shows, uint16, (T, H, W), by `Route.label_names`; None without names."""
+
+    def suppress(self, frames: Tensor) -> "Prediction":
+        """Return the prediction with empty masks in selected frames, bool, (T,)."""
+        labels = self.labels
+        if labels is not None:
+            labels = np.where(frames.numpy()[:, None, None], labels.dtype.type(0), labels)
+        return Prediction(suppress(self.logits, frames), labels)
 
 
-class TrainedRoute:
-    """Predicts masks with the audio part of a model, from cached embeddings."""
+class Route(ABC):
+    """Reads the videos of an evaluation and predicts their masks."""
 
-    def __init__(self, model: LoadedModel, options: EvaluateOptions, cache: EmbeddingCache) -> None:
-        self.model, self.options, self.cache = model, options, cache
-        self.problems = {problem.clip: problem.message for problem in cache.skipped}
+    label_names: tuple[str, ...]
+    """Names of the labels; the first ones are those of the data (see `EvaluationPlan`)."""
 
+    def __init__(self, model: LoadedModel, options: EvaluateOptions, plan: EvaluationPlan) -> None:
+        self.model, self.options = model, options
+        self.label_names = plan.label_names
+
+    @abstractmethod
     def read(self, video: PlannedVideo) -> tuple[Sample, ...]:
         """Read a video with its original audio and, if evaluated, with negative audio.
 
         Raises:
             MediaError: A file is missing or corrupted.
         """
+
+    @abstractmethod
+    def predict(self, sample: Sample) -> Prediction:
+        """Predict the masks of a video."""
+
+
+class TrainedRoute(Route):
+    """Predicts masks with the audio part of a model, from cached embeddings."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        options: EvaluateOptions,
+        plan: EvaluationPlan,
+        cache: EmbeddingCache,
+    ) -> None:
+        super().__init__(model, options, plan)
+        self.cache = cache
+        self.problems = {problem.clip: problem.message for problem in cache.skipped}
+
+    def read(self, video: PlannedVideo) -> tuple[Sample, ...]:
+        """See `Route`."""
         if video.clip in self.problems:
             raise MediaError(self.problems[video.clip])
         original = read_sample(video.clip, self.model.network.config, self.cache.read)
@@ -45,10 +93,10 @@ class TrainedRoute:
         embeddings = original.embeddings._replace(clap=clap, level_dbfs=level_dbfs)
         return (original, replace(original, embeddings=embeddings))
 
-    def predict(self, sample: Sample) -> Tensor:
-        """Return mask logits, float32, (T, H, W), on the model's device."""
+    def predict(self, sample: Sample) -> Prediction:
+        """See `Route`."""
         batch_size = self.options.batch_size or self.model.batch_size
-        return predict(self.model.network, sample, self.model.device, batch_size)
+        return Prediction(predict(self.model.network, sample, self.model.device, batch_size))
 
     def _negative_audio(self, video: PlannedVideo) -> tuple[Tensor, Tensor]:
         """Return CLAP embeddings (T, A) and sound levels (T,) of the negative audio."""
@@ -64,6 +112,125 @@ class TrainedRoute:
         with torch.inference_mode():
             clap = self.model.network.embed_windows(windows.to(self.model.device))
         return clap.float().cpu(), levels_dbfs(windows)
+
+
+@dataclass(frozen=True)
+class HeardSample(Sample):
+    """The labelled seconds of one video, with the sound of all seconds."""
+
+    windows: tuple[AudioWindow, ...] = field(repr=False)
+    """The sound, because the words route listens beyond each second."""
+
+
+class WordsRoute(Route):
+    """Predicts a mask for each source of a vocabulary that is heard and in view."""
+
+    def __init__(self, model: LoadedModel, options: EvaluateOptions, plan: EvaluationPlan) -> None:
+        """Prepare a model.
+
+        Raises:
+            UsageError: A name is unknown, or the model does not support a word of the vocabulary.
+            MediaError: The vocabulary file is not valid.
+            WeightsError: The model has no text encoders, or a tokenizer is missing.
+        """
+        super().__init__(model, options, plan)
+        names, _ = choose_names(model, options, plan)
+        # Silence is gated like that of the trained route, by the caller.
+        self.segmenter = WordsSegmenter(model, options.vocabulary, names, silence_dbfs=None)
+        sources = self.segmenter.hearing.vocabulary.sources
+        known = [label_name(source, plan.label_names) or source.name for source in sources]
+        self.label_names = tuple(dict.fromkeys((*plan.label_names, *known)))
+        self.labels = {
+            source.name: self.label_names.index(name)
+            for source, name in zip(sources, known, strict=True)
+        }
+
+    def read(self, video: PlannedVideo) -> tuple[HeardSample, ...]:
+        """See `Route`."""
+        own = replace(self.options, audio="original"), replace(video, donor=None)
+        kinds = [own] if self.options.audio == "original" else [own, (self.options, video)]
+        return tuple(self._read(*kind) for kind in kinds)
+
+    def _read(self, options: EvaluateOptions, video: PlannedVideo) -> HeardSample:
+        clip, rate_hz = video.clip, self.segmenter.rate_hz
+        samples = read_windows(options, video, rate_hz, range(clip.seconds))
+        windows = tuple(
+            AudioWindow(one, index=second, rate_hz=rate_hz) for second, one in enumerate(samples)
+        )
+        levels = torch.tensor([windows[second].level_dbfs for second in clip.labelled])
+        none = torch.empty(len(levels), 0)
+        return HeardSample(
+            clip=clip,
+            frames=network_frames(
+                self.model.network.config, read_clip_frames(clip, clip.labelled)
+            ),
+            masks=torch.from_numpy(read_clip_masks(clip, clip.labelled)),
+            embeddings=Embeddings(clip=none, clap=none, level_dbfs=levels),
+            windows=windows,
+        )
+
+    def predict(self, sample: Sample) -> Prediction:
+        """See `Route`."""
+        assert isinstance(sample, HeardSample)  # noqa: S101 - from `read`
+        heard = list(self.segmenter.hear(iter(sample.windows)))
+        windows = [heard[second] for second in sample.clip.labelled]
+        frames = list(sample.frames.permute(0, 2, 3, 1).contiguous().numpy())
+        size = tuple(sample.masks.shape[1:])
+        batch_size = self.options.batch_size or self.model.batch_size
+        joined = []
+        for start in range(0, len(frames), batch_size):
+            part = slice(start, start + batch_size)
+            inputs = self.segmenter.prepare(frames[part])
+            logits = self.segmenter.source_logits(inputs, windows[part])
+            joined += [self._join(*pair, size) for pair in zip(logits, windows[part], strict=True)]
+        return Prediction(
+            logits=torch.stack([logits for logits, _ in joined]),
+            labels=np.stack([labels for _, labels in joined]),
+        )
+
+    def _join(
+        self, logits: Tensor, window: AudioWindow, size: tuple[int, int]
+    ) -> tuple[Tensor, LabelArray]:
+        """Return the logits and labels (H, W) of a frame, given those of its names, (K, h, w)."""
+        if not len(logits):
+            empty = torch.full(size, NO_MASK, device=logits.device)
+            return empty, np.zeros(size, np.uint16)
+        resized = self.model.network.text_sam.resize(logits[None].float(), size)[0]
+        highest, position = resized.max(dim=0)
+        labels = np.array([self.labels[name] for name in self.segmenter.names_of(window)])
+        shown = labels[position.cpu().numpy()] * predicted_masks(highest).cpu().numpy()
+        return highest, shown.astype(np.uint16)
+
+
+def choose_names(
+    model: LoadedModel, options: EvaluateOptions, plan: EvaluationPlan
+) -> tuple[list[str], list[str]]:
+    """Return the names that are used, and those that are left out.
+
+    AVSBench-semantic's protocol allows only its classes, so other names are left out there.
+
+    Raises:
+        UsageError: A name is unknown, or no name is left.
+        MediaError: The vocabulary file is not valid.
+    """
+    fixed = model.network.config.clap.names
+    sources = choose_vocabulary(options.vocabulary, options.name, fixed=fixed).sources
+    used = [
+        source.name
+        for source in sources
+        if options.subset != "avss" or label_name(source, plan.label_names)
+    ]
+    if not used:
+        raise UsageError(
+            "no name of the vocabulary is a class of AVSBench-semantic; choose others with `name`"
+        )
+    return used, [source.name for source in sources if source.name not in used]
+
+
+def label_name(source: Source, label_names: Sequence[str]) -> str | None:
+    """Return what a source is called in the data, such as "playing_piano"; None if it is not."""
+    names = (source.avss, source.s4, source.name, *source.synonyms)
+    return next((name for name in names if name in label_names), None)
 
 
 def read_windows(
