@@ -29,7 +29,7 @@ from av2tsam_cli.evaluation.metrics import predicted_masks
 from av2tsam_cli.evaluation.naming import LabelArray, NamingCounts, count_names, labels_in
 from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
 from av2tsam_cli.evaluation.plan import EvaluationPlan, PlannedVideo
-from av2tsam_cli.evaluation.routes import Route, TrainedRoute, WordsRoute
+from av2tsam_cli.evaluation.routes import Route, TrainedRoute, WordsRoute, hears_words
 from av2tsam_cli.evaluation.scoring import (
     VideoScore,
     score_logits,
@@ -220,9 +220,10 @@ def evaluate_videos(
         yield from _score_predictions(options, videos, progress)
         return
     route: Route
-    if model.use == "words":
+    if hears_words(model, options):
         route = WordsRoute(model, options, plan)
     else:
+        options.check_unnamed()
         cache = EmbeddingCache.open_or_build(
             options.cache or default_folder(),
             model.network,

@@ -106,7 +106,7 @@ def _why_no_classes(results: Sequence[VideoResult], options: EvaluateOptions) ->
         return f"{clip.name} has no labels_rgb, so its true classes are unknown"
     if options.predictions is not None:
         return f"the masks of {clip.name} do not have the colours of AVSBench-semantic's classes"
-    return "the model does not name its masks"
+    return "masks have no names; set `hear` to words"
 
 
 def _mean_record(videos: Sequence[VideoScores], seed: int) -> dict[str, Any]:

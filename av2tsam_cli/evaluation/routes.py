@@ -7,13 +7,12 @@ samples of a window, K names that are heard in a second.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from av2tsam_cli.data.cache import Embeddings, EmbeddingCache, levels_dbfs, network_frames
+from av2tsam_cli.data.cache import EmbeddingCache, Embeddings, levels_dbfs, network_frames
 from av2tsam_cli.data.clips import read_clip_frames, read_clip_masks, read_clip_windows
 from av2tsam_cli.data.samples import Sample, read_sample
 from av2tsam_cli.errors import MediaError, UsageError
@@ -27,6 +26,7 @@ from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.values import AudioWindow, Float32Array
 from av2tsam_cli.words.segmenter import NO_MASK, WordsSegmenter
 from av2tsam_cli.words.vocabulary import Source, choose_vocabulary
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -118,8 +118,8 @@ class TrainedRoute(Route):
 class HeardSample(Sample):
     """The labelled seconds of one video, with the sound of all seconds."""
 
-    windows: tuple[AudioWindow, ...] = field(repr=False)
-    """The sound, because the words route listens beyond each second."""
+    windows: tuple[AudioWindow, ...] = field(default=(), repr=False)
+    """The sound: the words route also listens before and after a second."""
 
 
 class WordsRoute(Route):
@@ -134,6 +134,8 @@ class WordsRoute(Route):
             WeightsError: The model has no text encoders, or a tokenizer is missing.
         """
         super().__init__(model, options, plan)
+        if options.reference_audio:
+            raise UsageError("`reference_audio` has no effect with `hear` words; omit one of them")
         names, _ = choose_names(model, options, plan)
         # Silence is gated like that of the trained route, by the caller.
         self.segmenter = WordsSegmenter(model, options.vocabulary, names, silence_dbfs=None)
@@ -147,59 +149,66 @@ class WordsRoute(Route):
 
     def read(self, video: PlannedVideo) -> tuple[HeardSample, ...]:
         """See `Route`."""
-        own = replace(self.options, audio="original"), replace(video, donor=None)
-        kinds = [own] if self.options.audio == "original" else [own, (self.options, video)]
-        return tuple(self._read(*kind) for kind in kinds)
+        clip = video.clip
+        frames = read_clip_frames(clip, clip.labelled)
+        original = HeardSample(
+            clip=clip,
+            frames=network_frames(self.model.network.config, frames),
+            masks=torch.from_numpy(read_clip_masks(clip, clip.labelled)),
+            embeddings=Embeddings(clip=torch.empty(0), clap=torch.empty(0)),
+        )
+        own = self._with_sound(
+            original, replace(self.options, audio="original"), replace(video, donor=None)
+        )
+        if self.options.audio == "original":
+            return (own,)
+        return (own, self._with_sound(original, self.options, video))
 
-    def _read(self, options: EvaluateOptions, video: PlannedVideo) -> HeardSample:
-        clip, rate_hz = video.clip, self.segmenter.rate_hz
+    def _with_sound(
+        self, sample: HeardSample, options: EvaluateOptions, video: PlannedVideo
+    ) -> HeardSample:
+        """Return the sample with the kind of audio that the options name."""
+        clip, rate_hz = sample.clip, self.segmenter.rate_hz
         samples = read_windows(options, video, rate_hz, range(clip.seconds))
         windows = tuple(
             AudioWindow(one, index=second, rate_hz=rate_hz) for second, one in enumerate(samples)
         )
         levels = torch.tensor([windows[second].level_dbfs for second in clip.labelled])
-        none = torch.empty(len(levels), 0)
-        return HeardSample(
-            clip=clip,
-            frames=network_frames(
-                self.model.network.config, read_clip_frames(clip, clip.labelled)
-            ),
-            masks=torch.from_numpy(read_clip_masks(clip, clip.labelled)),
-            embeddings=Embeddings(clip=none, clap=none, level_dbfs=levels),
-            windows=windows,
-        )
+        embeddings = sample.embeddings._replace(level_dbfs=levels)
+        return replace(sample, windows=windows, embeddings=embeddings)
 
     def predict(self, sample: Sample) -> Prediction:
         """See `Route`."""
         assert isinstance(sample, HeardSample)  # noqa: S101 - from `read`
-        heard = list(self.segmenter.hear(iter(sample.windows)))
-        windows = [heard[second] for second in sample.clip.labelled]
-        frames = list(sample.frames.permute(0, 2, 3, 1).contiguous().numpy())
-        size = tuple(sample.masks.shape[1:])
+        windows = list(self.segmenter.hear(iter(sample.windows)))
+        heard = [self.segmenter.names_of(windows[second]) for second in sample.clip.labelled]
+        logits = torch.full(sample.masks.shape, NO_MASK, device=self.model.device)
+        labels = np.zeros(sample.masks.shape, np.uint16)
+        frames = [row for row, names in enumerate(heard) if names]
         batch_size = self.options.batch_size or self.model.batch_size
-        joined = []
         for start in range(0, len(frames), batch_size):
-            part = slice(start, start + batch_size)
-            inputs = self.segmenter.prepare(frames[part])
-            logits = self.segmenter.source_logits(inputs, windows[part])
-            joined += [self._join(*pair, size) for pair in zip(logits, windows[part], strict=True)]
-        return Prediction(
-            logits=torch.stack([logits for logits, _ in joined]),
-            labels=np.stack([labels for _, labels in joined]),
-        )
+            rows = frames[start : start + batch_size]
+            pixels = sample.frames[rows].permute(0, 2, 3, 1).contiguous().numpy()
+            inputs = self.segmenter.prepare(list(pixels))
+            found = self.segmenter.mask_names(inputs, [heard[row] for row in rows])
+            for row, each in zip(rows, found, strict=True):
+                logits[row], labels[row] = self._join(each, heard[row], labels.shape[1:])
+        return Prediction(logits, labels)
 
     def _join(
-        self, logits: Tensor, window: AudioWindow, size: tuple[int, int]
+        self, logits: Tensor, names: Sequence[str], size: tuple[int, ...]
     ) -> tuple[Tensor, LabelArray]:
         """Return the logits and labels (H, W) of a frame, given those of its names, (K, h, w)."""
-        if not len(logits):
-            empty = torch.full(size, NO_MASK, device=logits.device)
-            return empty, np.zeros(size, np.uint16)
-        resized = self.model.network.text_sam.resize(logits[None].float(), size)[0]
+        height, width = size
+        resized = self.model.network.text_sam.resize(logits[None].float(), (height, width))[0]
         highest, position = resized.max(dim=0)
-        labels = np.array([self.labels[name] for name in self.segmenter.names_of(window)])
-        shown = labels[position.cpu().numpy()] * predicted_masks(highest).cpu().numpy()
-        return highest, shown.astype(np.uint16)
+        labels = np.array([self.labels[name] for name in names], np.uint16)
+        return highest, labels[position.cpu().numpy()] * predicted_masks(highest).cpu().numpy()
+
+
+def hears_words(model: LoadedModel, options: EvaluateOptions) -> bool:
+    """Return whether a model is evaluated by the words route."""
+    return (options.hear or model.use) == "words"
 
 
 def choose_names(

@@ -21,7 +21,7 @@ from av2tsam_cli.synth.dataset import write_dataset
 
 KEYS = {
     "miou", "f_score", "intervals", "confidence", "protocol", "subset", "split", "audio", "videos",
-    "frames", "silent_frames", "skipped", "categories", "model", "device", "precision",
+    "frames", "silent_frames", "skipped", "categories", "hear", "model", "device", "precision",
     "frames_from_raw_videos", "sound_from_raw_videos", "padded_sounds", "repeated_videos",
 }  # fmt: skip
 DAVIS_KEYS = {"j", "boundary_f", "j_and_f"}
@@ -284,7 +284,7 @@ def test_why_there_are_no_scores_by_class_is_said(
     evaluate.data = avss
     gate = ("--silence-dbfs", "off")  # the data is silent
     assert evaluate(*words, *gate, "--save-masks", tmp_path / "masks") == 0
-    assert "only binary scores: the model does not name its masks" in evaluate.err
+    assert "only binary scores: masks have no names; set --hear to words" in evaluate.err
     assert score_predictions(evaluate, tmp_path / "masks", *words, "--json") == 0
     reason = "the masks of three do not have the colours of AVSBench-semantic's classes"
     assert evaluate.record["no_class_scores"] == reason
