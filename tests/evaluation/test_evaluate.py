@@ -278,7 +278,8 @@ def test_offscreen_audio_may_be_from_unlabelled_seconds(model: LoadedModel, avss
     evaluation, videos = score(model, avss, subset="avss", split="train", audio="noise")
     planned = replace(videos["four"].planned, donor=videos["one"].planned.clip)
     options = EvaluateOptions(data=str(avss), subset="avss", split="train", audio="offscreen")
-    (one,) = evaluate_videos(model, options, [planned])
+    plan = plan_evaluation(replace(options, audio="noise"))
+    (one,) = evaluate_videos(model, options, plan, [planned])
     assert isinstance(one, EvaluatedVideo)
     assert planned.donor is not None
     windows = read_clip_windows(

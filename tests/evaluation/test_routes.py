@@ -85,7 +85,7 @@ def test_the_words_route_hears_the_negative_audio(nano: LoadedModel, data: Path)
 
 
 def test_only_names_that_are_asked_for_are_given(nano: LoadedModel, data: Path) -> None:
-    options = EvaluateOptions(data=str(data), subset="avss", name=("telephone",), limit=1)
+    options = EvaluateOptions(data=str(data), subset="avss", name=("mobile phone",), limit=1)
     (video,) = evaluated(nano, options)
     assert video.labels is not None
     plan = plan_evaluation(options)
