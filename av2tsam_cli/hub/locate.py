@@ -14,6 +14,7 @@ from av2tsam_cli.hub.registry import (
     AUDIO_MODELS,
     BPE_TOKENIZERS,
     BUNDLED_MODEL,
+    CLAP_MODELS,
     MODELS,
     TEXT_ONLY_MODELS,
     TOKENIZER,
@@ -23,9 +24,9 @@ if TYPE_CHECKING:  # it imports torch, which finding a file does not need
     from av2tsam_cli.embeddings.text import BpeKind
     from av2tsam_cli.model.config import ModelConfig
 
-Use = Literal["trained", "words", "text"]
+Use = Literal["trained", "words", "text", "sounds"]
 """What a model is loaded for: to segment what is heard as it was trained to, or through the names
-of what is heard, or to segment what a phrase describes."""
+of what is heard, or to segment what a phrase describes, or only to name what is heard."""
 
 SEPARATE_PARTS = ("clip", "clap", "text_sam")
 """Parts that a trained checkpoint may leave out, because public models contain them."""
@@ -64,7 +65,9 @@ def resolve(model: str | Path | None = None, use: Use | None = None) -> Path:
         WeightsError: There is no such file.
     """
     if model is None:
-        names = TEXT_ONLY_MODELS + AUDIO_MODELS if use == "text" else AUDIO_MODELS
+        names = {"text": TEXT_ONLY_MODELS + AUDIO_MODELS, "sounds": CLAP_MODELS}.get(
+            use or "", AUDIO_MODELS
+        )
         paths = (installed_path(name) for name in names)
         return next((path for path in paths if path.is_file()), None) or _bundled()
     if model == BUNDLED_MODEL:

@@ -202,6 +202,11 @@ AUDIO_MODELS: tuple[str, ...] = tuple(
 )
 """Full-size models that find sound sources, best first."""
 
+CLAP_MODELS: tuple[str, ...] = tuple(
+    entry.name for entry in _ENTRIES if entry.parts[:1] == ("clap",)
+)
+"""Models that name sounds and do nothing else, best first."""
+
 TEXT_ONLY_MODELS: tuple[str, ...] = tuple(
     entry.name for entry in _ENTRIES if entry.parts == ("text_sam",)
 )

@@ -42,6 +42,7 @@ PARTS: dict[Use, tuple[str, ...]] = {
     "trained": checkpoint.MODEL_PARTS,
     "words": ("clip", "clap", "text_sam"),
     "text": ("text_sam",),
+    "sounds": ("clap",),
 }
 """The parts of a network that each use needs."""
 LIGHT_PARAMETERS = 50_000_000
@@ -205,7 +206,8 @@ def load_model(
         model: A name from 'av2tsam models list', the path of a checkpoint, or None for the best
             installed model.
         use: `trained` for all parts, `words` for those that name and segment what is heard, `text`
-            for those that text prompts need; None for `default_use`.
+            for those that text prompts need, `sounds` for CLAP, which names what is heard; None
+            for `default_use`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         packed: Whether to call `pack_weights`; set it to False if the network will be compiled.
@@ -219,7 +221,9 @@ def load_model(
     chosen = choose_precision(precision, place)
     path = locate.resolve(model, use)
     use = use or default_use(path)
-    config = words_config(path) if use == "words" else None
+    config = None
+    if use in {"words", "sounds"}:
+        config = words_config(path) if use == "words" else sounds_config(path)
     # Every thread that computes in parallel keeps its OpenMP workers. This one may not be the one
     # that runs the network, and with more workers than cores the network would be slower.
     with torch_threads(1):
@@ -228,7 +232,7 @@ def load_model(
         )
         loaded = LoadedModel(
             network=network,
-            name=network.config.name if model is None else str(model),
+            name=path.stem if model is None else str(model),
             path=path,
             device=place,
             precision=chosen,
@@ -261,14 +265,25 @@ def default_use(path: Path) -> Use:
 def words_config(path: Path) -> ModelConfig:
     """Return the configuration with which a checkpoint names and segments what is heard.
 
-    CLAP and CLIP must be able to embed phrases. A checkpoint without a trained audio part works
-    with any: it gets LAION's CLAP if that is complete, else Microsoft's.
+    See `sounds_config`; CLIP must be able to embed phrases too.
 
     Raises:
         WeightsError: CLAP, CLIP, a text encoder or a tokenizer is missing.
     """
+    clip = _config_with_phrases("clip", path, checkpoint.read_config(path)).clip
+    return replace(sounds_config(path), clip=clip)
+
+
+def sounds_config(path: Path) -> ModelConfig:
+    """Return the configuration with which a checkpoint names what is heard.
+
+    CLAP must be able to embed phrases. A checkpoint without a trained audio part works with any: it
+    gets LAION's CLAP if that is complete, else Microsoft's.
+
+    Raises:
+        WeightsError: CLAP, its text encoder or a tokenizer is missing.
+    """
     config, parts = checkpoint.read_config(path), checkpoint.parts_in(path)
-    clip = _config_with_phrases("clip", path, config).clip
     if "projector" in parts or "clap" in parts:
         _config_with_phrases("clap", path, config)
         return config
@@ -279,7 +294,7 @@ def words_config(path: Path) -> ModelConfig:
         except WeightsError as error:
             problems.append(error)
         else:
-            return replace(config, clip=clip, clap=found.clap)
+            return replace(config, clap=found.clap)
     raise problems[0]
 
 
@@ -312,6 +327,8 @@ def _file_of(encoder: Literal["clap", "clip"], path: Path, config: ModelConfig) 
 
 def pack_weights(model: LoadedModel) -> None:
     """Pack the bf16 weights of the large encoders for this CPU, in place; a no-op on a GPU."""
+    if "text_sam" not in PARTS[model.use]:
+        return
     if model.device.type == "cpu" and can_pack(cpu_capabilities()):
         pack(model.network.text_sam.image_encoder)
         pack(model.network.text_sam.beit3)

@@ -57,7 +57,7 @@ def clock_zero(info: MediaInfo, video: VideoStream | None, audio: AudioStream | 
     It is the earliest start of the chosen streams, so a track that starts late stays late.
     """
     starts = [stream.start_s for stream in (video, audio) if stream is not None]
-    return min(starts, default=info.video[0].start_s)
+    return min(starts) if starts else info.video[0].start_s
 
 
 def display_matrix(frame: VideoFrame) -> npt.NDArray[np.int32] | None:

@@ -45,6 +45,7 @@ def parts(model: LoadedModel) -> set[str]:
 def test_each_use_loads_only_what_it_needs(load: Callable[..., LoadedModel]) -> None:
     assert parts(load(LAION, CLIP, use="words")) == {"clip", "clap", "text_sam"}
     assert parts(load(LAION, CLIP, use="text")) == {"text_sam"}
+    assert parts(load(LAION, use="sounds")) == {"clap"}
     nano = load_model("nano", device="cpu")
     assert nano.use == "trained"
     assert parts(nano) == {"clip", "clap", "projector", "adapter", "text_sam"}
@@ -61,6 +62,15 @@ def test_a_checkpoint_that_was_not_trained_with_audio_is_used_with_words(
     frames = model.network.embed_frames(torch.zeros(1, 3, 40, 60, dtype=torch.uint8))
     assert model.phrase_embedder("clap")(["a dog"]).shape == sounds.shape
     assert model.phrase_embedder("clip")(["a dog"]).shape == frames.shape
+
+
+def test_naming_sounds_needs_only_clap(home: Path) -> None:
+    assert load_model(use="sounds", device="cpu").name == "nano"
+    for name, config in ((MICROSOFT, real_set.MICROSOFT), (LAION, real_set.LAION)):
+        real_set.install(home, name)
+        model = load_model(use="sounds", device="cpu")
+        assert (model.name, model.network.config.clap, parts(model)) == (name, config, {"clap"})
+        assert model.phrase_embedder("clap")(["a dog"]).shape == (1, config.embed_dim)
 
 
 def test_microsofts_clap_is_used_if_laions_is_not_complete(

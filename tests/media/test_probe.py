@@ -153,6 +153,7 @@ def test_only_audio(tmp_path: Path, make_clip: MakeClip, tone: Tone) -> None:
     assert "only audio" in refusal(only_sound)
     info = probe(only_sound, need_video=False)
     assert (info.video, len(info.audio)) == ((), 1)
+    assert clock_zero(info, None, info.audio[0]) == info.audio[0].start_s
 
 
 def test_no_frame_can_be_decoded(
