@@ -27,16 +27,22 @@ if TYPE_CHECKING:
     from av2tsam_cli.pipeline import segment_frames as segment_frames
     from av2tsam_cli.pipeline import segment_video as segment_video
     from av2tsam_cli.process import tune_process as tune_process
+    from av2tsam_cli.values import SoundEvent as SoundEvent
+    from av2tsam_cli.words.listen import Listening as Listening
+    from av2tsam_cli.words.listen import listen as listen
 
 _MODULES = {
     "Av2tsamError": "errors",
+    "Listening": "words.listen",
     "LoadedModel": "inference.loading",
     "MaskedFrame": "pipeline",
     "MediaError": "errors",
     "SegmentResult": "pipeline",
+    "SoundEvent": "values",
     "UsageError": "errors",
     "WeightsError": "errors",
     "iter_masks": "pipeline",
+    "listen": "words.listen",
     "load_model": "inference.loading",
     "segment_frames": "pipeline",
     "segment_video": "pipeline",
@@ -46,14 +52,17 @@ _MODULES = {
 
 __all__ = [
     "Av2tsamError",
+    "Listening",
     "LoadedModel",
     "MaskedFrame",
     "MediaError",
     "SegmentResult",
+    "SoundEvent",
     "UsageError",
     "WeightsError",
     "__version__",
     "iter_masks",
+    "listen",
     "load_model",
     "segment_frames",
     "segment_video",

@@ -13,7 +13,16 @@ from av2tsam_cli.cli.app import COMMANDS as TOP_LEVEL
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = ("segment", "train", "evaluate", "doctor", "data synth", "data check", "models list")
+COMMANDS = (
+    "segment",
+    "listen",
+    "train",
+    "evaluate",
+    "doctor",
+    "data synth",
+    "data check",
+    "models list",
+)
 COMMANDS += ("models info", "models path", "models pull", "models verify", "models remove")
 COMMANDS += ("models convert", "vocabulary show", "vocabulary check", "runs compare")
 OTHER_PROGRAMS = {

@@ -13,6 +13,7 @@ from av2tsam_cli.signals import handle_signals
 
 COMMANDS = {
     "segment": "highlight the sound source in videos, or write masks of it",
+    "listen": "list what is heard in videos and audio files, and when",
     "train": "train a model on AVSBench or on data with the same layout",
     "evaluate": "score a model on AVSBench, optionally with unrelated audio",
     "runs": "compare trainings: mean and standard deviation over seeds",

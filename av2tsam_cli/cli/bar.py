@@ -43,7 +43,7 @@ def progress_bar(
     Args:
         name: What is in progress.
         total: The expected number of units; None if it is unknown.
-        unit: `frames`, `videos` or `bytes`.
+        unit: `frames`, `videos`, `seconds` or `bytes`.
 
     Yields:
         A function that takes the number done so far.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from av2tsam_cli.errors import Av2tsamError
 
-Unit = Literal["frames", "videos", "bytes"]
+Unit = Literal["frames", "videos", "seconds", "bytes"]
 
 _flags: dict[str, str] = {}
 """The running command's options by their Python names, such as {"end": "--end"}."""

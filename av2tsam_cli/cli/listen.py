@@ -1,0 +1,297 @@
+"""`av2tsam listen`: list what is heard in videos and audio files, and when."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from av2tsam_cli.cli.batch import Batch, check_input, check_outputs
+from av2tsam_cli.cli.console import Console, print_table, print_text
+from av2tsam_cli.cli.options import command, expand, new_app
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.files import atomic_file, check_writable, write_errors
+from av2tsam_cli.options import (
+    Messages,
+    ModelOptions,
+    Option,
+    Overwrite,
+    Panel,
+    VocabularyOptions,
+    either,
+)
+from av2tsam_cli.outputs.events import to_audacity, to_csv, to_srt, to_vtt
+
+if TYPE_CHECKING:
+    from av2tsam_cli.inference.loading import LoadedModel
+    from av2tsam_cli.values import AudioStream, MediaInfo
+    from av2tsam_cli.words.hearing import Hearing
+    from av2tsam_cli.words.listen import Listening
+
+NANO_NOTE = (
+    "using nano, a demo model that only knows sixteen synthesised sounds; 'av2tsam models pull "
+    "real' gets models for real recordings"
+)
+"""Printed if nano is used because no other model is installed."""
+
+app = new_app()
+
+
+@dataclass(frozen=True)
+class ListenOptions:
+    """What to write, and where."""
+
+    csv: Annotated[bool, Option("write a CSV table", panel=Panel.OUTPUT)] = False
+    """Whether to write CSV."""
+    srt: Annotated[bool, Option("write SubRip subtitles", panel=Panel.OUTPUT)] = False
+    """Whether to write SubRip."""
+    vtt: Annotated[bool, Option("write WebVTT subtitles", panel=Panel.OUTPUT)] = False
+    """Whether to write WebVTT."""
+    audacity: Annotated[bool, Option("write labels for Audacity", panel=Panel.OUTPUT)] = False
+    """Whether to write labels for Audacity."""
+    out: Annotated[
+        Path | None,
+        Option(
+            "a file, or a folder for files named after the inputs",
+            panel=Panel.OUTPUT,
+            metavar="PATH",
+            short="-o",
+            default="stdout",
+        ),
+    ] = None
+    """A file or a folder; None for stdout."""
+    overwrite: Overwrite = False
+    """Whether existing files are replaced."""
+
+
+@command(
+    app,
+    examples=[
+        ("av2tsam listen video.mp4", "a table of what is heard, and when"),
+        ("av2tsam listen talk.wav -o talk.srt", "subtitles"),
+        ("av2tsam listen '*.mp4' --json", "one JSON object per file"),
+        ("av2tsam listen park.mp3 --name dog", "only when a dog is heard"),
+    ],
+)
+def listen(
+    inputs: Annotated[
+        list[str],
+        Option(
+            "videos or audio files, or patterns in quotes, such as '*.wav'",
+            metavar="FILE",
+            positional=True,
+        ),
+    ],
+    *,
+    options: ListenOptions,
+    vocabulary: VocabularyOptions,
+    model: ModelOptions,
+    messages: Messages,
+) -> int:
+    """List what is heard in videos or audio files, and when."""
+    sources, chosen = expand(inputs), _choose_format(options, messages)
+    files = None
+    if options.out is not None and chosen is not None:
+        files = Files(options.out, chosen, options.overwrite)
+        files.check(sources)
+    elif chosen is not None and chosen.option != "json" and len(sources) > 1:
+        raise UsageError(f"`{chosen.option}` is one file per input; set `out` to a folder for them")
+    job = ListenJob(sources, chosen, files, vocabulary, model)
+    console = Console(quiet=messages.quiet, debug=messages.debug)
+    with console.logged():
+        return _JobRunner(job, console, json=messages.json).run()
+
+
+def _as_json(listening: "Listening") -> str:
+    return json.dumps(asdict(listening), default=str, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format in which events are written."""
+
+    option: str
+    """The option that chooses it."""
+    suffix: str
+    """Suffix of its files."""
+    text: "Callable[[Listening], str]"
+    """Returns the content of a file."""
+
+
+FORMATS = (
+    Format("json", ".json", _as_json),
+    Format("csv", ".csv", lambda listening: to_csv(listening.events)),
+    Format("srt", ".srt", lambda listening: to_srt(listening.events)),
+    Format("vtt", ".vtt", lambda listening: to_vtt(listening.events)),
+    Format("audacity", ".txt", lambda listening: to_audacity(listening.events)),
+)
+
+
+def _choose_format(options: ListenOptions, messages: Messages) -> Format | None:
+    """Return the format to write; None for a table.
+
+    Raises:
+        UsageError: Two are given, or none for files.
+    """
+    flags = {**vars(options), "json": messages.json}
+    given = [each for each in FORMATS if flags[each.option]]
+    if len(given) > 1:
+        names = " and ".join(f"`{each.option}`" for each in given[:2])
+        raise UsageError(f"{names} exclude each other; pass one of them")
+    if given or options.out is None:
+        return given[0] if given else None
+    for each in FORMATS:
+        if options.out.suffix.lower() == each.suffix and not options.out.is_dir():
+            return each
+    known = either([f"`{each.option}`" for each in FORMATS])
+    raise UsageError(f"{options.out}: no format is given; pass {known}")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that are written instead of stdout."""
+
+    out: Path
+    """A file, or a folder for files named after the inputs."""
+    format: Format
+    """Their format."""
+    overwrite: bool
+    """Whether existing files are replaced."""
+
+    def path(self, source: Path) -> Path:
+        """Return the file for an input."""
+        if self.out.suffix.lower() in {each.suffix for each in FORMATS} and not self.out.is_dir():
+            return self.out
+        return self.out / f"{source.stem}{self.format.suffix}"
+
+    def check(self, sources: Sequence[Path]) -> None:
+        """Check that each input has a file of its own, of the right kind.
+
+        Raises:
+            UsageError: It has not.
+        """
+        suffix = self.path(sources[0]).suffix
+        if suffix.lower() != self.format.suffix:
+            raise UsageError(
+                f"{self.out}: `{self.format.option}` writes {self.format.suffix} files, not "
+                f"{suffix}; rename it"
+            )
+        check_outputs(sources, self.path, out=self.out, hint="set `out` to a folder")
+
+    def check_free(self, source: Path) -> None:
+        """Check that the file for an input can be written.
+
+        Raises:
+            UsageError: It cannot, or it exists and may not be replaced.
+        """
+        path = self.path(source)
+        if os.path.lexists(path) and not self.overwrite:
+            raise UsageError(
+                f"{path}: already exists; set `overwrite` to replace it, or choose another path"
+            )
+        check_writable(path)
+
+    def write(self, listening: "Listening") -> Path:
+        """Write a result and return its file."""
+        path = self.path(listening.input)
+        with write_errors(path), atomic_file(path, overwrite=self.overwrite) as part:
+            part.write_text(self.format.text(listening), encoding="utf-8")
+        return path
+
+
+@dataclass(frozen=True)
+class ListenJob:
+    """The inputs of one command and what to do with them."""
+
+    inputs: tuple[Path, ...]
+    """The files to listen to, without duplicates."""
+    format: Format | None
+    """What to write; None for a table."""
+    files: Files | None
+    """Where to write it; None for stdout."""
+    vocabulary: VocabularyOptions
+    """What can be named."""
+    model: ModelOptions
+    """Which model to use."""
+
+
+class _JobRunner:
+    """Runs a job: all inputs with one model."""
+
+    def __init__(self, job: ListenJob, console: Console, *, json: bool) -> None:
+        self.job = job
+        self.console = console
+        self.batch = Batch(job.inputs, console, json=json and job.files is None)
+
+    def run(self) -> int:
+        """Check every input, load the model, process the inputs, and return the exit code."""
+        with self.batch.interruptible():
+            attempt, inputs = self.batch.attempt, self.job.inputs
+            checked = [c for each in inputs if (c := attempt(partial(self._check, each), each))]
+            sources = [info.path for info, _ in checked]
+            if checked and (loaded := attempt(self._load, *sources)):
+                for info, stream in checked:
+                    attempt(partial(self._listen, info, stream, *loaded), info.path)
+        return self.batch.exit_code
+
+    def _check(self, source: Path) -> "tuple[MediaInfo, AudioStream]":
+        from av2tsam_cli.words.listen import probe_audio
+
+        check_input(source)
+        if self.job.files is not None:
+            self.job.files.check_free(source)
+        return probe_audio(source)
+
+    def _load(self) -> "tuple[LoadedModel, Hearing]":
+        from av2tsam_cli.inference.loading import load_model
+        from av2tsam_cli.words.hearing import load_hearing
+
+        choice, names = self.job.model, self.job.vocabulary
+        model = load_model(
+            choice.model, use="sounds", device=choice.device, precision=choice.precision
+        )
+        if choice.model is None and model.name == "nano":
+            self.console.note(NANO_NOTE)
+        return model, load_hearing(model, names.vocabulary, names.name)
+
+    def _listen(
+        self, info: "MediaInfo", stream: "AudioStream", model: "LoadedModel", hearing: "Hearing"
+    ) -> None:
+        from av2tsam_cli.words.listen import listen_to
+
+        total = round(info.duration_s) if info.duration_s else None
+        with self.console.progress(info.path.name, total, "seconds") as progress:
+            listening = listen_to(info, stream, model=model, hearing=hearing, progress=progress)
+        if not listening.events:
+            self.console.note(f"{info.path}: nothing of the vocabulary is heard")
+        self._write(listening)
+        self.batch.finish(info.path, asdict(listening))
+
+    def _write(self, listening: "Listening") -> None:
+        """Write a result to its file or to stdout; JSON on stdout is printed by the batch."""
+        chosen = self.job.format
+        if self.job.files is not None:
+            path = self.job.files.write(listening)
+            self.console.note(f"{path}: {len(listening.events)} sounds")
+        elif chosen is None:
+            if len(self.job.inputs) > 1:
+                print_text(f"{listening.input}\n")
+            print_table(("from", "to", "name", "score"), _rows(listening))
+        elif chosen.option != "json":
+            print_text(chosen.text(listening))
+
+
+def _rows(listening: "Listening") -> list[tuple[str, str, str, str]]:
+    return [
+        (_clock(each.start_s), _clock(each.end_s), each.name, f"{each.score:.2f}")
+        for each in listening.events
+    ]
+
+
+def _clock(time_s: float) -> str:
+    """Return a time as M:SS or H:MM:SS with a tenth, in which `--start` can be given."""
+    minutes, seconds = divmod(round(time_s, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"
