@@ -63,6 +63,11 @@ if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported
 SMALL_FRAME_PX = 1280 * 720
 """Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""
 
+LONG_RUN_S = 300.0
+"""Seconds from which on the time that a video takes is announced."""
+SUGGESTED_FPS = 2
+"""Masks per second that the announcement suggests."""
+
 log = logging.getLogger(__name__)
 
 
@@ -554,9 +559,14 @@ def segment_planned(
         run_behind(write, depth=size, name="write") as put,
         closing(_prepare_ahead(_read(plan, segmenter), segmenter, size)) as prepared,
     ):
+        estimated = False
         for batch in prepared:
+            batch_began_s = time.monotonic()
             for pair in _compute_logits(segmenter, batch):
                 put(pair)
+            if batch.keys and not estimated:
+                estimated = True
+                _announce_time(plan, model, (time.monotonic() - batch_began_s) / batch.keys)
     return SegmentResult(
         input=plan.info.path,
         text=options.text,
@@ -573,6 +583,35 @@ def segment_planned(
         mean_area=tally.area / tally.frames,
         sources=tally.summaries(),
     )
+
+
+def _announce_time(plan: SegmentPlan, model: LoadedModel, mask_s: float) -> None:
+    if plan.options.fps is None and plan.frames and plan.video.rate:
+        estimate = time_estimate(plan.frames, plan.video.rate, mask_s)
+        if estimate:
+            log.warning("%s: %s on %s: %s", plan.info.path, model.name, model.device.type, estimate)
+
+
+def time_estimate(frames: int, rate: Fraction, mask_s: float) -> str | None:
+    """Describe how long a video takes, and what fewer masks would save; None if it is not long.
+
+    Args:
+        frames: Number of frames to come.
+        rate: Frames per second of the video.
+        mask_s: Seconds that a mask takes.
+    """
+    if frames * mask_s < LONG_RUN_S:
+        return None
+    fewer = frames / rate * SUGGESTED_FPS
+    return (
+        f"{mask_s:.1f} s per mask, so about {_in_words(frames * mask_s)}; with `fps` "
+        f"{SUGGESTED_FPS}, about {_in_words(float(fewer) * mask_s)}"
+    )
+
+
+def _in_words(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
 def _masked_frames(
@@ -656,6 +695,11 @@ class _Batch:
     frames: list[ScheduledFrame]
     inputs: FrameInputs | None = field(repr=False)
     """None without key frames."""
+
+    @property
+    def keys(self) -> int:
+        """Number of key frames."""
+        return sum(each.key for each in self.frames)
 
 
 def _prepare_ahead(

@@ -20,7 +20,13 @@ from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
 from av2tsam_cli.model.sam import best_mask
-from av2tsam_cli.pipeline import iter_masks, plan_video, segment_frames, segment_video
+from av2tsam_cli.pipeline import (
+    iter_masks,
+    plan_video,
+    segment_frames,
+    segment_video,
+    time_estimate,
+)
 from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import Frame
 
@@ -304,6 +310,15 @@ def test_the_expected_number_of_frames_follows_from_the_header(make_clip: MakeCl
     options = SegmentOptions(start=1.0, end=2.0)
     assert plan_video(clip, clip.parent / "o.mp4", SegmentOptions()).frames == 100
     assert plan_video(clip, clip.parent / "o.mp4", options).frames == 25
+
+
+def test_the_time_of_a_long_video_is_estimated_with_what_fewer_masks_save() -> None:
+    expected = "3.0 s per mask, so about 75 min; with `fps` 2, about 6 min"
+    assert time_estimate(1500, Fraction(25), 3.0) == expected
+    assert time_estimate(15_000, Fraction(30000, 1001), 3.0) == (
+        "3.0 s per mask, so about 12 h; with `fps` 2, about 50 min"
+    )
+    assert time_estimate(1500, Fraction(25), 0.01) is None
 
 
 def test_torch_has_its_thread_count_again_afterwards(
