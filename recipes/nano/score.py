@@ -5,7 +5,8 @@ training split, in AVSBench's format: five 224 x 224 frames and a 16 kHz sound t
 mIoU and F, the script measures the response to sound that does not belong to the picture: the sound
 track is replaced by a category that is not in view, by noise, or by the faint hiss of an empty room
 (-50 dBFS, above the silence gate). It also measures how well the towers name the sound
-sources of a window and the objects in a frame.
+sources of a window and the objects in a frame. With `--hear words`, the same scenes are segmented
+through names, and the names are scored too.
 """
 
 import argparse
@@ -21,11 +22,13 @@ import torch
 
 from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX
 from av2tsam_cli.evaluation.metrics import frame_iou, video_f_score, video_iou
+from av2tsam_cli.evaluation.semantic import add_classes, score_classes
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import Segmenter
+from av2tsam_cli.masks import native_labels
 from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.pipeline import segment_video
-from av2tsam_cli.segment_options import SILENCE_DBFS
+from av2tsam_cli.segment_options import SILENCE_DBFS, Hear
 from av2tsam_cli.synth.clips import sounding_mask
 from av2tsam_cli.synth.dataset import RATE_HZ
 from av2tsam_cli.synth.render import Renderer
@@ -33,6 +36,7 @@ from av2tsam_cli.synth.scenes import NAMES, sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import background_noise, soundtrack, synthesise
 from av2tsam_cli.synth.values import BackgroundNoise, Scene
 from av2tsam_cli.values import AudioWindow
+from av2tsam_cli.words.segmenter import WordsSegmenter
 
 SOUNDS = ("true", "other", "noise", "hiss")
 SMALL_SHARE = 0.025
@@ -48,27 +52,33 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=200)
     parser.add_argument("--pool", default="test", choices=("val", "test"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hear", default="trained", choices=("trained", "words"))
     parser.add_argument("--samples", type=Path, help="folder of the sample videos and masks")
     args = parser.parse_args()
     model = load_model(args.model)
+    segmenter = WordsSegmenter(model) if args.hear == "words" else Segmenter(model)
     scores: dict[str, object] = {"videos": args.videos, "pool": args.pool, "seed": args.seed}
+    scores["hear"] = args.hear
     for subset in ("s4", "ms3"):
         scenes = [
             sample_scene(scene_rng(args.pool, args.seed, i), subset=subset)
             for i in range(args.videos)
         ]
-        scores[subset] = {**score(model, scenes, args.seed), **name_scores(model, scenes)}
+        scores[subset] = score(segmenter, scenes, args.seed) | (
+            word_scores(segmenter, scenes)
+            if isinstance(segmenter, WordsSegmenter)
+            else name_scores(model, scenes)
+        )
     if args.samples:
         scores["samples"] = {
-            name: sample_iou(model, args.samples / f"{name}.mp4", scene)
+            name: sample_iou(model, args.hear, args.samples / f"{name}.mp4", scene)
             for name, scene in sample_scenes().items()
         }
     print(json.dumps(scores, indent=2))
 
 
-def score(model: LoadedModel, scenes: list[Scene], seed: int) -> dict[str, float]:
+def score(segmenter: Segmenter, scenes: list[Scene], seed: int) -> dict[str, float]:
     """Return mIoU and F with the true sound, and the relative mask area with other sounds."""
-    segmenter = Segmenter(model)
     iou, f_score, positive, small, areas = [], [], [], [], dict.fromkeys(SOUNDS, 0.0)
     for index, scene in enumerate(scenes):
         frames, masks = stills(scene)
@@ -95,6 +105,50 @@ def score(model: LoadedModel, scenes: list[Scene], seed: int) -> dict[str, float
         "frames_small": len(small),
     }
     return {name: round(float(value), 4) for name, value in (values | ratios).items()}
+
+
+def word_scores(segmenter: WordsSegmenter, scenes: list[Scene]) -> dict[str, float]:
+    """Return how well sources are named per second, and mIoU and F per category.
+
+    A name is right if the source sounds in that second, in view or not. mIoU and F per category are
+    computed as in AVSBench-semantic; background counts as a category.
+    """
+    names = [source.name for source in segmenter.hearing.vocabulary.sources]
+    right = named = sounding = 0
+    classes = []
+    for scene in scenes:
+        drawn = draw_seconds(scene)
+        windows, logits = run_named(
+            segmenter, [rgb for rgb, _ in drawn], soundtrack(scene, RATE_HZ)
+        )
+        found, true = [], []
+        for second, ((_, ids), wanted) in enumerate(
+            zip(drawn, voices_by_second(scene), strict=True)
+        ):
+            heard = segmenter.names_of(windows[second])
+            right += len(wanted & set(heard))
+            named += len(heard)
+            sounding += len(wanted)
+            codes = np.array([0, *(names.index(name) + 1 for name in heard)], np.uint8)
+            resize = segmenter.model.network.text_sam.resize
+            found.append(codes[native_labels(logits[second], ids.shape, 0.5, resize=resize)])
+            codes = np.zeros(256, np.uint8)
+            for slot in scene.sounding(second):
+                codes[slot + 1] = names.index(scene.instances[slot].category) + 1
+            true.append(codes[ids])
+        classes.append(score_classes(np.stack(found), np.stack(true)))
+    together = add_classes(classes)
+    iou, f_score = together.means()
+    seen = together.frames > 0
+    precision, recall = right / named, right / sounding
+    values = {
+        "class_miou": iou[seen].mean(),
+        "class_f_score": f_score[seen].mean(),
+        "names_precision": precision,
+        "names_recall": recall,
+        "names_f1": 2 * precision * recall / (precision + recall),
+    }
+    return {name: round(float(value), 4) for name, value in values.items()}
 
 
 def name_scores(model: LoadedModel, scenes: list[Scene]) -> dict[str, float]:
@@ -179,22 +233,36 @@ def track(scene: Scene, kind: str, rng: np.random.Generator) -> npt.NDArray[np.f
 def run(
     segmenter: Segmenter, frames: list[npt.NDArray[np.uint8]], sound: npt.NDArray[np.float32]
 ) -> torch.Tensor:
-    """Return logits (T, H, W) of one frame per second; -100 in silent seconds."""
-    windows = [
-        AudioWindow(second, k, RATE_HZ) for k, second in enumerate(sound.reshape(-1, RATE_HZ))
-    ]
-    logits = segmenter.logits(segmenter.prepare(frames), windows)
-    logits = segmenter.model.network.text_sam.resize(logits, frames[0].shape[:2])[:, 0].float()
-    silent = [window.level_dbfs < SILENCE_DBFS for window in windows]
-    logits[silent] = -100.0
-    return logits
+    """Return logits (T, H, W) of one frame per second; -100 where nothing is heard."""
+    result = torch.full((len(frames), *frames[0].shape[:2]), -100.0)
+    resize = segmenter.model.network.text_sam.resize
+    for second, logits in enumerate(run_named(segmenter, frames, sound)[1]):
+        if logits is not None:
+            result[second] = resize(logits[None].float(), frames[0].shape[:2])[0].amax(dim=0)
+    return result
 
 
-def sample_iou(model: LoadedModel, video: Path, scene: Scene) -> dict[str, float]:
+def run_named(
+    segmenter: Segmenter, frames: list[npt.NDArray[np.uint8]], sound: npt.NDArray[np.float32]
+) -> tuple[list[AudioWindow], list[torch.Tensor | None]]:
+    """Return the windows, and logits (K, h, w) of one frame each; None where nothing is heard."""
+    seconds = enumerate(sound.reshape(-1, RATE_HZ))
+    windows = [*segmenter.hear(AudioWindow(second, k, RATE_HZ) for k, second in seconds)]
+    kept = [k for k, w in enumerate(windows) if w.level_dbfs >= SILENCE_DBFS and w.sources != ()]
+    logits: list[torch.Tensor | None] = [None] * len(frames)
+    if kept:
+        inputs = segmenter.prepare([frames[k] for k in kept])
+        rows = segmenter.source_logits(inputs, [windows[k] for k in kept])
+        for k, row in zip(kept, rows, strict=True):
+            logits[k] = row
+    return windows, logits
+
+
+def sample_iou(model: LoadedModel, hear: Hear, video: Path, scene: Scene) -> dict[str, float]:
     """Compare the masks of `segment` with the sounding and with the silent objects of a sample."""
     rate = 25
     with tempfile.TemporaryDirectory() as folder:
-        segment_video(video, folder, model=model, format="masks")
+        segment_video(video, folder, model=model, hear=hear, format="masks")
         paths = sorted((Path(folder) / video.stem).glob("*.png"))
         found = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0 for path in paths]
     renderer = Renderer(scene, *found[0].shape[::-1])
