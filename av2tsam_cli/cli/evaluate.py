@@ -12,7 +12,8 @@ from av2tsam_cli.evaluation.options import EvaluateOptions, EvaluateOutputs
 from av2tsam_cli.options import Messages, ModelOptions
 
 if TYPE_CHECKING:
-    from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, Evaluation, EvaluationPlan
+    from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, Evaluation
+    from av2tsam_cli.evaluation.plan import EvaluationPlan
     from av2tsam_cli.inference.distributed import Processes
     from av2tsam_cli.inference.loading import LoadedModel
 
@@ -29,6 +30,7 @@ app = new_app()
         ("av2tsam evaluate --subset ms3", "score the best installed model"),
         ("av2tsam evaluate --data my_data --split val", "use your own data"),
         ("av2tsam evaluate --audio noise --csv scores.csv", "add negative audio"),
+        ("av2tsam evaluate --hear words", "name what is heard, without training on videos"),
         ("av2tsam evaluate --predictions pred_masks", "score the masks of any method"),
     ],
     config=True,
@@ -101,11 +103,13 @@ def _evaluate(
     processes: "Processes",
 ) -> dict[str, Any]:
     """Evaluate, write the outputs, and return the scores as JSON values."""
-    from av2tsam_cli.evaluation.evaluate import evaluate, plan_evaluation
+    from av2tsam_cli.evaluation.evaluate import evaluate
+    from av2tsam_cli.evaluation.plan import plan_evaluation
     from av2tsam_cli.evaluation.report import to_json
 
     plan = plan_evaluation(options)
-    model = None if options.predictions is not None else _load(model_options, console)
+    model = None if options.predictions is not None else _load(model_options, options, console)
+    unused_names = _unused_names(model, options, plan, console)
     with ExitStack() as stack:
         on_video = _open_folders(stack, outputs, processes)
         with Stages(console, "videos") as stages:
@@ -130,19 +134,43 @@ def _evaluate(
     if model is None:
         return record | {"predictions": str(options.predictions)}
     return record | {
+        "hear": model.use,
+        **unused_names,
         "model": model.name,
         "device": model.device.type,
         "precision": model.precision,
     }
 
 
-def _load(options: ModelOptions, console: Console) -> "LoadedModel":
+def _load(model: ModelOptions, options: EvaluateOptions, console: Console) -> "LoadedModel":
     from av2tsam_cli.inference.loading import load_model
 
-    model = load_model(options.model, device=options.device, precision=options.precision)
-    if options.model is None:
-        console.note(f"using the model {model.name}; choose another one with `model`")
-    return model
+    loaded = load_model(
+        model.model, use=options.hear, device=model.device, precision=model.precision
+    )
+    if model.model is None:
+        console.note(f"using the model {loaded.name}; choose another one with `model`")
+    return loaded
+
+
+def _unused_names(
+    model: "LoadedModel | None",
+    options: EvaluateOptions,
+    plan: "EvaluationPlan",
+    console: Console,
+) -> dict[str, list[str]]:
+    """Return the names that the words route leaves out as a JSON value, and say so."""
+    if model is None or model.use != "words":
+        return {}
+    from av2tsam_cli.evaluation.routes import choose_names
+
+    used, unused = choose_names(model, options, plan)
+    if unused:
+        console.note(
+            f"{len(used)} names are used; {len(unused)} names that are not classes of "
+            f"AVSBench-semantic are left out, such as {unused[0]}"
+        )
+    return {"unused_names": unused}
 
 
 def _open_folders(
@@ -188,7 +216,7 @@ def _write(
     planned = {video.index: video for video in plan.videos}
     examples = [planned[result.index] for result in pick_examples(evaluation.results)]
     # Evaluating a few videos again is cheaper than keeping the masks of all of them.
-    again = evaluate_videos(model, options, examples)
+    again = evaluate_videos(model, options, plan, examples)
     videos = [one for one in again if isinstance(one, EvaluatedVideo)]
     if outputs.contact_sheet is not None:
         sheet = draw_contact_sheet(videos)
@@ -204,7 +232,8 @@ def _print_scores(record: Mapping[str, Any]) -> None:
     plural = "" if record["videos"] == 1 else "s"
     data = f"{record['subset']} {record['split']}, {record['videos']} video{plural}"
     source = record.get("model") or f"masks in {record['predictions']}"
-    settings = f"{source}, {record['audio']} audio, {record['protocol']} protocol"
+    hear = " by words" if record.get("hear") == "words" else ""
+    settings = f"{source}{hear}, {record['audio']} audio, {record['protocol']} protocol"
     print_text(f"{data}: {settings}\n\n")
     first = "combined" if "positive" in record else "all"
     means = {first: record} | {name: record[name] for name in OTHER_MEANS if name in record}
@@ -219,6 +248,9 @@ def _print_scores(record: Mapping[str, Any]) -> None:
             for category, mean in categories.items()
         ]
         print_table(["category", *names, "videos"], rows)
+    if naming := record.get("naming"):
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in naming.items())
+        print_text(f"\nnames per second: {scores}\n")
     if classes := record.get("classes"):
         print_text("\n")
         means = {f"{len(classes)} that occur": "present_class", f"all {len(AVSS_CLASSES)}": "class"}

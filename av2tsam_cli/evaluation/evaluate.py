@@ -18,62 +18,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from av2tsam_cli.data.avsbench import Clip, find_root, open_split, read_classes
-from av2tsam_cli.data.cache import EmbeddingCache, default_folder, levels_dbfs
-from av2tsam_cli.data.check import require_intact
-from av2tsam_cli.data.clips import read_clip_labels, read_clip_masks, read_clip_windows
-from av2tsam_cli.data.samples import Sample, read_sample
+from av2tsam_cli.data.avsbench import Clip
+from av2tsam_cli.data.cache import EmbeddingCache, default_folder
+from av2tsam_cli.data.clips import read_clip_labels, read_clip_masks
+from av2tsam_cli.data.samples import Sample
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.evaluation.davis import DavisScore, davis_score
 from av2tsam_cli.evaluation.mask_files import has_logits, read_prediction
 from av2tsam_cli.evaluation.metrics import predicted_masks
-from av2tsam_cli.evaluation.negative_audio import choose_donors, noise, silence
+from av2tsam_cli.evaluation.naming import LabelArray, NamingCounts, count_names, labels_in
 from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
+from av2tsam_cli.evaluation.plan import EvaluationPlan, PlannedVideo
+from av2tsam_cli.evaluation.routes import Route, TrainedRoute, WordsRoute, hears_words
 from av2tsam_cli.evaluation.scoring import (
     VideoScore,
-    predict,
     score_logits,
     score_video,
     silent_frames,
-    suppress,
 )
 from av2tsam_cli.evaluation.semantic import ClassScores, score_classes
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.threads import run_ahead
-from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
+from av2tsam_cli.values import BoolArray, UInt8Array
 
 StageProgress = Callable[[str, int, int], None]
 """Called with the name of the stage, the number of finished videos and their total."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PlannedVideo:
-    """A video to evaluate."""
-
-    index: int
-    """Its position in the split."""
-    clip: Clip
-    """The video."""
-    donor: Clip | None
-    """The video whose audio replaces its own; None unless the negative audio is off-screen."""
-
-
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """The videos of an evaluation, found before a model is loaded."""
-
-    videos: tuple[PlannedVideo, ...]
-    """The videos to evaluate, in the order of the data set."""
-    skipped: tuple[PlannedVideo, ...]
-    """Corrupted videos, which are skipped."""
-    deviations: dict[str, int]
-    """Number of videos with each of `data.check.DEVIATIONS`."""
-    class_names: tuple[str, ...] = ()
-    """Names of AVSBench-semantic's classes by label; empty for other data."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +92,8 @@ class VideoResult:
     classes: ClassScores | None = None
     """Scores of the classes, with empty masks in silent seconds; None unless the data and the
     predictions have the classes of AVSBench-semantic."""
+    naming: NamingCounts | None = None
+    """Names in the labelled seconds; None unless the data and the predictions have names."""
 
 
 @dataclass(frozen=True)
@@ -153,34 +128,8 @@ class Evaluation:
     """Results of the evaluated videos, in the order of the data set."""
     skipped: tuple[str, ...]
     """Names of the corrupted videos that were skipped, in the same order."""
-    class_names: tuple[str, ...] = ()
-    """Names of AVSBench-semantic's classes by label; empty for other data."""
-
-
-def plan_evaluation(options: EvaluateOptions) -> EvaluationPlan:
-    """Find the videos to evaluate and check their files.
-
-    Raises:
-        UsageError: There is no off-screen audio for a video.
-        MediaError: The data is missing, a video is corrupted and `skip_bad` is not set, or a raw
-            video replaces missing files and `strict` is set.
-    """
-    root = find_root(options.data, options.data_root)
-    clips = open_split(root, options.subset, options.split)
-    donors: Sequence[Clip | None] = (None,) * len(clips)
-    if options.audio == "offscreen":
-        donors = choose_donors(clips, options.seed)
-    limited = clips[: options.limit]
-    checked = require_intact(limited, skip_bad=options.skip_bad, strict=options.strict)
-    pairs = zip(limited, donors[: options.limit], strict=True)
-    videos = [PlannedVideo(index, clip, donor) for index, (clip, donor) in enumerate(pairs)]
-    evaluated = frozenset(checked.intact)
-    return EvaluationPlan(
-        videos=tuple(video for video in videos if video.clip in evaluated),
-        skipped=tuple(video for video in videos if video.clip not in evaluated),
-        deviations=checked.counts,
-        class_names=read_classes(root) if options.subset == "avss" else (),
-    )
+    label_names: tuple[str, ...]
+    """See `EvaluationPlan`."""
 
 
 def evaluate(
@@ -215,7 +164,7 @@ def evaluate(
     skipped: list[PlannedVideo] = []
     error: Exception | None = None
     try:
-        for video in evaluate_videos(model, options, videos, progress):
+        for video in evaluate_videos(model, options, plan, videos, progress=progress):
             if isinstance(video, PlannedVideo):
                 skipped.append(video)
                 continue
@@ -240,13 +189,15 @@ def _merge(
     names = [video.clip.name for video in sorted(skipped, key=lambda video: video.index)]
     if not results:
         raise MediaError(f"all {len(names)} videos are corrupted; copy them again")
-    return Evaluation(tuple(results), tuple(names), plan.class_names)
+    return Evaluation(tuple(results), tuple(names), plan.label_names)
 
 
 def evaluate_videos(
     model: LoadedModel | None,
     options: EvaluateOptions,
+    plan: EvaluationPlan,
     videos: Sequence[PlannedVideo],
+    *,
     progress: StageProgress | None = None,
 ) -> Generator[EvaluatedVideo | PlannedVideo, None, None]:
     """Evaluate videos one by one while the next one is read.
@@ -254,7 +205,8 @@ def evaluate_videos(
     Args:
         model: The model; None to score `options.predictions`.
         options: How to evaluate.
-        videos: The videos.
+        plan: The result of `plan_evaluation` for these options.
+        videos: Videos of the plan.
         progress: Called after each video.
 
     Yields:
@@ -267,20 +219,36 @@ def evaluate_videos(
     if model is None:
         yield from _score_predictions(options, videos, progress)
         return
-    cache = EmbeddingCache.open_or_build(
-        options.cache or default_folder(),
-        model.network,
-        [clip for video in videos for clip in (video.clip, video.donor) if clip is not None],
-        reference_sound=options.reference_audio,
-        skip_bad=options.skip_bad,
-        progress=partial(progress, "embeddings") if progress else None,
-    )
-    read = run_ahead(_SampleReader(model, options, cache).read(videos), depth=1, name="read")
-    with closing(read):
+    route: Route
+    if hears_words(model, options):
+        route = WordsRoute(model, options, plan)
+    else:
+        options.check_unnamed()
+        cache = EmbeddingCache.open_or_build(
+            options.cache or default_folder(),
+            model.network,
+            [clip for video in videos for clip in (video.clip, video.donor) if clip is not None],
+            reference_sound=options.reference_audio,
+            skip_bad=options.skip_bad,
+            progress=partial(progress, "embeddings") if progress else None,
+        )
+        route = TrainedRoute(model, options, plan, cache)
+    with closing(run_ahead(_read(route, options, videos), depth=1, name="read")) as read:
         for done, (video, samples) in enumerate(read, start=1):
-            yield _evaluate_video(model, options, video, samples) if samples else video
+            yield _evaluate_video(route, options, video, samples) if samples else video
             if progress:
                 progress("videos", done, len(videos))
+
+
+def _read(
+    route: Route, options: EvaluateOptions, videos: Iterable[PlannedVideo]
+) -> Generator[tuple[PlannedVideo, tuple[Sample, ...]], None, None]:
+    """Yield each video with its samples; without samples if it is corrupted and skipped."""
+    for video in videos:
+        samples: tuple[Sample, ...] = ()
+        with _skipping(options, video), torch_threads(1):  # this runs beside the network
+            samples = route.read(video)
+        yield video, samples
 
 
 @contextmanager
@@ -294,85 +262,33 @@ def _skipping(options: EvaluateOptions, video: PlannedVideo) -> Generator[None, 
         log.warning("skipped %s: %s", video.clip.name, error)
 
 
-class _SampleReader:
-    """Reads videos with each kind of audio that is evaluated."""
-
-    def __init__(self, model: LoadedModel, options: EvaluateOptions, cache: EmbeddingCache) -> None:
-        self.model, self.options, self.cache = model, options, cache
-        self.problems = {problem.clip: problem.message for problem in cache.skipped}
-
-    def read(
-        self, videos: Iterable[PlannedVideo]
-    ) -> Generator[tuple[PlannedVideo, tuple[Sample, ...]], None, None]:
-        """Yield each video with its samples; without samples if it is corrupted and skipped."""
-        for video in videos:
-            samples: tuple[Sample, ...] = ()
-            with _skipping(self.options, video), torch_threads(1):  # this runs beside the network
-                samples = self._samples(video)
-            yield video, samples
-
-    def _samples(self, video: PlannedVideo) -> tuple[Sample, ...]:
-        """Return the sample with the original audio and, if evaluated, with negative audio."""
-        if video.clip in self.problems:
-            raise MediaError(self.problems[video.clip])
-        original = read_sample(video.clip, self.model.network.config, self.cache.read)
-        if self.options.audio == "original":
-            return (original,)
-        clap, level_dbfs = self._negative_audio(video)
-        embeddings = original.embeddings._replace(clap=clap, level_dbfs=level_dbfs)
-        return (original, replace(original, embeddings=embeddings))
-
-    def _negative_audio(self, video: PlannedVideo) -> tuple[Tensor, Tensor]:
-        """Return CLAP embeddings (T, A) and sound levels (T,) of the negative audio."""
-        donor, seconds = video.donor, video.clip.labelled
-        if donor is not None:
-            # The audio of a shorter video is repeated.
-            seconds = tuple(second % donor.seconds for second in seconds)
-            if donor in self.cache.files and set(seconds) <= set(donor.labelled):
-                cached = self.cache.read(donor, seconds)
-                return cached.clap, cached.level_dbfs
-        rate_hz = self.model.network.config.clap.rate_hz
-        windows = torch.from_numpy(read_windows(self.options, video, rate_hz))
-        with torch.inference_mode():
-            clap = self.model.network.embed_windows(windows.to(self.model.device))
-        return clap.float().cpu(), levels_dbfs(windows)
-
-
-def read_windows(options: EvaluateOptions, video: PlannedVideo, rate_hz: int) -> Float32Array:
-    """Return the evaluated kind of audio for the labelled seconds of a video as windows (T, n).
-
-    Raises:
-        MediaError: The audio is missing or corrupted.
-    """
-    seconds = video.clip.labelled
-    if options.audio == "silence":
-        return silence(len(seconds), rate_hz)
-    if options.audio == "noise":
-        return noise(len(seconds), rate_hz, np.random.default_rng((options.seed, video.index)))
-    clip = video.donor or video.clip
-    # The audio of a shorter donor is repeated.
-    seconds = tuple(second % clip.seconds for second in seconds)
-    return read_clip_windows(clip, seconds, rate_hz, reference=options.reference_audio)
-
-
 def _evaluate_video(
-    model: LoadedModel, options: EvaluateOptions, video: PlannedVideo, samples: tuple[Sample, ...]
+    route: Route, options: EvaluateOptions, video: PlannedVideo, samples: tuple[Sample, ...]
 ) -> EvaluatedVideo:
     # The last bits of sums depend on the number of threads, so it is the same for any number of
     # processes.
-    with torch_threads(model.cpu_threads):
-        batch_size = options.batch_size or model.batch_size
-        ungated = [predict(model.network, sample, model.device, batch_size) for sample in samples]
+    with torch_threads(route.model.cpu_threads):
+        ungated = [route.predict(sample) for sample in samples]
         silent = [silent_frames(sample, options.gate_dbfs) for sample in samples]
-        gated = [suppress(*pair) for pair in zip(ungated, silent, strict=True)]
+        gated = [one.suppress(frames) for one, frames in zip(ungated, silent, strict=True)]
         result = VideoResult(
             index=video.index,
             clip=video.clip,
-            gated=_score(options.protocol, samples, gated),
-            ungated=_score(options.protocol, samples, ungated),
+            gated=_score(options.protocol, samples, [one.logits for one in gated]),
+            ungated=_score(options.protocol, samples, [one.logits for one in ungated]),
             silent_frames=sum(int(frames.sum()) for frames in silent),
         )
-    return EvaluatedVideo(video, result, gated[-1].cpu(), samples[0].masks, samples)
+        if gated[0].labels is not None:
+            result = _with_names(result, gated[0].labels, samples[0].masks, route.label_names)
+    labels = gated[-1].labels if options.subset == "avss" else None
+    return EvaluatedVideo(
+        planned=video,
+        result=result,
+        logits=gated[-1].logits.cpu(),
+        true_masks=samples[0].masks,
+        samples=samples,
+        labels=None if labels is None else labels.astype(np.uint8),
+    )
 
 
 def _score_predictions(
@@ -418,16 +334,39 @@ def _score_prediction(options: EvaluateOptions, video: PlannedVideo) -> Evaluate
         ungated=scores,
         silent_frames=0,
         resized=prediction.resized,
-        classes=_score_labels(clip, prediction.labels),
     )
+    if prediction.labels is not None:
+        result = _with_names(result, prediction.labels, true_masks, ())
     return EvaluatedVideo(video, result, logits, true_masks, labels=prediction.labels)
 
 
-def _score_labels(clip: Clip, labels: UInt8Array | None) -> ClassScores | None:
-    """Compare predicted classes (T, H, W) with the true ones; None if either is missing."""
-    if labels is None or not clip.has_classes:
-        return None
-    return score_classes(labels, read_clip_labels(clip, clip.labelled))
+def _with_names(
+    result: VideoResult,
+    labels: LabelArray,
+    true_masks: Tensor,
+    label_names: tuple[str, ...],
+) -> VideoResult:
+    """Add the scores of predicted labels, as far as the true ones are known.
+
+    Args:
+        result: The scores of a video.
+        labels: Predicted labels, (T, H, W).
+        true_masks: Bool, (T, H, W).
+        label_names: See `EvaluationPlan`; not needed for AVSBench-semantic.
+    """
+    clip, given = result.clip, labels_in(labels)
+    if clip.has_classes:
+        true_labels = read_clip_labels(clip, clip.labelled)
+        return replace(
+            result,
+            classes=score_classes(labels.astype(np.uint8), true_labels),
+            naming=count_names(given, labels_in(true_labels)),
+        )
+    if clip.category in label_names:
+        sounding = label_names.index(clip.category)
+        true = [{sounding} if visible else set() for visible in true_masks.any(2).any(1)]
+        return replace(result, naming=count_names(given, true))
+    return result
 
 
 def _score(

@@ -1,7 +1,7 @@
 """Options of `av2tsam evaluate`; importing them does not import PyTorch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,9 +19,10 @@ from av2tsam_cli.options import (
     SkipBad,
     Strict,
     SubsetOption,
+    VocabularyOptions,
     check_values,
 )
-from av2tsam_cli.segment_options import SILENCE_DBFS
+from av2tsam_cli.segment_options import SILENCE_DBFS, WORDS_ONLY, Hear
 
 ScoringProtocol = Literal["avsbench", "reference"]
 """Whether F is computed on probabilities, as in AVSBench, or on raw logits, as in the AV2T-SAM
@@ -37,7 +38,7 @@ def parse_silence_dbfs(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(VocabularyOptions):
     """What to evaluate and how. Values are checked on construction."""
 
     data: Data = DATA_NAME
@@ -75,6 +76,17 @@ class EvaluateOptions:
         ),
     ] = None
     """Folder with masks or logits to score; None to run a model."""
+    hear: Annotated[
+        Hear | None,
+        Option(
+            "how the model finds sound sources: as it was trained to, or by the words of a "
+            "vocabulary that describe what is heard",
+            panel=Panel.NAMES,
+            default="trained if the model was, else words",
+        ),
+    ] = None
+    """`trained` for the audio part of the model, `words` to name what is heard and segment each
+    name; None for `trained` if the model has such a part."""
     audio: Annotated[
         Literal["original", "silence", "noise", "offscreen"],
         Option(
@@ -136,20 +148,35 @@ class EvaluateOptions:
         """Check the values.
 
         Raises:
-            UsageError: A value is out of range, or does not go with `predictions`.
+            UsageError: A value is out of range, or does not go with another one.
         """
         check_values(self)
+        if self.hear == "trained":
+            self.check_unnamed()
+        if self.hear == "words" and self.reference_audio:
+            raise UsageError("`reference_audio` has no effect with `hear` words; omit one of them")
         if self.predictions is None:
             return
         if not self.predictions.is_dir():
             raise UsageError(f"{self.predictions}: folder not found; check `predictions`")
-        defaults = {"audio": "original", "reference_audio": False, "silence_dbfs": None}
-        for name, default in defaults.items():
-            if getattr(self, name) != default:
+        options = ("audio", "reference_audio", "silence_dbfs", "hear", *WORDS_ONLY)
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in options:
+            if getattr(self, name) != defaults[name]:
                 raise UsageError(
                     f"`{name}` has no effect on `predictions`, which are scored as they are; omit "
                     "one of them"
                 )
+
+    def check_unnamed(self) -> None:
+        """Check that no option needs the words route, for a model that does not name its masks.
+
+        Raises:
+            UsageError: An option does.
+        """
+        for option in WORDS_ONLY:
+            if getattr(self, option):
+                raise UsageError(f"`{option}` needs sources with names; set `hear` to words")
 
     @property
     def gate_dbfs(self) -> float:

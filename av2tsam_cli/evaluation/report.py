@@ -22,6 +22,7 @@ from av2tsam_cli.evaluation.evaluate import (
     VideoResult,
     VideoScores,
 )
+from av2tsam_cli.evaluation.naming import add_names
 from av2tsam_cli.evaluation.options import EvaluateOptions
 from av2tsam_cli.evaluation.scoring import VideoScore
 from av2tsam_cli.evaluation.semantic import add_classes
@@ -64,6 +65,10 @@ def to_json(evaluation: Evaluation, options: EvaluateOptions) -> dict[str, Any]:
         record["ungated"] = _mean_record([result.ungated for result in results], options.seed)
     if options.subset == "avss":
         record |= _class_record(evaluation, options)
+    named = [result.naming for result in results if result.naming is not None]
+    if len(named) == len(results):
+        names = add_names(named)
+        record["naming"] = {"precision": names.precision, "recall": names.recall, "f1": names.f1}
     return record
 
 
@@ -87,7 +92,7 @@ def _class_record(evaluation: Evaluation, options: EvaluateOptions) -> dict[str,
         "classes": {
             name: {"iou": float(iou[k]), "f_score": float(f_score[k]), "frames": int(frames)}
             for k, (name, frames) in enumerate(
-                zip(evaluation.class_names, total.frames, strict=True)
+                zip(evaluation.label_names, total.frames, strict=True)
             )
             if frames
         },
@@ -101,7 +106,7 @@ def _why_no_classes(results: Sequence[VideoResult], options: EvaluateOptions) ->
         return f"{clip.name} has no labels_rgb, so its true classes are unknown"
     if options.predictions is not None:
         return f"the masks of {clip.name} do not have the colours of AVSBench-semantic's classes"
-    return "the model does not name its masks"
+    return "masks have no names; set `hear` to words"
 
 
 def _mean_record(videos: Sequence[VideoScores], seed: int) -> dict[str, Any]:

@@ -13,9 +13,10 @@ import numpy as np
 
 from av2tsam_cli.data.clips import read_clip_frames
 from av2tsam_cli.evaluation.davis import region_similarity
-from av2tsam_cli.evaluation.evaluate import EvaluatedVideo, read_windows
+from av2tsam_cli.evaluation.evaluate import EvaluatedVideo
 from av2tsam_cli.evaluation.options import EvaluateOptions
 from av2tsam_cli.evaluation.report import score_line
+from av2tsam_cli.evaluation.routes import read_windows
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.outputs.clip import write_clip
 from av2tsam_cli.outputs.overlay import OverlayStyle, draw_overlay
@@ -53,7 +54,10 @@ def write_result_video(
     cell_px = max(_width(rgb[0]) for rgb in frames)
     mono = replace(options, reference_audio=False)
     sound = np.concatenate(
-        [read_windows(mono, video.planned, SOUND_RATE_HZ).flatten() for video in videos]
+        [
+            read_windows(mono, video.planned, SOUND_RATE_HZ, video.result.clip.labelled).flatten()
+            for video in videos
+        ]
     )
     pictures = (
         picture

@@ -21,7 +21,7 @@ from av2tsam_cli.synth.dataset import write_dataset
 
 KEYS = {
     "miou", "f_score", "intervals", "confidence", "protocol", "subset", "split", "audio", "videos",
-    "frames", "silent_frames", "skipped", "categories", "model", "device", "precision",
+    "frames", "silent_frames", "skipped", "categories", "hear", "model", "device", "precision",
     "frames_from_raw_videos", "sound_from_raw_videos", "padded_sounds", "repeated_videos",
 }  # fmt: skip
 DAVIS_KEYS = {"j", "boundary_f", "j_and_f"}
@@ -269,6 +269,7 @@ def test_masks_in_the_colours_of_classes_are_scored_by_class(
     total = 1 + 4 / 5 + handpan
     assert record["present_class_miou"] == pytest.approx(total / 3, abs=0.01)
     assert record["class_miou"] == pytest.approx(total / 71, abs=0.001)
+    assert record["naming"] == {"precision": 1.0, "recall": 9 / 10, "f1": pytest.approx(18 / 19)}
     assert score_predictions(evaluate, masks, *words) == 0
     lines = [line.split() for line in evaluate.out.splitlines()]
     assert ["accordion", "0.8000", "0.8000", "5"] in lines
@@ -283,7 +284,7 @@ def test_why_there_are_no_scores_by_class_is_said(
     evaluate.data = avss
     gate = ("--silence-dbfs", "off")  # the data is silent
     assert evaluate(*words, *gate, "--save-masks", tmp_path / "masks") == 0
-    assert "only binary scores: the model does not name its masks" in evaluate.err
+    assert "only binary scores: masks have no names; set --hear to words" in evaluate.err
     assert score_predictions(evaluate, tmp_path / "masks", *words, "--json") == 0
     reason = "the masks of three do not have the colours of AVSBench-semantic's classes"
     assert evaluate.record["no_class_scores"] == reason

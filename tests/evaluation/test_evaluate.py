@@ -25,11 +25,11 @@ from av2tsam_cli.evaluation.evaluate import (
     Evaluation,
     evaluate,
     evaluate_videos,
-    plan_evaluation,
 )
 from av2tsam_cli.evaluation.mask_files import mask_path
 from av2tsam_cli.evaluation.negative_audio import choose_donors, noise
 from av2tsam_cli.evaluation.options import EvaluateOptions, ScoringProtocol
+from av2tsam_cli.evaluation.plan import plan_evaluation
 from av2tsam_cli.evaluation.report import pick_examples, to_json
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
@@ -278,7 +278,8 @@ def test_offscreen_audio_may_be_from_unlabelled_seconds(model: LoadedModel, avss
     evaluation, videos = score(model, avss, subset="avss", split="train", audio="noise")
     planned = replace(videos["four"].planned, donor=videos["one"].planned.clip)
     options = EvaluateOptions(data=str(avss), subset="avss", split="train", audio="offscreen")
-    (one,) = evaluate_videos(model, options, [planned])
+    plan = plan_evaluation(replace(options, audio="noise"))
+    (one,) = evaluate_videos(model, options, plan, [planned])
     assert isinstance(one, EvaluatedVideo)
     assert planned.donor is not None
     windows = read_clip_windows(

@@ -24,8 +24,9 @@ from av2tsam_cli.data.avsbench import open_split
 from av2tsam_cli.data.cache import EmbeddingCache
 from av2tsam_cli.data.samples import epoch_batches, read_sample
 from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
-from av2tsam_cli.evaluation.evaluate import evaluate, plan_evaluation
+from av2tsam_cli.evaluation.evaluate import evaluate
 from av2tsam_cli.evaluation.options import EvaluateOptions
+from av2tsam_cli.evaluation.plan import plan_evaluation
 from av2tsam_cli.evaluation.report import to_json
 from av2tsam_cli.evaluation.scoring import (
     Scores,
