@@ -333,9 +333,7 @@ DataRoot = Annotated[
 ]
 SubsetOption = Annotated[
     Subset,
-    Option(
-        "single source, multiple sources, or AVSBench-semantic as binary masks", panel=Panel.DATA
-    ),
+    Option("single source, multiple sources, or AVSBench-semantic", panel=Panel.DATA),
 ]
 SkipBad = Annotated[
     bool,

@@ -49,8 +49,9 @@ def evaluate(
     (--audio), the scores follow AVSBench-Robust (arXiv 2502.00358): fpr, the false-positive rate,
     is the share of pixels that are predicted with negative audio, and the combined mIoU and F are
     the harmonic means of the score with original audio and one minus the score with negative
-    audio. If the silence gate empties masks, the scores of the network alone are shown too. Scores
-    do not depend on the number of processes.
+    audio. If the silence gate empties masks, the scores of the network alone are shown too. With
+    names (--hear words), the names in each second are scored, and for --subset avss the classes, by
+    AVSBench-semantic's protocol. Scores do not depend on the number of processes.
     """
     _check_outputs(outputs)
     if options.predictions is not None and model.model is not None:
@@ -240,7 +241,8 @@ def _print_scores(record: Mapping[str, Any]) -> None:
     names = [name for name in SCORES if any(name in mean for mean in means.values())]
     rows = [[name, *(_cell(mean, name) for mean in means.values())] for name in names]
     print_table(["", *means], rows)
-    if categories := record["categories"]:
+    categories = record["categories"]
+    if categories and "classes" not in record:  # these tell more than combinations of them
         print_text("\n")
         names = [name for name in CATEGORY_SCORES if name in record]
         rows = [

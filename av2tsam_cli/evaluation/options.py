@@ -226,7 +226,8 @@ class EvaluateOutputs:
     save_masks: Annotated[
         Path | None,
         Option(
-            "write the masks to a new folder, as PNGs in the layout of AVSBench's gt_masks",
+            "write the masks to a new folder, as PNGs in the layout of AVSBench's gt_masks; masks "
+            "with names get the colours of their classes for --subset avss",
             panel=Panel.OUTPUT,
             metavar="DIR",
         ),
