@@ -1,7 +1,7 @@
 """Which sources of a vocabulary are heard in each second of audio."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -35,7 +35,7 @@ class Hearing:
         self,
         clap: ClapEmbedder,
         vocabulary: Vocabulary,
-        scores: NameScores,
+        scores: Callable[[Tensor], Tensor],
         *,
         context_s: int,
         silence_dbfs: float | None,
@@ -45,7 +45,7 @@ class Hearing:
         Args:
             clap: The audio encoder.
             vocabulary: The sources.
-            scores: Scores their names for embeddings of `clap`.
+            scores: Returns logits (N, K) of their names for embeddings of `clap`, (N, E).
             context_s: Seconds around each second that are embedded with it; odd.
             silence_dbfs: Seconds below this level are silent; None if none are.
         """
