@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from av2tsam_cli.words.listen import Listening
 
 NANO_NOTE = (
-    "using nano, a demo model that only knows sixteen synthesised sounds; 'av2tsam models pull "
-    "real' gets models for real recordings"
+    "using nano, a demo model that only knows sixteen synthesised sounds; for recordings, run "
+    "'av2tsam models pull clap-laion' and 'av2tsam models pull roberta-tokenizer'"
 )
 """Printed if nano is used because no other model is installed."""
 

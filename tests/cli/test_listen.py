@@ -13,6 +13,8 @@ import pytest
 
 from av2tsam_cli.__main__ import main
 
+from .. import real_set
+
 SAMPLES = Path(__file__).parents[2] / "sample_media"
 DUET, SOLO = SAMPLES / "duet.mp4", SAMPLES / "solo.mp4"
 MakeClip = Callable[..., Path]
@@ -175,5 +177,24 @@ def test_one_file_has_the_format_of_its_suffix(listen: Listen, tmp_path: Path) -
 
 
 def test_a_model_that_cannot_name_sounds(listen: Listen, tiny_model: Path) -> None:
-    assert listen(SOLO, model=tiny_model) == 4
-    assert str(tiny_model) in listen.only_line
+    assert listen(SOLO, DUET, "--json", model=tiny_model) == 4
+    assert f"{tiny_model}: contains no text encoder" in listen.only_line
+    assert [json.loads(line)["exit_code"] for line in listen.out.splitlines()] == [4, 4]
+
+
+def test_clap_is_used_as_soon_as_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path))
+    words = ["listen", str(SOLO), "--json", "--device", "cpu"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["model"] == "nano"
+    assert "for recordings, run 'av2tsam models pull clap-laion'" in err
+    real_set.install(tmp_path, "clap-laion")
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["model"], err) == ("clap-laion", "")
+    (tmp_path / "roberta-tokenizer.bpe").unlink()
+    assert main(words) == 4
+    assert "'av2tsam models pull roberta-tokenizer'" in capsys.readouterr().err
