@@ -81,8 +81,7 @@ class PngWriter:
         with write_errors(self.folder), self._open:
             names = self.pictures.names()
             if error is None and names is not None:
-                summary = {"frames": self._frames, "names": names}
-                text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
+                text = _summary(self._frames, names)
                 (self._part / SUMMARY_NAME).write_text(text, encoding="utf-8")
             self._open.pop_all().__exit__(kind, error, trace)
 
@@ -192,6 +191,12 @@ def encode_indexed(labels: UInt8Array) -> bytes:
     file = BytesIO()
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def _summary(frames: int, names: list[dict[str, Any]]) -> str:
+    """Return the content of `names.json`, with a line per name."""
+    lines = ",".join(f"\n    {json.dumps(name, ensure_ascii=False)}" for name in names)
+    return f'{{\n  "frames": {frames},\n  "names": [{lines}\n  ]\n}}\n'
 
 
 def _grey(mask: npt.NDArray[np.bool_]) -> UInt8Array:
