@@ -117,7 +117,7 @@ def test_help_starts_with_examples_and_fits_on_a_page(
 
 @pytest.mark.parametrize(
     "words",
-    ["train", "evaluate", "data", "data synth", "data check", "models", "doctor"]
+    ["listen", "train", "evaluate", "data", "data synth", "data check", "models", "doctor"]
     + ["vocabulary", "vocabulary show", "vocabulary check", "runs", "runs compare"]
     + [
         f"models {name}" for name in ("list", "info", "path", "pull", "verify", "remove", "convert")
