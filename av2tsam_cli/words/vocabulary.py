@@ -150,11 +150,16 @@ def choose_vocabulary(
     """
     vocabulary = load_vocabulary(path)
     if fixed and path is None:
-        found = (replace(vocabulary.find(name), name=name) for name in fixed)
-        vocabulary = Vocabulary(tuple(found), ())
+        vocabulary = Vocabulary(tuple(_renamed(vocabulary.find(name), name) for name in fixed), ())
     chosen = tuple(names)
     vocabulary = vocabulary.select(chosen) if chosen else vocabulary
     return vocabulary.limit(fixed) if fixed else vocabulary
+
+
+def _renamed(source: Source, name: str) -> Source:
+    """Return a source under one of its names; the others are synonyms then."""
+    others = tuple(each for each in _names(source) if _key(each) != _key(name))
+    return replace(source, name=name, synonyms=others)
 
 
 def read_vocabulary(path: Path) -> tuple[Vocabulary, list[Problem]]:

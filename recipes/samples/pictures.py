@@ -1,11 +1,12 @@
 """Make the pictures in the documentation from the output of `av2tsam` on the sample videos.
 
 Run from the repository: `python recipes/samples/pictures.py`. It writes docs/images/duet.webp (the
-animation at the top of the README), docs/images/duet.jpg and docs/images/tour-*.jpg.
+animation at the top of the README), docs/images/duet.jpg, names.jpg and tour-*.jpg.
 """
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -42,7 +43,9 @@ def main() -> None:
         overlays = {name: _overlays(name, work) for name in ("duet", "crowd", "offscreen")}
         masks = _masks("duet", work)
         dog = _overlays("duet", work / "text", text="the dog")
-    _animate(overlays["duet"], IMAGES / "duet.webp")
+        named = _overlays("duet", work / "words", hear="words", names=True)
+    _animate(named, IMAGES / "duet.webp")
+    _save(_grid([named[s * RATE] for s in (1, 3, 5, 7)]), IMAGES / "names.jpg")
     _save(_grid([overlays["duet"][s * RATE] for s in (1, 3, 5, 7)]), IMAGES / "duet.jpg")
     pair = [overlays["duet"][5 * RATE], masks[5 * RATE]]
     _save(_grid(pair), IMAGES / "tour-masks.jpg")
@@ -52,9 +55,8 @@ def main() -> None:
     _save(_grid(silent), IMAGES / "tour-offscreen.jpg")
 
 
-def _overlays(name: str, folder: Path, text: str | None = None) -> list[Picture]:
+def _overlays(name: str, folder: Path, **options: Any) -> list[Picture]:
     """Return every frame of a sample with the sound source (or the phrase) highlighted."""
-    options = {} if text is None else {"text": text}
     video = SAMPLES / f"{name}.mp4"
     segment_video(
         video, folder / "overlays", model=load_model("nano"), format="overlays", **options

@@ -130,6 +130,11 @@ def test_an_unknown_name_is_rejected_with_a_hint(nano: LoadedModel) -> None:
         WordsSegmenter(nano, None, ["trumpett"])
 
 
+def test_a_small_model_is_asked_for_its_names_by_their_synonyms_too(nano: LoadedModel) -> None:
+    chosen = WordsSegmenter(nano, None, ["telephone", "acoustic guitar"]).hearing.vocabulary
+    assert [source.name for source in chosen.sources] == ["phone", "guitar"]
+
+
 def test_a_vocabulary_with_names_that_a_small_model_lacks_is_rejected(
     nano: LoadedModel, tmp_path: Path
 ) -> None:
