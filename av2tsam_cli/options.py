@@ -114,7 +114,7 @@ class OptionField:
         """The help text with the choices and the default."""
         notes = [", ".join(self.choices)] if self.choices else []
         if self.is_list and not self.option.positional:
-            notes.append("can be given several times")
+            notes.append("repeatable")
         if self._default_text:
             notes.append(f"default: {self._default_text}")
         return f"{self.option.help} ({'; '.join(notes)})" if notes else self.option.help
@@ -394,10 +394,10 @@ class VocabularyOptions:
     vocabulary: Annotated[
         Path | None,
         Option(
-            "what can be named; see 'av2tsam vocabulary check'",
+            "what can be named (see 'av2tsam vocabulary')",
             panel=Panel.NAMES,
             metavar="FILE",
-            default="the built-in vocabulary",
+            default="",
         ),
     ] = None
     """A vocabulary file, see docs/vocabulary.md; None for the built-in vocabulary."""

@@ -50,7 +50,7 @@ class SegmentOptions(VocabularyOptions):
     text: Annotated[
         str | None,
         Option(
-            "segment what a phrase describes, such as 'the dog', instead of the sound source",
+            "segment what a phrase names, not the sound source",
             panel=Panel.OUTPUT,
             metavar="PHRASE",
         ),
@@ -59,16 +59,15 @@ class SegmentOptions(VocabularyOptions):
     hear: Annotated[
         Hear | None,
         Option(
-            "how to find sound sources: as the model was trained to, or by the words of a "
-            "vocabulary that describe what is heard",
+            "find sources as the model was trained to, or name what is heard",
             panel=Panel.NAMES,
-            default="trained if the model was, else words",
+            default="trained if possible",
         ),
     ] = None
     """`trained` for the audio part of the model, `words` to name what is heard and segment each
     name; None for `trained` if the model has such a part."""
     names: Annotated[
-        bool, Option("draw names, and one colour per source, in overlays", panel=Panel.NAMES)
+        bool, Option("draw names, and a colour per source, in overlays", panel=Panel.NAMES)
     ] = False
     """Whether overlays show the names of the sources, each in a colour of its own."""
     overwrite: Overwrite = False
@@ -92,7 +91,7 @@ class SegmentOptions(VocabularyOptions):
     audio_stream: Annotated[
         int | str | None,
         Option(
-            "audio stream to use: 0 for the first, or a language such as eng",
+            "audio stream: 0 for the first, or a language",
             panel=Panel.RANGE,
             metavar="N|LANG",
             parse=str,
@@ -102,7 +101,7 @@ class SegmentOptions(VocabularyOptions):
     only selects the sound of an overlay video."""
     require_audio: Annotated[
         bool,
-        Option("fail if there is no audio, instead of writing empty masks", panel=Panel.RANGE),
+        Option("fail if there is no audio", panel=Panel.RANGE),
     ] = False
     """Whether a video without an audio stream is an error."""
     fps: Annotated[
@@ -127,7 +126,7 @@ class SegmentOptions(VocabularyOptions):
     silence_dbfs: Annotated[
         float | None,
         Option(
-            "quieter seconds of audio get empty masks; 'off' for none",
+            "quieter seconds get empty masks; 'off' for none",
             panel=Panel.ADVANCED,
             metavar="LEVEL",
             parse=parse_or_off,
@@ -138,8 +137,7 @@ class SegmentOptions(VocabularyOptions):
     reuse: Annotated[
         float | None,
         Option(
-            "reuse a mask while every part of the picture (32 x 32 parts) differs by at most this, "
-            "in levels of 0 to 255; 'off' to compute every mask",
+            "reuse a mask while the picture changes by at most this, in levels of 0 to 255, or 'off'",
             panel=Panel.ADVANCED,
             metavar="LEVELS",
             parse=parse_or_off,

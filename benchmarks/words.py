@@ -13,7 +13,7 @@ encoder takes for these phrases, once per run. Run it on an idle machine.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ class RandomPhrases:
     names: tuple[str, ...] = ()
 
     def __call__(self, phrases: Sequence[str]) -> Tensor:
+        """Return embeddings (N, width)."""
         return F.normalize(torch.randn(len(phrases), self.width), dim=1)
 
 
@@ -55,10 +56,12 @@ class RandomModel(LoadedModel):
     """A model with random weights, without files."""
 
     def phrase_embedder(self, encoder: str) -> RandomPhrases:
+        """Return random embeddings for an encoder."""
         return RandomPhrases(getattr(self.network.config, encoder).embed_dim)
 
     @property
-    def tokenizer(self):
+    def tokenizer(self) -> Callable[[str], Tensor]:
+        """A tokenizer that returns random ids."""
         return lambda _: torch.randint(4, 60_000, (1, TOKENS_PER_PHRASE))
 
 

@@ -30,7 +30,7 @@ app = new_app()
         ("av2tsam evaluate --subset ms3", "score the best installed model"),
         ("av2tsam evaluate --data my_data --split val", "use your own data"),
         ("av2tsam evaluate --audio noise --csv scores.csv", "add negative audio"),
-        ("av2tsam evaluate --hear words", "name what is heard, without training on videos"),
+        ("av2tsam evaluate --hear words", "name what is heard, mask each name"),
         ("av2tsam evaluate --predictions pred_masks", "score the masks of any method"),
     ],
     config=True,

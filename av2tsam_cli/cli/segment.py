@@ -33,6 +33,7 @@ app = new_app()
         ("av2tsam segment dog.mp4 -o out.mp4", "highlight the sound source"),
         ("av2tsam segment dog.mp4 -o masks -f masks", "write a mask PNG per frame"),
         ('av2tsam segment dog.mp4 -o out.mp4 --text "dog"', "segment what a phrase names"),
+        ("av2tsam segment dog.mp4 -o out.mp4 --names --hear words", "name what is heard"),
     ],
 )
 def segment(
@@ -58,7 +59,7 @@ def segment(
     compile: Annotated[  # noqa: A002 - the option's name
         bool,
         Option(
-            "compile the network first: takes a minute, and pays off for long videos only",
+            "compile the network, which pays off for long videos",
             panel=Panel.ADVANCED,
         ),
     ] = False,
