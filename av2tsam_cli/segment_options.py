@@ -137,7 +137,7 @@ class SegmentOptions(VocabularyOptions):
     reuse: Annotated[
         float | None,
         Option(
-            "reuse a mask while the picture changes by at most this, in levels of 0 to 255, or 'off'",
+            "reuse a mask while the picture changes by at most this, 0 to 255, or 'off'",
             panel=Panel.ADVANCED,
             metavar="LEVELS",
             parse=parse_or_off,
