@@ -19,13 +19,24 @@ from av2tsam_cli.words.scores import NamedPhrases, NameScores
 from av2tsam_cli.words.vocabulary import Vocabulary, choose_vocabulary, load_vocabulary
 
 CONTEXT_S = 5
-"""Seconds that are heard together: CLAP was trained on clips of 7 to 10 s."""
-HEARD_TOGETHER = 8
-"""Seconds of audio that are embedded at once."""
+"""Seconds that are heard together by a CLAP that was trained on clips of 7 to 10 s; a small model
+with a table of names was trained on single seconds."""
+HEARD_TOGETHER = 17
+"""Seconds of audio that are scored at once."""
 START_LOGIT, STAY_LOGIT = -1.0, -2.0
 """A source is heard from a second with the first logit on, as long as it has the second one."""
 MAX_SOURCES = 4
 """Most sources of one second; the most likely ones are kept."""
+
+
+@dataclass(frozen=True)
+class _Context:
+    """A second of audio and what surrounds it."""
+
+    window: AudioWindow
+    """The second."""
+    samples: Float32Array = field(repr=False)
+    """The samples to embed, (n,)."""
 
 
 class Hearing:
@@ -57,19 +68,23 @@ class Hearing:
         heard = _Active([source.name for source in self.vocabulary.sources])
         for batch in _in_batches(_with_context(windows, self.context_s), HEARD_TOGETHER):
             loud = [each for each in batch if not self._is_silent(each.window)]
-            logits = iter(
-                self.scores(embed_sounds(self.clap, [each.samples for each in loud]))
-                if loud
-                else ()
-            )
+            logits = iter(self._scores(loud) if loud else ())
             for each in batch:
                 row = None if self._is_silent(each.window) else next(logits)
                 yield replace(each.window, sources=heard.update(each.window.index, row))
 
-    def decide(self, embeddings: Tensor) -> list[tuple[HeardSource, ...]]:
-        """Return what is heard in consecutive seconds, given their embeddings (N, E)."""
-        heard = _Active([source.name for source in self.vocabulary.sources])
-        return [heard.update(index, row) for index, row in enumerate(self.scores(embeddings))]
+    def _scores(self, contexts: Sequence[_Context]) -> Tensor:
+        """Return the logits (N, K) of N seconds; with a context, every second one is interpolated.
+
+        The contexts of neighbours are nearly the same, and CLAP takes most of the time.
+        """
+        kept = _kept([each.window.index for each in contexts], self.context_s)
+        embedded = embed_sounds(self.clap, [contexts[n].samples for n in kept])
+        logits = torch.empty(len(contexts), len(self.vocabulary.sources))
+        logits[kept] = self.scores(embedded)
+        for n in set(range(len(contexts))) - set(kept):
+            logits[n] = (logits[n - 1] + logits[n + 1]) / 2
+        return logits
 
     def _is_silent(self, window: AudioWindow) -> bool:
         return self.silence_dbfs is not None and window.level_dbfs < self.silence_dbfs
@@ -80,7 +95,6 @@ def load_hearing(
     vocabulary: Path | None = None,
     names: Sequence[str] = (),
     *,
-    context_s: int = CONTEXT_S,
     silence_dbfs: float | None = SILENCE_DBFS,
 ) -> Hearing:
     """Prepare a model to listen for the sources of a vocabulary.
@@ -89,7 +103,6 @@ def load_hearing(
         model: A model whose CLAP is loaded.
         vocabulary: A vocabulary file; None for the built-in one.
         names: Use only the sources with these names or synonyms; empty for all.
-        context_s: See `Hearing`; a small model, which was trained on single seconds, uses 1.
         silence_dbfs: See `Hearing`.
 
     Raises:
@@ -111,7 +124,7 @@ def load_hearing(
         clap,
         chosen,
         scores,
-        context_s=1 if embedder.names else context_s,
+        context_s=1 if embedder.names else CONTEXT_S,
         silence_dbfs=silence_dbfs,
     )
 
@@ -148,16 +161,6 @@ class _Active:
         return tuple(HeardSource(self._names[k], chances[k]) for k in found)
 
 
-@dataclass(frozen=True)
-class _Context:
-    """A second of audio and what surrounds it."""
-
-    window: AudioWindow
-    """The second."""
-    samples: Float32Array = field(repr=False)
-    """The samples to embed, (n,)."""
-
-
 def _with_context(windows: Iterable[AudioWindow], seconds: int) -> Iterator[_Context]:
     """Join each window with those up to (seconds - 1) / 2 before and after it."""
     reach = (seconds - 1) // 2
@@ -180,6 +183,20 @@ def _with_context(windows: Iterable[AudioWindow], seconds: int) -> Iterator[_Con
 def _joined(window: AudioWindow, near: Iterable[AudioWindow], reach: int) -> _Context:
     parts = [each.samples for each in near if abs(each.index - window.index) <= reach]
     return _Context(window, np.concatenate(parts) if len(parts) > 1 else window.samples)
+
+
+def _kept(seconds: Sequence[int], context_s: int) -> list[int]:
+    """Return positions of the seconds to embed: all, or with a context every other one of a run.
+
+    The first and the last second of each run are among them.
+    """
+    kept: list[int] = []
+    for n, second in enumerate(seconds):
+        starts = n == 0 or seconds[n - 1] != second - 1
+        ends = n + 1 == len(seconds) or seconds[n + 1] != second + 1
+        if context_s == 1 or starts or ends or kept[-1] != n - 1:
+            kept.append(n)
+    return kept
 
 
 def _in_batches(items: Iterable[_Context], size: int) -> Iterator[list[_Context]]:

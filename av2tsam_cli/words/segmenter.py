@@ -17,7 +17,7 @@ from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.text import SEMANTIC, tokenize
 from av2tsam_cli.segment_options import SILENCE_DBFS, Hear
 from av2tsam_cli.values import AudioWindow
-from av2tsam_cli.words.hearing import CONTEXT_S, load_hearing
+from av2tsam_cli.words.hearing import load_hearing
 from av2tsam_cli.words.references import reference_frames
 from av2tsam_cli.words.scores import NamedPhrases, NameScores
 from av2tsam_cli.words.seeing import crop_masked, in_view
@@ -41,7 +41,6 @@ class WordsSegmenter(Segmenter):
         vocabulary: Path | None = None,
         names: Sequence[str] = (),
         *,
-        context_s: int = CONTEXT_S,
         silence_dbfs: float | None = SILENCE_DBFS,
     ) -> None:
         """Prepare a model for a video.
@@ -50,7 +49,6 @@ class WordsSegmenter(Segmenter):
             model: A model that was loaded for words.
             vocabulary: A vocabulary file; None for the built-in vocabulary.
             names: Use only the sources with these names or synonyms; empty for all.
-            context_s: See `Hearing`.
             silence_dbfs: See `Hearing`.
 
         Raises:
@@ -59,9 +57,7 @@ class WordsSegmenter(Segmenter):
             WeightsError: The model has no text encoders, or a tokenizer is missing.
         """
         super().__init__(model)
-        self.hearing = load_hearing(
-            model, vocabulary, names, context_s=context_s, silence_dbfs=silence_dbfs
-        )
+        self.hearing = load_hearing(model, vocabulary, names, silence_dbfs=silence_dbfs)
         sources = self.hearing.vocabulary.sources
         self._seeing = self._load_seeing(sources)
         self._row = {source.name: row for row, source in enumerate(sources)}

@@ -112,25 +112,37 @@ def test_only_the_most_likely_names_of_a_second_are_kept() -> None:
     assert len(heard) == MAX_SOURCES
 
 
-def test_a_second_is_embedded_with_its_surroundings_where_there_are_any() -> None:
+def with_context(rows: Sequence[Sequence[float]]) -> tuple[Hearing, list[int]]:
+    """Return a hearing with a context of 5 s, and the list of lengths in s that it will embed."""
     lengths: list[int] = []
 
     class Clap(ClapEmbedder):
         def forward(self, windows: Tensor) -> Tensor:
-            lengths.extend([windows.shape[1]] * len(windows))
+            lengths.extend([windows.shape[1] // TINY_CLAP.rate_hz] * len(windows))
             return super().forward(windows)
 
-    rows = [[float(k)] for k in range(9)]
+    vocabulary = Vocabulary((Source("a", ("a",), "a"),), ())
     hearing = Hearing(
-        Clap(TINY_CLAP).eval(),
-        Vocabulary((Source("a", ("a",), "a"),), ()),
-        Rows(rows),
-        context_s=5,
-        silence_dbfs=None,
+        Clap(TINY_CLAP).eval(), vocabulary, Rows(rows), context_s=5, silence_dbfs=None
     )
-    heard = [*hearing.hear(loud(0, 1, 2, 3, 4, 5, 8, 9, 20))]
-    assert [window.index for window in heard] == [0, 1, 2, 3, 4, 5, 8, 9, 20]
-    assert [length // TINY_CLAP.rate_hz for length in lengths] == [3, 4, 5, 5, 4, 3, 2, 2, 1]
+    return hearing, lengths
+
+
+def test_a_second_is_embedded_with_its_surroundings_where_there_are_any() -> None:
+    hearing, lengths = with_context([[1.0]] * 7)
+    heard = [*hearing.hear(loud(0, 1, 2, 3, 4, 8, 9, 20))]
+    assert [window.index for window in heard] == [0, 1, 2, 3, 4, 8, 9, 20]
+    # Seconds 0, 2, 4, then 8 and 9, then 20: the context ends at gaps.
+    assert lengths == [3, 5, 3, 2, 2, 1]
+
+
+def test_seconds_between_embedded_ones_have_the_mean_of_their_neighbours() -> None:
+    hearing, _ = with_context([[0.0], [2.0], [-3.0]])
+    heard = [*hearing.hear(loud(0, 1, 2, 3, 4))]
+    chances = [window.sources[0].probability if window.sources else None for window in heard]
+    expected = [torch.sigmoid(torch.tensor(v)).item() for v in (0.0, 1.0, 2.0, -0.5)]
+    assert chances[:4] == pytest.approx(expected)
+    assert chances[4] is None
 
 
 def test_listening_needs_only_a_few_seconds_ahead() -> None:
@@ -141,12 +153,6 @@ def test_listening_needs_only_a_few_seconds_ahead() -> None:
             taken.append(index)
             yield next(loud(index))
 
-    hearing = Hearing(
-        ClapEmbedder(TINY_CLAP).eval(),
-        Vocabulary((Source("a", ("a",), "a"),), ()),
-        Rows([[1.0]] * 100),
-        context_s=5,
-        silence_dbfs=None,
-    )
+    hearing, _ = with_context([[1.0]] * 100)
     assert next(hearing.hear(endless())).index == 0
-    assert len(taken) <= 12
+    assert len(taken) <= 20
