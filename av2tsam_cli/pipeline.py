@@ -523,7 +523,7 @@ def segment_planned(
     plan: SegmentPlan, segmenter: Segmenter, *, progress: Callable[[int], None] | None = None
 ) -> SegmentResult:
     """Segment one planned video; if that fails, nothing is left behind."""
-    from av2tsam_cli.inference.device import torch_threads
+    from av2tsam_cli.inference.device import mark_work, own_stream, torch_threads
 
     began_s = time.monotonic()
     model, options = segmenter.model, plan.options
@@ -543,9 +543,9 @@ def segment_planned(
         names=options.names,
     )
 
-    def write(computed: Iterator[tuple[ScheduledFrame, torch.Tensor | None]]) -> None:
-        with torch_threads(1), writer:
-            for each, logits in logits_over_time(computed):
+    def write(computed: Iterator[_Computed]) -> None:
+        with torch_threads(1), own_stream(model.device), writer:
+            for each, logits in logits_over_time(_when_done(computed)):
                 mask, sources = _native_masks(each, logits, segmenter, options.threshold)
                 writer.write(each.frame, mask, sources)
                 tally.add(each, mask, sources)
@@ -556,14 +556,14 @@ def segment_planned(
 
     with (
         torch_threads(model.cpu_threads),
-        run_behind(write, depth=size, name="write") as put,
+        run_behind(write, depth=1, name="write") as put,
         closing(_prepare_ahead(_read(plan, segmenter), segmenter, size)) as prepared,
     ):
         estimated = False
         for batch in prepared:
             batch_began_s = time.monotonic()
-            for pair in _compute_logits(segmenter, batch):
-                put(pair)
+            frames = list(_compute_logits(segmenter, batch))
+            put(_Computed(frames, mark_work(model.device)))
             if batch.keys and not estimated:
                 estimated = True
                 _announce_time(plan, model, (time.monotonic() - batch_began_s) / batch.keys)
@@ -729,6 +729,25 @@ def _compute_logits(
             rows = iter(segmenter.source_logits(batch.inputs, windows))
     for each in batch.frames:
         yield each, next(rows) if each.key else None
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """The frames of a batch with the logits of the key frames, which a GPU may still compute."""
+
+    frames: list[tuple[ScheduledFrame, torch.Tensor | None]]
+    """All frames in order, key frames with logits (K, h, w)."""
+    wait: Callable[[], None]
+    """Waits until the logits are computed."""
+
+
+def _when_done(
+    batches: Iterator[_Computed],
+) -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
+    """Yield the frames of each batch once its logits are computed."""
+    for batch in batches:
+        batch.wait()
+        yield from batch.frames
 
 
 def _batch_size(model: LoadedModel, options: SegmentOptions) -> int:

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.borrowed import borrow
 from av2tsam_cli.embeddings.names import NameTable
-from av2tsam_cli.embeddings.resample import resize
+from av2tsam_cli.embeddings.resample import per_channel, resize
 from av2tsam_cli.embeddings.text import TextConfig
 
 # Mean and standard deviation of the training images of OpenAI's CLIP, on the scale 0-1.
@@ -62,7 +61,7 @@ class ClipEmbedder(nn.Module):
         """
         size = self.config.image_size
         frames = _resize_and_crop(frames, size) if crop else resize(frames, size, size, "bicubic")
-        mean, std = (torch.tensor(c, device=frames.device)[:, None, None] for c in (MEAN, STD))
+        mean, std = (per_channel(values, frames.device) for values in (MEAN, STD))
         return (frames.float() / 255 - mean) / std
 
     def forward(self, images: Tensor) -> Tensor:

@@ -52,9 +52,21 @@ def _weights(source: int, target: int, name: str) -> Tensor:
     return matrix
 
 
+@lru_cache(maxsize=16)
+def _weights_on(device: torch.device, source: int, target: int, name: str) -> Tensor:
+    """Return `_weights` on a device, where they stay: copying them takes longer than using them."""
+    return _weights(source, target, name).to(device)
+
+
 def _round(sums: Tensor) -> Tensor:
     """Convert fixed point to 8-bit pixel values, as Pillow's clip8 does."""
     return torch.floor(sums / (1 << WEIGHT_BITS) + 0.5).clamp_(0, 255)
+
+
+@lru_cache(maxsize=16)
+def per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Return a value per colour, (3, 1, 1), on a device, where it stays: copying would wait."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def resize(frames: Tensor, height: int, width: int, filter_name: str) -> Tensor:
@@ -97,9 +109,9 @@ def resize_fixed_point(frames: Tensor, height: int, width: int, filter_name: str
     device = frames.device
     pixels = frames
     if width != frames.shape[-1]:
-        across = _weights(frames.shape[-1], width, filter_name).to(device)
+        across = _weights_on(device, frames.shape[-1], width, filter_name)
         pixels = _round(pixels.double() @ across.T)
     if height != frames.shape[-2]:
-        down = _weights(frames.shape[-2], height, filter_name).to(device)
+        down = _weights_on(device, frames.shape[-2], height, filter_name)
         pixels = _round(down @ pixels.double())
     return pixels.to(torch.uint8)

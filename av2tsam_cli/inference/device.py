@@ -84,6 +84,29 @@ def free_memory(device: torch.device) -> int:
 
 
 @contextlib.contextmanager
+def own_stream(device: torch.device) -> Generator[None, None, None]:
+    """Run the GPU work of this thread beside that of other threads; on a CPU, change nothing.
+
+    Otherwise the threads share one queue: a short computation waits for all networks before it.
+    Results of other threads may be used once their work is done, see `mark_work`.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.stream(torch.cuda.Stream(device, priority=-1)):  # type: ignore[no-untyped-call]
+        yield
+
+
+def mark_work(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until the GPU work that this thread has started is done."""
+    if device.type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event.synchronize
+
+
+@contextlib.contextmanager
 def torch_threads(count: int) -> Generator[None, None, None]:
     """Run the block with `count` CPU threads in PyTorch, on the calling thread only.
 

@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -106,13 +108,17 @@ class Segmenter:
         source_size = network.config.source_size
         if source_size is not None:
             frames = [squash(frame, source_size) for frame in frames]
-        pixels = torch.from_numpy(np.stack(frames))
-        if self.model.device.type == "cuda":  # copying from pinned memory does not block
-            pixels = pixels.pin_memory()
-        pixels = pixels.to(self.model.device, non_blocking=True).permute(0, 3, 1, 2)
+        pixels = self._to_device(frames).permute(0, 3, 1, 2)
         sam, beit = network.prepare(pixels)
         clip = network.clip.preprocess(pixels) if self._text_embeddings is None else None
         return FrameInputs(sam=sam, beit=beit, clip=clip)
+
+    def _to_device(self, arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
+        """Stack arrays on the model's device, without waiting for a GPU's earlier work."""
+        stacked = torch.from_numpy(np.stack(arrays))
+        if self.model.device.type == "cuda":  # copying from pinned memory does not block
+            stacked = stacked.pin_memory()
+        return stacked.to(self.model.device, non_blocking=True)
 
     @property
     def route(self) -> Hear | None:
@@ -211,7 +217,7 @@ class Segmenter:
         )
         new = {id(window): window.samples for window in windows if id(window) not in known}
         if new:
-            samples = torch.from_numpy(np.stack(list(new.values()))).to(self.model.device)
+            samples = self._to_device(list(new.values()))
             known |= zip(new, self.model.network.embed_windows(samples), strict=True)
         self._last_window = (windows[-1], known[id(windows[-1])])
         return torch.stack([known[id(window)] for window in windows])

@@ -136,8 +136,11 @@ class HieraAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (N, h, w, dim) to (N, h', w', dim_out); h' = h / 2 if it shrinks."""
-        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
         key_size = [self.window] * 2 if self.window else list(tokens.shape[1:3])
+        whole = all(n % size == 0 for n, size in zip(tokens.shape[1:3], key_size, strict=True))
+        if tokens.device.type == "cuda" and whole and not self.shrinks:
+            return self.in_whole_windows(tokens, key_size)
+        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
         query_size = key_size
         if self.shrinks:
             q, query_size = pool(q), [side // QUERY_STRIDE for side in key_size]
@@ -149,6 +152,21 @@ class HieraAttention(nn.Module):
         attended = from_windows(attend(*windows), query_size, q.shape[:3])
         result: Tensor = self.proj(attended)
         return result
+
+    def in_whole_windows(self, tokens: Tensor, size: Sequence[int]) -> Tensor:
+        """Compute `forward` of a block that does not shrink, for a grid of whole windows.
+
+        Tokens are moved into windows before the projection, and not queries, keys and values after
+        it: GPUs compute faster than they copy, and their kernels need no contiguous heads.
+        """
+        batch, height, width, _ = tokens.shape
+        rows, columns = height // size[0], width // size[1]
+        cells = tokens.reshape(batch, rows, size[0], columns, size[1], -1).transpose(2, 3)
+        windows = cells.reshape(batch * rows * columns, size[0] * size[1], -1)
+        parts = self.qkv(windows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended: Tensor = self.proj(attend(*parts).transpose(1, 2).flatten(2))
+        cells = attended.reshape(batch, rows, columns, size[0], size[1], -1).transpose(2, 3)
+        return cells.reshape(batch, height, width, -1)
 
 
 class HieraMlp(nn.Module):

@@ -1,11 +1,10 @@
 """Preprocess frames for SAM and BEiT-3: batched, on the frames' device."""
 
 import cv2
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from av2tsam_cli.embeddings.resample import resize
+from av2tsam_cli.embeddings.resample import per_channel, resize
 from av2tsam_cli.values import UInt8Array
 
 # SAM's pixel statistics, on the scale 0-255; used for SAM 2 as well, as the reference does.
@@ -37,7 +36,7 @@ def sam_image(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
     """
     height, width = (size, size) if isinstance(size, int) else size
     pixels = resize(frames, height, width, "bilinear").float()
-    mean, std = (torch.tensor(c, device=frames.device)[:, None, None] for c in (SAM_MEAN, SAM_STD))
+    mean, std = (per_channel(values, frames.device) for values in (SAM_MEAN, SAM_STD))
     return (pixels - mean) / std
 
 

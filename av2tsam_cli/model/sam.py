@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.borrowed import borrow
@@ -170,6 +171,9 @@ def attend_in_windows(attention: Any, tokens: Tensor, size: Sequence[int]) -> Te
     rows, columns = attention.rel_pos_h, attention.rel_pos_w
     terms = relative_positions(q.reshape(*q.shape[:2], *size, -1), rows, columns).flatten(2, 3)
     cells = one_hot_cells(size[0], size[1], like=k)
+    width = q.shape[-1] + terms.shape[-1]
+    if q.device.type == "cuda" and width % 8:  # else the kernel copies all three to widen them
+        terms, cells = (F.pad(part, (0, -width % 8)) for part in (terms, cells))
     attended = attend(
         torch.cat([q * attention.scale, terms], dim=-1),
         torch.cat([k, cells.expand(*k.shape[:3], -1)], dim=-1),

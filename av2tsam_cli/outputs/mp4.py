@@ -1,6 +1,7 @@
 """Overlay videos with the original audio; every frame keeps its time."""
 
 import logging
+import os
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -40,6 +41,9 @@ VP9 = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "24"}
 """As fast as H.264 above; deadline "good" takes six times as long."""
 FINEST_TICK, COARSEST_TICK = Fraction(1, 1_000_000), Fraction(1, 10_000)
 """Bounds of an output's clock tick in seconds; coarser clocks of a source are subdivided."""
+
+CONVERTER_THREADS = max(1, (os.cpu_count() or 1) // 4)
+"""Threads that convert colours; the encoder, which takes longer, needs most of the cores."""
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +210,7 @@ class VideoWriter:
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
-            threads=1,  # threads are of more use in the encoder
+            threads=CONVERTER_THREADS,
         )
 
     def _mux_sound(self, until_s: float) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from av2tsam_cli import __version__
 from av2tsam_cli.model.av2tsam import Av2tSam
 from av2tsam_cli.training.callback import EpochRow
 from av2tsam_cli.training.options import TrainOptions
@@ -22,7 +23,6 @@ from av2tsam_cli.training.start import StartingPoint
 from av2tsam_cli.training.videos import Videos
 
 PACKAGES = (
-    "av2tsam",
     "torch",
     "lightning-fabric",
     "numpy",
@@ -149,11 +149,20 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Return the versions of Python and packages, the platform and the device."""
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        "av2tsam": __version__,
+        **{name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
     }
+
+
+def _version(package: str) -> str | None:
+    """Return the version of a package; None if it is not installed under this name."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

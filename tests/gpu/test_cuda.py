@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -81,6 +82,14 @@ def test_masks_are_those_of_the_cpu(precision: str, expected: list[BoolArray]) -
     found = mean_iou(masks, expected)
     log.info("%s: IoU %.4f", precision, found)
     assert found >= LEAST_IOU[precision]
+
+
+def test_the_command_writes_the_masks_of_the_cpu(tmp_path: Path, expected: list[BoolArray]) -> None:
+    arguments = ["--device", "cuda", "--precision", "fp32", "--format", "masks", "--end", "2"]
+    assert main(["segment", str(DUET), "--out", str(tmp_path), *arguments, "--quiet"]) == 0
+    files = sorted(tmp_path.glob("duet/*.png"))
+    masks = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) > 0 for file in files]
+    assert mean_iou(masks, expected) >= 0.98  # some masks are reused
 
 
 def test_the_command_writes_a_video_with_interpolated_masks(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from av2tsam_cli.model.config import Sam2Config
+from av2tsam_cli.model.hiera import HieraAttention
 from av2tsam_cli.model.sam import ImageFeatures, SamPromptEncoder
 from av2tsam_cli.model.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
 
@@ -96,6 +97,12 @@ def test_the_encoder_equals_transformers(
         expected = vision(images()).fpn_hidden_states
         for ours, level in zip(encoder(images()), expected, strict=True):
             torch.testing.assert_close(ours, level, rtol=1e-4, atol=1e-4)
+
+
+def test_projecting_windows_equals_cutting_projected_tokens() -> None:
+    attention = HieraAttention(12, 12, heads=3, window=4, shrinks=False)
+    tokens = torch.randn(2, 8, 12, 12)
+    torch.testing.assert_close(attention.in_whole_windows(tokens, (4, 4)), attention(tokens))
 
 
 def test_no_mem_embed_is_added_to_the_coarsest_level_only() -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from av2tsam_cli import __version__
 from av2tsam_cli.data.avsbench import open_split
 from av2tsam_cli.data.cache import EmbeddingCache
 from av2tsam_cli.data.samples import epoch_batches, read_sample
@@ -44,6 +45,7 @@ from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.loop import train
 from av2tsam_cli.training.losses import mask_loss
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.record import environment
 from av2tsam_cli.training.result import TrainResult
 from av2tsam_cli.training.state import TrainingState
 from av2tsam_cli.training.validation import SplitScores
@@ -329,6 +331,7 @@ from safetensors import safe_open
 from av2tsam_cli.training import loop
 from av2tsam_cli.training.callback import TrainingCallback
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.record import environment
 from av2tsam_cli.training.result import TrainResult
 
 class Watcher(TrainingCallback):
@@ -718,6 +721,13 @@ def test_corrupted_video_stops_training_or_is_skipped(
     assert result.steps == 1  # a batch of the two intact videos
 
 
+def test_packages_that_are_not_installed_have_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("av2tsam_cli.training.record.PACKAGES", ("torch", "no-such-package"))
+    found = environment(torch.device("cpu"))
+    assert found["torch"]
+    assert found["no-such-package"] is None
+
+
 def test_run_json_records_options_versions_and_data(options: Make) -> None:
     result: TrainResult = train(options(epochs=1))
     record = json.loads((result.out / "run.json").read_text())
@@ -728,6 +738,7 @@ def test_run_json_records_options_versions_and_data(options: Make) -> None:
         k: str(v) for k, v in given.items()
     }
     assert record["environment"]["torch"] == torch.__version__.split("+")[0]
+    assert record["environment"]["av2tsam"] == __version__
     assert record["data"]["videos"] == {"train": VIDEOS, "val": 2, "test": 0}
     assert record["network"]["projector"] == "mul"
     assert record["best"]["val_miou"] == result.best.val_miou
