@@ -1,11 +1,14 @@
 """The models of `av2tsam models pull real` in miniature, with every part of the real ones."""
 
 import dataclasses
+import io
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from av2tsam_cli.embeddings.clap import ClapConfig, ClapEmbedder
@@ -14,6 +17,7 @@ from av2tsam_cli.embeddings.clip import ClipEmbedder
 from av2tsam_cli.embeddings.clip_text import ClipText
 from av2tsam_cli.embeddings.text import TextConfig
 from av2tsam_cli.hub.checkpoint import write_tensors
+from av2tsam_cli.hub.registry import NamedModel, with_needs
 from av2tsam_cli.model.config import ModelConfig
 from av2tsam_cli.model.text_sam import build_text_sam
 
@@ -22,6 +26,7 @@ from .tiny import (
     TINY_CHECKPOINT,
     TINY_SAM2,
     TINY_TEXT,
+    TO_SAM2,
     sentencepiece_model,
     shake,
     tiny_bpe,
@@ -54,8 +59,20 @@ def weights(name: str) -> Mapping[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for prefix, module in modules.items():
         shake(module)
+        if prefix == "clap_text":
+            _tell_phrases_apart(module)
         tensors |= module.state_dict(prefix=f"{prefix}.")
     return tensors
+
+
+def _tell_phrases_apart(module: nn.Module) -> None:
+    """Let the embeddings depend more on the phrase, as the self-check of the models expects."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(5)
+            elif name.endswith("bias"):
+                parameter.zero_()
 
 
 def clap_config(name: str) -> ClapConfig:
@@ -76,3 +93,75 @@ def install(folder: Path, *names: str) -> None:
     (folder / "beit3-tokenizer.spm").write_bytes(sentencepiece_model())
     (folder / "roberta-tokenizer.bpe").write_bytes(tiny_bpe("roberta"))
     (folder / "gpt2-tokenizer.bpe").write_bytes(tiny_bpe("gpt2"))
+
+
+PUBLISHED_NAMES = {
+    "clap-laion": (
+        ("clap.htsat.", "module.audio_branch."),
+        ("clap.projection.", "module.audio_projection."),
+        ("clap_text.encoder.", "module.text_branch."),
+        ("clap_text.projection.", "module.text_projection."),
+        ("clap_text.logit_scale_text", "module.logit_scale_t"),
+        ("clap_text.logit_scale", "module.logit_scale_a"),
+    ),
+    "clip-vit-b-32": (
+        ("clip.visual.", "visual."),
+        ("clip_text.encoder.", ""),
+        ("clip_text.", ""),
+    ),
+}
+"""From this tool's names to the published ones; the first that fits counts."""
+
+
+def published_state(name: str) -> dict[str, Tensor]:
+    """Return a model's weights by their published names."""
+    if name == "evf-sam2-text":
+        names = ((n, evf_name(n)) for n in weights(name))
+    else:
+        names = ((n, _renamed(n, PUBLISHED_NAMES[name])) for n in weights(name))
+    return {new: weights(name)[old].contiguous() for old, new in names}
+
+
+def _renamed(name: str, prefixes: tuple[tuple[str, str], ...]) -> str:
+    old, new = next(pair for pair in prefixes if name.startswith(pair[0]))
+    return new + name.removeprefix(old)
+
+
+def evf_name(name: str) -> str:
+    """Return the name of a tensor in the files of EVF-SAM 2."""
+    for pattern, replacement in TO_SAM2:
+        name = re.sub(pattern, replacement, name)
+    return name.removeprefix("model.")
+
+
+@cache
+def published(name: str) -> bytes:
+    """Return a model's published file."""
+    if name.endswith("tokenizer"):
+        return sentencepiece_model() if name == "beit3-tokenizer" else tiny_bpe("roberta")
+    if name == "clap-laion":
+        file = io.BytesIO()
+        torch.save({"state_dict": published_state(name)}, file)
+        return file.getvalue()
+    return save(published_state(name))
+
+
+def registry() -> dict[str, NamedModel]:
+    """Return the registry's entries of the set, with the sizes of its miniatures."""
+    return {
+        entry.name: dataclasses.replace(
+            entry,
+            sha256=None,
+            size=len(published(entry.name)),
+            config=config(entry.name) if entry.parts else None,
+        )
+        for entry in with_needs("real")
+    }
+
+
+def repositories() -> dict[str, dict[str, bytes]]:
+    """Return the set's repositories for the fake hub."""
+    return {
+        str(entry.repository): {str(entry.file): published(entry.name)}
+        for entry in with_needs("real")
+    }

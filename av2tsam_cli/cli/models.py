@@ -1,6 +1,6 @@
 """`av2tsam models`: list, download, convert, verify and remove models."""
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.files import check_new_file
 from av2tsam_cli.hub import installed
 from av2tsam_cli.hub.describe import describe, describe_entry, network_config
-from av2tsam_cli.hub.locate import installed_path, resolve
-from av2tsam_cli.hub.registry import BUNDLED_MODEL, MODELS, NamedModel, format_bytes
+from av2tsam_cli.hub.locate import home, installed_path, resolve
+from av2tsam_cli.hub.registry import BUNDLED_MODEL, MODELS, NamedModel, format_bytes, members
 from av2tsam_cli.options import Messages, Option, Overwrite, Panel, check_values, unknown
 
 if TYPE_CHECKING:
@@ -138,42 +138,115 @@ class PullOptions:
 @command(
     app,
     examples=[
-        ("av2tsam models pull evf-sam2-text --dry-run", "sizes and sources"),
-        ("av2tsam models pull evf-sam2-text", ""),
+        ("av2tsam models pull real --dry-run", "sizes and sources"),
+        ("av2tsam models pull real", "what real videos need"),
     ],
 )
 def pull(name: Name, *, options: PullOptions, dry_run: DryRun = False, messages: Messages) -> int:
     """Download, verify and install a model and the models that it needs.
 
-    Models come from the Hugging Face hub. An interrupted download resumes at the next call. Set
-    HF_TOKEN to a token for private repositories; HF_ENDPOINT and HF_HUB_OFFLINE are supported.
+    'real' is a set: it installs all that real videos need, checks the installed files on a few
+    inputs, and is then the default. Models come from the Hugging Face hub. An interrupted download
+    resumes at the next call. Set HF_TOKEN to a token for private repositories; HF_ENDPOINT and
+    HF_HUB_OFFLINE are supported.
     """
-    from av2tsam_cli.hub import download
+    from av2tsam_cli.hub.download import missing_models
 
     _check_name(name, MODELS)
     if name == BUNDLED_MODEL:
         raise UsageError(f"{BUNDLED_MODEL}: comes with the package; there is nothing to download")
+    if options.file is not None and MODELS[name].is_set:
+        raise UsageError(f"`file`: {name} is a set of models; pull the one that the file is of")
     console = Console(quiet=messages.quiet, debug=messages.debug)
-    missing = download.missing_models(name, force=options.force)
+    missing = missing_models(name, force=options.force)
     if not missing:
         console.note(f"{name}: already installed; pass --force to download it again")
     elif dry_run:
-        for entry in missing:
-            _announce(entry, options.file if entry.name == name else None, json=messages.json)
-            if entry.unverified:
-                console.note(f"{entry.name}: not verified: {entry.unverified}")
+        _dry_run(name, missing, options.file, console, json=messages.json)
     else:
-
-        @contextmanager
-        def progress(remote: "RemoteFile") -> Generator["ReportBytes | None", None, None]:
-            source = f"{remote.file} from {remote.model.repository} at {remote.commit[:12]}"
-            console.note(f"downloading {source}")
-            with console.progress(remote.model.name, remote.bytes, "bytes") as report:
-                yield report
-
-        for model in download.pull(name, **asdict(options), progress=progress):
-            _report(model, json=messages.json)
+        _download(name, options, console, json=messages.json)
     return 0
+
+
+def _dry_run(
+    name: str, missing: Sequence[NamedModel], file: str | None, console: Console, *, json: bool
+) -> None:
+    """Print what would be downloaded."""
+    for entry in missing:
+        _announce(entry, file if entry.name == name else None, json=json)
+        if entry.unverified:
+            console.note(f"{entry.name}: not verified: {entry.unverified}")
+    if len(missing) > 1 and not json:
+        total = format_bytes(sum(entry.size or 0 for entry in missing))
+        unknown = "" if all(entry.size for entry in missing) else ", and one of unknown size"
+        print_text(f"{len(missing)} files, {total} in total{unknown}\n")
+
+
+def _download(name: str, options: PullOptions, console: Console, *, json: bool) -> None:
+    """Download and install what is missing, and check a set that is then complete."""
+    from av2tsam_cli.hub import download
+
+    def announce(remotes: "Sequence[RemoteFile]") -> None:
+        if len(remotes) > 1:
+            console.note(_plan(remotes))
+            for remote in remotes:
+                size = format_bytes(remote.bytes)
+                console.note(f"  {remote.model.name}: {remote.file}, {size}")
+
+    @contextmanager
+    def progress(remote: "RemoteFile") -> Generator["ReportBytes | None", None, None]:
+        source = f"{remote.file} from {remote.model.repository} at {remote.commit[:12]}"
+        console.note(f"downloading {source}")
+        with console.progress(remote.model.name, remote.bytes, "bytes") as report:
+            yield report
+
+    for model in download.pull(name, **asdict(options), announce=announce, progress=progress):
+        _report(model, json=json)
+    if MODELS[name].is_set:
+        _self_check(name, console, json=json)
+        if resolve() == installed_path(name):
+            console.note(f"{name} is now the default model")
+
+
+def _plan(remotes: "Sequence[RemoteFile]") -> str:
+    """Say how much will be downloaded, and where to."""
+    total, missing = (
+        format_bytes(sum(sizes))
+        for sizes in ([r.bytes for r in remotes], [r.missing_bytes for r in remotes])
+    )
+    rest = "" if missing == total else f", of which {missing} are still missing"
+    return f"downloading {len(remotes)} files, {total}{rest}, to install in {home()}"
+
+
+def _self_check(name: str, console: Console, *, json: bool) -> None:
+    """Run the self-check of a set and print its results.
+
+    Raises:
+        WeightsError: A check failed.
+    """
+    console.note(f"{name}: checking the installed files on a few inputs")
+    from av2tsam_cli.inference.self_check import self_check
+
+    checks = list(self_check(resolve(name)))
+    if json:
+        print_json({"model": name, "self_check": [asdict(check) for check in checks]})
+    else:
+        rows = [
+            (
+                check.path.stem,
+                check.what,
+                "" if check.cosine is None else f"{check.cosine:.4f}",
+                "failed" if check.problem else "ok",
+            )
+            for check in checks
+        ]
+        print_table(("checked", "input", "cosine", "result"), rows)
+    for check in checks:
+        if check.problem:
+            raise WeightsError(
+                f"{check.path}: failed the self-check: {check.problem}; run 'av2tsam models pull "
+                f"{check.path.stem} --force', and report it if that does not help"
+            )
 
 
 @command(app)
@@ -185,18 +258,25 @@ def verify(
     *,
     messages: Messages,
 ) -> int:
-    """Compare the sha256 of installed files with their records; exit with 4 if one differs."""
+    """Compare the sha256 of installed files with their records; exit with 4 if one differs.
+
+    'av2tsam models verify real' also checks the files on a few inputs, as 'models pull real' does.
+    """
     names = installed.names_to_verify()
     if name is not None:
         _check_name(name, [*MODELS, *names])
-        names = [name]
+        names = members(name)
     statuses = {each: installed.verify(each) for each in names}
     for each, status in statuses.items():
         if messages.json:
             print_json({"model": each, "status": status, "path": installed_path(each)})
         else:
             print_text(f"{each}: {VERDICTS[status].format(path=installed_path(each), name=each)}\n")
-    return 0 if set(statuses.values()) <= {"ok"} else WeightsError.exit_code
+    if not set(statuses.values()) <= {"ok"}:
+        return WeightsError.exit_code
+    if name is not None and name in MODELS and MODELS[name].is_set:
+        _self_check(name, Console(quiet=messages.quiet, debug=messages.debug), json=messages.json)
+    return 0
 
 
 VERDICTS = {
@@ -209,14 +289,18 @@ VERDICTS = {
 
 @command(app)
 def remove(name: Name, *, dry_run: DryRun = False, messages: Messages) -> int:
-    """Delete an installed model."""
+    """Delete an installed model; of a set, what no other installed model needs."""
     _check_name(name, [*MODELS, *installed.names_to_verify()])
+    kept = installed.members_to_keep(name)
     paths = installed.files_to_remove(name) if dry_run else installed.remove(name)
     if messages.json:
-        print_json({"model": name, "removed": not dry_run, "paths": [str(path) for path in paths]})
+        print_json(
+            {"model": name, "removed": not dry_run, "paths": list(map(str, paths)), "kept": kept}
+        )
     else:
         action = "would remove" if dry_run else "removed"
         print_text("".join(f"{action} {path}\n" for path in paths))
+        print_text("".join(f"kept {each}, which another installed model needs\n" for each in kept))
     return 0
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from av2tsam_cli.pipeline import SegmentPlan, SegmentResult
 
 NANO_NOTE = (
-    "using nano, a demo model that only recognises drawn scenes; for real videos, 'av2tsam models "
-    "pull evf-sam2-text' gets a model for --text (not tested by this project)"
+    "using nano, a demo model that only recognises drawn scenes; for real videos, run "
+    "'av2tsam models pull real' (5.6 GB; not tested by this project with the published weights)"
 )
 """Printed if nano is used because no other model is installed. The weights of the networks that
 follow sound may be unpublished."""

@@ -17,10 +17,11 @@ from av2tsam_cli.hub.locate import (
     find_model,
     find_tokenizer,
     installed_path,
+    missing_members,
     part_name,
     resolve,
 )
-from av2tsam_cli.hub.registry import AUDIO_MODELS, MODELS, TOKENIZER, NamedModel
+from av2tsam_cli.hub.registry import AUDIO_MODELS, MODELS, TOKENIZER, NamedModel, with_needs
 from av2tsam_cli.hub.tensor_file import TensorFile, read_metadata
 
 if TYPE_CHECKING:  # it imports torch, which a list of models does not need
@@ -40,8 +41,8 @@ def describe(model: str | None) -> dict[str, object]:
     if entry is None:
         path = resolve(model)
         return {**_describe_record(path.stem), **describe_checkpoint(path)}
-    if not installed_path(entry.name).is_file():
-        return describe_entry(entry)
+    if missing := missing_members(entry.name):
+        return {**describe_entry(entry), **({"missing": missing} if entry.is_set else {})}
     checkpoint = describe_checkpoint(installed_path(entry.name)) if entry.parts else {}
     return {**describe_entry(entry), **_describe_record(entry.name), **checkpoint}
 
@@ -49,11 +50,16 @@ def describe(model: str | None) -> dict[str, object]:
 def describe_entry(entry: NamedModel) -> dict[str, object]:
     """Describe a model of the registry: purpose, origin, licence, and whether it is installed."""
     path = installed_path(entry.name)
-    installed = path.is_file()
+    installed = not missing_members(entry.name)
+    size = entry.size
+    if entry.is_set:
+        size = sum(member.size or 0 for member in with_needs(entry.name))
+    elif installed and not entry.repository:
+        size = path.stat().st_size
     return {
         "model": entry.name,
         "purpose": entry.purpose,
-        "bytes": path.stat().st_size if installed and not entry.repository else entry.size,
+        "bytes": size,
         "licence": entry.licence,
         "installed": installed,
         "path": str(path),
@@ -82,7 +88,8 @@ def network_config(model: str | None) -> ModelConfig:
     entry = MODELS.get(model or "")
     if entry is not None and "projector" not in entry.parts:
         raise UsageError(
-            f"{entry.name}: is a part of other models; use one of these, such as {AUDIO_MODELS[0]}"
+            f"{entry.name}: does not have all parts of a network; use one that has, such as "
+            f"{AUDIO_MODELS[0]}"
         )
     if entry is not None and not installed_path(entry.name).is_file():
         return PRESETS[entry.preset or ""]

@@ -23,7 +23,7 @@ from av2tsam_cli.errors import Interrupted, WeightsError
 from av2tsam_cli.files import write_errors
 from av2tsam_cli.hub.installed import HOME_HINT, InstalledModel, Origin, install, sha256
 from av2tsam_cli.hub.locate import home, installed_path
-from av2tsam_cli.hub.registry import MODELS, NamedModel, format_bytes
+from av2tsam_cli.hub.registry import MODELS, NamedModel, format_bytes, with_needs
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -93,12 +93,15 @@ def missing_models(
 
     Args:
         name: Name of the model.
-        force: Whether to include the model itself although it is installed.
+        force: Whether to include the model itself, or all of a set, although it is installed.
         models: The registry.
     """
-    model = models[name]
-    needed = [models[other] for other in model.needs if not installed_path(other).is_file()]
-    return ([model] if force or not installed_path(name).is_file() else []) + needed
+    again = force and models[name].is_set
+    return [
+        model
+        for model in with_needs(name, models)
+        if again or (force and model.name == name) or not installed_path(model.name).is_file()
+    ]
 
 
 def pull(
@@ -109,6 +112,7 @@ def pull(
     force: bool = False,
     models: Mapping[str, NamedModel] = MODELS,
     endpoint: str | None = None,
+    announce: Callable[[Sequence[RemoteFile]], None] | None = None,
     progress: ShowDownload | None = None,
 ) -> Iterator[InstalledModel]:
     """Download, verify, convert and install a model and the models that it needs.
@@ -120,6 +124,7 @@ def pull(
         force: Whether to download the model again although it is installed.
         models: The registry.
         endpoint: Address of the hub; None for huggingface_hub's default, `HF_ENDPOINT`.
+        announce: Called with all files before the first one is downloaded.
         progress: Shows the progress of each download.
 
     Yields:
@@ -143,6 +148,8 @@ def pull(
                 client.look_up(m, file if m.name == name else None, missing) for m in missing
             ]
             check_space(remotes)
+            if announce is not None:
+                announce(remotes)
             for remote in remotes:
                 yield _download_and_install(client, remote, projector, progress)
     except KeyboardInterrupt:
@@ -341,8 +348,8 @@ class _HubClient:
         else:
             raise WeightsError(
                 f"{what}: the connection was lost after {format_bytes(remote.bytes - missing)} of "
-                f"{format_bytes(remote.bytes)} ({reason}); run 'av2tsam models pull "
-                f"{remote.model.name}' to resume"
+                f"{format_bytes(remote.bytes)} ({reason}); run the same command again "
+                "to resume"
             ) from reason
         partial.replace(remote.path)
 

@@ -17,13 +17,15 @@ from safetensors import SafetensorError
 
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.files import atomic_file, write_errors
-from av2tsam_cli.hub.locate import home, installed_path
+from av2tsam_cli.hub.locate import home, installed_models, installed_path
 from av2tsam_cli.hub.registry import (
     BPE_TOKENIZERS,
     BUNDLED_MODEL,
     MODELS,
     TOKENIZER,
     NamedModel,
+    members,
+    with_needs,
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import and is needed only to install
@@ -207,7 +209,8 @@ def names_to_verify() -> list[str]:
     """Return the names of all models that are present or have a record, in registry order."""
     stems = (path.stem for path in sorted(home().glob("*.json")))
     recorded = [stem for stem in stems if read_install_record(stem) is not None]
-    known = [name for name in MODELS if installed_path(name).is_file() or name in recorded]
+    single = [entry.name for entry in MODELS.values() if not entry.is_set]
+    known = [name for name in single if installed_path(name).is_file() or name in recorded]
     return [*known, *(name for name in recorded if name not in MODELS)]
 
 
@@ -235,6 +238,8 @@ def verify(name: str) -> VerifyStatus:
 def remove(name: str) -> list[Path]:
     """Delete an installed model and its record, and return the deleted files.
 
+    Of a set, the members that other installed models need are kept.
+
     Raises:
         UsageError: The model comes with the package.
         WeightsError: The model is not installed.
@@ -249,7 +254,18 @@ def files_to_remove(name: str) -> list[Path]:
     """Return the files that `remove` would delete, and raise the errors that it would raise."""
     if name == BUNDLED_MODEL:
         raise UsageError(f"{BUNDLED_MODEL}: comes with the package and cannot be removed")
-    paths = [path for path in (installed_path(name), record_path(name)) if path.is_file()]
-    if not paths:
+    names = members(name)
+    files = {each: [installed_path(each), record_path(each)] for each in names}
+    if not any(path.is_file() for paths in files.values() for path in paths):
         raise WeightsError(f"{name}: not installed; there is nothing to remove")
-    return paths
+    kept = members_to_keep(name)
+    return [path for each in names if each not in kept for path in files[each] if path.is_file()]
+
+
+def members_to_keep(name: str) -> list[str]:
+    """Return the members of a set that other installed models need; `remove` keeps them."""
+    names = members(name)
+    others = [each for each in installed_models() if each not in names and not MODELS[each].is_set]
+    needed = {model.name for other in others for model in with_needs(other)}
+    is_set = names != [name]
+    return [each for each in names if is_set and each in needed and installed_path(each).is_file()]

@@ -16,8 +16,10 @@ from av2tsam_cli.hub.registry import (
     BUNDLED_MODEL,
     CLAP_MODELS,
     MODELS,
+    REAL,
     TEXT_ONLY_MODELS,
     TOKENIZER,
+    members,
 )
 
 if TYPE_CHECKING:  # it imports torch, which finding a file does not need
@@ -27,6 +29,15 @@ if TYPE_CHECKING:  # it imports torch, which finding a file does not need
 Use = Literal["trained", "words", "text", "sounds"]
 """What a model is loaded for: to segment what is heard as it was trained to, or through the names
 of what is heard, or to segment what a phrase describes, or only to name what is heard."""
+
+DEFAULTS: dict[Use | None, tuple[str, ...]] = {
+    None: (*AUDIO_MODELS, REAL),
+    "trained": AUDIO_MODELS,
+    "words": (REAL, *AUDIO_MODELS),
+    "text": TEXT_ONLY_MODELS + AUDIO_MODELS,
+    "sounds": CLAP_MODELS,
+}
+"""Which models are used without being chosen if they are installed, best first; else nano."""
 
 SEPARATE_PARTS = ("clip", "clap", "text_sam")
 """Parts that a trained checkpoint may leave out, because public models contain them."""
@@ -42,16 +53,23 @@ def home() -> Path:
 
 
 def installed_path(name: str) -> Path:
-    """Return the path of a model's file, whether or not it is installed."""
+    """Return the path of a model's file, or of a set's network, whether or not it is installed."""
     if name == BUNDLED_MODEL:
         return Path(str(resources.files("av2tsam_cli") / "assets" / MODELS[name].installed_as))
     entry = MODELS.get(name)
+    if entry is not None and entry.is_set:
+        return installed_path(entry.needs[0])
     return home() / (entry.installed_as if entry else f"{name}.safetensors")
 
 
 def installed_models() -> list[str]:
-    """Return the names of the registry's models whose files are present."""
-    return [name for name in MODELS if installed_path(name).is_file()]
+    """Return the names of the registry's models whose files are present, and of complete sets."""
+    return [name for name in MODELS if not missing_members(name)]
+
+
+def missing_members(name: str) -> list[str]:
+    """Return which models of a set, or whether a single one, are not installed."""
+    return [member for member in members(name) if not installed_path(member).is_file()]
 
 
 def resolve(model: str | Path | None = None, use: Use | None = None) -> Path:
@@ -65,18 +83,22 @@ def resolve(model: str | Path | None = None, use: Use | None = None) -> Path:
         WeightsError: There is no such file.
     """
     if model is None:
-        names = {"text": TEXT_ONLY_MODELS + AUDIO_MODELS, "sounds": CLAP_MODELS}.get(
-            use or "", AUDIO_MODELS
-        )
-        paths = (installed_path(name) for name in names)
-        return next((path for path in paths if path.is_file()), None) or _bundled()
-    if model == BUNDLED_MODEL:
+        complete = (name for name in DEFAULTS[use] if not missing_members(name))
+        model = next(complete, BUNDLED_MODEL)
+    name = str(model)
+    if name == BUNDLED_MODEL:
         return _bundled()
-    for path in (Path(model), installed_path(str(model))):
-        if path.is_file():
-            return path
-    if str(model) in MODELS:
-        raise WeightsError(f"{model}: not installed; {install_hint(str(model))}")
+    if Path(model).is_file():
+        return Path(model)
+    missing = missing_members(name)
+    if not missing:
+        return installed_path(name)
+    if name in MODELS and MODELS[name].is_set:
+        raise WeightsError(
+            f"{name}: {', '.join(missing)} not installed; run 'av2tsam models pull {name}'"
+        )
+    if name in MODELS:
+        raise WeightsError(f"{name}: not installed; {install_hint(name)}")
     raise WeightsError(
         f"{model}: neither a file nor the name of a model; the models are {', '.join(MODELS)}"
     )

@@ -6,6 +6,7 @@ file names are those that the publishers state; `unverified` lists what could no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,11 +40,17 @@ class NamedModel:
     """Which of the above could not be verified. If this names the file, another one is taken when
     the repository has no such file and only one that can be it."""
     needs: tuple[str, ...] = ()
-    """Names of further models that it needs to run."""
+    """Names of further models that it needs to run, which may need others. For a set: its members,
+    the network first."""
     suffix: str = ".safetensors"
     """Suffix of the installed file."""
     config: ModelConfig | None = None
     """Sizes of a network without a preset."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the name stands for several models, and there is no file of that name."""
+        return self.repository is None and bool(self.needs)
 
     @property
     def installed_as(self) -> str:
@@ -69,6 +76,9 @@ def format_bytes(count: int) -> str:
 BUNDLED_MODEL = "nano"
 """The model that comes with the package."""
 
+REAL = "real"
+"""The models that together find and name sound sources in real videos."""
+
 TOKENIZER = "beit3-tokenizer"
 """The tokenizer that the full-size models need for text prompts."""
 
@@ -89,6 +99,14 @@ _ENTRIES = (
         parts=("clip", "clap", *_TRAINED_PARTS),
         preset="nano",
         sha256="1fdf4d2b6d87f29e9be1ff6d4160318f4dc1dca478ad40bdc62972777c77deaf",
+    ),
+    NamedModel(
+        name=REAL,
+        purpose="sound sources in real videos, found by their names",
+        licence="Apache-2.0, CC0-1.0",
+        parts=("text_sam", "clip", "clap"),
+        unverified="nothing of it was ever run with the published weights",
+        needs=("evf-sam2-text", "clap-laion", "clip-vit-b-32"),
     ),
     NamedModel(
         name="evf-sam2",
@@ -136,12 +154,13 @@ _ENTRIES = (
     ),
     NamedModel(
         name="clap-laion",
-        purpose="audio and text encoder (LAION CLAP), for models trained with it",
+        purpose="audio and text encoder of real, and of models trained with it (LAION CLAP)",
         licence="CC0-1.0",
         parts=("clap", "clap_text"),
         repository="lukewys/laion_clap",
         file="630k-audioset-best.pt",
         size=1_860_000_000,
+        needs=(BPE_TOKENIZERS["roberta"],),
     ),
     NamedModel(
         name="clap-microsoft",
@@ -151,10 +170,11 @@ _ENTRIES = (
         repository="microsoft/msclap",
         file="CLAP_weights_2023.pth",
         size=690_000_000,
+        needs=(BPE_TOKENIZERS["gpt2"],),
     ),
     NamedModel(
         name="clip-vit-b-32",
-        purpose="image and text encoder of evf-sam2 and evf-sam (OpenAI CLIP ViT-B/32)",
+        purpose="image and text encoder of real, evf-sam2 and evf-sam (OpenAI CLIP ViT-B/32)",
         licence="Apache-2.0",
         parts=("clip", "clip_text"),
         repository="timm/vit_base_patch32_clip_224.openai",
@@ -211,3 +231,21 @@ TEXT_ONLY_MODELS: tuple[str, ...] = tuple(
     entry.name for entry in _ENTRIES if entry.parts == ("text_sam",)
 )
 """Models for text prompts without audio, best first."""
+
+
+def with_needs(name: str, models: Mapping[str, NamedModel] = MODELS) -> list[NamedModel]:
+    """Return a model and all that it needs, each once; of a set, only its members."""
+    found: dict[str, NamedModel] = {}
+    waiting = [name]
+    while waiting:
+        model = models[waiting.pop(0)]
+        if model.name not in found:
+            found[model.name] = model
+            waiting = [*model.needs, *waiting]
+    return [model for model in found.values() if not model.is_set]
+
+
+def members(name: str) -> list[str]:
+    """Return the names of the models in a set with all that they need, or the name of one model."""
+    is_set = name in MODELS and MODELS[name].is_set
+    return [model.name for model in with_needs(name)] if is_set else [name]

@@ -116,7 +116,7 @@ class LoadedModel:
         module = self.network.clap if encoder == "clap" else self.network.clip
         if module.names is not None:
             return NameEmbedder(getattr(config, encoder).names, module.names)
-        return load_phrase_embedder(_file_of(encoder, self.path, config), encoder, self.device)
+        return load_phrase_embedder(file_of(encoder, self.path, config), encoder, self.device)
 
     @cached_property
     def light(self) -> bool:
@@ -306,7 +306,7 @@ def _config_with_phrases(
     Raises:
         WeightsError: It is missing or cannot embed phrases.
     """
-    file = _file_of(encoder, path, config)
+    file = file_of(encoder, path, config)
     if file == path and getattr(config, encoder).names:
         return config
     if encoder == "clip":
@@ -316,7 +316,7 @@ def _config_with_phrases(
     return found
 
 
-def _file_of(encoder: Literal["clap", "clip"], path: Path, config: ModelConfig) -> Path:
+def file_of(encoder: Literal["clap", "clip"], path: Path, config: ModelConfig) -> Path:
     """Return the file with a checkpoint's CLAP or CLIP: the checkpoint itself, or another.
 
     Raises:

@@ -17,6 +17,7 @@ def test_doctor_shows_the_installation_and_ends_with_the_verdict(
     assert "h264" in shown["decoders"]
     assert "cores" in shown["cpu"]
     assert "nano" in shown["models"]
+    assert "default model " in "\n".join(rows)
     assert verdict == "ready: 'av2tsam segment' can run"
 
 

@@ -172,7 +172,8 @@ def test_costs_are_printed_as_a_table(tiny_model: Path, capsys: pytest.CaptureFi
 def test_costs_of_a_single_part_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "info", "clap-laion", "--flops"]) == 2
     assert (
-        "is a part of other models; use one of these, such as evf-sam2" in capsys.readouterr().err
+        "does not have all parts of a network; use one that has, such as evf-sam2"
+        in capsys.readouterr().err
     )
 
 
@@ -207,15 +208,17 @@ def test_dry_run_shows_what_would_be_downloaded(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", "pull", "evf-sam-text", "--dry-run"]) == 0
-    network, tokenizer = capsys.readouterr().out.splitlines()
+    network, tokenizer, total = capsys.readouterr().out.splitlines()
     assert network == (
         "evf-sam-text: would download pytorch_model.bin from "
         "huggingface.co/YxZhang/evf-sam-multitask (2.63 GB) "
         f"to {home / 'evf-sam-text.safetensors'}"
     )
     assert tokenizer.startswith("beit3-tokenizer: would download sentencepiece.bpe.model from ")
+    assert total == "2 files, 2.63 GB in total"
     assert main(["models", "pull", "clap-laion", "--dry-run", "--json"]) == 0
-    (record,) = records(capsys.readouterr().out)
+    record, tokenizer_record = records(capsys.readouterr().out)
+    assert tokenizer_record["model"] == "roberta-tokenizer"
     assert record["bytes"] == 1_860_000_000
     assert record["repository"] == "lukewys/laion_clap"
     assert not home.exists()

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from av2tsam_cli.hub.locate import TOKENIZER_FILES, installed_path, part_name
-from av2tsam_cli.hub.registry import AUDIO_MODELS, MODELS, NamedModel, format_bytes
+from av2tsam_cli.hub.registry import AUDIO_MODELS, MODELS, NamedModel, format_bytes, with_needs
 from av2tsam_cli.model.config import PRESETS
 
 ENTRIES = pytest.mark.parametrize("entry", MODELS.values(), ids=list(MODELS))
@@ -20,14 +20,20 @@ def test_model_and_those_it_needs_contain_every_part(name: str) -> None:
     assert all(MODELS[part_name(config, part)].parts[0] == part for part in rest)
 
 
-@ENTRIES
-def test_needed_models_need_no_others(entry: NamedModel) -> None:
-    assert all(not MODELS[name].needs for name in entry.needs)
+def test_what_a_needed_model_needs_is_needed_too() -> None:
+    names = [model.name for model in with_needs("real")]
+    assert names[0] == "evf-sam2-text"
+    assert {"clap-laion", "roberta-tokenizer", "clip-vit-b-32", "beit3-tokenizer"} < set(names)
+    assert len(names) == len(set(names)) == 5
+    assert [model.name for model in with_needs("clap-microsoft")] == [
+        "clap-microsoft",
+        "gpt2-tokenizer",
+    ]
 
 
 @ENTRIES
 def test_every_model_has_a_repository_and_lists_what_is_unverified(entry: NamedModel) -> None:
-    assert (entry.repository is None) == (entry.name == "nano")
+    assert (entry.repository is None) == (entry.name in {"nano", "real"})
     if entry.repository and (entry.file is None or entry.size is None):
         assert entry.unverified
 
