@@ -13,6 +13,7 @@ encoder takes for these phrases, once per run. Run it on an idle machine.
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -85,7 +86,7 @@ def main() -> None:
     segmenter = WordsSegmenter(model)
     result: dict[str, object] = {"preset": args.preset, "precision": precision}
     with torch_threads(model.cpu_threads):
-        times = {k: time_frame(segmenter, k, args.runs) for k in map(int, args.names.split(","))}
+        times = time_frames(segmenter, [*map(int, args.names.split(","))], args.runs)
         result |= {"s_per_frame": {k: round(s, 4) for k, s in times.items()}}
         if {1, 2} <= times.keys():
             result["second_name_share"] = round(times[2] / times[1] - 1, 4)
@@ -94,15 +95,22 @@ def main() -> None:
     print(json.dumps(result | facts(device)))
 
 
-def time_frame(segmenter: WordsSegmenter, names: int, runs: int) -> float:
-    """Return the seconds of a frame in which a number of names are heard."""
-    chosen = segmenter.hearing.vocabulary.sources[:names]
-    heard = tuple(HeardSource(source.name, 1.0) for source in chosen)
+def time_frames(segmenter: WordsSegmenter, counts: Sequence[int], runs: int) -> dict[int, float]:
+    """Return the seconds of a frame in which a number of names are heard, for several numbers.
+
+    They are measured in turn, so that other programs slow all of them down; medians are returned.
+    """
     frames, windows = scene(1, segmenter.rate_hz)
-    window = replace(windows[0], sources=heard)
-    inputs = segmenter.prepare(frames)
-    device = segmenter.model.device
-    return median_of(lambda: segmenter.source_logits(inputs, [window]), runs, device)
+    inputs, device = segmenter.prepare(frames), segmenter.model.device
+    times: dict[int, list[float]] = {count: [] for count in counts}
+    for _ in range(runs + 1):  # the first is to warm up
+        for count in counts:
+            chosen = segmenter.hearing.vocabulary.sources[:count]
+            heard = tuple(HeardSource(source.name, 1.0) for source in chosen)
+            window = replace(windows[0], sources=heard)
+            run = partial(segmenter.source_logits, inputs, [window])
+            times[count].append(seconds(run, device))
+    return {count: statistics.median(measured[1:]) for count, measured in times.items()}
 
 
 def time_listening(segmenter: WordsSegmenter, audio_s: int, runs: int) -> dict[str, float]:
