@@ -8,7 +8,7 @@ from importlib import metadata
 from av2tsam_cli import __version__
 from av2tsam_cli.cli.console import explain, print_json, print_text
 from av2tsam_cli.cli.options import command, new_app
-from av2tsam_cli.hub.locate import installed_models, resolve
+from av2tsam_cli.hub.locate import default_model, installed_models
 from av2tsam_cli.hub.registry import BUNDLED_MODEL
 from av2tsam_cli.options import Messages
 
@@ -45,7 +45,7 @@ def doctor(*, messages: Messages) -> int:
         **_checked(_devices, problems),
         **_checked(_codecs, problems),
         "models": installed_models(),
-        "default model": resolve().stem,
+        "default model": default_model(),
     }
     _checked(_import_everything, problems)
     problems += [f"the FFmpeg in PyAV has no encoder {name}" for name in _missing_encoders(report)]

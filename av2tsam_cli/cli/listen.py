@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 NANO_NOTE = (
     "using nano, a demo model that only knows sixteen synthesised sounds; for recordings, run "
-    "'av2tsam models pull clap-laion' and 'av2tsam models pull roberta-tokenizer'"
+    "'av2tsam models pull real', or only 'av2tsam models pull clap-laion' (1.86 GB; not tested by "
+    "this project with the published weights)"
 )
 """Printed if nano is used because no other model is installed."""
 

@@ -12,7 +12,7 @@ from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.files import check_new_file
 from av2tsam_cli.hub import installed
 from av2tsam_cli.hub.describe import describe, describe_entry, network_config
-from av2tsam_cli.hub.locate import home, installed_path, resolve
+from av2tsam_cli.hub.locate import default_model, home, installed_path, resolve
 from av2tsam_cli.hub.registry import BUNDLED_MODEL, MODELS, NamedModel, format_bytes, members
 from av2tsam_cli.options import Messages, Option, Overwrite, Panel, check_values, unknown
 
@@ -165,6 +165,10 @@ def pull(name: Name, *, options: PullOptions, dry_run: DryRun = False, messages:
         _dry_run(name, missing, options.file, console, json=messages.json)
     else:
         _download(name, options, console, json=messages.json)
+    if MODELS[name].is_set and not dry_run:
+        _self_check(name, console, json=messages.json)
+        if default_model() == name:
+            console.note(f"{name} is now the default model")
     return 0
 
 
@@ -183,7 +187,7 @@ def _dry_run(
 
 
 def _download(name: str, options: PullOptions, console: Console, *, json: bool) -> None:
-    """Download and install what is missing, and check a set that is then complete."""
+    """Download and install what is missing."""
     from av2tsam_cli.hub import download
 
     def announce(remotes: "Sequence[RemoteFile]") -> None:
@@ -202,10 +206,6 @@ def _download(name: str, options: PullOptions, console: Console, *, json: bool) 
 
     for model in download.pull(name, **asdict(options), announce=announce, progress=progress):
         _report(model, json=json)
-    if MODELS[name].is_set:
-        _self_check(name, console, json=json)
-        if resolve() == installed_path(name):
-            console.note(f"{name} is now the default model")
 
 
 def _plan(remotes: "Sequence[RemoteFile]") -> str:

@@ -14,6 +14,7 @@ from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.hub.installed import read_install_record
 from av2tsam_cli.hub.locate import (
     SEPARATE_PARTS,
+    default_model,
     find_model,
     find_tokenizer,
     installed_path,
@@ -37,7 +38,8 @@ def describe(model: str | None) -> dict[str, object]:
     Raises:
         WeightsError: There is no such model, or its file is corrupted.
     """
-    entry = MODELS.get(model or "")
+    model = default_model() if model is None else model
+    entry = MODELS.get(model)
     if entry is None:
         path = resolve(model)
         return {**_describe_record(path.stem), **describe_checkpoint(path)}

@@ -72,6 +72,12 @@ def missing_members(name: str) -> list[str]:
     return [member for member in members(name) if not installed_path(member).is_file()]
 
 
+def default_model(use: Use | None = None) -> str:
+    """Return the name of the best installed model for a use; None is anything with sound."""
+    complete = (name for name in DEFAULTS[use] if not missing_members(name))
+    return next(complete, BUNDLED_MODEL)
+
+
 def resolve(model: str | Path | None = None, use: Use | None = None) -> Path:
     """Return the checkpoint file of a model.
 
@@ -83,8 +89,7 @@ def resolve(model: str | Path | None = None, use: Use | None = None) -> Path:
         WeightsError: There is no such file.
     """
     if model is None:
-        complete = (name for name in DEFAULTS[use] if not missing_members(name))
-        model = next(complete, BUNDLED_MODEL)
+        model = default_model(use)
     name = str(model)
     if name == BUNDLED_MODEL:
         return _bundled()

@@ -219,7 +219,8 @@ def load_model(
     """
     place = choose_device(device)
     chosen = choose_precision(precision, place)
-    path = locate.resolve(model, use)
+    model = locate.default_model(use) if model is None else model
+    path = locate.resolve(model)
     use = use or default_use(path)
     config = None
     if use in {"words", "sounds"}:
@@ -232,7 +233,7 @@ def load_model(
         )
         loaded = LoadedModel(
             network=network,
-            name=path.stem if model is None else str(model),
+            name=str(model),
             path=path,
             device=place,
             precision=chosen,

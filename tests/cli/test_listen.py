@@ -190,7 +190,7 @@ def test_clap_is_used_as_soon_as_it_is_installed(
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["model"] == "nano"
-    assert "for recordings, run 'av2tsam models pull clap-laion'" in err
+    assert "for recordings, run 'av2tsam models pull real'" in err
     real_set.install(tmp_path, "clap-laion")
     assert main(words) == 0
     out, err = capsys.readouterr()

@@ -82,8 +82,11 @@ def test_the_set_is_pulled_verified_used_and_removed(
     assert err.endswith("real is now the default model\n")
     assert set(locate.installed_models()) == {"nano", "real", *MEMBERS}
 
+    # What is installed is only checked again.
     assert models("pull", "real") == 0
-    assert "already installed" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "already installed" in err
+    assert out.count("ok") == 5
     assert models("verify", "real") == 0
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line.endswith(": ok")] == [
@@ -98,7 +101,12 @@ def test_the_set_is_pulled_verified_used_and_removed(
     assert main([*segment, str(tmp_path / "words.mp4")]) == 0
     text, words = records(capsys.readouterr().out)
     assert text["frames"] == words["frames"] == 8
-    assert words["model"] == "evf-sam2-text"
+    assert text["model"] == words["model"] == "real"
+    assert words["hear"] == "words"
+    assert main(["listen", str(clip), "--json", "--model", "real"]) == 0
+    assert records(capsys.readouterr().out)[0]["model"] == "real"
+    assert models("info", "--json") == 0
+    assert records(capsys.readouterr().out)[0]["model"] == "real"
 
     assert models("remove", "real") == 0
     assert locate.installed_models() == ["nano"]
