@@ -204,7 +204,8 @@ def segment_video(
             from the suffix of `out`.
         text: What to segment, such as "the dog"; None for the sound source.
         hear: `trained` to find sound sources as the model was trained to, `words` to name what is
-            heard and segment each name; None for `trained` if the model has been.
+            heard and segment each name; None for `words` if another option needs names, else
+            for `trained` if the model was.
         vocabulary: A vocabulary file for `words`; None for the built-in one.
         name: Name only these sources of the vocabulary; empty for all.
         names: Whether overlays show the names, and one colour per source.
@@ -418,7 +419,7 @@ def load_for(
     """
     from av2tsam_cli.inference.loading import LoadedModel, load_model
 
-    use: Use | None = "text" if options.text is not None else options.hear
+    use = options.use
     if isinstance(model, LoadedModel):
         return _segmenter(model, use or model.use, options)
     loaded = load_model(
@@ -435,8 +436,6 @@ def _segmenter(model: LoadedModel, use: Use, options: SegmentOptions) -> Segment
     from av2tsam_cli.inference.segmenter import Segmenter
 
     if use != "words":
-        if use == "trained":
-            options.check_unnamed()
         return Segmenter(model, options.text)
     from av2tsam_cli.words.segmenter import WordsSegmenter
 

@@ -61,11 +61,11 @@ class SegmentOptions(VocabularyOptions):
         Option(
             "find sources as the model was trained to, or name what is heard",
             panel=Panel.NAMES,
-            default="trained if possible",
+            default="",
         ),
     ] = None
     """`trained` for the audio part of the model, `words` to name what is heard and segment each
-    name; None for `trained` if the model has such a part."""
+    name; None for `words` if another option needs names, else `trained` if the model was."""
     names: Annotated[
         bool, Option("draw names, and a colour per source, in overlays", panel=Panel.NAMES)
     ] = False
@@ -157,8 +157,8 @@ class SegmentOptions(VocabularyOptions):
         check_values(self)
         if self.text is not None:
             self._check_text(self.text)
-        elif self.hear == "trained":
-            self.check_unnamed()
+        elif self.hear == "trained" and self._needs_names:
+            raise UsageError(f"{self._needs_names[0]} needs names; set `hear` to words")
         if not (math.isfinite(self.start) and self.start >= 0):
             raise UsageError(f"`start` must be 0 or later, not {self.start:g}")
         if self.end is not None and not self.end > self.start:
@@ -185,16 +185,15 @@ class SegmentOptions(VocabularyOptions):
             if getattr(self, option):
                 raise UsageError(f"`{option}` has no effect with `text`; drop one of them")
 
-    def check_unnamed(self) -> None:
-        """Check that no option needs the names of sources, for a model that does not name them.
+    @property
+    def use(self) -> Literal["trained", "words", "text"] | None:
+        """What a model is needed for; None for what it was trained for, if it was."""
+        if self.text is not None:
+            return "text"
+        return self.hear or ("words" if self._needs_names else None)
 
-        Raises:
-            UsageError: An option does.
-        """
-        for option in ("names", *WORDS_ONLY):
-            if getattr(self, option):
-                raise UsageError(f"`{option}` needs sources with names; set `hear` to words")
-        if self.format in NAMED_FORMATS:
-            raise UsageError(
-                f"`format` {self.format} needs sources with names; set `hear` to words"
-            )
+    @property
+    def _needs_names(self) -> list[str]:
+        """The options that are given and need sources with names."""
+        given = [f"`{option}`" for option in ("names", *WORDS_ONLY) if getattr(self, option)]
+        return given + [f"`format` {self.format}"] * (self.format in NAMED_FORMATS)

@@ -33,7 +33,7 @@ app = new_app()
         ("av2tsam segment dog.mp4 -o out.mp4", "highlight the sound source"),
         ("av2tsam segment dog.mp4 -o masks -f masks", "write a mask PNG per frame"),
         ('av2tsam segment dog.mp4 -o out.mp4 --text "dog"', "segment what a phrase names"),
-        ("av2tsam segment dog.mp4 -o out.mp4 --names --hear words", "name what is heard"),
+        ("av2tsam segment dog.mp4 -o out.mp4 --names", "name what is heard"),
     ],
 )
 def segment(

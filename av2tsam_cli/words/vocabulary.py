@@ -13,9 +13,11 @@ from typing import Any, get_type_hints
 
 from av2tsam_cli.avsbench_format import AVSS_CLASSES, S4_CATEGORIES
 from av2tsam_cli.errors import MediaError, UsageError
-from av2tsam_cli.options import unknown
+from av2tsam_cli.options import either, unknown
 from av2tsam_cli.words.rows import Problem, Row, read_text, read_toml
 
+SHOWN_NAMES = 20
+"""Names of a vocabulary up to which they are listed in the error for an unknown one."""
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|\[\]\x00-\x1f]|^\.')
 """What a name may not contain, because folders and files are named after it."""
 
@@ -76,7 +78,9 @@ class Vocabulary:
                 "see 'av2tsam vocabulary show'"
             )
         known = [each for source in self.sources for each in _names(source)]
-        raise UsageError(unknown("name", name, known, otherwise="see 'av2tsam vocabulary show'"))
+        few = [source.name for source in self.sources] if len(self.sources) <= SHOWN_NAMES else []
+        hint = f"use {either(few)}" if few else "see 'av2tsam vocabulary show'"
+        raise UsageError(unknown("name", name, known, otherwise=hint))
 
     def select(self, names: Iterable[str]) -> "Vocabulary":
         """Return a vocabulary with only the given sources, in the given order, and all backgrounds.

@@ -448,7 +448,7 @@ def test_a_note_is_printed_when_nano_is_used_by_default(
     out, err = capsys.readouterr()
     assert json.loads(out)["model"] == "nano"
     assert err.startswith("av2tsam: using nano, a demo model that only recognises drawn scenes;")
-    assert "'av2tsam models pull evf-sam2-text'" in err.splitlines()[0]
+    assert "'av2tsam models pull real'" in err.splitlines()[0]
     assert main([*words, "--model", "nano"]) == 0
     assert "using nano" not in capsys.readouterr().err
     assert main([*words, "--quiet"]) == 0

@@ -10,6 +10,7 @@ from av2tsam_cli.errors import MediaError, UsageError, WeightsError
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import Segmenter
 from av2tsam_cli.pipeline import iter_masks
+from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.values import AudioWindow, HeardSource
@@ -153,8 +154,17 @@ def test_an_empty_vocabulary_is_rejected(nano: LoadedModel, tmp_path: Path) -> N
         WordsSegmenter(nano, file)
 
 
+def test_an_option_that_needs_names_chooses_the_words_route() -> None:
+    frame = next(iter_masks(SAMPLES / "duet.mp4", name=["dog"], model="nano", device="cpu"))
+    assert frame.sources is not None
+    assert SegmentOptions(names=True).use == "words"
+    assert SegmentOptions(format="indexed-masks").use == "words"
+    assert SegmentOptions(names=True, text="the dog").use == "text"
+    assert SegmentOptions().use is None
+
+
 def test_names_need_the_words_route(nano: LoadedModel) -> None:
-    with pytest.raises(UsageError, match="`name` needs sources with names; set `hear` to words"):
+    with pytest.raises(UsageError, match="`name` needs names; set `hear` to words"):
         iter_masks(SAMPLES / "duet.mp4", name=["dog"], hear="trained")
     with pytest.raises(UsageError, match="`hear` has no effect with `text`"):
         iter_masks(SAMPLES / "duet.mp4", text="the dog", hear="words")
