@@ -5,6 +5,8 @@
 Each run trains one variant on a number of labelled clips with the loop of `av2tsam train`, keeps
 the best epoch on the validation split, and scores it on the test split. Each adds a line to
 `results.jsonl`; running the script again does the missing runs. `report.py` makes table and plot.
+With `--pytorch-init`, three variants are run with 50 clips and PyTorch's default initialisation of
+the new layers instead of the reference's, into `pytorch-init.jsonl`.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,10 +64,19 @@ def jobs() -> Iterator[Job]:
                 yield Job("several", variant, clips, seed)
 
 
-def run(job: Job, nano: Path, out: Path) -> dict[str, object]:
+def comparison_jobs() -> Iterator[Job]:
+    """Yield the runs with PyTorch's initialisation."""
+    for seed in (1, 2, 3):
+        for variant in ("direct", "clap", "product"):
+            yield Job("several", variant, 50, seed)
+
+
+def run(job: Job, nano: Path, out: Path, *, pytorch_init: bool = False) -> dict[str, object]:
     """Train and score one run."""
     torch.set_num_threads(1)
-    network = initial_network(VARIANTS[job.variant], base_network(nano), job.seed)
+    network = initial_network(
+        VARIANTS[job.variant], base_network(nano), job.seed, pytorch_init=pytorch_init
+    )
     subset = SETS[job.data].subset
     batch = min(BATCH, max(1, job.clips // 8))
     epochs = max(LEAST_EPOCHS, round(STEPS * BATCH / job.clips))
@@ -119,15 +131,18 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--workers", type=int, default=2, help="parallel runs")
+    parser.add_argument("--pytorch-init", action="store_true")
     args = parser.parse_args()
     make_data(args.out / "data")
-    results = args.out / "results.jsonl"
+    results = args.out / ("pytorch-init.jsonl" if args.pytorch_init else "results.jsonl")
     lines = results.read_text().splitlines() if results.exists() else []
     done = {tuple(json.loads(line)[key] for key in vars(Job("", "", 0, 0))) for line in lines}
-    missing = [job for job in jobs() if tuple(vars(job).values()) not in done]
+    wanted = comparison_jobs() if args.pytorch_init else jobs()
+    missing = [job for job in wanted if tuple(vars(job).values()) not in done]
     context = get_context("spawn")
+    do = partial(run, nano=args.nano, out=args.out, pytorch_init=args.pytorch_init)
     with ProcessPoolExecutor(args.workers, context) as pool, results.open("a") as file:
-        for future in [pool.submit(run, job, args.nano, args.out) for job in missing]:
+        for future in [pool.submit(do, job) for job in missing]:
             file.write(json.dumps(future.result()) + "\n")
             file.flush()
 

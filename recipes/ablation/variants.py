@@ -60,11 +60,20 @@ def base_network(run: Path) -> Av2tSam:
     return load_network(run / "base.safetensors")
 
 
-def initial_network(variant: Variant, base: Av2tSam, seed: int) -> Av2tSam:
-    """Build the network of a run: the base network with newly initialised trained parts."""
+def initial_network(
+    variant: Variant, base: Av2tSam, seed: int, *, pytorch_init: bool = False
+) -> Av2tSam:
+    """Build the network of a run: the base network with newly initialised trained parts.
+
+    Args:
+        variant: The variant.
+        base: The base network.
+        seed: Seed of the weights.
+        pytorch_init: Initialise the new layers as PyTorch does by default, not as the reference.
+    """
     torch.manual_seed(seed)
     config = replace(base.config, projector=variant.projector, adapter=variant.adapter)
-    return Av2tSam(
+    network = Av2tSam(
         config=config,
         clip=base.clip,
         clap=base.clap,
@@ -72,6 +81,15 @@ def initial_network(variant: Variant, base: Av2tSam, seed: int) -> Av2tSam:
         adapter=build_adapter(config),
         text_sam=base.text_sam if variant.text_space else with_direct_prompt(base.text_sam, config),
     ).eval()
+    if pytorch_init:
+        new = [
+            network.projector,
+            *([] if variant.text_space else [network.text_sam.text_hidden_fcs]),
+        ]
+        for layer in (layer for part in new for layer in part.modules()):
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+    return network
 
 
 def with_direct_prompt(text_sam: TextSam, config: ModelConfig) -> DirectPrompt:
