@@ -61,12 +61,12 @@ class _Defaults:
 
 _LIGHT_DEFAULTS = {
     "cpu": _Defaults(batch_size=4, compile_from=20_000),
-    "cuda": _Defaults(batch_size=32, compile_from=3000),
+    "cuda": _Defaults(batch_size=32, compile_from=None),
     "mps": _Defaults(batch_size=8, compile_from=3000),
 }
 _FULL_SIZE_DEFAULTS = {
     "cpu": _Defaults(batch_size=1, compile_from=None),  # packed weights are faster
-    "cuda": _Defaults(batch_size=8, compile_from=300),
+    "cuda": _Defaults(batch_size=16, compile_from=20_000),
     "mps": _Defaults(batch_size=2, compile_from=300),
 }
 
