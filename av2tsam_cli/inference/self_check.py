@@ -59,6 +59,7 @@ def self_check(path: Path) -> Iterator[Check]:
     network = load_network(path, dtype=torch.float32, parts=("clip", "clap"), config=config)
     for encoder in ("clap", "clip"):
         file = file_of(encoder, path, config)
+        yield _finite(file)
         phrases = load_phrase_embedder(file, encoder)(PHRASES)
         yield _told_apart(file, "unrelated phrases", phrases)
         with torch.inference_mode():
