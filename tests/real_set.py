@@ -38,7 +38,13 @@ TEXT_CLIP = dataclasses.replace(
 LAION = dataclasses.replace(TINY_CHECKPOINT.clap, text=TINY_TEXT)
 MICROSOFT = dataclasses.replace(LAION, kind="microsoft", embed_dim=18)
 EVF_SAM2 = dataclasses.replace(
-    TINY, name="evf-sam2", sam=TINY_SAM2, clip=TEXT_CLIP, clap=MICROSOFT, words=()
+    TINY,
+    name="evf-sam2",
+    sam=TINY_SAM2,
+    beit3=dataclasses.replace(TINY.beit3, text_positions=64),  # enough for the longest name
+    clip=TEXT_CLIP,
+    clap=MICROSOFT,
+    words=(),
 )
 """The configuration in the file of evf-sam2-text, which names Microsoft's CLAP, as the real one."""
 

@@ -182,6 +182,29 @@ def test_remove_keeps_what_another_model_needs(
     ]
 
 
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("chosen", [(), ("--model", "real")])
+def test_evaluate_scores_the_set(
+    generated: Path, chosen: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--data-root", str(generated), "--subset", "s4", "--split", "val"]
+    assert main([*words, "--json", *chosen]) == 0
+    out, err = capsys.readouterr()
+    (record,) = records(out)
+    assert (record["model"], record["hear"]) == ("real", "words")
+    assert ("using the model real" in err) == (not chosen)
+
+
+def test_without_a_network_one_line_names_the_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert models("pull", "real") == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "http://127.0.0.1:9 cannot be reached" in line
+    assert line.count("huggingface.co") == len(MEMBERS)
+
+
 def test_a_file_cannot_be_chosen_for_the_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert models("pull", "real", "--file", "model.safetensors") == 2
     assert "--file: real is a set of models" in capsys.readouterr().err
