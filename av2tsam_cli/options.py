@@ -190,8 +190,9 @@ def option_field(name: str, hint: Any, default: Any = MISSING) -> OptionField | 
         choices=get_args(kind) if get_origin(kind) is Literal else (),
         required=default is MISSING,
         is_flag=is_flag,
-        # A tuple of a fixed length, such as three sizes, is one value.
-        is_list=get_origin(kind) is list or get_args(kind)[1:] == (Ellipsis,),
+        # A tuple of a fixed length, such as three sizes, or with a parser is one value.
+        is_list=get_origin(kind) is list
+        or (get_args(kind)[1:] == (Ellipsis,) and option.parse is None),
     )
 
 
