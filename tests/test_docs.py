@@ -27,7 +27,7 @@ COMMANDS += ("models info", "models path", "models pull", "models verify", "mode
 COMMANDS += ("models convert", "vocabulary show", "vocabulary check", "runs compare")
 OTHER_PROGRAMS = {
     *("--index-url", "--rm", "--nproc-per-node", "--no-python", "--help", "--group", "--extra"),
-    *("--nano", "--samples", "--seeds", "--variants"),
+    *("--nano", "--pytorch-init", "--samples", "--seeds", "--variants"),
 }
 """Options of pip, docker, torchrun, uv, and the scripts in recipes/."""
 BENCHMARKS = "performance.md"
