@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -111,11 +112,16 @@ class SourceMasks:
                 f"labels are (H, W) uint8, not {self.labels.shape} {self.labels.dtype}"
             )
 
+    @cached_property
+    def pixels(self) -> tuple[int, ...]:
+        """Number of pixels of each source."""
+        numbers = range(1, len(self.names) + 1)
+        return tuple(int(np.count_nonzero(self.labels == number)) for number in numbers)
+
     def areas(self) -> list[tuple[str, float]]:
         """Return the name of each source that has pixels, with the share of the frame it covers."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.names) + 1)[1:]
-        shares = (counts / self.labels.size).tolist()
-        return [pair for pair in zip(self.names, shares, strict=True) if pair[1]]
+        counts = zip(self.names, self.pixels, strict=True)
+        return [(name, count / self.labels.size) for name, count in counts if count]
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,10 @@ class AudioWindow:
     """Samples per second."""
     sources: tuple[HeardSource, ...] | None = None
     """What is heard in it, most likely first; None if nobody has listened to it for names."""
+
+    def is_silent(self, below_dbfs: float | None) -> bool:
+        """Return whether the level is below a number of dBFS; with None, no window is silent."""
+        return below_dbfs is not None and self.level_dbfs < below_dbfs
 
     @property
     def level_dbfs(self) -> float:

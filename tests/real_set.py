@@ -110,6 +110,13 @@ PUBLISHED_NAMES = {
         ("clap_text.logit_scale_text", "module.logit_scale_t"),
         ("clap_text.logit_scale", "module.logit_scale_a"),
     ),
+    "clap-microsoft": (
+        ("clap.htsat.", "audio_encoder.base.htsat."),
+        ("clap.projection.", "audio_encoder.projection."),
+        ("clap_text.encoder.", "caption_encoder.base."),
+        ("clap_text.projection.", "caption_encoder.projection."),
+        ("clap_text.logit_scale", "logit_scale"),
+    ),
     "clip-vit-b-32": (
         ("clip.visual.", "visual."),
         ("clip_text.encoder.", ""),

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator
 
-import cv2
-
 from av2tsam_cli.values import SourceMasks
 
 COLOURS = (
@@ -42,8 +40,8 @@ class NameTable:
 
     def add(self, sources: SourceMasks) -> dict[int, str]:
         """Count a frame; return its labels that have pixels, each with its name."""
-        counts = cv2.calcHist([sources.labels], [0], None, [256], [0, 256]).ravel()
-        present = {k: name for k, name in enumerate(sources.names, start=1) if counts[k]}
+        named = enumerate(zip(sources.names, sources.pixels, strict=True), start=1)
+        present = {k: name for k, (name, count) in named if count}
         for name in present.values():
             self.frames[name] = self.frames.get(name, 0) + 1
         return present

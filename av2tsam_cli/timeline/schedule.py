@@ -166,8 +166,7 @@ def logits_over_time(
 
 def _has_nothing(window: AudioWindow, silence_dbfs: float | None) -> bool:
     """Return whether a window is silent, or no source is heard in it."""
-    silent = silence_dbfs is not None and window.level_dbfs < silence_dbfs
-    return silent or window.sources == ()
+    return window.is_silent(silence_dbfs) or window.sources == ()
 
 
 def _repeats(frame: ScheduledFrame, key: ScheduledFrame, tolerance: float) -> bool:

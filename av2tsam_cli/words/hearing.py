@@ -67,10 +67,11 @@ class Hearing:
         """Yield the windows with what is heard in them, looking a few seconds ahead."""
         heard = _Active([source.name for source in self.vocabulary.sources])
         for batch in _in_batches(_with_context(windows, self.context_s), HEARD_TOGETHER):
-            loud = [each for each in batch if not self._is_silent(each.window)]
+            silent = [each.window.is_silent(self.silence_dbfs) for each in batch]
+            loud = [each for each, quiet in zip(batch, silent, strict=True) if not quiet]
             logits = iter(self._scores(loud) if loud else ())
-            for each in batch:
-                row = None if self._is_silent(each.window) else next(logits)
+            for each, quiet in zip(batch, silent, strict=True):
+                row = None if quiet else next(logits)
                 yield replace(each.window, sources=heard.update(each.window.index, row))
 
     def _scores(self, contexts: Sequence[_Context]) -> Tensor:
@@ -85,9 +86,6 @@ class Hearing:
         for n in set(range(len(contexts))) - set(kept):
             logits[n] = (logits[n - 1] + logits[n + 1]) / 2
         return logits
-
-    def _is_silent(self, window: AudioWindow) -> bool:
-        return self.silence_dbfs is not None and window.level_dbfs < self.silence_dbfs
 
 
 def load_hearing(

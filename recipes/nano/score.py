@@ -22,6 +22,7 @@ import torch
 
 from av2tsam_cli.avsbench_format import FRAME_OFFSET_S, FRAME_PX
 from av2tsam_cli.evaluation.metrics import frame_iou, video_f_score, video_iou
+from av2tsam_cli.evaluation.naming import add_names, count_names
 from av2tsam_cli.evaluation.semantic import add_classes, score_classes
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import Segmenter
@@ -114,21 +115,17 @@ def word_scores(segmenter: WordsSegmenter, scenes: list[Scene]) -> dict[str, flo
     computed as in AVSBench-semantic; background counts as a category.
     """
     names = [source.name for source in segmenter.hearing.vocabulary.sources]
-    right = named = sounding = 0
-    classes = []
+    naming, classes = [], []
     for scene in scenes:
         drawn = draw_seconds(scene)
         windows, logits = run_named(
             segmenter, [rgb for rgb, _ in drawn], soundtrack(scene, RATE_HZ)
         )
         found, true = [], []
-        for second, ((_, ids), wanted) in enumerate(
-            zip(drawn, voices_by_second(scene), strict=True)
-        ):
-            heard = segmenter.names_of(windows[second])
-            right += len(wanted & set(heard))
-            named += len(heard)
-            sounding += len(wanted)
+        given = [segmenter.names_of(window) for window in windows]
+        sets = [[{*map(names.index, each)} for each in s] for s in (given, voices_by_second(scene))]
+        naming.append(count_names(*sets))
+        for second, ((_, ids), heard) in enumerate(zip(drawn, given, strict=True)):
             codes = np.array([0, *(names.index(name) + 1 for name in heard)], np.uint8)
             resize = segmenter.model.network.text_sam.resize
             found.append(codes[native_labels(logits[second], ids.shape, 0.5, resize=resize)])
@@ -140,13 +137,13 @@ def word_scores(segmenter: WordsSegmenter, scenes: list[Scene]) -> dict[str, flo
     together = add_classes(classes)
     iou, f_score = together.means()
     seen = together.frames > 0
-    precision, recall = right / named, right / sounding
+    counts = add_names(naming)
     values = {
         "class_miou": iou[seen].mean(),
         "class_f_score": f_score[seen].mean(),
-        "names_precision": precision,
-        "names_recall": recall,
-        "names_f1": 2 * precision * recall / (precision + recall),
+        "names_precision": counts.precision,
+        "names_recall": counts.recall,
+        "names_f1": counts.f1,
     }
     return {name: round(float(value), 4) for name, value in values.items()}
 

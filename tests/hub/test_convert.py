@@ -28,6 +28,7 @@ from av2tsam_cli.model.config import (
     ModelConfig,
 )
 
+from ..real_set import PUBLISHED_NAMES
 from ..tiny import TINY, TINY_TEXT, reference_state, shake, tiny_bpe
 from .public_lists import public_list
 
@@ -150,25 +151,8 @@ TEXT_CLAP = dataclasses.replace(TINY.clap, text=TINY_TEXT)
 TEXT_CLIP = dataclasses.replace(
     TINY.clip, text=TextConfig(vocabulary_size=49_408, positions=77, dim=16, layers=1, heads=2)
 )
-PUBLISHED_NAMES = {
-    "laion": (
-        ("clap.htsat.", "module.audio_branch."),
-        ("clap.projection.", "module.audio_projection."),
-        ("clap_text.encoder.", "module.text_branch."),
-        ("clap_text.projection.", "module.text_projection."),
-        ("clap_text.logit_scale_text", "module.logit_scale_t"),
-        ("clap_text.logit_scale", "module.logit_scale_a"),
-    ),
-    "microsoft": (
-        ("clap.htsat.", "audio_encoder.base.htsat."),
-        ("clap.projection.", "audio_encoder.projection."),
-        ("clap_text.encoder.", "caption_encoder.base."),
-        ("clap_text.projection.", "caption_encoder.projection."),
-        ("clap_text.logit_scale", "logit_scale"),
-    ),
-    "clip": (("clip.visual.", "visual."), ("clip_text.encoder.", ""), ("clip_text.", "")),
-}
-"""From our names to the published ones; the first that fits counts."""
+MODELS = {"laion": "clap-laion", "microsoft": "clap-microsoft", "clip": "clip-vit-b-32"}
+"""The model that each kind of file becomes."""
 
 COMPUTED = {
     "laion": {"module.text_branch.embeddings.position_ids": torch.arange(96)[None]},
@@ -189,7 +173,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def published_name(name: str, kind: str) -> str | None:
     """Return the published name of a tensor of CLAP or CLIP; None for another part."""
-    for old, new in PUBLISHED_NAMES[kind]:
+    for old, new in PUBLISHED_NAMES[MODELS[kind]]:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return None

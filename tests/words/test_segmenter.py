@@ -1,4 +1,4 @@
-"""The words route: nano names and masks what sounds; the masks of several names at once."""
+"""The words route: nano names and masks the sources that are heard, several at once too."""
 
 from pathlib import Path
 
