@@ -17,51 +17,47 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from av2tsam_cli.errors import MediaError, UsageError
-from av2tsam_cli.media.audio import choose_audio, read_windows, split_windows
-from av2tsam_cli.media.frames import frames_from_arrays, read_frames
-from av2tsam_cli.media.probe import clock_zero, probe
-from av2tsam_cli.options import either
-from av2tsam_cli.outputs.mp4 import CONTAINERS
-from av2tsam_cli.outputs.writers import check_target, open_writer
+from av2tsam_cli.media.audio import split_windows
+from av2tsam_cli.media.frames import frames_from_arrays
+from av2tsam_cli.outputs.writers import open_writer
+from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
 from av2tsam_cli.segment_options import REUSE_LEVELS, SILENCE_DBFS, Format, Hear, SegmentOptions
-from av2tsam_cli.threads import run_ahead, run_behind
+from av2tsam_cli.stages import (
+    ComputedBatch,
+    batch_size_for,
+    codec_threads,
+    compute_logits,
+    native_masks,
+    prepare_ahead,
+    read_scheduled,
+    schedule,
+    when_done,
+)
+from av2tsam_cli.threads import run_behind
 from av2tsam_cli.timeline.schedule import (
     ScheduledFrame,
-    batches,
     logits_over_time,
-    mark_keys,
-    mark_repeats,
-    pair_with_audio,
-    without_audio,
 )
 from av2tsam_cli.values import (
-    AudioStream,
     AudioWindow,
     BoolArray,
     Float32Array,
     Frame,
-    MediaInfo,
     SourceMasks,
-    VideoStream,
 )
 
 if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported before that
     import numpy.typing as npt
-    import torch
 
     from av2tsam_cli.hub.locate import Use
     from av2tsam_cli.inference.loading import LoadedModel
-    from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
-
-SMALL_FRAME_PX = 1280 * 720
-"""Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""
+    from av2tsam_cli.inference.segmenter import Segmenter
 
 LONG_RUN_S = 300.0
 """Seconds from which on the time that a video takes is announced."""
@@ -69,41 +65,6 @@ SUGGESTED_FPS = 2
 """Masks per second that the announcement suggests."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SegmentPlan:
-    """One video, checked, with what is going to be done."""
-
-    info: MediaInfo
-    """What the file contains."""
-    video: VideoStream
-    """The video stream to segment."""
-    audio: AudioStream | None
-    """The audio stream; None without audio: without a text prompt, all masks are empty then."""
-    zero_s: float
-    """Start of the presentation on the file's own clock, in seconds."""
-    format: Format
-    """What to write."""
-    target: Path
-    """The video file to write, or the folder in which a folder of PNGs is created."""
-    options: SegmentOptions
-    """The options."""
-
-    @property
-    def end_s(self) -> float | None:
-        """End of the video stream in seconds of the presentation; None if the file has no value."""
-        if self.video.duration_s is not None:
-            return self.video.start_s - self.zero_s + self.video.duration_s
-        return self.info.duration_s
-
-    @property
-    def frames(self) -> int | None:
-        """Approximate number of frames to come; None if the file has no value."""
-        if self.end_s is None or self.video.rate is None:
-            return self.video.frames or None
-        end_s = self.end_s if self.options.end is None else min(self.options.end, self.end_s)
-        return max(1, round((end_s - self.options.start) * self.video.rate))
 
 
 @dataclass(frozen=True)
@@ -323,9 +284,9 @@ def iter_masks(
         reuse=reuse,
         batch_size=batch_size,
     )
-    plan = _plan(Path(video), options, "masks", Path())
+    plan = plan_reading(Path(video), options, "masks", Path())
     segmenter = load_for(options, model, device=device, precision=precision)
-    return _masked_frames(_read(plan, segmenter), segmenter, options)
+    return _masked_frames(read_scheduled(plan, segmenter), segmenter, options)
 
 
 def segment_frames(
@@ -397,7 +358,7 @@ def segment_frames(
     if audio is not None and sample_rate is not None and text is None:
         windows = segmenter.hear(split_windows(audio, sample_rate, rate_hz=segmenter.rate_hz))
     timed = frames_from_arrays(frames, times=times, rate=frame_rate)
-    return _masked_frames(_schedule(timed, windows, options), segmenter, options)
+    return _masked_frames(schedule(timed, windows, options), segmenter, options)
 
 
 def load_for(
@@ -462,62 +423,6 @@ def _compile_or_pack(model: LoadedModel, batch_size: int | None, frames: int) ->
     return model
 
 
-def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
-    """Check one video and its output before any work.
-
-    Raises:
-        UsageError: The options do not fit the video or the output.
-        MediaError: The video cannot be read, or has no audio though `require_audio` is set.
-    """
-    kind, target = place_output(source, out, options.format)
-    plan = _plan(source, options, kind, target)
-    check_target(target, kind, source=source, overwrite=options.overwrite)
-    return plan
-
-
-def _plan(source: Path, options: SegmentOptions, kind: Format, target: Path) -> SegmentPlan:
-    info = probe(source)
-    audio = choose_audio(info, options.audio_stream)
-    if audio is None and options.require_audio:
-        raise MediaError(f"{source}: has no audio; drop `require_audio` to get empty masks")
-    video = info.video[0]
-    plan = SegmentPlan(
-        info=info,
-        video=video,
-        audio=audio,
-        zero_s=clock_zero(info, video, audio),
-        format=kind,
-        target=target,
-        options=options,
-    )
-    if plan.end_s is not None and options.start >= plan.end_s:
-        raise UsageError(
-            f"{source}: `start` ({options.start:g} s) is after its end ({plan.end_s:g} s)"
-        )
-    return plan
-
-
-def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format, Path]:
-    """Return the format, and the video file or the folder in which a folder of PNGs is created.
-
-    Raises:
-        UsageError: The name of the output does not fit the format.
-    """
-    suffixes = either(list(CONTAINERS))
-    if out.suffix.lower() in CONTAINERS and not out.is_dir():
-        if wanted in {"masks", "overlays"}:
-            raise UsageError(f"{out}: `format` {wanted} needs a folder, not a video file")
-        return "video", out
-    if out.suffix and not out.is_dir() and wanted in {None, "video"}:
-        raise UsageError(f"{out}: cannot write {out.suffix}; use {suffixes}")
-    if wanted is None:
-        raise UsageError(
-            f"{out}: not a video file name; set `format` to video, masks or overlays to write to a "
-            f"folder, or use {suffixes}"
-        )
-    return wanted, out / f"{source.stem}.mp4" if wanted == "video" else out
-
-
 def segment_planned(
     plan: SegmentPlan, segmenter: Segmenter, *, progress: Callable[[int], None] | None = None
 ) -> SegmentResult:
@@ -526,7 +431,7 @@ def segment_planned(
 
     began_s = time.monotonic()
     model, options = segmenter.model, plan.options
-    size = _batch_size(model, options)
+    size = batch_size_for(model, options)
     tally = _Tally()
     writer = open_writer(
         plan.target,
@@ -538,14 +443,14 @@ def segment_planned(
         start_s=options.start,
         stop_s=options.end,
         overwrite=options.overwrite,
-        threads=_codec_threads(plan, model),
+        threads=codec_threads(plan, model),
         names=options.names,
     )
 
-    def write(computed: Iterator[_Computed]) -> None:
+    def write(computed: Iterator[ComputedBatch]) -> None:
         with torch_threads(1), own_stream(model.device), writer:
-            for each, logits in logits_over_time(_when_done(computed)):
-                mask, sources = _native_masks(each, logits, segmenter, options.threshold)
+            for each, logits in logits_over_time(when_done(computed)):
+                mask, sources = native_masks(each, logits, segmenter, options.threshold)
                 writer.write(each.frame, mask, sources)
                 tally.add(each, mask, sources)
                 if progress is not None:
@@ -556,13 +461,13 @@ def segment_planned(
     with (
         torch_threads(model.cpu_threads),
         run_behind(write, depth=1, name="write") as put,
-        closing(_prepare_ahead(_read(plan, segmenter), segmenter, size)) as prepared,
+        closing(prepare_ahead(read_scheduled(plan, segmenter), segmenter, size)) as prepared,
     ):
         estimated = False
         for batch in prepared:
             batch_began_s = time.monotonic()
-            frames = list(_compute_logits(segmenter, batch))
-            put(_Computed(frames, mark_work(model.device)))
+            frames = list(compute_logits(segmenter, batch))
+            put(ComputedBatch(frames, mark_work(model.device)))
             if batch.keys and not estimated:
                 estimated = True
                 _announce_time(plan, model, (time.monotonic() - batch_began_s) / batch.keys)
@@ -620,27 +525,13 @@ def _masked_frames(
     from av2tsam_cli.masks import native_probability
 
     resize = segmenter.model.network.text_sam.resize
-    size = _batch_size(segmenter.model, options)
-    with closing(_prepare_ahead(frames, segmenter, size)) as prepared:
-        computed = (pair for batch in prepared for pair in _compute_logits(segmenter, batch))
+    size = batch_size_for(segmenter.model, options)
+    with closing(prepare_ahead(frames, segmenter, size)) as prepared:
+        computed = (pair for batch in prepared for pair in compute_logits(segmenter, batch))
         for each, logits in logits_over_time(computed):
-            mask, sources = _native_masks(each, logits, segmenter, options.threshold)
+            mask, sources = native_masks(each, logits, segmenter, options.threshold)
             probability = native_probability(logits, mask.shape, resize=resize)
             yield MaskedFrame(each.frame, mask, probability, _origin(each), sources)
-
-
-def _native_masks(
-    frame: ScheduledFrame, logits: torch.Tensor | None, segmenter: Segmenter, threshold: float
-) -> tuple[BoolArray, SourceMasks | None]:
-    """Return the mask of a frame at its own size, and the masks by name if there are names."""
-    from av2tsam_cli.masks import native_labels, native_mask
-
-    size, resize = frame.frame.rgb.shape[:2], segmenter.model.network.text_sam.resize
-    names = segmenter.names_of(frame.window)
-    if names is None:
-        return native_mask(logits, size, threshold, resize=resize), None
-    labels = native_labels(logits, size, threshold, resize=resize)
-    return labels > 0, SourceMasks(names, labels)
 
 
 def _origin(frame: ScheduledFrame) -> Literal["computed", "reused", "interpolated", "silent"]:
@@ -649,117 +540,6 @@ def _origin(frame: ScheduledFrame) -> Literal["computed", "reused", "interpolate
     if frame.key:
         return "computed"
     return "reused" if frame.repeats else "interpolated"
-
-
-def _read(plan: SegmentPlan, segmenter: Segmenter) -> Iterator[ScheduledFrame]:
-    """Decode the frames of a video and, without a text prompt, its audio."""
-    options = plan.options
-    frames = read_frames(
-        plan.info,
-        stream=plan.video,
-        zero_s=plan.zero_s,
-        start_s=options.start,
-        stop_s=options.end,
-        threads=_codec_threads(plan, segmenter.model),
-    )
-    windows: Iterator[AudioWindow] = iter(())
-    if plan.audio is not None and options.text is None:
-        windows = read_windows(
-            plan.info,
-            rate_hz=segmenter.rate_hz,
-            stream=plan.audio,
-            zero_s=plan.zero_s,
-            start_s=options.start,
-            stop_s=options.end,
-        )
-        windows = segmenter.hear(windows)
-    return _schedule(frames, windows, options)
-
-
-def _schedule(
-    frames: Iterable[Frame], windows: Iterator[AudioWindow], options: SegmentOptions
-) -> Iterator[ScheduledFrame]:
-    """Decide for which frames a mask is computed, and from which second of audio."""
-    if options.text is not None:
-        scheduled = without_audio(frames)
-    else:
-        scheduled = pair_with_audio(frames, windows, options.silence_dbfs)
-    return mark_repeats(mark_keys(scheduled, options.fps), options.reuse)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Consecutive frames, and what the network needs for the key frames among them."""
-
-    frames: list[ScheduledFrame]
-    inputs: FrameInputs | None = field(repr=False)
-    """None without key frames."""
-
-    @property
-    def keys(self) -> int:
-        """Number of key frames."""
-        return sum(each.key for each in self.frames)
-
-
-def _prepare_ahead(
-    frames: Iterator[ScheduledFrame], segmenter: Segmenter, size: int
-) -> Generator[_Batch, None, None]:
-    """Decode, group into batches, and resize the key frames for the network, on another thread."""
-    from av2tsam_cli.inference.device import torch_threads
-
-    def prepare() -> Generator[_Batch, None, None]:
-        for batch in batches(frames, size):
-            keys = [each.frame.rgb for each in batch if each.key]
-            yield _Batch(batch, segmenter.prepare(keys) if keys else None)
-
-    return run_ahead(prepare(), depth=1, name="decode", context=partial(torch_threads, 1))
-
-
-def _compute_logits(
-    segmenter: Segmenter, batch: _Batch
-) -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
-    """Run the network on a batch; yield all frames in order, key frames with logits (K, h, w)."""
-    from av2tsam_cli.inference.device import torch_threads
-
-    rows: Iterator[torch.Tensor] = iter(())
-    if batch.inputs is not None:
-        windows = [each.window for each in batch.frames if each.key and each.window is not None]
-        with torch_threads(segmenter.model.cpu_threads):
-            rows = iter(segmenter.source_logits(batch.inputs, windows))
-    for each in batch.frames:
-        yield each, next(rows) if each.key else None
-
-
-@dataclass(frozen=True)
-class _Computed:
-    """The frames of a batch with the logits of the key frames, which a GPU may still compute."""
-
-    frames: list[tuple[ScheduledFrame, torch.Tensor | None]]
-    """All frames in order, key frames with logits (K, h, w)."""
-    wait: Callable[[], None]
-    """Waits until the logits are computed."""
-
-
-def _when_done(
-    batches: Iterator[_Computed],
-) -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
-    """Yield the frames of each batch once its logits are computed."""
-    for batch in batches:
-        batch.wait()
-        yield from batch.frames
-
-
-def _batch_size(model: LoadedModel, options: SegmentOptions) -> int:
-    return model.compiled_for or options.batch_size or model.batch_size
-
-
-def _codec_threads(plan: SegmentPlan, model: LoadedModel) -> int:
-    """Return the threads of the decoder and of the encoder; 0 lets FFmpeg choose.
-
-    Next to a light network on the CPU, more threads would only take its cores away.
-    """
-    small = plan.video.width * plan.video.height <= SMALL_FRAME_PX
-    return 1 if small and model.light and model.device.type == "cpu" else 0
 
 
 @dataclass

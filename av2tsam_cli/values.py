@@ -155,11 +155,26 @@ class AudioWindow:
     samples: Float32Array = field(repr=False)
     """Mono samples, float32, (rate_hz,), in [-1, 1]; zeros where the stream has none."""
     index: int
-    """Window k covers the seconds [k, k + 1) of the presentation."""
+    """Position among the windows: window k is second k unless it has a `span_s`."""
     rate_hz: int
     """Samples per second."""
     sources: tuple[HeardSource, ...] | None = None
     """What is heard in it, most likely first; None if nobody has listened to it for names."""
+    span_s: tuple[float, float] | None = None
+    """The seconds from ... to ... of the presentation in which the window is what is heard; None
+    for [index, index + 1)."""
+    piece: int | None = None
+    """Windows with the same number contain the same sources; None if this is not known."""
+
+    @property
+    def start_s(self) -> float:
+        """Seconds of the presentation from which on the window is what is heard."""
+        return float(self.index) if self.span_s is None else self.span_s[0]
+
+    @property
+    def end_s(self) -> float:
+        """Seconds of the presentation until which the window is what is heard."""
+        return float(self.index + 1) if self.span_s is None else self.span_s[1]
 
     def is_silent(self, below_dbfs: float | None) -> bool:
         """Return whether the level is below a number of dBFS; with None, no window is silent."""

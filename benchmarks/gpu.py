@@ -61,7 +61,8 @@ from av2tsam_cli.model.config import PRESETS, ModelConfig
 from av2tsam_cli.model.cost import count_costs
 from av2tsam_cli.model.sam import MaskPrediction
 from av2tsam_cli.outputs.writers import open_writer
-from av2tsam_cli.pipeline import SegmentPlan, plan_video, segment_planned
+from av2tsam_cli.pipeline import segment_planned
+from av2tsam_cli.plan import SegmentPlan, plan_video
 from av2tsam_cli.process import tune_process
 from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.training.learner import Learner

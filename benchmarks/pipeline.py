@@ -33,7 +33,8 @@ from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.config import PRESETS
-from av2tsam_cli.pipeline import SegmentPlan, plan_video, segment_planned
+from av2tsam_cli.pipeline import segment_planned
+from av2tsam_cli.plan import SegmentPlan, plan_video
 from av2tsam_cli.process import tune_process
 from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.values import AudioWindow

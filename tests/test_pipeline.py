@@ -22,11 +22,11 @@ from av2tsam_cli.media.probe import probe
 from av2tsam_cli.model.sam import best_mask
 from av2tsam_cli.pipeline import (
     iter_masks,
-    plan_video,
     segment_frames,
     segment_video,
     time_estimate,
 )
+from av2tsam_cli.plan import plan_video
 from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import Frame
 

@@ -15,7 +15,8 @@ from av2tsam_cli.segment_options import SegmentOptions
 
 if TYPE_CHECKING:
     from av2tsam_cli.inference.segmenter import Segmenter
-    from av2tsam_cli.pipeline import SegmentPlan, SegmentResult
+    from av2tsam_cli.pipeline import SegmentResult
+    from av2tsam_cli.plan import SegmentPlan
 
 NANO_NOTE = (
     "using nano, a demo model that only recognises drawn scenes; for real videos, run "
@@ -100,7 +101,7 @@ class SegmentJob:
     def output(self, source: Path) -> Path:
         """Return the file or folder that is written for an input."""
         from av2tsam_cli.outputs.writers import output_path
-        from av2tsam_cli.pipeline import place_output
+        from av2tsam_cli.plan import place_output
 
         kind, target = place_output(source, self.out, self.options.format)
         return output_path(target, kind, source)
@@ -127,7 +128,7 @@ class _JobRunner:
 
     def _plan(self, source: Path) -> "SegmentPlan | None":
         """Check an input; return None if it is skipped."""
-        from av2tsam_cli.pipeline import plan_video
+        from av2tsam_cli.plan import plan_video
 
         output = self.job.output(source)
         if self.job.skip_existing and output.exists():

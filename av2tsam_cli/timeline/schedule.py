@@ -42,24 +42,24 @@ class ScheduledFrame:
 def pair_with_audio(
     frames: Iterable[Frame], windows: Iterable[AudioWindow], silence_dbfs: float | None
 ) -> Generator[ScheduledFrame, None, None]:
-    """Pair each frame with the audio window k = floor(time) that it falls into.
+    """Pair each frame with the audio window that it falls into.
 
     Args:
         frames: Frames in the order of their times.
-        windows: Windows in the order of their index; they may start late or end early.
+        windows: Windows in the order of their times; they may start late or end early.
         silence_dbfs: Windows below this level count as silent; None disables the check. Windows
             in which no source of a vocabulary is heard count as silent too.
     """
     upcoming = iter(windows)
     window = next(upcoming, None)
     for frame in frames:
-        index = math.floor(frame.time_s + CLOCK_SLACK_S)
-        while window is not None and window.index < index:
+        time_s = frame.time_s + CLOCK_SLACK_S
+        while window is not None and window.end_s <= time_s:
             window = next(upcoming, None)
-        if window is None or window.index != index or _has_nothing(window, silence_dbfs):
+        if window is None or window.start_s > time_s or _has_nothing(window, silence_dbfs):
             yield ScheduledFrame(frame, None, segment=None, key=False)
         else:
-            yield ScheduledFrame(frame, window, segment=index, key=True)
+            yield ScheduledFrame(frame, window, segment=window.index, key=True)
 
 
 def without_audio(frames: Iterable[Frame]) -> Generator[ScheduledFrame, None, None]:

@@ -1,0 +1,112 @@
+"""Check a video and its output before any work, and say what is going to be done."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.media.audio import choose_audio
+from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.options import either
+from av2tsam_cli.outputs.mp4 import CONTAINERS
+from av2tsam_cli.outputs.writers import check_target
+from av2tsam_cli.segment_options import Format, SegmentOptions
+from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """One video, checked, with what is going to be done."""
+
+    info: MediaInfo
+    """What the file contains."""
+    video: VideoStream
+    """The video stream to segment."""
+    audio: AudioStream | None
+    """The audio stream; None without audio: without a text prompt, all masks are empty then."""
+    zero_s: float
+    """Start of the presentation on the file's own clock, in seconds."""
+    format: Format
+    """What to write."""
+    target: Path
+    """The video file to write, or the folder in which a folder of PNGs is created."""
+    options: SegmentOptions
+    """The options."""
+
+    @property
+    def end_s(self) -> float | None:
+        """End of the video stream in seconds of the presentation; None if the file has no value."""
+        if self.video.duration_s is not None:
+            return self.video.start_s - self.zero_s + self.video.duration_s
+        return self.info.duration_s
+
+    @property
+    def frames(self) -> int | None:
+        """Approximate number of frames to come; None if the file has no value."""
+        if self.end_s is None or self.video.rate is None:
+            return self.video.frames or None
+        end_s = self.end_s if self.options.end is None else min(self.options.end, self.end_s)
+        return max(1, round((end_s - self.options.start) * self.video.rate))
+
+
+def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
+    """Check one video and its output before any work.
+
+    Raises:
+        UsageError: The options do not fit the video or the output.
+        MediaError: The video cannot be read, or has no audio though `require_audio` is set.
+    """
+    kind, target = place_output(source, out, options.format)
+    plan = plan_reading(source, options, kind, target)
+    check_target(target, kind, source=source, overwrite=options.overwrite)
+    return plan
+
+
+def plan_reading(source: Path, options: SegmentOptions, kind: Format, target: Path) -> SegmentPlan:
+    """Check that a video can be read with these options; see `plan_video`.
+
+    Args:
+        source: The video.
+        options: The options.
+        kind: What to write.
+        target: See `SegmentPlan.target`.
+    """
+    info = probe(source)
+    audio = choose_audio(info, options.audio_stream)
+    if audio is None and options.require_audio:
+        raise MediaError(f"{source}: has no audio; drop `require_audio` to get empty masks")
+    video = info.video[0]
+    plan = SegmentPlan(
+        info=info,
+        video=video,
+        audio=audio,
+        zero_s=clock_zero(info, video, audio),
+        format=kind,
+        target=target,
+        options=options,
+    )
+    if plan.end_s is not None and options.start >= plan.end_s:
+        raise UsageError(
+            f"{source}: `start` ({options.start:g} s) is after its end ({plan.end_s:g} s)"
+        )
+    return plan
+
+
+def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format, Path]:
+    """Return the format, and the video file or the folder in which a folder of PNGs is created.
+
+    Raises:
+        UsageError: The name of the output does not fit the format.
+    """
+    suffixes = either(list(CONTAINERS))
+    if out.suffix.lower() in CONTAINERS and not out.is_dir():
+        if wanted in {"masks", "overlays"}:
+            raise UsageError(f"{out}: `format` {wanted} needs a folder, not a video file")
+        return "video", out
+    if out.suffix and not out.is_dir() and wanted in {None, "video"}:
+        raise UsageError(f"{out}: cannot write {out.suffix}; use {suffixes}")
+    if wanted is None:
+        raise UsageError(
+            f"{out}: not a video file name; set `format` to video, masks or overlays to write to a "
+            f"folder, or use {suffixes}"
+        )
+    return wanted, out / f"{source.stem}.mp4" if wanted == "video" else out
