@@ -23,10 +23,10 @@ _QUICK_PNG = (
 )  # fmt: skip
 
 
-def sounding_mask(scene: Scene, ids: UInt8Array, second: int) -> npt.NDArray[np.bool_]:
-    """Return the mask (H, W) of the sounding objects in a frame of [second, second + 1)."""
+def sounding_mask(scene: Scene, ids: UInt8Array, time_s: float) -> npt.NDArray[np.bool_]:
+    """Return the mask (H, W) of the sounding objects in the frame at a time in seconds."""
     labels = np.zeros(256, bool)
-    labels[[position + 1 for position in scene.sounding(second)]] = True
+    labels[[position + 1 for position in scene.sounding(time_s)]] = True
     return labels[ids]
 
 
@@ -55,7 +55,7 @@ def write_sample(
     pixels = []
     for index in range(scene.duration_s * rate):
         rgb, ids = renderer.frame(index / rate)
-        mask = sounding_mask(scene, ids, index // rate).astype(np.uint8) * 255
+        mask = sounding_mask(scene, ids, index / rate).astype(np.uint8) * 255
         data = encode_png(mask, cv2.IMWRITE_PNG_COMPRESSION, 9)
         (masks_dir / f"{index:06d}.png").write_bytes(data)
         pixels.append(rgb)

@@ -227,12 +227,13 @@ def _write_stills(scene: Scene, subset: SynthSubset, entry: Entry, paths: _Paths
     renderer = Renderer(scene, FRAME_PX, FRAME_PX)
     frame_name = entry.name if subset == "s4" else f"{entry.name}.mp4"
     for second in range(scene.duration_s):
-        rgb, ids = renderer.frame(second + FRAME_OFFSET_S)
+        time_s = second + FRAME_OFFSET_S
+        rgb, ids = renderer.frame(time_s)
         still = paths.frames / f"{frame_name}_{second + 1}.png"
         still.write_bytes(encode_png(rgb))
         if subset == "s4" and entry.split == "train" and second > 0:
             continue  # only the first second of S4's training videos is labelled
-        mask = sounding_mask(scene, ids, second).astype(np.uint8) * 255
+        mask = sounding_mask(scene, ids, time_s).astype(np.uint8) * 255
         options = (cv2.IMWRITE_PNG_BILEVEL, 1) if subset == "s4" else ()
         label = paths.masks / f"{entry.name}_{second + 1}.png"
         label.write_bytes(encode_png(mask, *options))

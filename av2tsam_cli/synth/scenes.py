@@ -1,6 +1,7 @@
 """Sample scenes: which objects, where they are, how they move, when they sound."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,15 +16,16 @@ from av2tsam_cli.synth.appearance import (
     sample_seed,
 )
 from av2tsam_cli.synth.render import Renderer, pose, render
+from av2tsam_cli.synth.turns import sample_turns, sample_turns_off_grid
 from av2tsam_cli.synth.values import (
     Category,
     Instance,
     Motion,
     Occluder,
     Scene,
-    Seconds,
     SeedPool,
     SynthSubset,
+    Turns,
     Voice,
 )
 
@@ -70,12 +72,15 @@ class _Cast(NamedTuple):
     noise_only: bool
 
 
-def sample_scene(rng: np.random.Generator, *, subset: SynthSubset) -> Scene:
+def sample_scene(rng: np.random.Generator, *, subset: SynthSubset, off_grid: bool = False) -> Scene:
     """Draw a scene of five seconds.
 
     Args:
         rng: Source of every choice; the same state gives the same scene.
-        subset: `s4` has one source that always sounds, `ms3` two or three that come and go.
+        subset: `s4` has one source that always sounds, `ms3` two or three that come and go at whole
+            seconds.
+        off_grid: Let the sources of both subsets start and stop at any time. Nothing else changes:
+            the same state gives the same picture and the same sources.
 
     Returns:
         The scene. In about one scene of ten no object in view sounds: the source is off screen, or
@@ -92,7 +97,7 @@ def sample_scene(rng: np.random.Generator, *, subset: SynthSubset) -> Scene:
         if loud or rng.random() < 0.8
         else None
     )
-    return Scene(
+    scene = Scene(
         duration_s=SCENE_SECONDS,
         aspect=aspect,
         background=sample_background(rng),
@@ -102,6 +107,7 @@ def sample_scene(rng: np.random.Generator, *, subset: SynthSubset) -> Scene:
         off_screen=cast.off_screen,
         noise=noise,
     )
+    return _off_grid(rng.spawn(1)[0], scene, subset) if off_grid else scene
 
 
 def _sample_cast(rng: np.random.Generator, subset: SynthSubset) -> _Cast:
@@ -112,44 +118,42 @@ def _sample_cast(rng: np.random.Generator, subset: SynthSubset) -> _Cast:
         names = tuple(order[: max(1, silent)])
         if rng.random() < 0.4:
             return _Cast(names, {}, None, noise_only=True)
-        elsewhere = sample_voice(rng, order[-1], sample_seconds(rng, subset, 1)[0])
+        turns = sample_turns(rng, subset, 1, SCENE_SECONDS)
+        elsewhere = sample_voice(rng, order[-1], turns[0])
         return _Cast(names, {}, elsewhere, noise_only=False)
     sources = 1 if subset == "s4" else int(rng.integers(2, 4))
     names = tuple(order[: sources + (silent if subset == "s4" else min(silent, 5 - sources))])
-    seconds = sample_seconds(rng, subset, sources)
+    turns = sample_turns(rng, subset, sources, SCENE_SECONDS)
     level = rng.uniform(*LEVEL_DBFS)
-    turns = zip(order[:sources], seconds, strict=True)
-    voices = {name: sample_voice(rng, name, on, level) for name, on in turns}
+    voices = {
+        name: sample_voice(rng, name, on, level)
+        for name, on in zip(order[:sources], turns, strict=True)
+    }
     off_screen = None
     if subset == "ms3" and rng.random() < 0.08:  # one more, off screen
-        off_screen = sample_voice(rng, order[-1], sample_seconds(rng, subset, 1)[0], level)
+        more = sample_turns(rng, subset, 1, SCENE_SECONDS)
+        off_screen = sample_voice(rng, order[-1], more[0], level)
     return _Cast(names, voices, off_screen, noise_only=False)
 
 
-def sample_seconds(rng: np.random.Generator, subset: SynthSubset, sources: int) -> list[Seconds]:
-    """Draw when each source sounds: always (S4), or in turns or overlapping (MS3)."""
-    seconds = np.ones((sources, SCENE_SECONDS), bool)
-    if subset == "ms3":
-        kind = rng.random()
-        if kind < 0.3 and sources > 1:  # turns
-            cuts = np.sort(rng.choice(np.arange(1, SCENE_SECONDS), sources - 1, replace=False))
-            turn = np.searchsorted(cuts, np.arange(SCENE_SECONDS), side="right")
-            seconds = turn[None, :] == rng.permutation(sources)[:, None]
-        else:  # each source starts and stops at any second
-            lengths = rng.integers(1, SCENE_SECONDS + 1, sources)
-            starts = [int(rng.integers(0, SCENE_SECONDS + 1 - length)) for length in lengths]
-            at = np.arange(SCENE_SECONDS) - np.array(starts)[:, None]
-            seconds = (at >= 0) & (at < lengths[:, None])
-    return [tuple(row) for row in seconds.tolist()]
-
-
 def sample_voice(
-    rng: np.random.Generator, category: str, seconds: Seconds, level_dbfs: float | None = None
+    rng: np.random.Generator, category: str, turns: Turns, level_dbfs: float | None = None
 ) -> Voice:
     """Draw the sound of one source; a given level is varied by a few decibels."""
     low, high = LEVEL_DBFS
     level = rng.uniform(low, high) if level_dbfs is None else level_dbfs + rng.uniform(-4, 4)
-    return Voice(category, sample_seed(rng), float(np.clip(level, low - 2, high + 2)), seconds)
+    return Voice(category, sample_seed(rng), float(np.clip(level, low - 2, high + 2)), turns)
+
+
+def _off_grid(rng: np.random.Generator, scene: Scene, subset: SynthSubset) -> Scene:
+    """Return the scene with sources that start and stop at any time."""
+    turns = iter(sample_turns_off_grid(rng, subset, len(scene.voices), scene.duration_s))
+
+    def moved(voice: Voice | None) -> Voice | None:
+        return replace(voice, turns=next(turns), aligned=True) if voice else None
+
+    instances = tuple(replace(each, voice=moved(each.voice)) for each in scene.instances)
+    return replace(scene, instances=instances, off_screen=moved(scene.off_screen))
 
 
 def _sample_occluders(rng: np.random.Generator, width: float) -> tuple[Occluder, ...]:

@@ -40,16 +40,16 @@ CLASSES: tuple[str, ...] = tuple(_REPLACED.get(name, name) for name in AVSS_CLAS
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95)
 
 
-def class_labels(scene: Scene, ids: UInt8Array, second: int) -> UInt8Array:
-    """Return the class of each pixel in a frame of [second, second + 1), uint8, (H, W).
+def class_labels(scene: Scene, ids: UInt8Array, time_s: float) -> UInt8Array:
+    """Return the class of each pixel in the frame at a time in seconds, uint8, (H, W).
 
     Args:
         scene: The scene.
         ids: What `Renderer.frame` returns beside the frame, uint8, (H, W).
-        second: The second; objects that do not sound in it are background.
+        time_s: The time; objects that do not sound at it are background.
     """
     classes = np.zeros(256, np.uint8)
-    for position in scene.sounding(second):
+    for position in scene.sounding(time_s):
         classes[position + 1] = CLASSES.index(scene.instances[position].category)
     return classes[ids]
 
@@ -62,10 +62,11 @@ def write_stills(scene: Scene, folder: Path) -> None:
     renderer = Renderer(scene, FRAME_PX, FRAME_PX)
     colours = np.array(AVSS_COLOURS, np.uint8)
     for second in range(scene.duration_s):
-        rgb, ids = renderer.frame(second + FRAME_OFFSET_S)
+        time_s = second + FRAME_OFFSET_S
+        rgb, ids = renderer.frame(time_s)
         _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), _JPEG)
         (frames / f"{second}.jpg").write_bytes(jpeg.data)
-        mask = colours[class_labels(scene, ids, second)]
+        mask = colours[class_labels(scene, ids, time_s)]
         (labels / f"{second}.png").write_bytes(encode_png(mask))
 
 

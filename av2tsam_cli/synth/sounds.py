@@ -18,6 +18,9 @@ LEVEL_DBFS = (-30.0, -8.0)
 """Range of root-mean-square levels."""
 _PEAK = 0.97
 _FADE_S = 0.008
+_PAUSE_S = 1
+"""No sound pauses for this long."""
+_HOP_S = 0.01
 _TABLE = 2048
 
 Samples = npt.NDArray[np.float32]
@@ -68,35 +71,69 @@ def soundtrack(scene: Scene, rate_hz: int) -> Float32Array:
     """Mix a scene's sources and its noise.
 
     Returns:
-        Mono samples, float32, (duration_s * rate_hz,). Each source sounds only in its own whole
-        seconds, with fades of a few milliseconds inside them.
+        Mono samples, float32, (duration_s * rate_hz,). Each source sounds only in its own turns,
+        with fades of a few milliseconds inside them.
     """
     mix = np.zeros(scene.duration_s * rate_hz, np.float32)
     for voice in scene.voices:
-        mix += voice_track(voice, rate_hz)
+        mix += voice_track(voice, scene.duration_s, rate_hz)
     if scene.noise:
         mix += background_noise(scene.noise, scene.duration_s, rate_hz)
     peak = float(np.abs(mix).max(initial=0.0))
     return mix * np.float32(_PEAK / peak) if peak > _PEAK else mix
 
 
-def voice_track(voice: Voice, rate_hz: int) -> Float32Array:
-    """Return one source over the whole scene, float32, silent in the seconds in which it is off."""
+def voice_track(voice: Voice, duration_s: int, rate_hz: int) -> Float32Array:
+    """Return one source over a whole scene, float32, silent outside its turns.
+
+    If the voice is aligned, what is heard of an intermittent sound begins within 50 ms of the
+    beginning of each turn and ends within 100 ms of its end.
+    """
     rng = np.random.default_rng(voice.seed)
-    sound = synthesise(voice.category, rng, len(voice.seconds), rate_hz, voice.level_dbfs)
-    return sound * _gate(voice.seconds, rate_hz)
-
-
-def _gate(seconds: Sequence[bool], rate_hz: int) -> Samples:
-    """Return 1 in the seconds that are on and 0 elsewhere, with short ramps at the edges."""
-    gate = np.repeat(np.array(seconds, np.float32), rate_hz)
+    spare_s = 3 * _PAUSE_S if voice.aligned else 0
+    sound = synthesise(voice.category, rng, duration_s + spare_s, rate_hz, voice.level_dbfs)
     ramp = np.linspace(0, 1, max(2, round(_FADE_S * rate_hz)), dtype=np.float32)
-    edges = np.diff(np.concatenate([[0.0], np.array(seconds, np.float64), [0.0]]))
-    for second in np.flatnonzero(edges > 0):
-        gate[second * rate_hz : second * rate_hz + len(ramp)] = ramp
-    for second in np.flatnonzero(edges < 0):
-        gate[second * rate_hz - len(ramp) : second * rate_hz] = ramp[::-1]
-    return gate
+    track = np.zeros(duration_s * rate_hz, np.float32)
+    for turn in voice.turns:
+        start, stop = (round(time_s * rate_hz) for time_s in turn)
+        piece = _aligned(sound, start, stop, rate_hz) if voice.aligned else sound[start:stop].copy()
+        piece[: len(ramp)] *= ramp
+        piece[-len(ramp) :] *= ramp[::-1]
+        track[start:stop] = piece
+    return track
+
+
+def _aligned(sound: Samples, start: int, stop: int, rate_hz: int) -> Samples:
+    """Cut `stop - start` samples that begin as an event begins and end as one ends.
+
+    If nothing begins within a second, the sound hardly pauses, and the cut begins anywhere. To end
+    with an event, the second half comes from a little earlier in the sound than it should: the
+    rhythm stumbles once.
+
+    Args:
+        sound: A sound that is `3 * _PAUSE_S` longer than its scene.
+        start: Start of the turn in the scene, in samples.
+        stop: Its end.
+        rate_hz: Samples per second.
+    """
+    count, half, hop = stop - start, (stop - start) // 2, round(_HOP_S * rate_hz)
+    audible = _audible_hops(sound, hop)
+    earliest = start + _PAUSE_S * rate_hz  # after a spare second, into which the end can reach
+    rises = hop * (np.flatnonzero(audible[1:] & ~audible[:-1]) + 1)
+    first = int(min(rises[rises >= earliest], default=earliest))
+    first = first if first < earliest + _PAUSE_S * rate_hz else earliest
+    last = hop * (int(np.flatnonzero(audible[: (first + count) // hop])[-1]) + 1)
+    head, tail = sound[first : first + half], sound[last - (count - half) : last].copy()
+    blend = np.linspace(0, 1, round(_FADE_S * rate_hz), dtype=np.float32)
+    tail[: len(blend)] *= blend
+    tail[: len(blend)] += (1 - blend) * sound[first + half :][: len(blend)]
+    return np.concatenate([head, tail])
+
+
+def _audible_hops(sound: Samples, hop: int) -> npt.NDArray[np.bool_]:
+    """Return for each `hop` samples whether they are less than 10 dB below the sound's level."""
+    power = np.square(sound[: len(sound) // hop * hop]).reshape(-1, hop).mean(axis=1)
+    return np.asarray(power > 0.1 * power.mean())
 
 
 def _levelled(sound: Samples, level_dbfs: float) -> Float32Array:

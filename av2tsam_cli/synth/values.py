@@ -1,6 +1,7 @@
 """The parts of a scene. Lengths are in units of the frame's shorter side; y points down."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 Colour = tuple[int, int, int]
@@ -12,8 +13,8 @@ SynthSubset = Literal["s4", "ms3"]
 """The subsets of AVSBench that can be generated."""
 SeedPool = Literal["train", "val", "test", "samples"]
 """What scenes are used for. Two pools never contain the same scene, whatever the seeds."""
-Seconds = tuple[bool, ...]
-"""One flag per whole second of the scene: True if the source sounds."""
+Turns = tuple[tuple[float, float], ...]
+"""Start and end in seconds of each stretch in which a source sounds, in order."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,25 @@ class Voice:
     """Seed of pitch, rhythm and timbre."""
     level_dbfs: float
     """Root-mean-square level while the source sounds."""
-    seconds: Seconds
-    """The seconds in which the source sounds."""
+    turns: Turns
+    """When the source sounds: half-open stretches that increase and do not overlap."""
+    aligned: bool = False
+    """Whether each turn begins and ends with something to hear. If not, the turns are cut out of a
+    sound that goes on without them, so that a bark may come a moment after its turn begins."""
+
+    def __post_init__(self) -> None:
+        """Check that the turns increase.
+
+        Raises:
+            ValueError: They do not.
+        """
+        times = [time for turn in self.turns for time in turn]
+        if any(later <= time for time, later in pairwise(times)):
+            raise ValueError(f"turns: {self.turns} must increase without touching or overlapping")
+
+    def sounds_at(self, time_s: float) -> bool:
+        """Return whether the source sounds at a time in seconds."""
+        return any(start <= time_s < stop for start, stop in self.turns)
 
 
 @dataclass(frozen=True)
@@ -112,11 +130,6 @@ class Instance:
     """Mirrored left to right."""
     voice: Voice | None
     """Its sound; None for a silent distractor."""
-
-    @property
-    def seconds(self) -> Seconds | None:
-        """The seconds in which the object sounds; None for a silent distractor."""
-        return self.voice.seconds if self.voice else None
 
 
 @dataclass(frozen=True)
@@ -225,10 +238,10 @@ class Scene:
         in_view = tuple(i.voice for i in self.instances if i.voice)
         return (*in_view, self.off_screen) if self.off_screen else in_view
 
-    def sounding(self, second: int) -> tuple[int, ...]:
-        """Return the positions of the instances that sound in the window [second, second + 1)."""
+    def sounding(self, time_s: float) -> tuple[int, ...]:
+        """Return the positions of the instances that sound at a time in seconds."""
         return tuple(
             position
             for position, instance in enumerate(self.instances)
-            if instance.voice and instance.voice.seconds[second]
+            if instance.voice and instance.voice.sounds_at(time_s)
         )

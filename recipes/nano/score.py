@@ -178,7 +178,7 @@ def name_scores(model: LoadedModel, scenes: list[Scene]) -> dict[str, float]:
 def voices_by_second(scene: Scene) -> list[set[str]]:
     """Return the categories that sound in each second."""
     return [
-        {voice.category for voice in scene.voices if voice.seconds[second]}
+        {voice.category for voice in scene.voices if voice.sounds_at(second)}
         for second in range(scene.duration_s)
     ]
 
@@ -266,7 +266,7 @@ def sample_iou(model: LoadedModel, hear: Hear, video: Path, scene: Scene) -> dic
     sounding, silent, stray = [], [], []
     for index, mask in enumerate(found):
         ids = renderer.frame(index / rate)[1]
-        true = sounding_mask(scene, ids, index // rate)
+        true = sounding_mask(scene, ids, index / rate)
         if true.any():
             sounding.append((mask & true).sum() / (mask | true).sum())
             others = (ids > 0) & ~true

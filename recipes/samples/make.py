@@ -26,7 +26,7 @@ from av2tsam_cli.synth.values import (
     Instance,
     Motion,
     Scene,
-    Seconds,
+    Turns,
     Voice,
 )
 
@@ -46,8 +46,8 @@ class Part(NamedTuple):
     """Middle of its path down the frame, 0 to 1."""
     size: float
     """Largest extent in frame heights."""
-    on: str
-    """One character per second: `#` if it sounds."""
+    on: Turns
+    """When it sounds, in seconds; empty for a silent object."""
     colour: Colour
     accent: Colour
 
@@ -69,29 +69,29 @@ SAMPLES = {
     "duet": Sample(
         0, 8, ((38, 70, 83), (42, 110, 115), (70, 130, 125)),
         (
-            Part("dog", 0.27, 0.52, 0.50, "##..##..", (222, 166, 96), (128, 78, 44)),
-            Part("trumpet", 0.73, 0.48, 0.50, "..####..", (240, 200, 70), (186, 104, 44)),
+            Part("dog", 0.27, 0.52, 0.50, ((0, 2), (4, 6)), (222, 166, 96), (128, 78, 44)),
+            Part("trumpet", 0.73, 0.48, 0.50, ((2, 6),), (240, 200, 70), (186, 104, 44)),
         ),
     ),
     "solo": Sample(
         1, 5, ((188, 214, 186), (226, 224, 190), (150, 190, 170)),
-        (Part("frog", 0.5, 0.5, 0.48, "#####", (94, 168, 74), (58, 112, 52)),),
+        (Part("frog", 0.5, 0.5, 0.48, ((0, 5),), (94, 168, 74), (58, 112, 52)),),
     ),
     "crowd": Sample(
         2, 6, ((230, 216, 200), (214, 186, 170), (180, 170, 186)),
         (
-            Part("car", 0.22, 0.75, 0.42, "......", (196, 66, 60), (120, 36, 40)),
-            Part("bell", 0.24, 0.27, 0.38, "##....", (226, 178, 60), (150, 96, 36)),
-            Part("siren", 0.5, 0.47, 0.38, "....##", (60, 110, 200), (250, 206, 70)),
-            Part("drum", 0.78, 0.28, 0.38, "......", (70, 150, 120), (226, 196, 130)),
-            Part("bird", 0.76, 0.75, 0.40, "..##..", (110, 160, 214), (232, 150, 60)),
+            Part("car", 0.22, 0.75, 0.42, (), (196, 66, 60), (120, 36, 40)),
+            Part("bell", 0.24, 0.27, 0.38, ((0, 2),), (226, 178, 60), (150, 96, 36)),
+            Part("siren", 0.5, 0.47, 0.38, ((4, 6),), (60, 110, 200), (250, 206, 70)),
+            Part("drum", 0.78, 0.28, 0.38, (), (70, 150, 120), (226, 196, 130)),
+            Part("bird", 0.76, 0.75, 0.40, ((2, 4),), (110, 160, 214), (232, 150, 60)),
         ),
     ),
     "offscreen": Sample(
         3, 5, ((54, 48, 74), (92, 74, 110), (70, 90, 130)),
         (
-            Part("guitar", 0.3, 0.5, 0.50, ".....", (206, 138, 70), (110, 64, 36)),
-            Part("clock", 0.7, 0.5, 0.44, ".....", (120, 180, 190), (226, 112, 84)),
+            Part("guitar", 0.3, 0.5, 0.50, (), (206, 138, 70), (110, 64, 36)),
+            Part("clock", 0.7, 0.5, 0.44, (), (120, 180, 190), (226, 112, 84)),
         ),
         off_screen="helicopter",
     ),
@@ -104,7 +104,7 @@ def compose(sample: Sample) -> Scene:
     aspect = (16, 9)
     off_screen = None
     if sample.off_screen:
-        off_screen = Voice(sample.off_screen, sample_seed(rng), -16.0, (True,) * sample.seconds)
+        off_screen = Voice(sample.off_screen, sample_seed(rng), -16.0, ((0.0, sample.seconds),))
     backdrop = sample_background(rng)
     return Scene(
         duration_s=sample.seconds,
@@ -119,10 +119,7 @@ def compose(sample: Sample) -> Scene:
 
 
 def _make_instance(rng: np.random.Generator, part: Part, width: float) -> Instance:
-    voice = None
-    if "#" in part.on:
-        on: Seconds = tuple(mark == "#" for mark in part.on)
-        voice = Voice(part.category, sample_seed(rng), -16.0, on)
+    voice = Voice(part.category, sample_seed(rng), -16.0, part.on) if part.on else None
     look = sample_appearance(rng)
     red, green, blue = (round(0.72 * c) for c in part.colour)
     return Instance(

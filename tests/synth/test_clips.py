@@ -24,5 +24,5 @@ def test_a_sample_has_a_mask_per_frame_and_the_sound_of_its_scene(tmp_path: Path
         rgb, ids = render(scene, index / 5, 160, 90)
         mask = cv2.imread(str(masks[index]), cv2.IMREAD_UNCHANGED)
         assert mask is not None
-        np.testing.assert_array_equal(mask, 255 * sounding_mask(scene, ids, index // 5))
+        np.testing.assert_array_equal(mask, 255 * sounding_mask(scene, ids, index / 5))
         assert np.abs(frames[index].astype(int) - rgb).mean() < 16  # lossy, the same picture

@@ -1,12 +1,17 @@
 """Sampled scenes: which objects are in view, which sound, and what is held out."""
 
+from dataclasses import replace
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from av2tsam_cli.synth.scenes import CATEGORIES, sample_scene, scene_rng
 from av2tsam_cli.synth.shapes import DRAWINGS
 from av2tsam_cli.synth.sounds import VOICES
-from av2tsam_cli.synth.values import Scene, SynthSubset
+from av2tsam_cli.synth.values import Scene, SynthSubset, Voice
+
+SUBSETS: tuple[SynthSubset, ...] = get_args(SynthSubset)
 
 
 def scenes(subset: SynthSubset, count: int = 300) -> list[Scene]:
@@ -49,7 +54,7 @@ def test_s4_has_one_source_that_sounds_all_the_time() -> None:
     for scene in scenes("s4"):
         if not negative(scene):
             (source,) = [i for i in scene.instances if i.voice]
-            assert source.seconds == (True,) * 5
+            assert source.voice.turns == ((0, 5),)
             assert scene.voices == (source.voice,)
 
 
@@ -57,7 +62,7 @@ def test_ms3_sources_take_turns_overlap_start_and_stop() -> None:
     sampled = [scene for scene in scenes("ms3") if not negative(scene)]
     sounding = [[len(scene.sounding(second)) for second in range(5)] for scene in sampled]
     assert {sum(i.voice is not None for i in scene.instances) for scene in sampled} == {2, 3}
-    assert all(any(i.voice.seconds) for scene in sampled for i in scene.instances if i.voice)
+    assert all(i.voice.turns for scene in sampled for i in scene.instances if i.voice)
     assert any(max(counts) >= 2 for counts in sounding)
     turns = [
         scene
@@ -66,6 +71,45 @@ def test_ms3_sources_take_turns_overlap_start_and_stop() -> None:
     ]
     assert len(turns) > 0.1 * len(sampled)
     assert any(0 in counts for counts in sounding)
+
+
+def test_scenes_on_the_grid_are_those_of_earlier_versions() -> None:
+    sampled = scenes("ms3", 20)
+    assert sum(voice.seed for scene in sampled for voice in scene.voices) == 40603380649
+    assert [voice.turns for voice in sampled[2].voices] == [((0.0, 2.0),), ((2.0, 5.0),)]
+
+
+@pytest.mark.parametrize("subset", ["s4", "ms3"])
+def test_off_the_grid_only_the_turns_differ(subset: SynthSubset) -> None:
+    for index, scene in enumerate(scenes(subset, 20)):
+        moved = sample_scene(scene_rng("test", 7, index), subset=subset, off_grid=True)
+        assert moved == sample_scene(scene_rng("test", 7, index), subset=subset, off_grid=True)
+        assert without_turns(moved) == without_turns(scene)
+
+
+def without_turns(scene: Scene) -> Scene:
+    def plain(voice: Voice | None) -> Voice | None:
+        return replace(voice, turns=(), aligned=False) if voice else None
+
+    instances = tuple(replace(each, voice=plain(each.voice)) for each in scene.instances)
+    return replace(scene, instances=instances, off_screen=plain(scene.off_screen))
+
+
+def test_off_the_grid_sources_start_and_stop_anywhere() -> None:
+    sampled = [
+        sample_scene(scene_rng("test", 7, k), subset=subset, off_grid=True)
+        for subset in SUBSETS
+        for k in range(100)
+    ]
+    voices = [voice for scene in sampled for voice in scene.voices]
+    times = {time for voice in voices for turn in voice.turns for time in turn}
+    assert min(times) == 0
+    assert max(times) == 5
+    assert np.std([time % 1 for time in times]) > 0.25  # 0.29 if uniform
+    assert all(stop - start >= 0.7 for voice in voices for start, stop in voice.turns)
+    assert {len(voice.turns) for voice in voices} >= {1, 2}
+    together = [[t for v in scene.voices for turn in v.turns for t in turn] for scene in sampled]
+    assert any(len(set(each) - {0, 5}) < len([t for t in each if 0 < t < 5]) for each in together)
 
 
 @pytest.mark.parametrize("subset", ["s4", "ms3"])

@@ -7,7 +7,7 @@ import pytest
 
 from av2tsam_cli.synth.scenes import CATEGORIES, sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import background_noise, soundtrack, synthesise, voice_track
-from av2tsam_cli.synth.values import BackgroundNoise, Scene, Voice
+from av2tsam_cli.synth.values import BackgroundNoise, Scene, Turns, Voice
 from av2tsam_cli.values import Float32Array
 
 RATE_HZ = 16_000
@@ -96,7 +96,7 @@ def quiet_scene() -> Scene:
 
 def test_a_source_sounds_only_in_its_seconds() -> None:
     on = (False, True, True, False, True)
-    voice = Voice("siren", 5, -12.0, on)
+    voice = Voice("siren", 5, -12.0, ((1, 3), (4, 5)))
     track = soundtrack(replace(quiet_scene(), off_screen=voice), RATE_HZ).reshape(5, RATE_HZ)
     for second, sounds in zip(track, on, strict=True):
         assert bool(second.any()) == sounds
@@ -106,17 +106,43 @@ def test_a_source_sounds_only_in_its_seconds() -> None:
     assert edges.max() < 0.01  # faded, no click
 
 
+@every_category
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_an_aligned_turn_is_audible_from_its_start_to_its_end(category: str, rate_hz: int) -> None:
+    for seed in range(4):
+        voice = Voice(category, seed, -20.0, ((0.64, 1.41), (2.3, 5.0)), aligned=True)
+        track = voice_track(voice, 5, rate_hz)
+        hop = rate_hz // 100
+        level = np.sqrt(np.square(track).reshape(-1, hop).mean(axis=1))
+        on = np.concatenate([level[64:141], level[230:]])
+        (audible,) = np.nonzero(level > 0.2 * np.sqrt(np.mean(np.square(on))))
+        first, second = audible[audible < 200], audible[audible >= 200]
+        assert 64 <= first[0] <= 69
+        assert 131 <= first[-1] < 141
+        assert 230 <= second[0] <= 235
+        assert second[-1] >= 490
+        assert max(np.diff(first).max(), np.diff(second).max()) < 100  # no long pause
+        assert not track[: 64 * hop].any()
+        assert not track[141 * hop : 230 * hop].any()
+
+
+@pytest.mark.parametrize("turns", [((2.0, 1.0),), ((0.0, 2.0), (1.0, 3.0)), ((1.0, 1.0),)])
+def test_turns_must_increase(turns: Turns) -> None:
+    with pytest.raises(ValueError, match="must increase"):
+        Voice("dog", 1, -20.0, turns)
+
+
 def test_the_sound_track_is_the_sum_of_its_sources() -> None:
-    first, second = (Voice(n, 1, -20.0, (True,) * 5) for n in ("bee", "bell"))
+    first, second = (Voice(n, 1, -20.0, ((0, 5),)) for n in ("bee", "bell"))
     scene = quiet_scene()
     seen = replace(scene.instances[0], voice=first)
     track = soundtrack(replace(scene, instances=(seen,), off_screen=second), RATE_HZ)
-    both = voice_track(first, RATE_HZ) + voice_track(second, RATE_HZ)
+    both = voice_track(first, 5, RATE_HZ) + voice_track(second, 5, RATE_HZ)
     np.testing.assert_allclose(track, both, atol=1e-6)
 
 
 def test_a_loud_mix_does_not_clip() -> None:
-    voice = Voice("trumpet", 1, -3.0, (True,) * 5)
+    voice = Voice("trumpet", 1, -3.0, ((0, 5),))
     scene = quiet_scene()
     noise = BackgroundNoise(1, "white", -3.0)
     track = soundtrack(replace(scene, off_screen=voice, noise=noise), RATE_HZ)

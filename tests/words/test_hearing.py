@@ -37,7 +37,7 @@ def test_nano_names_the_sounds_of_a_scene_second_by_second(nano: LoadedModel) ->
     scene = sample_scene(scene_rng("test", 0, 1), subset="s4")
     heard = names([*load_hearing(nano).hear(windows_of(soundtrack(scene, RATE_HZ)))])
     expected = [
-        {voice.category for voice in scene.voices if voice.seconds[second]}
+        {voice.category for voice in scene.voices if voice.sounds_at(second)}
         for second in range(scene.duration_s)
     ]
     assert heard == expected
