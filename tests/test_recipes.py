@@ -4,9 +4,39 @@ import json
 import runpy
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+from av2tsam_cli.synth.clips import sounding_mask
+from av2tsam_cli.synth.render import Renderer
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+
+
+def test_the_samples_are_those_of_their_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(RECIPES / "samples")
+    recipe = runpy.run_path(str(RECIPES / "samples" / "make.py"))
+    for name, sample in recipe["SAMPLES"].items():
+        paths = sorted((ROOT / "sample_media" / f"{name}_masks").iterdir())
+        assert len(paths) == sample.seconds * recipe["FPS"]
+        scene = recipe["compose"](sample)
+        renderer = Renderer(scene, *recipe["SIZE"])
+        for index in range(17, len(paths), 60):
+            time_s = index / recipe["FPS"]
+            true = sounding_mask(scene, renderer.frame(time_s)[1], time_s)
+            mask = cv2.imread(str(paths[index]), cv2.IMREAD_GRAYSCALE)
+            assert mask is not None
+            assert np.mean((mask > 0) != true) < 1e-4
+
+
+def test_no_change_of_relay_falls_on_a_whole_second() -> None:
+    paths = sorted((ROOT / "sample_media" / "relay_masks").iterdir())
+    masks = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
+    areas = np.array([np.mean(mask > 0) for mask in masks if mask is not None])
+    changes = np.flatnonzero(np.abs(np.diff(areas)) > 0.005) + 1  # first frames that differ
+    assert (changes / 25).tolist() == [1.4, 2.92, 3.88, 4.64, 5.24, 6.2]
 
 
 def test_the_ablation_trains_every_variant_on_avsbench_and_makes_one_table(

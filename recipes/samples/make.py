@@ -1,4 +1,4 @@
-"""Generate sample_media/: four short videos with exact masks, from seeds not used in training.
+"""Generate sample_media/: five short videos with exact masks, from seeds not used in training.
 
 Run from the repository: `python recipes/samples/make.py [FOLDER]`.
 """
@@ -63,6 +63,8 @@ class Sample(NamedTuple):
     parts: tuple[Part, ...]
     off_screen: str | None = None
     """Category that sounds off screen."""
+    aligned: bool = False
+    """Each turn begins and ends with something to hear; see `Voice.aligned`."""
 
 
 SAMPLES = {
@@ -95,6 +97,15 @@ SAMPLES = {
         ),
         off_screen="helicopter",
     ),
+    "relay": Sample(  # no change falls on a whole second
+        4, 8, ((206, 196, 222), (178, 190, 220), (222, 208, 200)),
+        (
+            Part("phone", 0.2, 0.3, 0.44, ((0, 1.37), (5.24, 6.18)), (206, 74, 70), (246, 200, 90)),
+            Part("frog", 0.52, 0.7, 0.44, ((1.37, 3.85), (6.18, 8)), (94, 168, 74), (58, 112, 52)),
+            Part("guitar", 0.8, 0.34, 0.50, ((2.91, 4.62),), (206, 138, 70), (110, 64, 36)),
+        ),
+        aligned=True,
+    ),
 }  # fmt: skip
 
 
@@ -110,7 +121,10 @@ def compose(sample: Sample) -> Scene:
         duration_s=sample.seconds,
         aspect=aspect,
         background=replace(backdrop, colours=sample.colours, octaves=4, clutter=4, pattern="none"),
-        instances=tuple(_make_instance(rng, part, aspect[0] / aspect[1]) for part in sample.parts),
+        instances=tuple(
+            _make_instance(rng, part, aspect[0] / aspect[1], aligned=sample.aligned)
+            for part in sample.parts
+        ),
         occluders=(),
         camera=_calm(sample_camera(rng)),
         off_screen=off_screen,
@@ -118,8 +132,12 @@ def compose(sample: Sample) -> Scene:
     )
 
 
-def _make_instance(rng: np.random.Generator, part: Part, width: float) -> Instance:
-    voice = Voice(part.category, sample_seed(rng), -16.0, part.on) if part.on else None
+def _make_instance(
+    rng: np.random.Generator, part: Part, width: float, *, aligned: bool
+) -> Instance:
+    voice = None
+    if part.on:
+        voice = Voice(part.category, sample_seed(rng), -16.0, part.on, aligned)
     look = sample_appearance(rng)
     red, green, blue = (round(0.72 * c) for c in part.colour)
     return Instance(
