@@ -15,6 +15,7 @@ from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.plan import SegmentPlan
 from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.threads import run_ahead
+from av2tsam_cli.timeline.cuts import number_shots
 from av2tsam_cli.timeline.schedule import (
     ScheduledFrame,
     batches,
@@ -64,6 +65,7 @@ def schedule(
     frames: Iterable[Frame], windows: Iterator[AudioWindow], options: SegmentOptions
 ) -> Iterator[ScheduledFrame]:
     """Decide for which frames a mask is computed, and from which second of audio."""
+    frames = number_shots(frames)
     if options.text is not None:
         scheduled = without_audio(frames)
     else:

@@ -31,8 +31,8 @@ class ScheduledFrame:
     """The second of audio around it; None if there is no audio, if it is silent or nothing with a
     name is heard, or with a text prompt."""
     segment: int | None
-    """Frames of one segment share a prompt: the index of their audio window, or 0 for a text
-    prompt. None without a prompt: the mask is empty."""
+    """Frames of one segment belong to one shot and share a prompt: an audio window, or the text
+    prompt. Increases with each window and each shot. None without a prompt: the mask is empty."""
     key: bool
     """Whether the network computes this frame's mask. Always False without a prompt."""
     repeats: bool = False
@@ -59,13 +59,14 @@ def pair_with_audio(
         if window is None or window.start_s > time_s or _has_nothing(window, silence_dbfs):
             yield ScheduledFrame(frame, None, segment=None, key=False)
         else:
-            yield ScheduledFrame(frame, window, segment=window.index, key=True)
+            segment = window.index + frame.shot
+            yield ScheduledFrame(frame, window, segment=segment, key=True)
 
 
 def without_audio(frames: Iterable[Frame]) -> Generator[ScheduledFrame, None, None]:
-    """Put all frames into one segment without audio, for a text prompt."""
+    """Put all frames of a shot into one segment without audio, for a text prompt."""
     for frame in frames:
-        yield ScheduledFrame(frame, None, segment=0, key=True)
+        yield ScheduledFrame(frame, None, segment=frame.shot, key=True)
 
 
 def mark_keys(
