@@ -104,6 +104,22 @@ def test_reused_masks_agree_with_the_network(last_line: LastLine) -> None:
     assert found["moving"]["skipped"] == 0
 
 
+def test_masks_and_changes_of_the_sound(last_line: LastLine) -> None:
+    arguments = ("--samples", "relay", "--cuts", "1.2", "--scenes", "1", "--seconds", "0.4")
+    options = ("--set", "silence_dbfs=-50", "--processes", "1", "--device", "cpu")
+    result = last_line("timing.py", *arguments, *options)
+    assert result["options"] == {"hear": "trained", "silence_dbfs": -50}
+    relay = result["samples"]["relay"]  # the phone stops after 0.17 s, when the frog starts
+    assert relay["onset"]["changes"] == relay["offset"]["changes"] == 1
+    assert relay["least_miou"] == relay["miou"]["1.2"] > 0.3
+    scenes = result["scenes"]
+    assert scenes.keys() == {"off_grid", "on_grid"}
+    for scores in (relay, *scenes.values()):
+        assert scores["computed"] == 1
+        assert scores["blinks_per_minute"] == 0
+    assert is_positive(relay["steadiness"], relay["exact_steadiness"], relay["largest_jump"])
+
+
 def test_peers(last_line: LastLine) -> None:
     arguments = ("--small", "--runs", "1", "--parts", "clip,beit3", "--mapped", "--same-malloc")
     parts = last_line("peers.py", *arguments)["parts"]
