@@ -19,7 +19,8 @@ scenes and samples:
   changes of the result.
 - `steadiness`: mean IoU of consecutive masks, and of the exact masks of the same frames as
   `exact_steadiness`, which is below 1 because objects move. Only frames with a right mask count
-  (IoU of 0.5 or more), and no true changes, so that errors of timing do not.
+  (IoU of 0.5 or more), and no true changes, so that errors of timing do not. `flicker`: mean
+  difference between the IoUs of two such consecutive frames with their exact masks.
 - `blinks_per_minute`: how often the mask vanishes for one to three frames.
 - `largest_jump`: largest change, in grey levels, of the overlay's mean luma from one frame to the
   next, less the change of the video itself.
@@ -204,10 +205,11 @@ class Setup:
         exact = clip.exact()
         iou = np.array(ious(masks, exact))
         same = (clip.sounding[1:] == clip.sounding[:-1]).all(axis=1)
+        same &= [bool(mask.any()) for mask in exact[1:]]
+        same &= (iou[1:] >= HALF) & (iou[:-1] >= HALF)
         for name, which in {"steadiness": masks, "exact_steadiness": exact}.items():
-            pairs = np.array(ious(which[1:], which[:-1]))
-            seen = np.array([mask.any() for mask in exact[1:]])
-            values[name] = pairs[same & seen & (iou[1:] >= HALF) & (iou[:-1] >= HALF)].tolist()
+            values[name] = np.array(ious(which[1:], which[:-1]))[same].tolist()
+        values["flicker"] = np.abs(np.diff(iou))[same].tolist()
         return values | {"iou": iou.tolist()} | compare_changes(clip, masks)
 
 
@@ -325,7 +327,7 @@ def summary(values: Values, rate: float = RATE) -> dict[str, Any]:
         scores["below_half"] = mean([float(iou < HALF) for iou in values["iou"]])
         scores |= {kind: distances(values[kind]) for kind in KINDS}
         scores["false_per_minute"] = round(sum(values["false"]) / minutes, 2)
-        scores["exact_steadiness"] = mean(values["exact_steadiness"])
+        scores |= {name: mean(values[name]) for name in ("flicker", "exact_steadiness")}
     return scores | {
         "steadiness": mean(values["steadiness"]),
         "blinks_per_minute": round(sum(values["blinks"]) / minutes, 2),

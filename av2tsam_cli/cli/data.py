@@ -43,6 +43,15 @@ class SynthOptions:
         ),
     ] = "s4"
     """`s4`, `ms3` or `avss`."""
+    off_grid: Annotated[
+        bool,
+        Option(
+            "let sources start and stop at any time, not only at whole seconds, and write a mask "
+            "for every frame of raw_videos",
+            panel=Panel.DATA,
+        ),
+    ] = False
+    """Let sources start and stop at any time, and write the mask of every frame."""
     videos: Annotated[
         int | None,
         Option(
@@ -103,6 +112,7 @@ class SynthOptions:
     examples=[
         ("av2tsam data synth my_data", "100 videos with one sound source"),
         ("av2tsam data synth my_data --subset ms3", "add videos with several"),
+        ("av2tsam data synth timing --subset ms3 --off-grid", "sources that change at any time"),
     ],
 )
 def synth(
@@ -121,6 +131,7 @@ def synth(
             subset=options.subset,
             videos=options.total,
             seed=options.seed,
+            off_grid=options.off_grid,
             split_sizes=options.split_sizes,
             overwrite=options.overwrite,
             workers=options.workers,
@@ -129,7 +140,7 @@ def synth(
     console.note(f"{out}: {options.total} videos of {options.subset}, seed {options.seed}")
     if messages.json:
         record = {"subset": options.subset, "videos": options.total, "seed": options.seed}
-        print_json({"out": out, **record})
+        print_json({"out": out, **record, "off_grid": options.off_grid})
     return 0
 
 

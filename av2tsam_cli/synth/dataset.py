@@ -4,6 +4,11 @@ The layout is that of AVSBench's S4 and MS3 subsets, as its data loaders read it
 (OpenNLPLab/AVSBench, `avs_scripts/avs_s4/dataloader.py`, `avs_scripts/avs_ms3/dataloader.py` and
 `preprocess_scripts/`), or that of AVSBench-semantic (`synth.semantic`): frames of 224 x 224 pixels
 taken 15/16 of the way through each second.
+
+If sources start and stop at any time, each video also gets a table of its sounds
+(`sounds/NAME.csv`, or `sounds.csv` in the folder of a video in AVSBench-semantic's layout), and
+each frame of the raw video a mask (`frame_masks/NAME/000000.png` and so on, 255 on the objects that
+sound).
 """
 
 import csv
@@ -32,13 +37,15 @@ from av2tsam_cli.synth.render import Renderer
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
 from av2tsam_cli.synth.sounds import soundtrack
 from av2tsam_cli.synth.values import Scene, SynthSubset
-from av2tsam_cli.values import Float32Array, Progress
+from av2tsam_cli.values import Float32Array, Progress, UInt8Array
 
 GENERATOR_VERSION = 1
 """Increased whenever the same seed generates different scenes."""
 RATE_HZ = 16_000
 VIDEO_HEIGHT_PX = 144
 VIDEO_RATE = 8
+VIDEO_RATE_OFF_GRID = 25
+"""Higher, because masks change between whole seconds."""
 SPLIT_SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources", "avss": "AVSBench_semantic"}
 
@@ -62,6 +69,7 @@ def write_dataset(
     subset: Subset,
     videos: int,
     seed: int,
+    off_grid: bool = False,
     split_sizes: tuple[int, int, int] | None = None,
     overwrite: bool = False,
     workers: int | None = None,
@@ -75,6 +83,8 @@ def write_dataset(
         subset: `s4`, `ms3`, or `avss` for the scenes of `ms3` with a class per pixel.
         videos: Total number of videos.
         seed: The same seed and options give the same data set, for any number of workers.
+        off_grid: Let sources start and stop at any time instead of at whole seconds, and write when
+            each of them sounds and the mask of every frame of the raw videos.
         split_sizes: Videos in train, val and test; None for 70, 15 and 15 %.
         overwrite: Replace this subset if it exists.
         workers: Number of processes; None for one per core.
@@ -90,16 +100,16 @@ def write_dataset(
     replace = overwrite or target.is_dir()  # `_check` allows an empty folder
     with write_errors(target), atomic_folder(target, overwrite=replace) as folder:
         write = (
-            partial(_write_semantic_video, folder, seed)
+            partial(_write_semantic_video, folder, seed, off_grid)
             if subset == "avss"
-            else partial(_write_video, folder, subset, seed)
+            else partial(_write_video, folder, subset, seed, off_grid)
         )
         entries = _write_videos(write, sizes, workers or os.cpu_count() or 1, progress)
         if subset == "avss":
             semantic.write_tables(folder, entries)
         else:
             _write_csv(folder / f"{subset}_meta_data.csv", subset, entries)
-        _write_manifest(folder / "manifest.json", subset, seed, sizes)
+        _write_manifest(folder / "manifest.json", subset, seed, sizes, off_grid=off_grid)
 
 
 def _split_sizes(videos: int, requested: tuple[int, int, int] | None) -> dict[Split, int]:
@@ -161,10 +171,10 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Entry]]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _write_video(root: Path, subset: SynthSubset, seed: int, job: Job) -> Entry:
+def _write_video(root: Path, subset: SynthSubset, seed: int, off_grid: bool, job: Job) -> Entry:
     """Generate one scene and write all files that AVSBench has for a video."""
     split, index = job
-    scene = sample_scene(scene_rng(split, seed, index), subset=subset)
+    scene = sample_scene(scene_rng(split, seed, index), subset=subset, off_grid=off_grid)
     category = scene.voices[0].category if scene.voices else "noise"
     entry = Entry(split, f"{subset}_{split}_{index:06d}", category)
     paths = _Paths.of(root / f"{subset}_data", subset, entry)
@@ -173,26 +183,41 @@ def _write_video(root: Path, subset: SynthSubset, seed: int, job: Job) -> Entry:
     _write_stills(scene, subset, entry, paths)
     sound = soundtrack(scene, RATE_HZ)
     _write_wav(paths.sound, sound)
-    view = _without_jpeg(scene)
     size = round(VIDEO_HEIGHT_PX * scene.width), VIDEO_HEIGHT_PX
-    renderer = Renderer(view, *size)
-    times = (k / VIDEO_RATE for k in range(scene.duration_s * VIDEO_RATE))
-    frames = (renderer.frame(time_s)[0] for time_s in times)
-    write_clip(
-        paths.video, frames, sound, size=size, rate=VIDEO_RATE, rate_hz=RATE_HZ, h264=SMALL_H264
-    )
+    rate = VIDEO_RATE_OFF_GRID if off_grid else VIDEO_RATE
+    frames = _draw_frames(scene, size, rate, paths.frame_masks if off_grid else None)
+    write_clip(paths.video, frames, sound, size=size, rate=rate, rate_hz=RATE_HZ, h264=SMALL_H264)
+    if off_grid:
+        _write_sounds(paths.sounds, scene)
     return entry
 
 
-def _write_semantic_video(root: Path, seed: int, job: Job) -> Entry:
+def _draw_frames(
+    scene: Scene, size: tuple[int, int], rate: int, masks: Path | None
+) -> Iterator[UInt8Array]:
+    """Draw the frames of the raw video, and write their masks if there is a folder for them."""
+    renderer = Renderer(_without_jpeg(scene), *size)
+    for index in range(scene.duration_s * rate):
+        time_s = index / rate
+        rgb, ids = renderer.frame(time_s)
+        if masks:
+            masks.mkdir(parents=True, exist_ok=True)
+            mask = sounding_mask(scene, ids, time_s).astype(np.uint8) * 255
+            (masks / f"{index:06d}.png").write_bytes(encode_png(mask))
+        yield rgb
+
+
+def _write_semantic_video(root: Path, seed: int, off_grid: bool, job: Job) -> Entry:
     """Generate one scene of MS3 and write all files that AVSBench-semantic has for a video."""
     split, index = job
-    scene = sample_scene(scene_rng(split, seed, index), subset="ms3")
+    scene = sample_scene(scene_rng(split, seed, index), subset="ms3", off_grid=off_grid)
     heard = "_".join(voice.category for voice in scene.voices) or "noise"
     entry = Entry(split, f"avss_{split}_{index:06d}", heard)
     folder = root / semantic.GROUP / entry.name
     semantic.write_stills(scene, folder)
     _write_wav(folder / "audio.wav", soundtrack(scene, RATE_HZ))
+    if off_grid:
+        _write_sounds(folder / "sounds.csv", scene)
     return entry
 
 
@@ -208,6 +233,8 @@ class _Paths(NamedTuple):
     masks: Path
     sound: Path
     video: Path
+    frame_masks: Path
+    sounds: Path
 
     @classmethod
     def of(cls, data: Path, subset: SynthSubset, entry: Entry) -> "_Paths":
@@ -219,6 +246,8 @@ class _Paths(NamedTuple):
             masks=data / "gt_masks" / group / name,
             sound=data / "audio_wav" / group / f"{name}.wav",
             video=data / "raw_videos" / loose / f"{name}.mp4",
+            frame_masks=data / "frame_masks" / name,
+            sounds=data / "sounds" / f"{name}.csv",
         )
 
 
@@ -245,6 +274,17 @@ def _write_wav(path: Path, sound: Float32Array) -> None:
         file.writeframes(np.rint(sound * 32767).astype("<i2").tobytes())
 
 
+def _write_sounds(path: Path, scene: Scene) -> None:
+    """Write when each source sounds, in view or not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("name", "in_view", "start_s", "end_s"))
+        for voice in scene.voices:
+            in_view = "no" if voice is scene.off_screen else "yes"
+            table.writerows((voice.category, in_view, *turn) for turn in voice.turns)
+
+
 def _write_csv(path: Path, subset: SynthSubset, entries: list[Entry]) -> None:
     """Write the columns in AVSBench's order, which its loaders read by position."""
     with path.open("w", newline="") as file:
@@ -257,8 +297,10 @@ def _write_csv(path: Path, subset: SynthSubset, entries: list[Entry]) -> None:
             table.writerows((e.name, e.split) for e in entries)
 
 
-def _write_manifest(path: Path, subset: Subset, seed: int, sizes: dict[Split, int]) -> None:
-    manifest = {
+def _write_manifest(
+    path: Path, subset: Subset, seed: int, sizes: dict[Split, int], *, off_grid: bool
+) -> None:
+    manifest: dict[str, object] = {
         "generator": "av2tsam data synth",
         "generator_version": GENERATOR_VERSION,
         "subset": subset,
@@ -270,5 +312,7 @@ def _write_manifest(path: Path, subset: Subset, seed: int, sizes: dict[Split, in
         "sound_rate_hz": RATE_HZ,
     }
     if subset != "avss":  # AVSBench-semantic has no raw videos
-        manifest["video_rate"] = VIDEO_RATE
+        manifest["video_rate"] = VIDEO_RATE_OFF_GRID if off_grid else VIDEO_RATE
+    if off_grid:
+        manifest["off_grid"] = True
     path.write_text(json.dumps(manifest, indent=2) + "\n")

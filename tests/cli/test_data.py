@@ -38,6 +38,15 @@ def test_synth_generates_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "--overwrite" in capsys.readouterr().err
 
 
+def test_synth_off_grid_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "synth", str(tmp_path / "set"), "--off-grid", "--videos", "1"]
+    assert main([*words, "--workers", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["off_grid"] is True
+    assert len(list((tmp_path / "set").rglob("frame_masks/*/*.png"))) == 125
+    assert main(["data", "check", str(tmp_path / "set")]) == 0
+    assert "all files are intact" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

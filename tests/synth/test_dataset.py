@@ -116,6 +116,50 @@ def test_the_manifest_records_how_to_remake_the_data(s4: Path) -> None:
     assert manifest["split_sizes"] == {"train": 2, "val": 1, "test": 1}
 
 
+@pytest.fixture(scope="module")
+def off_grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("off_grid")
+    sizes = (0, 0, 1)
+    write_dataset(out, subset="ms3", videos=1, seed=5, off_grid=True, split_sizes=sizes, workers=1)
+    return out / "Multi-sources"
+
+
+def test_off_the_grid_every_frame_has_a_mask_and_every_sound_its_times(off_grid: Path) -> None:
+    scene = sample_scene(scene_rng("test", 5, 0), subset="ms3", off_grid=True)
+    data, name = off_grid / "ms3_data", "ms3_test_000000"
+    with av.open(str(data / "raw_videos" / f"{name}.mp4")) as video:
+        frames = [frame.to_ndarray(format="gray") for frame in video.decode(video=0)]
+    paths = sorted((data / "frame_masks" / name).iterdir())
+    assert [path.name for path in paths] == [f"{k:06d}.png" for k in range(len(frames))]
+    for index in range(0, len(frames), 10):
+        ids = render(scene, index / 25, *frames[0].shape[::-1])[1]
+        with Image.open(paths[index]) as mask:
+            np.testing.assert_array_equal(
+                np.asarray(mask) > 0, sounding_mask(scene, ids, index / 25)
+            )
+    times = [
+        (voice.category, float(start), float(stop))
+        for voice in scene.voices
+        for start, stop in voice.turns
+    ]
+    table = rows(data / "sounds" / f"{name}.csv")
+    assert [(r["name"], float(r["start_s"]), float(r["end_s"])) for r in table] == times
+    assert any(time % 1 for _, *turn in times for time in turn)
+    manifest = json.loads((off_grid / "manifest.json").read_text())
+    assert (manifest["off_grid"], manifest["video_rate"]) == (True, 25)
+
+
+def test_off_the_grid_pictures_are_those_of_the_same_seed(off_grid: Path, ms3: Path) -> None:
+    found, known = contents(off_grid), contents(ms3)
+    same = [name for name in found if "visual_frames" in name]
+    assert len(same) == 5
+    assert all(found[name] == known[name] for name in same)
+    assert not any("frame_masks" in name or "sounds" in name for name in known)
+    assert {name for name in found if name not in known and "frame_masks" not in name} == {
+        "ms3_data/sounds/ms3_test_000000.csv"
+    }
+
+
 def test_the_number_of_workers_does_not_matter(ms3: Path, tmp_path: Path) -> None:
     write_dataset(tmp_path, subset="ms3", videos=3, seed=5, split_sizes=(1, 1, 1), workers=2)
     assert contents(tmp_path / "Multi-sources") == contents(ms3)

@@ -49,6 +49,16 @@ def test_files_are_those_of_avsbench_semantic(data: Path) -> None:
     assert read_clip_frames(clip, clip.labelled).shape == (5, 224, 224, 3)
 
 
+def test_off_the_grid_each_video_has_the_times_of_its_sounds(tmp_path: Path) -> None:
+    sizes = (1, 0, 0)
+    write_dataset(
+        tmp_path, subset="avss", videos=1, seed=5, off_grid=True, split_sizes=sizes, workers=1
+    )
+    scene = sample_scene(scene_rng("train", 5, 0), subset="ms3", off_grid=True)
+    table = tmp_path / "AVSBench_semantic" / "v1m" / "avss_train_000000" / "sounds.csv"
+    assert len(table.read_text().splitlines()) == 1 + sum(len(v.turns) for v in scene.voices)
+
+
 def test_each_drawn_category_has_a_class_of_its_own(data: Path) -> None:
     classes = read_classes(data)
     assert classes == CLASSES
