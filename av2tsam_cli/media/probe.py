@@ -1,5 +1,6 @@
 """Probe media files: displayed size, rate, rotation, streams, duration."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.stream import AudioStream as AvAudioStream
 from av.container import InputContainer
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -19,6 +21,8 @@ from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 STILL_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 MICROSECONDS = 1_000_000
 """FFmpeg's unit of a container's duration, per second."""
+DISPLAY_UNIT = 1 << 16
+"""The number 1 in a display matrix, which has fixed-point numbers."""
 
 
 def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
@@ -65,11 +69,28 @@ def display_matrix(frame: VideoFrame) -> npt.NDArray[np.int32] | None:
 
     The rows are the images of the stored x and y axes, as in libavutil/display.h.
     """
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
-    if data is None:
+    for entry in _known_side_data(frame):
+        if entry.type is SideDataType.DISPLAYMATRIX:
+            return np.frombuffer(bytes(entry), dtype=np.int32).reshape(3, 3)[:2, :2]
+    if not frame.rotation:
         return None
-    matrix = np.frombuffer(data, dtype=np.int32).reshape(3, 3)
-    return matrix[:2, :2]
+    # The matrix follows an entry of an unknown type; PyAV still finds its rotation.
+    turn = np.deg2rad(frame.rotation)
+    matrix = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    return np.rint(np.array(matrix) * DISPLAY_UNIT).astype(np.int32)
+
+
+def _known_side_data(frame: VideoFrame) -> Iterator[SideData]:
+    """Yield the side data of a frame up to the first of a type that PyAV does not know.
+
+    `frame.side_data` fails as a whole if one type is newer than PyAV's table, such as EXIF.
+    """
+    entries = SideDataContainer.__new__(SideDataContainer)
+    try:
+        entries.__init__(frame)  # type: ignore[misc]  # it keeps what it read before the error
+        yield from entries
+    except ValueError:
+        yield from list(entries)[:-1]
 
 
 def is_transposed(matrix: npt.NDArray[np.int32] | None) -> bool:

@@ -1,6 +1,7 @@
 """Probing ordinary, unusual and unreadable files."""
 
 import shutil
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from av.stream import Disposition
 
 from av2tsam_cli.errors import MediaError
+from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 
 MakeClip = Callable[..., Path]
@@ -95,6 +97,48 @@ def test_relative_path(make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> 
     clip = make_clip("a:b.mp4")
     monkeypatch.chdir(clip.parent)
     assert probe(Path("a:b.mp4")).video[0].width == 64
+
+
+def add_exif(path: Path, orientation: int) -> None:
+    """Rewrite an MJPEG file with EXIF in each picture, as cameras do."""
+    tag = struct.pack("<HHIHHI", 0x112, 3, 1, orientation, 0, 0)
+    body = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + tag
+    segment = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    with av.open(str(path)) as source:
+        packets = [p for p in source.demux(video=0) if p.size]
+        with av.open(str(path.with_name("with_exif.avi")), "w") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in packets:
+                picture = bytes(packet)
+                copy = av.Packet(picture[:2] + segment + picture[2:])
+                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+                copy.is_keyframe, copy.stream = True, stream
+                target.mux(copy)
+    path.with_name("with_exif.avi").rename(path)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "rotation", "mirrored"),
+    [(1, 0, False), (2, 0, True), (3, 180, False), (5, 270, True), (6, 270, False), (7, 90, True)],
+)
+def test_side_data_that_pyav_does_not_know_is_passed_over(
+    make_clip: MakeClip, orientation: int, rotation: int, mirrored: bool
+) -> None:
+    clip = make_clip("a.avi", codec="mjpeg", pixel_format="yuvj420p", seconds=0.2)
+    add_exif(clip, orientation)
+    info = probe(clip)
+    assert info.video[0].rotation == rotation
+    frames = list(read_frames(info))
+    assert len(frames) == 5
+    turned = rotation in {90, 270}
+    assert frames[0].rgb.shape == ((64, 48, 3) if turned else (48, 64, 3))
+    white = {
+        (row, column)
+        for row in (0, 1)
+        for column in (0, 1)
+        if frames[0].rgb[8 - 20 * row, 8 - 20 * column].mean() > 200
+    }
+    assert white == {{0: (0, mirrored), 180: (1, 1), 270: (0, not mirrored), 90: (1, 1)}[rotation]}
 
 
 def refusal(path: Path) -> str:
