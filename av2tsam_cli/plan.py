@@ -84,7 +84,7 @@ def plan_reading(source: Path, options: SegmentOptions, kind: Format, target: Pa
         target=target,
         options=options,
     )
-    if plan.end_s is not None and options.start >= plan.end_s:
+    if plan.end_s is not None and not info.may_jump and options.start >= plan.end_s:
         raise UsageError(
             f"{source}: `start` ({options.start:g} s) is after its end ({plan.end_s:g} s)"
         )

@@ -79,6 +79,8 @@ class MediaInfo:
     """Audio streams in file order."""
     duration_s: float | None
     """Seconds from the earliest start to the end; None if unknown."""
+    may_jump: bool = False
+    """Whether the clock may jump in this format, so that durations are only estimates."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Read audio as one-second mono windows on the presentation clock, resampled while streaming."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import floor
 from typing import Any, cast
 
@@ -75,9 +75,9 @@ def read_windows(
     zero_s = stream.start_s if zero_s is None else zero_s
     first = max(0, floor(start_s))
     begin = max(0, first - PREROLL_S)
-    frames = decode_from(info.path, stream.index, begin + zero_s, threads=1)
-    chunks = _contiguous(cast("Iterator[AudioFrame]", frames), begin + zero_s)
-    windows = _cut(_resample(chunks, rate_hz), rate_hz)
+    decoded = decode_from(info.path, stream.index, begin + zero_s, threads=1)
+    frames = contiguous(cast("Iterator[AudioFrame]", decoded), begin + zero_s)
+    windows = _cut(_resample(frames, rate_hz), rate_hz)
     for index, samples in enumerate(windows, start=begin):
         if stop_s is not None and index >= stop_s:
             return
@@ -110,18 +110,18 @@ def split_windows(
         yield AudioWindow(samples=window, index=index, rate_hz=rate_hz)
 
 
-Chunk = tuple[Float32Array, int]
-"""Mono samples and their sample rate."""
+def contiguous(frames: Iterable[AudioFrame], begin_s: float) -> Iterator[AudioFrame]:
+    """Yield audio from a time on without breaks: gaps are filled with silence, overlaps are cut.
 
-
-def _contiguous(frames: Iterator[AudioFrame], begin_s: float) -> Iterator[Chunk]:
-    """Yield contiguous mono chunks from `begin_s` on: gaps are filled, overlaps are cut.
-
-    The position of a chunk is counted in samples, and corrected by its timestamp only if they
+    The position of a frame is counted in samples, and corrected by its timestamp only if they
     differ by more than rounding, to avoid crackling.
+
+    Args:
+        frames: Decoded frames.
+        begin_s: Where the first frame begins, in seconds on the file's own clock.
     """
     end_s: float | None = None  # end of the last frame
-    filled_s = 0.0  # end of the last chunk; a frame can end before `begin_s`
+    filled_s = 0.0  # end of the last frame that was yielded; a frame can end before `begin_s`
     for frame in frames:
         rate_hz = frame.sample_rate
         file_s = frame_time_s(frame)
@@ -130,16 +130,31 @@ def _contiguous(frames: Iterator[AudioFrame], begin_s: float) -> Iterator[Chunk]
             at_s = end_s or 0.0
         end_s = at_s + frame.samples / rate_hz
         missing = round((at_s - filled_s) * rate_hz)
-        yield from _silence(missing, rate_hz)
-        if (mono := _mix(_planar(frame))[max(0, -missing) :]).size:
-            yield mono, rate_hz
+        yield from _silence(missing, frame)
+        if missing >= 0:
+            yield frame
+        elif -missing < frame.samples:
+            yield _with_samples(frame, _planar(frame)[:, -missing:])
         filled_s = max(filled_s, end_s)
 
 
-def _silence(samples: int, rate_hz: int) -> Iterator[Chunk]:
-    """Yield zeros, at most one second at a time."""
-    for begin in range(0, samples, rate_hz):
-        yield np.zeros(min(rate_hz, samples - begin), np.float32), rate_hz
+def _silence(samples: int, like: AudioFrame) -> Iterator[AudioFrame]:
+    """Yield silence in the format of a frame, at most one second at a time."""
+    stored = _planar(like)
+    level = 128 if stored.dtype == np.uint8 else 0
+    for begin in range(0, samples, like.sample_rate):
+        shape = stored.shape[0], min(like.sample_rate, samples - begin)
+        yield _with_samples(like, np.full(shape, level, stored.dtype))
+
+
+def _with_samples(like: AudioFrame, samples: npt.NDArray[Any]) -> AudioFrame:
+    """Return a frame in the format of another with other samples, (channels, n)."""
+    data = samples if like.format.is_planar else samples.T.reshape(1, -1)
+    frame = AudioFrame.from_ndarray(
+        np.ascontiguousarray(data), format=like.format.name, layout=like.layout
+    )
+    frame.sample_rate = like.sample_rate
+    return frame
 
 
 def read_channels(info: MediaInfo, stream: AudioStream) -> Float32Array:
@@ -174,20 +189,21 @@ def _to_scale(samples: npt.NDArray[Any], stored: np.dtype[Any]) -> npt.NDArray[A
     return samples / -float(np.iinfo(stored).min) if stored.kind == "i" else samples
 
 
-def _resample(chunks: Iterator[Chunk], rate_hz: int) -> Iterator[Float32Array]:
-    """Resample, with the same result as `librosa.resample` (soxr_hq) of the whole track."""
+def _resample(frames: Iterator[AudioFrame], rate_hz: int) -> Iterator[Float32Array]:
+    """Mix to mono and resample, as `librosa.resample` (soxr_hq) does with the whole track."""
     resampler: soxr.ResampleStream | None = None
     source_hz = None
-    for samples, chunk_hz in chunks:
-        if source_hz != chunk_hz:  # the first chunk, or the sample rate changes
+    for frame in frames:
+        if source_hz != frame.sample_rate:  # the first frame, or the sample rate changes
             if resampler is not None:
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            source_hz = chunk_hz
+            source_hz = frame.sample_rate
             resampler = (
                 None
-                if chunk_hz == rate_hz
-                else soxr.ResampleStream(chunk_hz, rate_hz, 1, dtype="float32", quality="HQ")
+                if source_hz == rate_hz
+                else soxr.ResampleStream(source_hz, rate_hz, 1, dtype="float32", quality="HQ")
             )
+        samples = _mix(_planar(frame))
         yield samples if resampler is None else resampler.resample_chunk(samples)
     if resampler is not None:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

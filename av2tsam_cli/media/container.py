@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -14,11 +15,12 @@ from av.audio.stream import AudioStream as AvAudioStream
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard
-from av.video.frame import VideoFrame
+from av.stream import Discard, Stream
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import MediaError
+from av2tsam_cli.media.clock import Clock, may_jump
 
 AvStream = AvVideoStream | AvAudioStream
 
@@ -28,6 +30,8 @@ SEEK_MARGINS_S = (0.5, 10.0)
 """Seconds before the wanted time at which a seek aims; the second if the first ends up too late."""
 TIME_TOLERANCE_S = 1e-6
 """Times closer than this are equal: longer than rounding errors, shorter than clock ticks."""
+PREDICTED = frozenset({PictureType.P, PictureType.B})
+"""Types of pictures that build on others."""
 APPLE_DOUBLE_MAGIC = b"\x00\x05\x16\x07"
 TEXT_FORMATS = frozenset({"tty"})
 """Formats as which FFmpeg would render a text file as a video."""
@@ -66,20 +70,22 @@ def decode_from(
 ) -> Iterator[VideoFrame | AudioFrame]:
     """Decode one stream from the last key frame before a time.
 
-    If a seek fails or ends up too late, one to an earlier time is tried, and finally the file is
-    read from its beginning, which is slow but correct. The caller discards frames before `from_s`.
+    If a seek fails, ends up too late or at a picture that builds on earlier ones, one to an earlier
+    time is tried, and finally the file is decoded from its beginning, which is slow but correct.
+    Where the clock may jump, the place of a time is unknown until all packets before it are read:
+    these are read but not decoded. The caller discards frames before `from_s`.
 
     Args:
         path: The file.
         index: Position of the stream among all streams of the file.
-        from_s: Seconds on the file's own clock; None for the beginning.
+        from_s: Seconds on the file's own clock, made continuous; None for the beginning.
         threads: Threads of the decoder; 0 lets FFmpeg choose.
 
     Raises:
         MediaError: The file cannot be opened, or too many packets in a row are corrupted.
     """
     if from_s is not None:
-        frames = _decode_after_seek(path, index, from_s, threads=threads)
+        frames = _decode_near(path, index, from_s, threads=threads)
         if (first := next(frames, None)) is not None:
             yield first
             yield from frames
@@ -88,22 +94,42 @@ def decode_from(
         yield from _decode(container, select_stream(container, index, threads=threads), path)
 
 
-def _decode_after_seek(
+def _decode_near(
     path: Path, index: int, from_s: float, *, threads: int
 ) -> Iterator[VideoFrame | AudioFrame]:
-    """Yield the frames from a point at or before a time; none if no seek gets there."""
+    """Yield the frames from a point at or before a time; none if no attempt gets there."""
     for margin_s in SEEK_MARGINS_S:
         with open_media(path) as container:
             stream = select_stream(container, index, threads=threads)
-            if not seek(container, stream, from_s - margin_s):
+            skipped_s = float("-inf")
+            if may_jump(container):
+                skipped_s = from_s - SEEK_MARGINS_S[-1]
+            elif not seek(container, stream, from_s - margin_s):
                 return
-            frames = _decode(container, stream, path)
-            first = next(frames, None)
-            first_s = None if first is None else frame_time_s(first)
-            if first is not None and first_s is not None and first_s <= from_s + TIME_TOLERANCE_S:
+            frames = _decode(container, stream, path, from_s=skipped_s)
+            if (first := _first_complete(frames, from_s)) is not None:
                 yield first
                 yield from frames
                 return
+            if may_jump(container):
+                return
+
+
+def _first_complete(
+    frames: Iterator[VideoFrame | AudioFrame], by_s: float
+) -> VideoFrame | AudioFrame | None:
+    """Return the first frame that does not build on earlier ones; None if none comes in time.
+
+    With periodic intra refresh, decoding can begin at any refresh, but the first pictures are then
+    incomplete, and H.264 decoders do not always tell.
+    """
+    for frame in frames:
+        time_s = frame_time_s(frame)
+        if time_s is None or time_s > by_s + TIME_TOLERANCE_S:
+            return None
+        if isinstance(frame, AudioFrame) or (frame.key_frame and frame.pict_type not in PREDICTED):
+            return frame
+    return None
 
 
 def select_stream(container: InputContainer, index: int, *, threads: int = 0) -> AvStream:
@@ -112,7 +138,7 @@ def select_stream(container: InputContainer, index: int, *, threads: int = 0) ->
     if not isinstance(stream, AvVideoStream | AvAudioStream):
         raise TypeError(f"stream {index} is neither video nor audio")
     for other in container.streams:
-        if other is not stream:
+        if other is not stream and not (may_jump(container) and _is_timed(other)):
             other.discard = Discard.all  # not even read from the disk, where the format allows
     stream.codec_context.thread_type = ThreadType.AUTO
     stream.codec_context.thread_count = threads
@@ -123,10 +149,11 @@ def seek(container: InputContainer, stream: AvStream, target_s: float) -> bool:
     """Seek to the last key frame before a time.
 
     Returns:
-        False if the seek fails, or if the time is not after the start of the stream.
+        False if the seek fails, if the time is not after the start of the stream, or if the clock
+        may jump, so that the place of a time is unknown.
     """
     begin = stream.start_time or 0
-    if stream.time_base is None:
+    if stream.time_base is None or may_jump(container):
         return False
     target = int(target_s / stream.time_base)
     if target <= begin:
@@ -139,11 +166,13 @@ def seek(container: InputContainer, stream: AvStream, target_s: float) -> bool:
 
 
 def _decode(
-    container: InputContainer, stream: AvStream, path: Path
+    container: InputContainer, stream: AvStream, path: Path, *, from_s: float = float("-inf")
 ) -> Iterator[VideoFrame | AudioFrame]:
-    """Decode a stream to its end and skip corrupted packets."""
+    """Decode a stream to its end and skip corrupted packets, and those before a time."""
     corrupted = in_a_row = 0
     for packet in read_packets(container, stream):
+        if packet is not None and packet.dts is not None and packet.dts * packet.time_base < from_s:
+            continue
         frames = None if packet is None else _decode_packet(packet)
         if frames is None:
             corrupted, in_a_row = corrupted + 1, in_a_row + 1
@@ -163,15 +192,29 @@ def _decode(
 def read_packets(
     container: InputContainer, stream: AvStream
 ) -> Iterator["Packet[AvStream] | None"]:
-    """Yield the packets of a stream to its end; None for each that cannot be read."""
+    """Yield the packets of a stream to its end, with times on one continuous clock.
+
+    None stands for each packet that cannot be read.
+    """
+    clock = Clock(jumps=may_jump(container))
+    # Where the clock may jump, other streams show it too.
+    read = [each for each in container.streams if each is stream or each.discard != Discard.all]
     while True:
-        packets = container.demux(stream)
+        packets = container.demux(read)
         try:
-            yield from packets  # type: ignore[misc]
+            for packet in packets:
+                clock.correct(packet)
+                if packet.stream is stream:  # the index of the empty last packet is always 0
+                    yield cast("Packet[AvStream]", packet)
         except (av.FFmpegError, OSError):
             yield None
         else:
             return
+
+
+def _is_timed(stream: Stream) -> bool:
+    """Return whether a stream is video or audio, which show when the clock jumps."""
+    return isinstance(stream, AvVideoStream | AvAudioStream)
 
 
 def _decode_packet(packet: "Packet[AvStream]") -> list[VideoFrame | AudioFrame] | None:

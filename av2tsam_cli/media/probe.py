@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import MediaError
+from av2tsam_cli.media.clock import may_jump
 from av2tsam_cli.media.container import AvStream, decode_from, open_media
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
@@ -49,6 +50,7 @@ def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
             video=tuple(stream for stream in video if stream is not None),
             audio=audio,
             duration_s=_duration_s(container),
+            may_jump=may_jump(container),
         )
     if need_video and not info.video:
         raise MediaError(f"{path}: {_why_no_video(container, candidates, audio)}")

@@ -187,7 +187,7 @@ class VideoWriter:
             start_s=self.start_s,
             stop_s=self.stop_s,
         )
-        if not sound.copied:
+        if not sound.kept:
             name, codec = self.target.suffix, sound.track.codec_context.name
             log.warning(
                 "%s: audio re-encoded as %s, because %s does not support %s",

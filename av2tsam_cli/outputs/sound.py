@@ -1,19 +1,22 @@
 """The original audio for an output video: its packets are copied if the container allows it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from io import BytesIO
-from itertools import chain
+from itertools import chain, groupby
 from typing import cast
 
 import av
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream as AvAudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
+from av2tsam_cli.media.audio import contiguous
 from av2tsam_cli.media.container import (
     MAX_CORRUPTED_PACKETS,
-    frame_time_s,
     read_packets,
     seek,
     select_stream,
@@ -25,6 +28,10 @@ SEEK_MARGIN_S = 1.0
 OPUS_RATE_HZ = 48_000
 AAC_RATES_HZ = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000)
 REENCODED_BITS_PER_S = 192_000
+PCM = "pcm_"
+"""What the names of all PCM codecs begin with."""
+PCM_IN_MP4 = frozenset({"pcm_s16le"})
+"""PCM that players of MP4 support; FFmpeg before 6.0 plays other kinds as noise or not at all."""
 
 TimedPackets = Iterator[tuple[float, "Packet[AvAudioStream]"]]
 """Packets for the output with their times in seconds from its start."""
@@ -33,7 +40,8 @@ TimedPackets = Iterator[tuple[float, "Packet[AvAudioStream]"]]
 class SoundTrack:
     """One audio stream of a source, copied or re-encoded for an output.
 
-    Times relative to the video are kept; `start_s` becomes time 0.
+    Times relative to the video are kept; `start_s` becomes time 0. PCM is decoded and encoded
+    again, which changes no sample, because containers store it without the times of its packets.
     """
 
     def __init__(
@@ -49,18 +57,19 @@ class SoundTrack:
         self.source = source
         self.stream = cast("AvAudioStream", select_stream(source, audio.index))
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
-        self.copied = can_copy(output.format.name, self.stream)
         # Packets before the start only prepare the decoder. MP4 marks them as not to be played, and
         # Matroska does so for Opus; in other cases they would delay everything else.
         primed = output.format.name in {"mp4", "mov"} or audio.codec == "opus"
         self.earliest_s = float("-inf") if start_s <= 0 and primed else start_s
-        if self.copied:
+        self.kept = can_keep(output.format.name, self.stream)
+        if self.kept and not audio.codec.startswith(PCM):
             self.track = output.add_stream_from_template(self.stream)
+            self._packets = self._copied()
         else:
-            self.track = _add_encoder(output, self.stream)
+            self.track = _add_encoder(output, self.stream, keep=self.kept)
+            self._packets = self._encoded()
         if audio.language:
             self.track.metadata["language"] = audio.language
-        self._packets = self._copied() if self.copied else self._encoded()
         self._held: tuple[float, Packet[AvAudioStream]] | None = None
 
     def packets_until(self, time_s: float) -> Iterator["Packet[AvAudioStream]"]:
@@ -74,6 +83,7 @@ class SoundTrack:
 
     def _copied(self) -> TimedPackets:
         """Yield the packets of the source, shifted to the output's clock."""
+        overlap = _Overlap()
         last_dts = None
         for packet in self._demuxed():
             if packet.pts is None or packet.dts is None:
@@ -81,7 +91,7 @@ class SoundTrack:
             time_s = float(packet.pts * packet.time_base) - self.zero_s
             if self.stop_s is not None and time_s >= self.stop_s:
                 return
-            if time_s < self.earliest_s:
+            if time_s < self.earliest_s or overlap.covers(packet):
                 continue
             shift = round((self.zero_s + self.start_s) / packet.time_base)
             # Muxers reject times that do not increase, which corrupted files can have.
@@ -93,27 +103,29 @@ class SoundTrack:
 
     def _encoded(self) -> TimedPackets:
         """Decode the audio of the source and encode it on the output's clock."""
-        for frame in self._decoded():
-            file_s = frame_time_s(frame)
-            if file_s is None or frame.pts is None or frame.time_base is None:
-                continue
-            time_s = file_s - self.zero_s
-            if self.stop_s is not None and time_s >= self.stop_s:
-                break
-            if time_s < max(0.0, self.start_s):
-                continue
-            frame.pts -= round((self.zero_s + self.start_s) / frame.time_base)
+        for frame in chain(self._encodable(), [None]):
             for packet in self.track.encode(frame):
-                yield time_s - self.start_s, packet
-        for packet in self.track.encode(None):
-            yield float((packet.pts or 0) * packet.time_base), packet
+                yield float((packet.pts or 0) * packet.time_base), packet
+
+    def _encodable(self) -> Iterator[AudioFrame]:
+        """Yield frames in the encoder's format, without breaks, with their times in the output."""
+        context, rate_hz = self.track.codec_context, self.track.codec_context.sample_rate
+        begin_s = max(0.0, self.start_s)
+        position = round((begin_s - self.start_s) * rate_hz)
+        stop = None if self.stop_s is None else round((self.stop_s - self.start_s) * rate_hz)
+        for frame in _convert(contiguous(self._decoded(), self.zero_s + begin_s), context):
+            if stop is not None and position >= stop:
+                return
+            frame.pts, frame.time_base = position, Fraction(1, rate_hz)
+            position += frame.samples
+            yield frame
 
     def _decoded(self) -> Iterator[AudioFrame]:
         for packet in self._demuxed():
             try:
                 frames = packet.decode()
             except av.FFmpegError:
-                continue  # a corrupted packet leaves a silent gap
+                continue  # a corrupted packet leaves a gap
             yield from frames
 
     def _demuxed(self) -> Iterator["Packet[AvAudioStream]"]:
@@ -129,8 +141,37 @@ class SoundTrack:
                 yield cast("Packet[AvAudioStream]", packet)
 
 
-def can_copy(container_format: str, stream: AvAudioStream) -> bool:
-    """Return whether a container can store the packets of a stream; this tries it in memory."""
+class _Overlap:
+    """Finds packets of which more than half lies before the end of the last one.
+
+    Joined recordings have them. Players would play them, and what follows, late.
+    """
+
+    def __init__(self) -> None:
+        self.last_s: Fraction | None = None
+        self.step_s: Fraction | None = None
+
+    def covers(self, packet: "Packet[AvAudioStream]") -> bool:
+        """Return whether the last packet covers more than half of the next one."""
+        time_s = cast("int", packet.dts) * packet.time_base
+        step_s = None if self.last_s is None else time_s - self.last_s
+        # A packet at the same time as the last one is due to a coarse clock.
+        if step_s and self.step_s and step_s < self.step_s / 2:
+            return True
+        duration_s = (packet.duration or 0) * packet.time_base
+        self.step_s = min(step_s or duration_s, duration_s)  # files can exaggerate durations
+        self.last_s = time_s
+        return False
+
+
+def can_keep(container_format: str, stream: AvAudioStream) -> bool:
+    """Return whether a container can store the codec of a stream; this tries it in memory.
+
+    PCM in MP4 is a late addition to the standard, of which players often support only 16 bits.
+    """
+    codec = stream.codec_context.name
+    if container_format == "mp4" and codec.startswith(PCM) and codec not in PCM_IN_MP4:
+        return False
     try:
         with av.open(BytesIO(), mode="w", format=container_format) as trial:
             trial.add_stream_from_template(stream)
@@ -140,13 +181,33 @@ def can_copy(container_format: str, stream: AvAudioStream) -> bool:
     return True
 
 
-def _add_encoder(output: OutputContainer, stream: AvAudioStream) -> AvAudioStream:
-    """Add an Opus track to WebM, else an AAC track; more than two channels become stereo."""
+def _convert(frames: Iterable[AudioFrame], context: AudioCodecContext) -> Iterator[AudioFrame]:
+    """Yield audio in an encoder's format, rate and layout, although those of frames may change."""
+
+    def kind(frame: AudioFrame) -> tuple[str, str, int]:
+        return frame.format.name, frame.layout.name, frame.sample_rate
+
+    for _, alike in groupby(frames, kind):
+        resampler = AudioResampler(context.format, context.layout, context.sample_rate)
+        for frame in chain(alike, [None]):
+            yield from filter(None, resampler.resample(frame))
+
+
+def _add_encoder(output: OutputContainer, stream: AvAudioStream, *, keep: bool) -> AvAudioStream:
+    """Add a track of the same codec, of Opus in WebM, or else of AAC.
+
+    Opus and AAC tracks have at most two channels.
+    """
+    source = stream.codec_context
+    if keep:
+        track = cast("AvAudioStream", output.add_stream(source.name, rate=source.sample_rate))
+        track.codec_context.layout = source.layout
+        return track
     if output.format.name == "webm":
         track = output.add_stream("libopus", rate=OPUS_RATE_HZ)
     else:
-        rate_hz = stream.codec_context.sample_rate
+        rate_hz = source.sample_rate
         track = output.add_stream("aac", rate=rate_hz if rate_hz in AAC_RATES_HZ else 48_000)
-    track.codec_context.layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+    track.codec_context.layout = "mono" if source.channels == 1 else "stereo"
     track.codec_context.bit_rate = REENCODED_BITS_PER_S
     return track

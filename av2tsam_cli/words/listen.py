@@ -79,12 +79,13 @@ def listen_to(
     Raises:
         MediaError: It cannot be read.
     """
+    known_s = None if info.may_jump else info.duration_s
     windows = read_windows(
         info,
         rate_hz=model.network.clap.config.rate_hz,
         stream=stream,
         zero_s=clock_zero(info, info.video[0] if info.video else None, stream),
-        stop_s=None if info.duration_s is None else max(info.duration_s - SHORTEST_S, SHORTEST_S),
+        stop_s=None if known_s is None else max(known_s - SHORTEST_S, SHORTEST_S),
     )
     heard = {}
     with torch_threads(model.cpu_threads):
@@ -95,7 +96,7 @@ def listen_to(
     if not heard:
         raise MediaError(f"{info.path}: its audio cannot be decoded; copy it again")
     end_s = float(max(heard) + 1)
-    duration_s = min(end_s, info.duration_s or end_s)
+    duration_s = min(end_s, known_s or end_s)
     return Listening(info.path, duration_s, model.name, to_events(heard, duration_s))
 
 

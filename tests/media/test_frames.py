@@ -149,6 +149,24 @@ def test_seeking_finds_the_same_frames_as_reading_all(
         np.testing.assert_array_equal(one.rgb, other.rgb)
 
 
+def waves(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """A pattern that moves a few pixels per frame."""
+    x, y = np.arange(width)[None, :, None], np.arange(height)[:, None, None]
+    grey = (np.sin((x + 3 * index) / 5) + np.cos((y - 2 * index) / 7) + 2) * 60
+    return np.repeat(grey, 3, axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["refresh.mp4", "refresh.mkv", "refresh.ts"])
+def test_pictures_within_an_intra_refresh_are_complete(make_clip: MakeClip, name: str) -> None:
+    # x264 claims that pictures are complete two frames after 3.2 s; they are not.
+    options = {"x264-params": "intra-refresh=1:keyint=20:bframes=0"}
+    clip = make_clip(name, seconds=4, options=options, picture=waves)
+    whole = frames_of(clip)[-6:]
+    some = frames_of(clip, start_s=whole[0].time_s)
+    assert [frame.time_s for frame in some] == pytest.approx([frame.time_s for frame in whole])
+    np.testing.assert_array_equal([frame.rgb for frame in some], [frame.rgb for frame in whole])
+
+
 def test_unseekable_file_is_read_from_the_beginning(make_clip: MakeClip) -> None:
     # A bare H.264 stream has no index and no times: the decoder counts frames.
     clip = make_clip("bare.h264", seconds=4)

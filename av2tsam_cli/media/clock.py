@@ -1,0 +1,113 @@
+"""The clock of a file: what it means when the times of its packets jump."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+
+JUMP_S = 10
+"""Longest gap, in seconds, in formats whose clock may jump (FFmpeg's `dts_delta_threshold`)."""
+LONGEST_GAP_S = 30 * 3600
+"""Longest gap, in seconds, in other formats (FFmpeg's `dts_error_threshold`)."""
+BACKWARD_S = Fraction(1, 10)
+"""Seconds by which a packet may precede the last one of its stream: an overlap, not a jump."""
+COUNTER = 1 << 33
+"""Ticks after which the 33-bit counter of MPEG-TS and MPEG-PS starts again."""
+
+
+def may_jump(container: InputContainer) -> bool:
+    """Return whether the clock of a format may jump, as in MPEG-TS, MPEG-PS and Ogg."""
+    return Flags.ts_discont in Flags(container.format.flags)
+
+
+@dataclass
+class _Position:
+    """Where a stream is on the continuous clock, in seconds."""
+
+    section: int = 0
+    """The section that its last packet belongs to."""
+    decoded_s: Fraction | None = None
+    """Decoding time of its last packet; None before the first."""
+    step_s: Fraction = Fraction(0)
+    """Duration of its last packet."""
+    end_s: Fraction = Fraction(0)
+    """Where what is presented so far ends."""
+
+
+class Clock:
+    """Gives the packets of a file times on one continuous clock.
+
+    Where recordings were joined, where a broadcast was interrupted, and where a counter starts
+    again, the times of a file jump. A jump is a gap of more than 10 s (30 h in formats whose clock
+    is not expected to jump), or a step back by more than 0.1 s, in the decoding times of a stream;
+    these are FFmpeg's limits. A jump begins a section: the times after it are shifted so that the
+    stream goes on where it ended. The other streams join the section when they jump, with the same
+    shift, so that pictures and sound stay in step. If one of them would overlap what it already
+    had by more than 0.1 s, the section is moved back by that. Smaller overlaps and gaps stay:
+    readers cut overlapping sound and fill gaps with silence.
+
+    Each reader of a file, whether of pictures, analysed sound or copied sound, has a clock of its
+    own. As a clock sees the same packets in the same order every time, all agree.
+    """
+
+    def __init__(self, *, jumps: bool) -> None:
+        self._jumps = jumps
+        self._longest_gap_s = JUMP_S if jumps else LONGEST_GAP_S
+        self._shifts_s = [Fraction(0)]  # of each section
+        self._positions: dict[int, _Position] = {}
+
+    def correct(self, packet: "Packet[Any]") -> None:
+        """Move the times of the next packet of a file to the continuous clock."""
+        at = self._positions.setdefault(packet.stream_index, _Position())
+        tick_s = packet.time_base
+        if packet.dts is not None:
+            presented = packet.pts = self._presented(at, packet, packet.dts)
+            duration = packet.duration or 0
+            self._advance(at, packet.dts * tick_s, presented * tick_s, duration * tick_s)
+        shift = round(self._shifts_s[at.section] / tick_s)
+        packet.pts = None if packet.pts is None else packet.pts + shift
+        packet.dts = None if packet.dts is None else packet.dts + shift
+
+    def _presented(self, at: _Position, packet: "Packet[Any]", dts: int) -> int:
+        """Return the presentation time of a packet in ticks; FFmpeg guesses some across a jump."""
+        if packet.pts is None:
+            return dts
+        pts = packet.pts + round((dts - packet.pts) / COUNTER) * COUNTER
+        if not self._jumps or 0 <= (pts - dts) * packet.time_base <= JUMP_S:
+            return pts
+        if at.decoded_s is None:
+            return dts
+        return round((at.end_s - self._shifts_s[at.section]) / packet.time_base)
+
+    def _advance(
+        self, at: _Position, decoded_s: Fraction, presented_s: Fraction, duration_s: Fraction
+    ) -> None:
+        """Move a stream on to a packet, in the section to which that belongs."""
+        before_s = at.decoded_s
+        if before_s is not None and self._is_jump(at, decoded_s, before_s):
+            at.section = self._section_after(at, presented_s)
+        shift_s = self._shifts_s[at.section]
+        at.decoded_s = decoded_s + shift_s
+        if duration_s:
+            at.step_s = duration_s
+        elif before_s is not None and at.decoded_s > before_s:  # the file has no durations
+            at.step_s = at.decoded_s - before_s
+        at.end_s = max(at.end_s, presented_s + shift_s + at.step_s)
+
+    def _is_jump(self, at: _Position, decoded_s: Fraction, before_s: Fraction) -> bool:
+        gap_s = decoded_s + self._shifts_s[at.section] - before_s
+        return gap_s < -BACKWARD_S or gap_s - at.step_s > self._longest_gap_s
+
+    def _section_after(self, at: _Position, presented_s: Fraction) -> int:
+        """Return the section that a stream joins, or begins, when it jumps to a time."""
+        for section in range(len(self._shifts_s) - 1, at.section, -1):
+            overlap_s = at.end_s - (presented_s + self._shifts_s[section])
+            if abs(overlap_s) <= self._longest_gap_s:
+                if overlap_s > BACKWARD_S:
+                    self._shifts_s[section] += overlap_s
+                return section
+        self._shifts_s.append(at.end_s - presented_s)
+        return len(self._shifts_s) - 1
