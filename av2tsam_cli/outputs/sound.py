@@ -1,5 +1,6 @@
 """The original audio for an output video: its packets are copied if the container allows it."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from io import BytesIO
@@ -21,6 +22,7 @@ from av2tsam_cli.media.container import (
     seek,
     select_stream,
 )
+from av2tsam_cli.outputs.adts import AdtsHeader
 from av2tsam_cli.values import AudioStream
 
 SEEK_MARGIN_S = 1.0
@@ -28,10 +30,16 @@ SEEK_MARGIN_S = 1.0
 OPUS_RATE_HZ = 48_000
 AAC_RATES_HZ = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000)
 REENCODED_BITS_PER_S = 192_000
+NO_CLIPPING = {"rematrix_maxval": "1"}
+"""Option of FFmpeg's resampler: a mix of several channels is not louder than they can be."""
+UNNAMED = " channels"
+"""What the name of a layout ends with if only the number of channels is known."""
 PCM = "pcm_"
 """What the names of all PCM codecs begin with."""
 PCM_IN_MP4 = frozenset({"pcm_s16le"})
 """PCM that players of MP4 support; FFmpeg before 6.0 plays other kinds as noise or not at all."""
+
+log = logging.getLogger(__name__)
 
 TimedPackets = Iterator[tuple[float, "Packet[AvAudioStream]"]]
 """Packets for the output with their times in seconds from its start."""
@@ -84,8 +92,9 @@ class SoundTrack:
     def _copied(self) -> TimedPackets:
         """Yield the packets of the source, shifted to the output's clock."""
         overlap = _Overlap()
-        last_dts = None
-        for packet in self._demuxed():
+        first = last_dts = None
+        packets = self._demuxed()
+        for packet in packets:
             if packet.pts is None or packet.dts is None:
                 continue
             time_s = float(packet.pts * packet.time_base) - self.zero_s
@@ -93,6 +102,10 @@ class SoundTrack:
                 return
             if time_s < self.earliest_s or overlap.covers(packet):
                 continue
+            first = first or AdtsHeader.of(packet)
+            if first is not None and not first.fits(packet):
+                yield from self._continued(chain([packet], packets), first, time_s)
+                return
             shift = round((self.zero_s + self.start_s) / packet.time_base)
             # Muxers reject times that do not increase, which corrupted files can have.
             dts = packet.dts - shift
@@ -101,32 +114,54 @@ class SoundTrack:
             packet.stream = self.track
             yield time_s - self.start_s, packet
 
+    def _continued(
+        self, packets: Iterator["Packet[AvAudioStream]"], like: AdtsHeader, begin_s: float
+    ) -> TimedPackets:
+        """Yield the rest of a track whose rate or channels change, encoded like its beginning.
+
+        The containers store rate and channels once per track.
+        """
+        log.warning(
+            "%s: the rate or channels of the audio change at %.2f s; re-encoded from there on",
+            self.source.name, begin_s,
+        )  # fmt: skip
+        encoder = AudioCodecContext.create("aac", "w")
+        encoder.sample_rate, encoder.layout = like.rate_hz, like.layout
+        encoder.format, encoder.time_base = "fltp", Fraction(1, like.rate_hz)
+        encoder.bit_rate = REENCODED_BITS_PER_S
+        begin = round((begin_s - self.start_s) * like.rate_hz)
+        for frame in chain(self._encodable(_decode(packets), encoder, begin_s), [None]):
+            for packet in encoder.encode(frame):
+                if packet.pts is None or packet.pts < begin:  # the encoder's delay
+                    continue
+                adts = cast("Packet[AvAudioStream]", Packet(like.before(packet)))
+                adts.pts = adts.dts = packet.pts
+                adts.duration, adts.time_base = packet.duration, Fraction(1, like.rate_hz)
+                adts.stream = self.track
+                yield float(packet.pts * adts.time_base), adts
+
     def _encoded(self) -> TimedPackets:
         """Decode the audio of the source and encode it on the output's clock."""
-        for frame in chain(self._encodable(), [None]):
+        frames = self._encodable(
+            _decode(self._demuxed()), self.track.codec_context, max(0.0, self.start_s)
+        )
+        for frame in chain(frames, [None]):
             for packet in self.track.encode(frame):
                 yield float((packet.pts or 0) * packet.time_base), packet
 
-    def _encodable(self) -> Iterator[AudioFrame]:
-        """Yield frames in the encoder's format, without breaks, with their times in the output."""
-        context, rate_hz = self.track.codec_context, self.track.codec_context.sample_rate
-        begin_s = max(0.0, self.start_s)
+    def _encodable(
+        self, decoded: Iterator[AudioFrame], context: AudioCodecContext, begin_s: float
+    ) -> Iterator[AudioFrame]:
+        """Yield frames in an encoder's format, without breaks, with their times in the output."""
+        rate_hz = context.sample_rate
         position = round((begin_s - self.start_s) * rate_hz)
         stop = None if self.stop_s is None else round((self.stop_s - self.start_s) * rate_hz)
-        for frame in _convert(contiguous(self._decoded(), self.zero_s + begin_s), context):
+        for frame in _convert(contiguous(decoded, self.zero_s + begin_s), context):
             if stop is not None and position >= stop:
                 return
             frame.pts, frame.time_base = position, Fraction(1, rate_hz)
             position += frame.samples
             yield frame
-
-    def _decoded(self) -> Iterator[AudioFrame]:
-        for packet in self._demuxed():
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                continue  # a corrupted packet leaves a gap
-            yield from frames
 
     def _demuxed(self) -> Iterator["Packet[AvAudioStream]"]:
         """Yield the packets of the source from just before the start; skip unreadable ones."""
@@ -148,19 +183,18 @@ class _Overlap:
     """
 
     def __init__(self) -> None:
-        self.last_s: Fraction | None = None
-        self.step_s: Fraction | None = None
+        self._last_s: Fraction | None = None
+        self._regular = False
+        """Whether the last two packets are as far apart as they are long."""
 
     def covers(self, packet: "Packet[AvAudioStream]") -> bool:
         """Return whether the last packet covers more than half of the next one."""
         time_s = cast("int", packet.dts) * packet.time_base
-        step_s = None if self.last_s is None else time_s - self.last_s
-        # A packet at the same time as the last one is due to a coarse clock.
-        if step_s and self.step_s and step_s < self.step_s / 2:
+        half_s = (packet.duration or 0) * packet.time_base / 2
+        step_s = half_s * 2 if self._last_s is None else time_s - self._last_s
+        if self._regular and step_s < half_s:  # else the times or durations are not to be trusted
             return True
-        duration_s = (packet.duration or 0) * packet.time_base
-        self.step_s = min(step_s or duration_s, duration_s)  # files can exaggerate durations
-        self.last_s = time_s
+        self._last_s, self._regular = time_s, half_s < step_s < 3 * half_s
         return False
 
 
@@ -170,8 +204,8 @@ def can_keep(container_format: str, stream: AvAudioStream) -> bool:
     PCM in MP4 is a late addition to the standard, of which players often support only 16 bits.
     """
     codec = stream.codec_context.name
-    if container_format == "mp4" and codec.startswith(PCM) and codec not in PCM_IN_MP4:
-        return False
+    if container_format == "mp4" and codec.startswith(PCM):
+        return codec in PCM_IN_MP4 and not _layout(stream).endswith(UNNAMED)
     try:
         with av.open(BytesIO(), mode="w", format=container_format) as trial:
             trial.add_stream_from_template(stream)
@@ -181,6 +215,21 @@ def can_keep(container_format: str, stream: AvAudioStream) -> bool:
     return True
 
 
+def _layout(stream: AvAudioStream) -> str:
+    """Return FFmpeg's name of the channels of a stream; PCM files often do not name them."""
+    name = stream.codec_context.layout.name
+    return {f"1{UNNAMED}": "mono", f"2{UNNAMED}": "stereo"}.get(name, name)
+
+
+def _decode(packets: Iterable["Packet[AvAudioStream]"]) -> Iterator[AudioFrame]:
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            continue  # a corrupted packet leaves a gap
+        yield from frames
+
+
 def _convert(frames: Iterable[AudioFrame], context: AudioCodecContext) -> Iterator[AudioFrame]:
     """Yield audio in an encoder's format, rate and layout, although those of frames may change."""
 
@@ -188,7 +237,9 @@ def _convert(frames: Iterable[AudioFrame], context: AudioCodecContext) -> Iterat
         return frame.format.name, frame.layout.name, frame.sample_rate
 
     for _, alike in groupby(frames, kind):
-        resampler = AudioResampler(context.format, context.layout, context.sample_rate)
+        resampler = AudioResampler(
+            context.format, context.layout, context.sample_rate, options=NO_CLIPPING
+        )
         for frame in chain(alike, [None]):
             yield from filter(None, resampler.resample(frame))
 
@@ -201,7 +252,7 @@ def _add_encoder(output: OutputContainer, stream: AvAudioStream, *, keep: bool) 
     source = stream.codec_context
     if keep:
         track = cast("AvAudioStream", output.add_stream(source.name, rate=source.sample_rate))
-        track.codec_context.layout = source.layout
+        track.codec_context.layout = _layout(stream)
         return track
     if output.format.name == "webm":
         track = output.add_stream("libopus", rate=OPUS_RATE_HZ)
