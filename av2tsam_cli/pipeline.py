@@ -37,6 +37,7 @@ from av2tsam_cli.stages import (
     prepare_ahead,
     read_scheduled,
     schedule,
+    smoothed,
     when_done,
 )
 from av2tsam_cli.threads import run_behind
@@ -97,6 +98,8 @@ class SegmentResult:
     """Frames with a non-empty mask."""
     mean_area: float
     """Share of the frame that the mask covers, mean over all frames, 0 to 1."""
+    smooth: bool
+    """Whether the masks were smoothed over time."""
     sources: tuple[SourceSummary, ...]
     """What was named and masked, most frames first; empty if nothing has a name."""
 
@@ -149,6 +152,7 @@ def segment_video(
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
+    smooth: bool = True,
     batch_size: int | None = None,
     model: str | Path | LoadedModel | None = None,
     device: str = "auto",
@@ -180,6 +184,8 @@ def segment_video(
         silence_dbfs: Seconds of audio below this level, in dBFS, get empty masks; None for none.
         reuse: Largest difference between frames that share a mask, in levels of 0 to 255; None to
             compute every mask.
+        smooth: Whether masks are kept steady from frame to frame: smoothed over time, and without
+            those that vanish or appear for up to three frames.
         batch_size: Frames per forward pass; None for what suits the device and the model.
         model: A name, the path of a checkpoint, or a model from `load_model`; None for the best
             one installed.
@@ -210,6 +216,7 @@ def segment_video(
         threshold=threshold,
         silence_dbfs=silence_dbfs,
         reuse=reuse,
+        smooth=smooth,
         batch_size=batch_size,
     )
     plan = plan_video(Path(source), Path(out), options)
@@ -232,6 +239,7 @@ def iter_masks(
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
+    smooth: bool = True,
     batch_size: int | None = None,
     model: str | Path | LoadedModel | None = None,
     device: str = "auto",
@@ -256,6 +264,7 @@ def iter_masks(
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
+        smooth: Whether masks are kept steady from frame to frame.
         batch_size: Frames per forward pass.
         model: A name, the path of a checkpoint, or a model from `load_model`.
         device: Where to run the model.
@@ -282,6 +291,7 @@ def iter_masks(
         threshold=threshold,
         silence_dbfs=silence_dbfs,
         reuse=reuse,
+        smooth=smooth,
         batch_size=batch_size,
     )
     plan = plan_reading(Path(video), options, "masks", Path())
@@ -304,6 +314,7 @@ def segment_frames(
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
+    smooth: bool = True,
     batch_size: int | None = None,
     model: str | Path | LoadedModel | None = None,
     device: str = "auto",
@@ -326,6 +337,7 @@ def segment_frames(
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
+        smooth: Whether masks are kept steady from frame to frame.
         batch_size: Frames per forward pass.
         model: A name, the path of a checkpoint, or a model from `load_model`.
         device: Where to run the model.
@@ -347,6 +359,7 @@ def segment_frames(
         threshold=threshold,
         silence_dbfs=silence_dbfs,
         reuse=reuse,
+        smooth=smooth,
         batch_size=batch_size,
     )
     if (times is None) == (frame_rate is None):
@@ -449,7 +462,8 @@ def segment_planned(
 
     def write(computed: Iterator[ComputedBatch]) -> None:
         with torch_threads(1), own_stream(model.device), writer:
-            for each, logits in logits_over_time(when_done(computed)):
+            interpolated = logits_over_time(when_done(computed))
+            for each, logits in smoothed(interpolated, segmenter, options):
                 mask, sources = native_masks(each, logits, segmenter, options.threshold)
                 writer.write(each.frame, mask, sources)
                 tally.add(each, mask, sources)
@@ -485,6 +499,7 @@ def segment_planned(
         wall_s=time.monotonic() - began_s,
         frames_with_mask=tally.with_mask,
         mean_area=tally.area / tally.frames,
+        smooth=options.smooth,
         sources=tally.summaries(),
     )
 
@@ -528,7 +543,7 @@ def _masked_frames(
     size = batch_size_for(segmenter.model, options)
     with closing(prepare_ahead(frames, segmenter, size)) as prepared:
         computed = (pair for batch in prepared for pair in compute_logits(segmenter, batch))
-        for each, logits in logits_over_time(computed):
+        for each, logits in smoothed(logits_over_time(computed), segmenter, options):
             mask, sources = native_masks(each, logits, segmenter, options.threshold)
             probability = native_probability(logits, mask.shape, resize=resize)
             yield MaskedFrame(each.frame, mask, probability, _origin(each), sources)

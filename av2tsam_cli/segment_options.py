@@ -117,7 +117,7 @@ class SegmentOptions(VocabularyOptions):
     threshold: Annotated[
         float,
         Option(
-            "probability from which a pixel belongs to the mask",
+            "least probability of a mask's pixels",
             panel=Panel.ADVANCED,
             metavar="P",
         ),
@@ -145,6 +145,11 @@ class SegmentOptions(VocabularyOptions):
     ] = REUSE_LEVELS
     """Largest difference between frames of the same second that share a mask: in levels of 0 to
     255, see `timeline.motion.difference`. None switches this off."""
+    smooth: Annotated[
+        bool, Option("keep masks steady from frame to frame", panel=Panel.ADVANCED, default="on")
+    ] = True
+    """Whether masks are smoothed over time, without those that vanish or appear for up to three
+    frames; see `timeline.steady`."""
     batch_size: BatchSize = None
     """Frames per forward pass; None for a number that suits the device and the model."""
 

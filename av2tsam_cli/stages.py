@@ -135,6 +135,20 @@ def when_done(
         yield from batch.frames
 
 
+def smoothed(
+    frames: Iterable[tuple[ScheduledFrame, torch.Tensor | None]],
+    segmenter: Segmenter,
+    options: SegmentOptions,
+) -> Iterable[tuple[ScheduledFrame, torch.Tensor | None]]:
+    """Keep the logits of all frames in order steady over time, unless that is switched off."""
+    from av2tsam_cli.masks import logit
+    from av2tsam_cli.timeline.steady import steady_logits
+
+    if not options.smooth:
+        return frames
+    return steady_logits(frames, segmenter.names_of, logit(options.threshold))
+
+
 def batch_size_for(model: LoadedModel, options: SegmentOptions) -> int:
     """Return how many frames the network gets at once."""
     return model.compiled_for or options.batch_size or model.batch_size

@@ -3,6 +3,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_masks_equal_those_of_the_network_run_frame_by_frame(
     expected = one_by_one(clip, model)
     assert 0.05 < np.mean(expected) < 0.95
     for batch_size in (1, 3, 64):
-        found = masks_of(clip, model, batch_size=batch_size)
+        found = masks_of(clip, model, batch_size=batch_size, smooth=False)
         differing = [np.mean(a != b) for a, b in zip(found, expected, strict=True)]
         assert max(differing) < 0.01  # batching changes the last bits of a float
 
@@ -141,10 +142,25 @@ def test_masks_at_a_lower_rate_equal_the_computed_ones_and_fill_the_others(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     clip = make_clip(seconds=2, rate=10, sounds=[{"samples": tone(2.0)}])
-    every, thinned = masks_of(clip, model), masks_of(clip, model, fps=Fraction(5))
+    every = masks_of(clip, model, smooth=False)
+    thinned = masks_of(clip, model, fps=Fraction(5), smooth=False)
     assert len(thinned) == len(every)
     assert max(np.mean(thinned[k] != every[k]) for k in range(0, 20, 2)) < 0.01
     assert all(mask.any() for mask in thinned)
+
+
+def test_masks_are_smoothed_over_time_unless_that_is_switched_off(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel
+) -> None:
+    def shimmering(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        noise = np.random.default_rng(index).integers(0, 40, (height, width, 3), dtype=np.uint8)
+        return grey_step(8, width, height) + noise
+
+    sounds = [{"samples": tone(1.0)}]
+    clip = make_clip(rate=25, picture=shimmering, sounds=sounds)
+    smooth, rough = (masks_of(clip, model, smooth=on) for on in (True, False))
+    changes = [np.mean(a ^ b) for a, b in pairwise(rough)]
+    assert 0 < np.mean([np.mean(a ^ b) for a, b in pairwise(smooth)]) < 0.8 * np.mean(changes)
 
 
 def test_masks_are_empty_if_no_probability_reaches_the_threshold(
@@ -159,8 +175,8 @@ def test_a_range_of_a_video_has_the_masks_of_that_range(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     clip = make_clip(seconds=3, rate=10, sounds=[{"samples": tone(3.0)}])
-    whole = masks_of(clip, model)
-    part = masks_of(clip, model, start=1.5, end=2.5)
+    whole = masks_of(clip, model, smooth=False)
+    part = masks_of(clip, model, start=1.5, end=2.5, smooth=False)
     assert len(part) == 10
     assert max(np.mean(a != b) for a, b in zip(part, whole[15:25], strict=True)) < 0.01
 
@@ -181,8 +197,9 @@ def test_repeated_frames_have_the_masks_that_the_network_would_compute(
         codec="ffv1",
         sounds=[{"samples": tone(2.0), "codec": "pcm_s16le"}],
     )
-    every = masks_of(clip, model, batch_size=1, reuse=None)
-    assert np.array_equal(every, masks_of(clip, model, batch_size=1, reuse=0.0))
+    every = masks_of(clip, model, batch_size=1, reuse=None, smooth=False)
+    repeated = masks_of(clip, model, batch_size=1, reuse=0.0, smooth=False)
+    assert np.array_equal(every, repeated)
     assert not np.array_equal(every[2], every[4])
     result = segment_video(clip, tmp_path / "o.mp4", model=model, reuse=0.0)
     assert (result.frames, result.frames_computed) == (20, 12)

@@ -46,7 +46,7 @@ def segment(
     out: Annotated[
         Path,
         Option(
-            "a video (.mp4, .mov, .mkv, .webm), or a folder with --format",
+            "an .mp4, .mov, .mkv or .webm, or a folder with --format",
             panel=Panel.OUTPUT,
             metavar="PATH",
             short="-o",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, cast
 
 import cv2
@@ -97,15 +97,34 @@ def _warp(key: KeyFrame, grey: UInt8Array) -> Float32Array:
     """Warp the logits (K, h, w) of a key frame to the frame whose grey square is given."""
     # Created for each call: it holds buffers, and several threads may call this.
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    flow = finder.calc(grey, key.grey, None)  # (SIDE_PX, SIDE_PX, 2): x and y from frame to key
-    height, width = key.values.shape[1:]
-    flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA)
-    y, x = np.indices((height, width), np.float32)
-    x += flow[..., 0] * np.float32(width / SIDE_PX)
-    y += flow[..., 1] * np.float32(height / SIDE_PX)
+    flow = finder.calc(grey, key.grey, None)
+    return np.stack([warp(values, flow) for values in key.values])
+
+
+def warp(values: Float32Array, flow: Float32Array) -> Float32Array:
+    """Move values over a picture along an optical flow.
+
+    Args:
+        values: float32, (h, w), such as the logits of a mask.
+        flow: For each pixel of the result, how far to the right and down its value is found, in
+            pixels of the flow, float32, (H, W, 2).
+
+    Returns:
+        float32, (h, w).
+    """
+    (height, width), (rows, columns) = values.shape, flow.shape[:2]
+    if (height, width) != (rows, columns):
+        flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA)
+    x, y = grid(height, width)
+    x = x + flow[..., 0] * np.float32(width / columns)
+    y = y + flow[..., 1] * np.float32(height / rows)
     # Cubic, because linear interpolation on a coarse grid would blur the logits.
-    warped = [
-        cv2.remap(values, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        for values in key.values
-    ]
-    return np.stack(warped).astype(np.float32, copy=False)
+    moved = cv2.remap(values, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return cast(Float32Array, moved)
+
+
+@lru_cache(maxsize=4)
+def grid(height: int, width: int) -> tuple[Float32Array, Float32Array]:
+    """Return the x and the y of each pixel, float32, (h, w); not to be changed."""
+    y, x = np.indices((height, width), np.float32)
+    return x, y

@@ -32,6 +32,7 @@ KEYS = {
     "wall_s",
     "frames_with_mask",
     "mean_area",
+    "smooth",
     "hear",
     "sources",
 }

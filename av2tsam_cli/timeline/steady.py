@@ -1,0 +1,265 @@
+"""Steady masks: logits smoothed over time, without masks that vanish or appear for a moment.
+
+Letters: K sources of a frame, (h, w) size of the logits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import cv2
+import numpy as np
+
+from av2tsam_cli.timeline.motion import grid, warp
+from av2tsam_cli.timeline.schedule import CLOCK_SLACK_S, ScheduledFrame
+from av2tsam_cli.values import AudioWindow, Float32Array, UInt8Array
+
+if TYPE_CHECKING:
+    import torch
+
+Logits: TypeAlias = "torch.Tensor | None"
+NamesOf = Callable[[AudioWindow | None], Sequence[str] | None]
+Track = tuple[int, str | int]
+"""What a source has in common in frames that are smoothed together: the number of the shot, and its
+name or, without names, the number of the piece of sound or of the window."""
+
+LONGEST_GAP = 3
+"""Frames for which a mask may vanish. One that appears for fewer is taken for a mistake."""
+LONGEST_GAP_S = 0.2
+"""Seconds that these frames may take; at low frame rates, fewer frames are looked at."""
+PAST_SHARE, NEXT_SHARE = 0.5, 0.33
+"""Shares of the smoothed logits of the previous frame, and of the logits of the next one. With
+these, the masks of the samples are as steady as the exact ones, and their IoU with those rises."""
+TRUSTED_LEVELS = 16.0
+"""These shares fall by a factor of e with every so many levels, of 0 to 255, by which a frame moved
+along the flow differs from the one it is moved to, because then the flow must be wrong."""
+MOVING, STILL = 0.5, 0.85
+"""The flow counts fully where it leaves this share of the difference between two frames, and not at
+all from the second share on: where there is nothing but noise, it points anywhere."""
+MOST_CERTAIN = 10.0
+"""Logits are limited to this, so that one very certain frame does not outvote its neighbours."""
+SIDE_PX = 128
+"""Side of the square grey images used for optical flow."""
+
+
+def steady_logits(
+    frames: Iterable[tuple[ScheduledFrame, Logits]], names_of: NamesOf, level: float
+) -> Generator[tuple[ScheduledFrame, Logits], None, None]:
+    """Smooth the logits of each source over time along the optical flow.
+
+    A mask that vanishes for up to LONGEST_GAP frames is carried on; one that appears for fewer is
+    removed. Nothing is carried over a cut or to another source: a source with a name is the same as
+    long as it is heard, one without is the same within a piece of sound.
+
+    Args:
+        frames: All frames in order with their logits (K, h, w); None for empty masks.
+        names_of: Returns the names of the K sources of a window, or None if they have none.
+        level: The logit above which a pixel belongs to the mask.
+
+    Yields:
+        All frames in order with their logits, LONGEST_GAP frames later.
+    """
+    smoother = _Smoother(level)
+    waiting: deque[_Item] = deque()
+    for each, logits in frames:
+        waiting.append(_read(each, logits, names_of(each.window), level))
+        if len(waiting) > LONGEST_GAP:
+            yield smoother.take(waiting)
+    while waiting:
+        yield smoother.take(waiting)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One source in one frame, as computed."""
+
+    values: Float32Array = field(repr=False)
+    """Its logits, (h, w)."""
+    visible: bool
+    """Whether any pixel belongs to its mask."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One frame with its sources."""
+
+    frame: ScheduledFrame
+    """The frame."""
+    logits: Logits = field(repr=False)
+    """Its logits as computed, (K, h, w)."""
+    sources: dict[Track, _Source] = field(repr=False)
+    """Its K sources."""
+
+    @property
+    def time_s(self) -> float:
+        """Time of the frame in seconds."""
+        return self.frame.frame.time_s
+
+    @property
+    def interpolated(self) -> bool:
+        """Whether the logits are interpolated between frames, and therefore smooth already."""
+        return not (self.frame.key or self.frame.repeats)
+
+    @cached_property
+    def grey(self) -> UInt8Array:
+        """The frame as a grey square, uint8, (SIDE_PX, SIDE_PX)."""
+        # Four pixels for each of the square: averaging all of the frame takes three times as long.
+        twice = (2 * SIDE_PX, 2 * SIDE_PX)
+        sampled = cv2.resize(self.frame.frame.rgb, twice, interpolation=cv2.INTER_NEAREST)
+        grey = cv2.cvtColor(sampled, cv2.COLOR_RGB2GRAY)
+        return cast(UInt8Array, cv2.resize(grey, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA))
+
+
+def _read(
+    frame: ScheduledFrame, logits: Logits, names: Sequence[str] | None, level: float
+) -> _Item:
+    """Tell the sources of a frame apart."""
+    if logits is None:
+        return _Item(frame, None, {})
+    sources: Sequence[str | int] = names or ()
+    if names is None and frame.window is not None:
+        window = frame.window
+        sources = (window.index if window.piece is None else window.piece,)
+    arrays = np.clip(logits.float().cpu().numpy(), -MOST_CERTAIN, MOST_CERTAIN)
+    found = {
+        (frame.frame.shot, source): _Source(values, bool((values > level).any()))
+        for source, values in zip(sources, arrays, strict=True)
+    }
+    return _Item(frame, logits, found)
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """Motion between a frame and the next one, on the grid of the logits."""
+
+    flow: Float32Array = field(repr=False)
+    """Where each cell of the later frame was in the earlier one, (h, w, 2): cells to the right and
+    down."""
+    trust: Float32Array = field(repr=False)
+    """How well the flow explains the later frame, (h, w), 0 to 1."""
+
+    def to_later(self, values: Float32Array) -> Float32Array:
+        """Move logits (h, w) from the earlier frame to the later one."""
+        return warp(values, self.flow)
+
+    def to_earlier(self, values: Float32Array) -> Float32Array:
+        """Move logits (h, w) from the later frame to the earlier one.
+
+        Neighbouring pixels move alike, so the flow in this direction is taken to be the negative.
+        """
+        return warp(values, -self.flow)
+
+    def mix(self, values: Float32Array, moved: Float32Array, share: float) -> Float32Array:
+        """Mix logits (h, w) with a share of moved ones, less where the flow is not trusted."""
+        return values + np.float32(share) * self.trust * (moved - values)
+
+
+class _Smoother:
+    """Smooths one frame after the other."""
+
+    def __init__(self, level: float) -> None:
+        self._level = level
+        self._last: _Item | None = None
+        self._smoothed: dict[Track, Float32Array] = {}
+        """Smoothed logits (h, w) of the sources that have a mask in the last frame."""
+        self._motions: dict[int, _Motion] = {}
+        """Motion from the frame before, by the index of the later frame."""
+        self._finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+
+    def take(self, waiting: deque[_Item]) -> tuple[ScheduledFrame, Logits]:
+        """Remove the first of the waiting frames and return it with its logits."""
+        now = waiting.popleft()
+        smoothed: dict[Track, Float32Array] = {}
+        shown = []
+        for track, source in now.sources.items():
+            if self._has_mask(now, track, waiting):
+                values = smoothed[track] = self._follow(now, track)
+                values = self._anticipate(now, track, values, waiting)
+                lost = source.visible and not (values > self._level).any()
+                shown.append(source.values if lost else values)
+            else:
+                shown.append(np.minimum(source.values, self._level))
+        self._motions.pop(now.frame.frame.index, None)
+        self._last, self._smoothed = now, smoothed
+        if now.logits is None or not (smoothed or any(s.visible for s in now.sources.values())):
+            return now.frame, now.logits
+        return now.frame, now.logits.new_tensor(np.stack(shown))
+
+    def _has_mask(self, now: _Item, track: Track, waiting: Iterable[_Item]) -> bool:
+        """Return whether a source has a mask, in view of the frames around."""
+        until_s = now.time_s + LONGEST_GAP_S + CLOCK_SLACK_S
+        near = takewhile(lambda item: track in item.sources and item.time_s <= until_s, waiting)
+        visible = [item.sources[track].visible for item in (now, *near)]
+        visible += [visible[-1]] * (LONGEST_GAP + 1 - len(visible))
+        if track in self._smoothed:
+            return any(visible)
+        return visible[0] and sum(visible) >= LONGEST_GAP
+
+    def _follow(self, now: _Item, track: Track) -> Float32Array:
+        """Return the logits of a source, smoothed with those of the frames before."""
+        source, past = now.sources[track], self._smoothed.get(track)
+        if past is None or self._last is None or (now.interpolated and source.visible):
+            return source.values
+        if now.frame.repeats and source.visible:  # the picture stands still
+            return source.values + np.float32(PAST_SHARE) * (past - source.values)
+        motion = self._motion(self._last, now, past.shape)
+        moved = motion.to_later(past)
+        return motion.mix(source.values, moved, PAST_SHARE) if source.visible else moved
+
+    def _anticipate(
+        self, now: _Item, track: Track, values: Float32Array, waiting: Sequence[_Item]
+    ) -> Float32Array:
+        """Return smoothed logits of a source, smoothed with those of the next frame too."""
+        following = waiting[0].sources.get(track) if waiting else None
+        if following is None or not (now.sources[track].visible and following.visible):
+            return values
+        if now.interpolated or waiting[0].frame.repeats:
+            return values
+        motion = self._motion(now, waiting[0], values.shape)
+        return motion.mix(values, motion.to_earlier(following.values), NEXT_SHARE)
+
+    def _motion(self, earlier: _Item, later: _Item, size: tuple[int, ...]) -> _Motion:
+        """Return the motion between two consecutive frames, on a grid of a size (h, w)."""
+        index = later.frame.frame.index
+        if index not in self._motions:
+            self._motions[index] = _find_motion(self._finder, earlier.grey, later.grey, size)
+        return self._motions[index]
+
+
+def _find_motion(
+    finder: cv2.DISOpticalFlow, earlier: UInt8Array, later: UInt8Array, size: tuple[int, ...]
+) -> _Motion:
+    """Compute the motion between two grey squares, on a grid of a size (h, w)."""
+    flow = finder.calc(later, earlier, None)
+    x, y = grid(SIDE_PX, SIDE_PX)
+    x, y = x + flow[..., 0], y + flow[..., 1]
+    moved = cv2.remap(earlier, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    wrong, still = cv2.absdiff(moved, later), cv2.absdiff(earlier, later)
+    height, width = size
+    cells = np.array([width / SIDE_PX, height / SIDE_PX], np.float32)
+    share = cv2.resize(_moving(wrong, still), (width, height))
+    flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * cells
+    wrong = cv2.resize(wrong, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return _Motion(flow * share[..., None], trust=np.exp(wrong / np.float32(-TRUSTED_LEVELS)))
+
+
+def _moving(wrong: UInt8Array, still: UInt8Array) -> Float32Array:
+    """Return where a flow explains a difference between frames, float32, 0 to 1, on a coarse grid.
+
+    Args:
+        wrong: The difference that is left with the flow, (SIDE_PX, SIDE_PX).
+        still: The difference without it.
+    """
+    coarse = (SIDE_PX // 4, SIDE_PX // 4)
+    wrong, still = (
+        cv2.resize(each, coarse, interpolation=cv2.INTER_AREA) for each in (wrong, still)
+    )
+    left = (cv2.blur(wrong.astype(np.float32), (5, 5)) + 0.25) / (
+        cv2.blur(still.astype(np.float32), (5, 5)) + 0.25
+    )
+    return cast(Float32Array, np.clip((STILL - left) / (STILL - MOVING), 0, 1))
