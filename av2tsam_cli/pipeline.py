@@ -567,13 +567,14 @@ class _Tally:
     area: float = 0.0
     first_s: float = 0.0
     last_s: float = 0.0
+    last_duration_s: float | None = None
     areas: dict[str, list[float]] = field(default_factory=dict)
     """For each name its number of frames and the sum of its areas."""
 
     def add(self, each: ScheduledFrame, mask: BoolArray, sources: SourceMasks | None) -> None:
         """Count one frame."""
         covered = int(np.count_nonzero(mask))
-        self.last_s = each.frame.time_s
+        self.last_s, self.last_duration_s = each.frame.time_s, each.frame.duration_s
         self.first_s = self.first_s if self.frames else self.last_s
         self.frames += 1
         self.computed += each.key
@@ -591,6 +592,8 @@ class _Tally:
 
     def duration_s(self, rate: Fraction | None) -> float:
         """Return the seconds from the first frame to the end of the last."""
+        if self.last_duration_s is not None:
+            return self.last_s - self.first_s + self.last_duration_s
         if self.frames > 1:  # assume the average duration for the last frame
             return (self.last_s - self.first_s) * self.frames / (self.frames - 1)
         return float(1 / rate) if rate else 0.0

@@ -7,6 +7,7 @@ from typing import Any
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
+from av.video.frame import VideoFrame
 
 JUMP_S = 10
 """Longest gap, in seconds, in formats whose clock may jump (FFmpeg's `dts_delta_threshold`)."""
@@ -111,3 +112,24 @@ class Clock:
                 return section
         self._shifts_s.append(at.end_s - presented_s)
         return len(self._shifts_s) - 1
+
+
+class DisplayClock:
+    """Gives frames times in formats that store only decoding times, as AVI does.
+
+    Frames leave the decoder in the order of display, a constant number of packets late, and
+    `frame.dts` is the time of the packet that was read last.
+    """
+
+    def __init__(self, first: "Packet[Any]") -> None:
+        self._first = first.dts
+        self._delay: int | None = None
+
+    def correct(self, frame: VideoFrame) -> None:
+        """Set the time of the next frame; the last ones have none, as nothing is read for them."""
+        if frame.dts is None or self._first is None:
+            frame.pts = None
+            return
+        if self._delay is None:
+            self._delay = frame.dts - self._first
+        frame.pts = frame.dts - self._delay

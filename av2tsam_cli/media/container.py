@@ -20,7 +20,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import MediaError
-from av2tsam_cli.media.clock import Clock, may_jump
+from av2tsam_cli.media.clock import Clock, DisplayClock, may_jump
 
 AvStream = AvVideoStream | AvAudioStream
 
@@ -30,6 +30,8 @@ SEEK_MARGINS_S = (0.5, 10.0)
 """Seconds before the wanted time at which a seek aims; the second if the first ends up too late."""
 TIME_TOLERANCE_S = 1e-6
 """Times closer than this are equal: longer than rounding errors, shorter than clock ticks."""
+UNTIMED_FORMATS = frozenset({"avi"})
+"""Formats without presentation times: FFmpeg's are guesses, wrong with B-frames."""
 PREDICTED = frozenset({PictureType.P, PictureType.B})
 """Types of pictures that build on others."""
 APPLE_DOUBLE_MAGIC = b"\x00\x05\x16\x07"
@@ -168,25 +170,52 @@ def seek(container: InputContainer, stream: AvStream, target_s: float) -> bool:
 def _decode(
     container: InputContainer, stream: AvStream, path: Path, *, from_s: float = float("-inf")
 ) -> Iterator[VideoFrame | AudioFrame]:
-    """Decode a stream to its end and skip corrupted packets, and those before a time."""
+    """Decode a stream from the first key frame after a time to its end; skip corrupted packets."""
     corrupted = in_a_row = 0
+    begun = decoded = False
+    display = None
     for packet in read_packets(container, stream):
-        if packet is not None and packet.dts is not None and packet.dts * packet.time_base < from_s:
+        begun = begun or _may_begin(packet, from_s)
+        if not begun:
             continue
+        if packet is not None and display is None and container.format.name in UNTIMED_FORMATS:
+            display = DisplayClock(packet)
         frames = None if packet is None else _decode_packet(packet)
         if frames is None:
             corrupted, in_a_row = corrupted + 1, in_a_row + 1
             if in_a_row > MAX_CORRUPTED_PACKETS:
-                raise MediaError(
-                    f"{path}: more than {MAX_CORRUPTED_PACKETS} corrupted packets in a row; "
-                    "re-encode the file, or leave that part out with `start` or `end`"
-                )
+                raise MediaError(_unreadable(path, stream, corrupted, decoded=decoded))
             continue
-        if frames:
-            in_a_row = 0
-        yield from frames
+        for frame in frames:
+            if display is not None and isinstance(frame, VideoFrame):
+                display.correct(frame)
+            in_a_row, decoded = 0, True
+            yield frame
+    if corrupted and not decoded:
+        raise MediaError(_unreadable(path, stream, corrupted, decoded=False))
     if corrupted:
         log.warning("%s: %d corrupted %s packets skipped", path, corrupted, stream.type)
+
+
+def _may_begin(packet: "Packet[AvStream] | None", from_s: float) -> bool:
+    if from_s == float("-inf"):
+        return True
+    if packet is None or packet.dts is None:
+        return False
+    return packet.is_keyframe and packet.dts * packet.time_base >= from_s
+
+
+def _unreadable(path: Path, stream: AvStream, corrupted: int, *, decoded: bool) -> str:
+    """Say that a stream cannot be read, and what helps."""
+    what = f"more than {MAX_CORRUPTED_PACKETS} corrupted packets in a row"
+    if stream.type == "audio":
+        name = f"its audio (stream {stream.index}, {stream.codec_context.name})"
+        what = what if decoded else f"none of {corrupted} packets can be decoded"
+        return (
+            f"{path}: {name} is unreadable, {what}; use `text`, which needs no audio, choose "
+            "another `audio_stream`, or re-encode the audio"
+        )
+    return f"{path}: {what}; re-encode the file, or leave that part out with `start` or `end`"
 
 
 def read_packets(

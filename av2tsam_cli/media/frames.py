@@ -1,7 +1,6 @@
 """Read video frames one by one, rotated as displayed, in RGB, on the presentation clock."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from itertools import count
@@ -10,12 +9,14 @@ from typing import cast
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.container import TIME_TOLERANCE_S, decode_from, frame_time_s
 from av2tsam_cli.media.probe import display_matrix, is_transposed
+from av2tsam_cli.media.structure import is_cut_short
 from av2tsam_cli.values import Frame, MediaInfo, UInt8Array, VideoStream
 
 ASSUMED_RATE = Fraction(25)
@@ -25,8 +26,6 @@ UNSPECIFIED = 2
 REFERENCE_WHITE = 203
 """Luminance of reference white in HDR video, cd/m2 (ITU-R BT.2408)."""
 SCREEN_GAMMA = 2.4
-LEAST_SHARE = 0.95
-"""A file is truncated if it ends early and has less than this share of its declared frames."""
 EARLY_S = 0.5
 """Seconds by which a truncated file ends before its declared end."""
 HD_HEIGHT = 720
@@ -60,13 +59,16 @@ def read_frames(
     zero_s = stream.start_s if zero_s is None else zero_s
     convert = None
     index = 0
-    for frame, time_s in _timed(info, stream, zero_s, start_s, threads):
+    timed = _timed(info, stream, zero_s, start_s, threads)
+    for frame, time_s, duration_s in _with_durations(timed, _end_s(info, stream, zero_s)):
         if time_s < start_s - TIME_TOLERANCE_S:
             continue
         if stop_s is not None and time_s >= stop_s - TIME_TOLERANCE_S:
             return
         convert = convert or _Converter(stream, frame)
-        yield Frame(rgb=convert(frame), time_s=time_s, index=index)
+        left_s = float("inf") if stop_s is None else stop_s - time_s
+        shown_s = None if duration_s is None else min(duration_s, left_s)
+        yield Frame(rgb=convert(frame), time_s=time_s, index=index, duration_s=shown_s)
         index += 1
 
 
@@ -103,51 +105,67 @@ def frames_from_arrays(
 def _timed(
     info: MediaInfo, stream: VideoStream, zero_s: float, start_s: float, threads: int
 ) -> Iterator[tuple[VideoFrame, float]]:
-    """Yield frames with strictly increasing times."""
+    """Yield frames with strictly increasing times, then check whether the file is complete."""
     step_s = float(1 / (stream.rate or ASSUMED_RATE))
-    last_s = float("-inf")
-    times = _Times()
+    last_s = end_s = float("-inf")
     for frame in decode_from(info.path, stream.index, start_s + zero_s, threads=threads):
         file_s = frame_time_s(frame)
         time_s = max(last_s, -step_s) + step_s if file_s is None else file_s - zero_s
         if time_s <= last_s:
             # A repeated time: just after the last frame. A clock that jumps back: one step later.
             time_s = last_s + (step_s / 100 if last_s - time_s < step_s else step_s)
-        last_s = time_s
-        times.add(time_s)
+        last_s, end_s = time_s, time_s + (_duration_s(frame) or step_s)
         yield cast("VideoFrame", frame), time_s
-    _check_end(info, stream, zero_s, times)
+    _check_end(info, stream, zero_s, end_s)
 
 
-@dataclass
-class _Times:
-    """The times that were read."""
+def _with_durations(
+    frames: Iterable[tuple[VideoFrame, float]], end_s: float | None
+) -> Iterator[tuple[VideoFrame, float, float | None]]:
+    """Add to each frame the seconds until the next, and to the last those until the end.
 
-    count: int = 0
-    first_s: float = 0.0
-    last_s: float = 0.0
-
-    def add(self, time_s: float) -> None:
-        self.first_s = time_s if not self.count else self.first_s
-        self.last_s = time_s
-        self.count += 1
-
-
-def _check_end(info: MediaInfo, stream: VideoStream, zero_s: float, times: _Times) -> None:
-    """Raise an error if both frames and seconds are missing at the end of a file.
-
-    Only frames are missing if packets were corrupted; only seconds are missing if the last picture
-    of a slide show is displayed for long.
+    Args:
+        frames: Frames and their times.
+        end_s: Declared end of the stream; None if it is unknown.
     """
-    if not stream.frames or not stream.duration_s:
+    held: tuple[VideoFrame, float] | None = None
+    for frame, time_s in frames:
+        if held is not None:
+            yield *held, time_s - held[1]
+        held = frame, time_s
+    if held is not None:
+        declared_s = 0.0 if end_s is None else end_s - held[1]
+        yield *held, max(_duration_s(held[0]), declared_s) or None
+
+
+def _duration_s(frame: VideoFrame | AudioFrame) -> float:
+    """Return the seconds for which a frame is displayed according to the file; 0 if unknown."""
+    return float(frame.duration * frame.time_base) if frame.time_base else 0.0
+
+
+def _end_s(info: MediaInfo, stream: VideoStream, zero_s: float) -> float | None:
+    """Return the declared end of a stream on the presentation clock; None if it is unknown."""
+    if stream.duration_s is None or info.may_jump:
+        return None
+    return stream.start_s - zero_s + stream.duration_s
+
+
+def _check_end(info: MediaInfo, stream: VideoStream, zero_s: float, end_s: float) -> None:
+    """Raise an error if a file is cut short and pictures are missing at its end.
+
+    The number of frames that it declares is no reason: it can count frames that an edit list
+    discards, and empty chunks. Nor is a declared end: the last picture can be displayed for long.
+    """
+    declared_s = _end_s(info, stream, zero_s)
+    if declared_s is None and info.duration_s is not None and not info.may_jump:
+        declared_s = info.duration_s
+    if declared_s is not None and end_s >= declared_s - EARLY_S:
         return
-    end_s = stream.start_s - zero_s + stream.duration_s
-    expected = stream.frames * (end_s - times.first_s) / stream.duration_s
-    early = times.last_s + stream.duration_s / stream.frames < end_s - EARLY_S
-    if early and times.count < LEAST_SHARE * expected:
+    if is_cut_short(info.path):
+        of = "" if declared_s is None else f" of {declared_s:.2f}"
         raise MediaError(
-            f"{info.path}: truncated, it ends after {times.last_s:.2f} of {end_s:.2f} s; copy it "
-            f"again, or set `end` to {times.last_s:.2f}"
+            f"{info.path}: truncated, it ends after {end_s:.2f}{of} s; copy it again, or set "
+            f"`end` to {end_s:.2f}"
         )
 
 

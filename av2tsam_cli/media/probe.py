@@ -141,8 +141,15 @@ def _describe_video(path: Path, stream: AvVideoStream) -> VideoStream | None:
         sample_aspect=Fraction(aspect),
         frames=stream.frames,
         start_s=_start_s(stream),
-        duration_s=_stream_duration_s(stream),
+        duration_s=_video_duration_s(stream),
     )
+
+
+def _video_duration_s(stream: AvVideoStream) -> float | None:
+    if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
+        # From here, frames have equal durations; of truncated files, FFmpeg guesses the duration.
+        return float(stream.frames / stream.average_rate)
+    return _stream_duration_s(stream)
 
 
 def _describe_audio(stream: AvAudioStream) -> AudioStream:

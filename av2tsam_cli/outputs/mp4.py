@@ -2,8 +2,10 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +15,7 @@ import cv2
 import numpy as np
 from av.codec.context import ThreadType
 from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream as AvVideoStream
@@ -72,6 +75,7 @@ class VideoWriter:
         self._draw = overlay_drawer(names=names)
         self._sound: SoundTrack | None = None
         self._last_pts = -1
+        self._durations: dict[int, int] = {}  # in ticks, of the frames that the encoder holds
         self._reformatter = (
             VideoReformatter()
         )  # kept, because creating one costs more than using it
@@ -91,8 +95,9 @@ class VideoWriter:
         picture = self._encodable(self._draw(frame, mask, sources))
         self._last_pts = picture.pts = max(round(time_s / self._tick), self._last_pts + 1)
         picture.time_base = self._tick
+        self._durations[self._last_pts] = round((frame.duration_s or 0.0) / self._tick)
         with write_errors(self.target, catch=(av.FFmpegError,)):
-            self._container.mux(self._encoder.encode(picture))
+            self._encode(picture)
             self._mux_sound(time_s)
 
     def __enter__(self) -> Self:
@@ -116,7 +121,7 @@ class VideoWriter:
                     f"{self.target}: nothing to write, because {self.info.path} has no frame "
                     "between `start` and `end`"
                 )
-            self._container.mux(self._encoder.encode(None))
+            self._encode(None)
             self._mux_sound(float("inf"))
 
     def _close(
@@ -213,9 +218,32 @@ class VideoWriter:
             threads=CONVERTER_THREADS,
         )
 
+    def _encode(self, picture: VideoFrame | None) -> None:
+        """Encode a picture, or with None the rest, and write what the encoder has finished."""
+        packets = self._encoder.encode(picture)
+        for packet in packets:
+            # Encoders drop durations. Only the last one matters: the others end with the next.
+            packet.duration = self._durations.pop(packet.pts or 0, 0)
+        if picture is None and packets and self._container.format.name in {"mp4", "mov"}:
+            _keep_end(packets)
+        self._container.mux(packets)
+
     def _mux_sound(self, until_s: float) -> None:
         for packet in self._sound.packets_until(until_s) if self._sound else ():
             self._container.mux_one(packet)
+
+
+def _keep_end(packets: "Sequence[Packet[AvVideoStream]]") -> None:
+    """Let an MP4 end with its last picture, even if that is not in its last packet.
+
+    MP4 takes for the duration of a packet the time to the next one. With B-frames, this loses the
+    duration of the last picture, and the last packet makes up for it.
+    """
+    times = [(packet.pts or 0, packet.dts or 0, packet.duration or 0) for packet in packets]
+    end = max(pts + duration for pts, _, duration in times)
+    stored = [pts + later - dts for (pts, dts, _), (_, later, _) in pairwise(times)]
+    if max(stored, default=0) < end:
+        packets[-1].duration = end - times[-1][0]
 
 
 def _tick(source: InputContainer, video: VideoStream) -> Fraction:

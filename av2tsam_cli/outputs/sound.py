@@ -130,7 +130,7 @@ class SoundTrack:
         encoder.format, encoder.time_base = "fltp", Fraction(1, like.rate_hz)
         encoder.bit_rate = REENCODED_BITS_PER_S
         begin = round((begin_s - self.start_s) * like.rate_hz)
-        for frame in chain(self._encodable(_decode(packets), encoder, begin_s), [None]):
+        for frame in chain(self._encodable(self._decoded(packets), encoder, begin_s), [None]):
             for packet in encoder.encode(frame):
                 if packet.pts is None or packet.pts < begin:  # the encoder's delay
                     continue
@@ -143,7 +143,7 @@ class SoundTrack:
     def _encoded(self) -> TimedPackets:
         """Decode the audio of the source and encode it on the output's clock."""
         frames = self._encodable(
-            _decode(self._demuxed()), self.track.codec_context, max(0.0, self.start_s)
+            self._decoded(self._demuxed()), self.track.codec_context, max(0.0, self.start_s)
         )
         for frame in chain(frames, [None]):
             for packet in self.track.encode(frame):
@@ -163,6 +163,19 @@ class SoundTrack:
             position += frame.samples
             yield frame
 
+    def _decoded(self, packets: Iterable["Packet[AvAudioStream]"]) -> Iterator[AudioFrame]:
+        """Decode packets; each that is corrupted leaves a gap."""
+        corrupted = 0
+        for packet in packets:
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                corrupted += 1
+                continue
+            yield from frames
+        if corrupted:
+            log.warning("%s: %d corrupted audio packets are silent", self.source.name, corrupted)
+
     def _demuxed(self) -> Iterator["Packet[AvAudioStream]"]:
         """Yield the packets of the source from just before the start; skip unreadable ones."""
         if self.start_s > SEEK_MARGIN_S:
@@ -171,7 +184,10 @@ class SoundTrack:
         for packet in read_packets(self.source, self.stream):
             unreadable = unreadable + 1 if packet is None else 0
             if unreadable == MAX_CORRUPTED_PACKETS:
-                return  # the video is written without the rest of its audio
+                log.warning(
+                    "%s: the rest of the audio is unreadable, and is left out", self.source.name
+                )
+                return
             if packet is not None:
                 yield cast("Packet[AvAudioStream]", packet)
 
@@ -219,15 +235,6 @@ def _layout(stream: AvAudioStream) -> str:
     """Return FFmpeg's name of the channels of a stream; PCM files often do not name them."""
     name = stream.codec_context.layout.name
     return {f"1{UNNAMED}": "mono", f"2{UNNAMED}": "stereo"}.get(name, name)
-
-
-def _decode(packets: Iterable["Packet[AvAudioStream]"]) -> Iterator[AudioFrame]:
-    for packet in packets:
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            continue  # a corrupted packet leaves a gap
-        yield from frames
 
 
 def _convert(frames: Iterable[AudioFrame], context: AudioCodecContext) -> Iterator[AudioFrame]:

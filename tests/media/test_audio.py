@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import librosa
 import numpy as np
 import numpy.typing as npt
 import pytest
 from av.stream import Disposition
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.audio import choose_audio, read_channels, read_windows
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.values import AudioWindow
@@ -118,6 +119,20 @@ def test_gap_in_the_track_is_silence(make_clip: MakeClip, tone: Tone) -> None:
     inside = quiet[(quiet > 0.99) & (quiet < 2.0)]
     assert len(inside) >= 0.99 * RATE_HZ
     assert sounding(samples)[21:30] == [True] * 9
+
+
+@pytest.mark.parametrize("seconds", [1, 7])
+def test_unreadable_audio_is_named(make_clip: MakeClip, tone: Tone, seconds: int) -> None:
+    clip = make_clip(seconds=1, sounds=[{"samples": tone(seconds)}])
+    info = probe(clip)
+    with av.open(str(clip)) as container:
+        spans = [(p.pos or 0, p.size) for p in container.demux(audio=0) if p.size]
+    data = bytearray(clip.read_bytes())
+    for begin, size in spans:
+        data[begin : begin + size] = b"\xff" * size
+    clip.write_bytes(data)
+    with pytest.raises(MediaError, match=r"its audio \(stream 1, aac\) is unreadable.*`text`"):
+        list(read_windows(info, rate_hz=RATE_HZ))
 
 
 def test_windows_start_with_the_one_that_contains_start(make_clip: MakeClip) -> None:

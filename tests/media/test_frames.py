@@ -298,15 +298,15 @@ def noisy_step(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
     return picture
 
 
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mov", "clip.mkv", "clip.avi"])
 def test_truncated_file_is_an_error_unless_the_range_ends_before(
-    make_clip: MakeClip,
+    make_clip: MakeClip, name: str
 ) -> None:
-    clip = make_clip(
-        seconds=3,
-        picture=noisy_step,
-        container_options={"movflags": "+faststart"},
-        options={"g": "5"},
-    )
+    what: dict[str, Any] = {"container_options": {"movflags": "+faststart"}}
+    if name.endswith(("avi", "mkv")):
+        what = {"codec": "mpeg4", "tick": Fraction(1, 25)}
+    options = {"g": "5", "b": "4000000"}
+    clip = make_clip(name, seconds=3, picture=noisy_step, options=options, **what)
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     with pytest.raises(MediaError, match=r"truncated.*`end`"):
         frames_of(clip)
@@ -314,6 +314,65 @@ def test_truncated_file_is_an_error_unless_the_range_ends_before(
         frames_of(clip, start_s=1.0)
     frames = frames_of(clip, stop_s=1.0)
     assert [step_of(frame) for frame in frames] == [k % 30 for k in range(25)]
+
+
+def remux(source: Path, target: Path, change: Callable[[int, Any], None]) -> Path:
+    """Copy the packets of a video after changing each, given its number."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(p for p in old.demux(video=0) if p.size):
+            change(number, packet)
+            packet.stream = stream
+            new.mux_one(packet)
+    return target
+
+
+def test_frames_that_an_edit_list_discards_are_not_missing(
+    make_clip: MakeClip, tmp_path: Path
+) -> None:
+    def earlier(number: int, packet: Any) -> None:
+        packet.pts -= round(1.2 / packet.time_base)
+        packet.dts -= round(1.2 / packet.time_base)
+        packet.duration = round((3 if number == 49 else 0.04) / packet.time_base)
+
+    clip = make_clip(seconds=2, options={"bf": "0"})
+    frames = frames_of(remux(clip, tmp_path / "trimmed.mp4", earlier))
+    assert [step_of(frame) for frame in frames] == [k % 30 for k in range(30, 50)]
+    assert [frame.time_s for frame in frames] == pytest.approx([k / 25 for k in range(20)])
+    assert frames[-1].duration_s == pytest.approx(3)
+
+
+def test_empty_chunks_of_an_avi_are_not_missing(make_clip: MakeClip) -> None:
+    times_s = [*(k / 25 for k in range(10)), 3.0]
+    clip = make_clip("a.avi", codec="mpeg4", tick=Fraction(1, 25), times_s=times_s)
+    assert probe(clip).video[0].frames > 70
+    assert [frame.time_s for frame in frames_of(clip)] == pytest.approx(times_s)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_b_frames_in_avi_are_evenly_spaced(make_clip: MakeClip, codec: str, threads: int) -> None:
+    options = {"bf": "2", "b": "2000000"}
+    clip = make_clip("a.avi", codec=codec, tick=Fraction(1, 25), options=options)
+    frames = frames_of(clip, threads=threads)
+    assert [step_of(frame) for frame in frames] == list(range(25))
+    assert [frame.time_s for frame in frames] == pytest.approx([k / 25 for k in range(25)])
+    some = frames_of(clip, start_s=0.7, threads=threads)
+    assert [frame.time_s for frame in some] == pytest.approx([k / 25 for k in range(18, 25)])
+
+
+@pytest.mark.parametrize("name", ["slides.gif", "slides.mp4", "slides.mkv"])
+def test_each_frame_lasts_until_the_next_and_the_last_as_the_file_says(
+    make_clip: MakeClip, tmp_path: Path, name: str
+) -> None:
+    def last_long(number: int, packet: Any) -> None:
+        packet.duration = round((2 if number == 2 else 1) / packet.time_base)
+
+    gif = {"codec": "gif", "pixel_format": "rgb8"} if name.endswith("gif") else {}
+    clip = make_clip(f"a{Path(name).suffix}", times_s=[0, 1, 2], options={"bf": "0"}, **gif)
+    frames = frames_of(remux(clip, tmp_path / name, last_long))
+    assert [frame.duration_s for frame in frames] == pytest.approx([1, 1, 2])
+    assert [f.duration_s for f in frames_of(clip, stop_s=1.5)] == pytest.approx([1, 0.5])
 
 
 def test_abandoned_reader_closes_the_file(make_clip: MakeClip) -> None:

@@ -57,6 +57,23 @@ def test_frames_keep_their_times(
     assert found == pytest.approx(times_s, abs=6e-4 if suffix in MATROSKA else 1e-5)
 
 
+@pytest.mark.parametrize("suffix", CONTAINERS)
+@pytest.mark.parametrize("count", [3, 8])
+def test_the_last_picture_keeps_its_duration(
+    make_clip: MakeClip, job: Job, tmp_path: Path, suffix: str, count: int
+) -> None:
+    times_s = [0.5 * k for k in range(count)]
+    clip = make_clip("a.mkv", times_s=times_s, options={"bf": "0"})
+    with av.open(str(clip)) as old, av.open(str(tmp_path / "b.mkv"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in (p for p in old.demux(video=0) if p.size):
+            packet.duration, packet.stream = 3000, stream  # milliseconds
+            new.mux_one(packet)
+    job(tmp_path / "b.mkv", tmp_path / f"out{suffix}")
+    assert times_of(tmp_path / f"out{suffix}") == pytest.approx(times_s, abs=1e-3)
+    assert probe(tmp_path / f"out{suffix}").duration_s == pytest.approx(times_s[-1] + 3, abs=1e-3)
+
+
 def test_ntsc_times_are_exact(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
     rate = Fraction(24_000, 1001)
     times_s = [float(k / rate) for k in range(48)]
