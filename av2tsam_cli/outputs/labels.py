@@ -40,11 +40,12 @@ class Plate:
         height, width = self.kept.shape[:2]
         return width, height
 
-    def draw_on(self, picture: UInt8Array, left: int, top: int) -> None:
+    def draw_on(self, picture: UInt8Array, left: int, top: int, opacity: float = 1.0) -> None:
         """Blend the plate into a picture, uint8, (H, W, 3), in place."""
         width, height = self.size
         area = picture[top : top + height, left : left + width]
-        area[:] = np.rint(area * self.kept + self.added).astype(np.uint8)
+        plate = area * self.kept + self.added
+        area[:] = np.rint(area + np.float32(opacity) * (plate - area)).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,16 @@ class LabelPainter:
     def __init__(self) -> None:
         self._places: dict[str, _Place] = {}
 
-    def draw(self, picture: UInt8Array, labels: list[Label], time_s: float) -> None:
+    def draw(
+        self, picture: UInt8Array, labels: list[Label], time_s: float, *, opacity: float = 1.0
+    ) -> None:
         """Draw labels on a picture, in place; those for which it is too small are left out.
 
         Args:
             picture: The frame, uint8, (H, W, 3), RGB.
             labels: What to draw. Where plates would overlap, later ones move aside.
             time_s: Time of the frame in seconds.
+            opacity: Opacity of the plates, 0 to 1.
         """
         height, width = picture.shape[:2]
         size_px = max(SMALLEST_TEXT_PX, round(min(height, width) * TEXT_SHARE))
@@ -88,7 +92,7 @@ class LabelPainter:
             targets.append(target)
             place = _follow(old, target, part, time_s)
             self._places[label.text] = place
-            plate.draw_on(picture, round(place.left), round(place.top))
+            plate.draw_on(picture, round(place.left), round(place.top), opacity)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from av2tsam_cli.outputs.fade import Fader, Fading
 from av2tsam_cli.outputs.labels import Box, Label, LabelPainter
 from av2tsam_cli.outputs.names import NameTable, colour_of
 from av2tsam_cli.values import BoolArray, Frame, SourceMasks, UInt8Array
@@ -35,6 +36,10 @@ class OverlayStyle:
 
 DEFAULT_STYLE = OverlayStyle()
 
+MOST_NUMBERS = 248
+"""Names that are told apart in a frame: what fits into 8 bits, a multiple of the colours."""
+Rectangle = tuple[slice, slice]
+"""Rows and columns."""
 Draw = Callable[[Frame, BoolArray, SourceMasks | None], UInt8Array]
 """Draws the next frame of a video with its mask, or with its masks by name; see `overlay_drawer`"""
 
@@ -42,13 +47,14 @@ Draw = Callable[[Frame, BoolArray, SourceMasks | None], UInt8Array]
 def overlay_drawer(*, names: bool) -> Draw:
     """Return what draws the overlays of one video; with `names`, in a colour and with a name each.
 
-    Frames in which nothing is named are drawn with their mask.
+    Dimming and highlights fade in and out. Frames in which nothing is named are drawn with their
+    mask.
     """
-    named = NamedOverlays()
+    plain, named = PlainOverlays(), NamedOverlays()
 
     def draw(frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> UInt8Array:
         if sources is None or not names:
-            return draw_overlay(frame.rgb, mask)
+            return plain.draw(frame, mask)
         return named.draw(frame, sources)
 
     return draw
@@ -57,7 +63,7 @@ def overlay_drawer(*, names: bool) -> Draw:
 def draw_overlay(
     rgb: UInt8Array, mask: npt.NDArray[np.bool_], style: OverlayStyle = DEFAULT_STYLE
 ) -> UInt8Array:
-    """Draw a mask on a frame.
+    """Draw a mask on a single frame, without fades.
 
     Args:
         rgb: The frame, uint8, (H, W, 3), RGB; not modified.
@@ -70,13 +76,28 @@ def draw_overlay(
     Raises:
         ValueError: The mask does not have the size of the frame.
     """
-    if mask.shape != rgb.shape[:2]:
-        raise ValueError(f"a mask of {mask.shape} does not fit a frame of {rgb.shape[:2]}")
-    if not mask.any():
-        return rgb
-    picture = _dimmed(rgb, style)
-    _highlight(picture, rgb, mask, style)
-    return picture
+    return PlainOverlays(style).draw(Frame(rgb, 0.0, 0), mask)
+
+
+class PlainOverlays:
+    """Draws the frames of one video with one highlight."""
+
+    def __init__(self, style: OverlayStyle = DEFAULT_STYLE) -> None:
+        self.style = style
+        self._fader = Fader()
+
+    def draw(self, frame: Frame, mask: BoolArray) -> UInt8Array:
+        """Draw a mask, bool, (H, W), on the next frame; see `draw_overlay`."""
+        if mask.shape != frame.rgb.shape[:2]:
+            raise ValueError(
+                f"a mask of {mask.shape} does not fit a frame of {frame.rgb.shape[:2]}"
+            )
+        fading = self._fader.next(frame, mask.view(np.uint8))
+        if fading is None:
+            return frame.rgb
+        picture = _dimmed(frame.rgb, self.style, fading)
+        _highlight(picture, frame.rgb, 1, self.style, fading)
+        return picture
 
 
 class NamedOverlays:
@@ -85,7 +106,10 @@ class NamedOverlays:
     def __init__(self, style: OverlayStyle = DEFAULT_STYLE) -> None:
         self.style = style
         self.table = NameTable()
-        self.labels = LabelPainter()
+        self.painter = LabelPainter()
+        self._fader = Fader()
+        self._shown: list[str] = []
+        """The names in the last frame, which may be fading out in this one."""
 
     def draw(self, frame: Frame, sources: SourceMasks) -> UInt8Array:
         """Draw the masks of the sources on the next frame.
@@ -98,45 +122,78 @@ class NamedOverlays:
             The image, uint8, (H, W, 3), RGB; the frame itself if no source is in view.
         """
         present = self.table.add(sources)
-        if not present:
-            return frame.rgb
-        picture = _dimmed(frame.rgb, self.style)
-        labels = []
+        numbers = np.zeros(256, np.uint8)
         for k, name in present.items():
-            colour = colour_of(self.table.number(name))
+            numbers[k] = self._number(name)
+        fading = self._fader.next(frame, numbers[sources.labels])
+        if fading is None:
+            return frame.rgb
+        picture = _dimmed(frame.rgb, self.style, fading)
+        names = {*present.values(), *self._shown}
+        self._shown, labels = [], []
+        for name in filter(names.__contains__, self.table.frames):
+            number = self._number(name)
+            if not (fading.labels == number).any():
+                continue
+            self._shown.append(name)
+            colour = colour_of(number)
             style = replace(self.style, colour=colour, contour_colour=colour)
-            boxes = _highlight(picture, frame.rgb, sources.labels == k, style)
-            labels.append(Label(name, colour, boxes))
-        self.labels.draw(picture, labels, frame.time_s)
+            if boxes := _highlight(picture, frame.rgb, number, style, fading):
+                labels.append(Label(name, colour, boxes))
+        self.painter.draw(picture, labels, frame.time_s, opacity=fading.highlight)
         return picture
 
+    def _number(self, name: str) -> int:
+        """Return the number of a name in the labels, from 1 to 255."""
+        return (self.table.number(name) - 1) % MOST_NUMBERS + 1
 
-def _dimmed(rgb: UInt8Array, style: OverlayStyle) -> UInt8Array:
-    return cast("UInt8Array", cv2.convertScaleAbs(rgb, alpha=1.0 - style.dim))
+
+def _dimmed(rgb: UInt8Array, style: OverlayStyle, fading: Fading) -> UInt8Array:
+    return cast("UInt8Array", cv2.convertScaleAbs(rgb, alpha=1.0 - style.dim * fading.dimming))
 
 
 def _highlight(
-    picture: UInt8Array, rgb: UInt8Array, mask: npt.NDArray[np.bool_], style: OverlayStyle
+    picture: UInt8Array, rgb: UInt8Array, number: int, style: OverlayStyle, fading: Fading
 ) -> list[Box]:
-    """Draw what a mask covers, tinted and with contours; return the boxes of its parts."""
-    inside = mask.view(np.uint8)
-    left, top, width, height = cv2.boundingRect(inside)
-    box = np.s_[top : top + height, left : left + width]
-    cv2.copyTo(_tinted(rgb[box], style), inside[box], picture[box])
+    """Draw what a source covers, tinted and with contours; return the boxes of its parts."""
+    inside = (fading.labels == number).view(np.uint8)
+    box = _box_of(inside)
+    tinted = _tinted(rgb[box], style.colour, style.opacity * fading.highlight)
+    if fading.share is not None:
+        shown = fading.share[box].astype(np.float32) / 255
+        tinted = cv2.blendLinear(tinted, picture[box], shown, 1 - shown)
+    cv2.copyTo(tinted, inside[box], picture[box])
+    if fading.outlined is not fading.labels:
+        inside = (fading.outlined == number).view(np.uint8)
+        box = _box_of(inside)
+    return _outline(picture, inside, box, style, fading.highlight)
+
+
+def _outline(
+    picture: UInt8Array, inside: UInt8Array, box: Rectangle, style: OverlayStyle, opacity: float
+) -> list[Box]:
+    """Draw the contours of a mask; return the boxes of its parts."""
+    rows, columns = box
     contours, _ = cv2.findContours(
-        inside[box], cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1, offset=(left, top)
+        inside[box], cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1, offset=(columns.start, rows.start)
     )
-    thickness = style.contour_px(*mask.shape)
-    if thickness:
-        cv2.drawContours(picture, contours, -1, style.contour_colour, thickness, cv2.LINE_AA)
+    thickness = style.contour_px(*inside.shape)
+    if thickness and contours:
+        lines = picture if opacity == 1 else picture.copy()
+        cv2.drawContours(lines, contours, -1, style.contour_colour, thickness, cv2.LINE_AA)
+        if lines is not picture:
+            cv2.addWeighted(lines, opacity, picture, 1 - opacity, 0, picture)
     return [cast("Box", tuple(cv2.boundingRect(contour))) for contour in contours]
 
 
-def _tinted(rgb: UInt8Array, style: OverlayStyle) -> UInt8Array:
-    """Blend a frame with the highlight colour."""
-    share = [round(channel * style.opacity) for channel in style.colour]
+def _box_of(inside: UInt8Array) -> Rectangle:
+    """Return the rows and columns that a mask covers."""
+    left, top, width, height = cv2.boundingRect(inside)
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _tinted(rgb: UInt8Array, colour: tuple[int, int, int], opacity: float) -> UInt8Array:
+    """Blend a frame with a colour."""
+    share = [round(channel * opacity) for channel in colour]
     # Four values, because OpenCV would read three as a column of a 3-pixel-high image.
-    return cast(
-        "UInt8Array",
-        cv2.add(cv2.convertScaleAbs(rgb, alpha=1.0 - style.opacity), (*share, 0)),
-    )
+    return cast("UInt8Array", cv2.add(cv2.convertScaleAbs(rgb, alpha=1.0 - opacity), (*share, 0)))

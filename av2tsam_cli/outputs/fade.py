@@ -1,0 +1,108 @@
+"""Fades of overlays: how strongly a frame is dimmed and its sources are highlighted."""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import cv2
+import numpy as np
+
+from av2tsam_cli.values import BoolArray, Frame, UInt8Array
+
+DIM_S = 0.4
+"""Seconds that dimming takes: at 25 frames per second, the mean brightness of a frame of medium
+brightness changes by at most 4 levels of 255 from one to the next."""
+HIGHLIGHT_S = 0.1
+"""Seconds that a highlight takes to appear or to vanish, so that it is there on the beat."""
+NEAR_SHARE = 1 / 20
+"""Share of the frame's shorter side that an object moves from one frame to the next, at most. Parts
+of a mask that are further from those of the frame before have appeared."""
+COARSE_PX = 45
+"""Rows or columns of the shorter side that are looked at for such parts."""
+
+
+@dataclass(frozen=True)
+class Fading:
+    """How a frame is drawn."""
+
+    labels: UInt8Array = field(repr=False)
+    """uint8, (H, W): the number of the source that is highlighted, 0 for none."""
+    outlined: UInt8Array = field(repr=False)
+    """The same without sources that are fading out beside others; these have no contours."""
+    share: UInt8Array | None = field(repr=False)
+    """How much of the highlighted picture is shown there, 0 to 255, (H, W); None for all of it."""
+    dimming: float
+    """How much of the dimming is applied, 0 to 1."""
+    highlight: float
+    """How much of the colours and contours is applied, 0 to 1."""
+
+
+class Fader:
+    """Follows the masks of one video."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Frame, Fading] | None = None
+
+    def next(self, frame: Frame, labels: UInt8Array) -> Fading | None:
+        """Return how to draw the next frame; None as it is.
+
+        Args:
+            frame: The frame. Fades depend on its time, and end at a cut.
+            labels: The number of the source that each pixel belongs to, uint8, (H, W), 0 for none.
+        """
+        visible = bool(labels.any())
+        fading = Fading(labels, labels, None, float(visible), float(visible))
+        if self._last is not None:
+            before, past = self._last
+            if before.shot == frame.shot and before.rgb.shape == frame.rgb.shape:
+                fading = _continue(past, labels, visible, frame.time_s - before.time_s)
+        self._last = frame, fading
+        return fading if fading.dimming else None
+
+
+def _continue(past: Fading, labels: UInt8Array, visible: bool, elapsed_s: float) -> Fading:
+    """Return how to draw a frame some seconds after another one."""
+    direction = 1 if visible else -1
+    dimming = min(1.0, max(0.0, past.dimming + direction * elapsed_s / DIM_S))
+    highlight = min(1.0, max(0.0, past.highlight + direction * elapsed_s / HIGHLIGHT_S))
+    if not visible:  # the object is not dimmed before everything is bright again
+        return Fading(past.labels, past.outlined, past.share, dimming, highlight)
+    shown, share = labels, None
+    if past.dimming and (past.share is not None or _has_jumped(past.labels, labels)):
+        shown, share = _cross_fade(past, labels, elapsed_s)
+    return Fading(shown, labels, share, dimming, highlight)
+
+
+def _has_jumped(past: UInt8Array, labels: UInt8Array) -> bool:
+    """Return whether parts of a mask appeared or vanished, other than by moving."""
+    step = max(1, min(labels.shape) // COARSE_PX)
+    one, other = (each[::step, ::step] > 0 for each in (past, labels))
+    near = round(NEAR_SHARE * COARSE_PX)
+    return bool((one & ~_near(other, near)).any() or (other & ~_near(one, near)).any())
+
+
+def _cross_fade(
+    past: Fading, labels: UInt8Array, elapsed_s: float
+) -> tuple[UInt8Array, UInt8Array | None]:
+    """Fade parts of a mask in and out; return labels and shares as in `Fading`."""
+    share = past.share
+    if share is None:
+        share = (past.labels > 0).view(np.uint8) * np.uint8(255)
+    step = min(255, round(255 * elapsed_s / HIGHLIGHT_S))
+    near = round(NEAR_SHARE * min(labels.shape))
+    inside = labels > 0
+    rising = cv2.add(_grown(share, near), step)
+    falling = np.where(_near(inside, near), np.uint8(0), cv2.subtract(share, step))
+    if not falling.any() and (rising[inside] == 255).all():
+        return labels, None
+    return np.where(falling > 0, past.labels, labels), np.where(inside, rising, falling)
+
+
+def _near(mask: BoolArray, distance: int) -> BoolArray:
+    """Return the pixels of a mask and those near them, bool, (H, W)."""
+    return _grown(np.ascontiguousarray(mask).view(np.uint8), distance) > 0
+
+
+def _grown(values: UInt8Array, distance: int) -> UInt8Array:
+    """Return the largest value near each pixel, uint8, (H, W)."""
+    size = 2 * distance + 1
+    return cast("UInt8Array", cv2.dilate(values, np.ones((size, size), np.uint8)))
