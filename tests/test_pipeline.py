@@ -244,11 +244,15 @@ def test_the_number_of_frames_in_memory_depends_on_the_batch_size_only(
     clip = make_clip(seconds=8, rate=25, sounds=[{"samples": tone(8.0)}])
     alive: list[int] = []
 
+    def frames() -> int:
+        return sum(type(thing) is Frame for thing in gc.get_objects())
+
     def count(done: int) -> None:
         if done % 50 == 0:
-            alive.append(sum(type(thing) is Frame for thing in gc.get_objects()))
+            alive.append(frames() - earlier)
 
-    gc.collect()  # what earlier tests left
+    gc.collect()
+    earlier = frames()  # those in the tracebacks of earlier tests
     segment_video(clip, tmp_path / "o.mp4", model=model, batch_size=2, progress=count)
     assert len(alive) == 4
     assert max(alive) <= 16  # decode: 2 + 2, network: 2 + 2, and what is in somebody's hands
