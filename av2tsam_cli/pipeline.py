@@ -27,14 +27,21 @@ from av2tsam_cli.media.audio import split_windows
 from av2tsam_cli.media.frames import frames_from_arrays
 from av2tsam_cli.outputs.writers import open_writer
 from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
-from av2tsam_cli.segment_options import REUSE_LEVELS, SILENCE_DBFS, Format, Hear, SegmentOptions
+from av2tsam_cli.segment_options import (
+    REUSE_LEVELS,
+    SILENCE_DBFS,
+    Format,
+    Hear,
+    Rate,
+    SegmentOptions,
+)
 from av2tsam_cli.stages import (
     ComputedBatch,
     batch_size_for,
     codec_threads,
-    compute_logits,
+    compute,
     native_masks,
-    prepare_ahead,
+    rate_for,
     read_scheduled,
     schedule,
     smoothed,
@@ -45,6 +52,7 @@ from av2tsam_cli.timeline.schedule import (
     ScheduledFrame,
     logits_over_time,
 )
+from av2tsam_cli.timeline.trust import LONGEST_S
 from av2tsam_cli.values import (
     AudioWindow,
     BoolArray,
@@ -62,8 +70,6 @@ if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported
 
 LONG_RUN_S = 300.0
 """Seconds from which on the time that a video takes is announced."""
-SUGGESTED_FPS = 2
-"""Masks per second that the announcement suggests."""
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +98,8 @@ class SegmentResult:
     """`cpu`, `cuda` or `mps`."""
     precision: str
     """`fp32`, `bf16` or `fp16`."""
+    fps: str
+    """Masks to compute per second, such as `5` or `30000/1001`; `auto` or `all`."""
     wall_s: float
     """Seconds it took, without loading the model."""
     frames_with_mask: int
@@ -148,7 +156,7 @@ def segment_video(
     end: float | None = None,
     audio_stream: int | str | None = None,
     require_audio: bool = False,
-    fps: float | Fraction | None = None,
+    fps: Rate | None = None,
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
@@ -179,7 +187,9 @@ def segment_video(
         end: Where to stop, in seconds; None for the end of the video.
         audio_stream: Position among the audio streams, or a language; None for the default one.
         require_audio: Whether a video without audio is an error.
-        fps: Masks to compute per second, optical flow fills in the others; None for every frame.
+        fps: Masks to compute per second, `auto` for those that optical flow cannot predict, or
+            `all`; optical flow fills in the others. None for `auto` with a full-size model on a
+            CPU, else `all`.
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Seconds of audio below this level, in dBFS, get empty masks; None for none.
         reuse: Largest difference between frames that share a mask, in levels of 0 to 255; None to
@@ -235,7 +245,7 @@ def iter_masks(
     end: float | None = None,
     audio_stream: int | str | None = None,
     require_audio: bool = False,
-    fps: float | Fraction | None = None,
+    fps: Rate | None = None,
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
@@ -260,7 +270,7 @@ def iter_masks(
         end: Where to stop, in seconds.
         audio_stream: The audio stream to use.
         require_audio: Whether a video without audio is an error.
-        fps: Masks to compute per second.
+        fps: Masks to compute per second, `auto` or `all`.
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
@@ -310,7 +320,7 @@ def segment_frames(
     hear: Hear | None = None,
     vocabulary: Path | None = None,
     name: Sequence[str] = (),
-    fps: float | Fraction | None = None,
+    fps: Rate | None = None,
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
@@ -333,7 +343,7 @@ def segment_frames(
         hear: How to find sound sources.
         vocabulary: The vocabulary file.
         name: The sources to name.
-        fps: Masks to compute per second.
+        fps: Masks to compute per second, `auto` or `all`.
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
@@ -371,7 +381,8 @@ def segment_frames(
     if audio is not None and sample_rate is not None and text is None:
         windows = segmenter.hear(split_windows(audio, sample_rate, rate_hz=segmenter.rate_hz))
     timed = frames_from_arrays(frames, times=times, rate=frame_rate)
-    return _masked_frames(schedule(timed, windows, options), segmenter, options)
+    rate = rate_for(options, segmenter.model)
+    return _masked_frames(schedule(timed, windows, options, rate), segmenter, options)
 
 
 def load_for(
@@ -401,7 +412,7 @@ def load_for(
     )
     segmenter = _segmenter(loaded, loaded.use, options)
     if compile_frames:
-        segmenter.model = _compile_or_pack(loaded, options.batch_size, compile_frames)
+        segmenter.model = _compile_or_pack(loaded, options, compile_frames)
     return segmenter
 
 
@@ -418,14 +429,14 @@ def _segmenter(model: LoadedModel, use: Use, options: SegmentOptions) -> Segment
     )
 
 
-def _compile_or_pack(model: LoadedModel, batch_size: int | None, frames: int) -> LoadedModel:
+def _compile_or_pack(model: LoadedModel, options: SegmentOptions, frames: int) -> LoadedModel:
     """Compile a network if that saves time for a number of frames, else pack its weights."""
     from av2tsam_cli.inference.loading import pack_weights
     from av2tsam_cli.inference.segmenter import compile_network
 
     least = model.compile_from
     if least is not None and frames >= least:
-        return compile_network(model, batch_size or model.batch_size)
+        return compile_network(model, batch_size_for(model, options))
     log.warning(
         "not compiled: %s",
         "the network is faster without on this device"
@@ -440,11 +451,10 @@ def segment_planned(
     plan: SegmentPlan, segmenter: Segmenter, *, progress: Callable[[int], None] | None = None
 ) -> SegmentResult:
     """Segment one planned video; if that fails, nothing is left behind."""
-    from av2tsam_cli.inference.device import mark_work, own_stream, torch_threads
+    from av2tsam_cli.inference.device import own_stream, torch_threads
 
     began_s = time.monotonic()
     model, options = segmenter.model, plan.options
-    size = batch_size_for(model, options)
     tally = _Tally()
     writer = open_writer(
         plan.target,
@@ -475,16 +485,14 @@ def segment_planned(
     with (
         torch_threads(model.cpu_threads),
         run_behind(write, depth=1, name="write") as put,
-        closing(prepare_ahead(read_scheduled(plan, segmenter), segmenter, size)) as prepared,
+        closing(compute(read_scheduled(plan, segmenter), segmenter, options)) as computed,
     ):
-        estimated = False
-        for batch in prepared:
-            batch_began_s = time.monotonic()
-            frames = list(compute_logits(segmenter, batch))
-            put(ComputedBatch(frames, mark_work(model.device)))
-            if batch.keys and not estimated:
-                estimated = True
-                _announce_time(plan, model, (time.monotonic() - batch_began_s) / batch.keys)
+        announced = False
+        for batch in computed:
+            put(batch)
+            if batch.seconds_per_mask is not None and not announced:
+                announced = True
+                _announce_time(plan, model, batch.seconds_per_mask)
     return SegmentResult(
         input=plan.info.path,
         text=options.text,
@@ -496,6 +504,7 @@ def segment_planned(
         model=model.name,
         device=model.device.type,
         precision=model.precision,
+        fps=str(rate_for(options, model)),
         wall_s=time.monotonic() - began_s,
         frames_with_mask=tally.with_mask,
         mean_area=tally.area / tally.frames,
@@ -505,27 +514,34 @@ def segment_planned(
 
 
 def _announce_time(plan: SegmentPlan, model: LoadedModel, mask_s: float) -> None:
-    if plan.options.fps is None and plan.frames and plan.video.rate:
-        estimate = time_estimate(plan.frames, plan.video.rate, mask_s)
-        if estimate:
-            log.warning("%s: %s on %s: %s", plan.info.path, model.name, model.device.type, estimate)
+    """Say how long a video takes, if that is long or if masks are skipped by default."""
+    fps = rate_for(plan.options, model)
+    if plan.frames is None or plan.video.rate is None or not isinstance(fps, str):
+        return
+    by_default = fps == "auto" and plan.options.fps is None
+    if by_default or plan.frames * mask_s >= LONG_RUN_S:
+        estimate = time_estimate(plan.frames, plan.video.rate, mask_s, fps)
+        log.warning("%s: %s on %s: %s", plan.info.path, model.name, model.device.type, estimate)
 
 
-def time_estimate(frames: int, rate: Fraction, mask_s: float) -> str | None:
-    """Describe how long a video takes, and what fewer masks would save; None if it is not long.
+def time_estimate(frames: int, rate: Fraction, mask_s: float, fps: Literal["auto", "all"]) -> str:
+    """Describe how long a video takes.
 
     Args:
         frames: Number of frames to come.
         rate: Frames per second of the video.
         mask_s: Seconds that a mask takes.
+        fps: Which masks are computed.
     """
-    if frames * mask_s < LONG_RUN_S:
-        return None
-    fewer = frames / rate * SUGGESTED_FPS
-    return (
-        f"{mask_s:.1f} s per mask, so about {_in_words(frames * mask_s)}; with `fps` "
-        f"{SUGGESTED_FPS}, about {_in_words(float(fewer) * mask_s)}"
-    )
+    seconds = frames * mask_s
+    at_least, at_most = _in_words(seconds / max(1.0, rate * LONGEST_S)), _in_words(seconds)
+    between = at_most if at_least == at_most else f"{at_least} to {at_most}"
+    if fps == "auto":
+        return (
+            f"{mask_s:.1f} s per mask, so {between}; "
+            "masks that optical flow can predict are not computed (`fps` auto)"
+        )
+    return f"{mask_s:.1f} s per mask, so about {at_most}; with `fps` auto, {between}"
 
 
 def _in_words(seconds: float) -> str:
@@ -534,16 +550,15 @@ def _in_words(seconds: float) -> str:
 
 
 def _masked_frames(
-    frames: Iterator[ScheduledFrame], segmenter: Segmenter, options: SegmentOptions
+    frames: Generator[ScheduledFrame, None, None], segmenter: Segmenter, options: SegmentOptions
 ) -> Generator[MaskedFrame, None, None]:
     """Yield the frames with masks; only the decoding is on another thread."""
     from av2tsam_cli.masks import native_probability
 
     resize = segmenter.model.network.text_sam.resize
-    size = batch_size_for(segmenter.model, options)
-    with closing(prepare_ahead(frames, segmenter, size)) as prepared:
-        computed = (pair for batch in prepared for pair in compute_logits(segmenter, batch))
-        for each, logits in smoothed(logits_over_time(computed), segmenter, options):
+    with closing(compute(frames, segmenter, options)) as computed:
+        filled = logits_over_time(pair for batch in computed for pair in batch.frames)
+        for each, logits in smoothed(filled, segmenter, options):
             mask, sources = native_masks(each, logits, segmenter, options.threshold)
             probability = native_probability(logits, mask.shape, resize=resize)
             yield MaskedFrame(each.frame, mask, probability, _origin(each), sources)

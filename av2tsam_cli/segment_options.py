@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import (
@@ -20,6 +20,9 @@ from av2tsam_cli.options import (
 Hear = Literal["trained", "words"]
 Format = Literal["video", "masks", "overlays", "named-masks", "indexed-masks"]
 
+Rate = Fraction | float | Literal["auto", "all"]
+"""Masks to compute per second; `all`, or `auto` for those that optical flow cannot predict."""
+
 NAMED_FORMATS: tuple[Format, ...] = ("named-masks", "indexed-masks")
 """Formats that tell sources apart by their names."""
 WORDS_ONLY = ("vocabulary", "name")
@@ -30,6 +33,17 @@ SILENCE_DBFS = -60.0
 
 REUSE_LEVELS = 1.0
 """Difference, in levels of 0 to 255, up to which two frames share a mask by default."""
+
+
+def _parse_rate(text: str) -> Rate:
+    if text in {"auto", "all"}:
+        return cast(Literal["auto", "all"], text)
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"{text!r} is not a rate; use auto, all, or a number such as 5 or 30000/1001"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -105,15 +119,18 @@ class SegmentOptions(VocabularyOptions):
     ] = False
     """Whether a video without an audio stream is an error."""
     fps: Annotated[
-        Fraction | float | None,
+        Rate | None,
         Option(
-            "masks to compute per second; optical flow fills in the others",
+            "masks per second; auto: those that flow cannot predict",
             panel=Panel.ADVANCED,
-            metavar="RATE",
-            default="every frame",
+            metavar="RATE|auto|all",
+            parse=_parse_rate,
+            default="auto for large models on CPUs, else all",
         ),
     ] = None
-    """Masks to compute per second; optical flow fills in the frames between. None: every frame."""
+    """Masks to compute per second; `auto` to compute those that optical flow cannot predict; `all`
+    to compute every mask. Optical flow fills in the others. None: `auto` for a full-size model on a
+    CPU, else `all`."""
     threshold: Annotated[
         float,
         Option(
@@ -170,7 +187,9 @@ class SegmentOptions(VocabularyOptions):
             raise UsageError(
                 f"`end` must be later than `start` ({self.end:g} s is not after {self.start:g} s)"
             )
-        if self.fps is not None and self.fps <= 0:
+        if isinstance(self.fps, str) and self.fps not in {"auto", "all"}:
+            raise UsageError(f"`fps` must be a number, auto or all, not {self.fps!r}")
+        if not isinstance(self.fps, str | None) and self.fps <= 0:
             raise UsageError(f"`fps` must be above 0, not {self.fps}")
         if not 0 < self.threshold < 1:
             raise UsageError(f"`threshold` must be between 0 and 1, not {self.threshold:g}")

@@ -5,7 +5,9 @@ Functions from iterators to iterators; `pipeline` decides on which threads they 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,11 +15,13 @@ from typing import TYPE_CHECKING
 from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.plan import SegmentPlan
-from av2tsam_cli.segment_options import SegmentOptions
+from av2tsam_cli.segment_options import Rate, SegmentOptions
 from av2tsam_cli.threads import run_ahead
 from av2tsam_cli.timeline.cuts import number_shots
 from av2tsam_cli.timeline.schedule import (
+    KeyFrame,
     ScheduledFrame,
+    add_motion,
     batches,
     mark_keys,
     mark_repeats,
@@ -34,9 +38,13 @@ if TYPE_CHECKING:
 
 SMALL_FRAME_PX = 1280 * 720
 """Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""
+FRAMES_AHEAD = 4
+"""Frames that are decoded ahead of a network that gets one at a time."""
 
 
-def read_scheduled(plan: SegmentPlan, segmenter: Segmenter) -> Iterator[ScheduledFrame]:
+def read_scheduled(
+    plan: SegmentPlan, segmenter: Segmenter
+) -> Generator[ScheduledFrame, None, None]:
     """Decode the frames of a video and, without a text prompt, its audio."""
     options = plan.options
     frames = read_frames(
@@ -58,19 +66,85 @@ def read_scheduled(plan: SegmentPlan, segmenter: Segmenter) -> Iterator[Schedule
             stop_s=options.end,
         )
         windows = segmenter.hear(windows)
-    return schedule(frames, windows, options)
+    return schedule(frames, windows, options, rate_for(options, segmenter.model))
 
 
 def schedule(
-    frames: Iterable[Frame], windows: Iterator[AudioWindow], options: SegmentOptions
-) -> Iterator[ScheduledFrame]:
-    """Decide for which frames a mask is computed, and from which second of audio."""
+    frames: Iterable[Frame],
+    windows: Iterator[AudioWindow],
+    options: SegmentOptions,
+    rate: Rate,
+) -> Generator[ScheduledFrame, None, None]:
+    """Decide for which frames a mask is computed, and from which second of audio.
+
+    With the rate `auto`, all frames with a prompt are marked as key frames for now.
+    """
     frames = number_shots(frames)
     if options.text is not None:
         scheduled = without_audio(frames)
     else:
         scheduled = pair_with_audio(frames, windows, options.silence_dbfs)
-    return mark_repeats(mark_keys(scheduled, options.fps), options.reuse)
+    if rate == "all":
+        return mark_repeats(scheduled, options.reuse)
+    if rate == "auto":
+        return add_motion(scheduled)
+    return add_motion(mark_repeats(mark_keys(scheduled, rate), options.reuse))
+
+
+def rate_for(options: SegmentOptions, model: LoadedModel) -> Rate:
+    """Return the masks to compute per second: as set, or what suits the model and the device."""
+    if options.fps is not None:
+        return options.fps
+    return "all" if model.light or model.device.type != "cpu" else "auto"
+
+
+@dataclass(frozen=True)
+class ComputedBatch:
+    """Consecutive frames with the logits of the key frames, which a GPU may still compute."""
+
+    frames: list[tuple[ScheduledFrame, torch.Tensor | None]]
+    """All frames in order, key frames with logits (K, h, w)."""
+    wait: Callable[[], None]
+    """Waits until the logits are computed."""
+    seconds_per_mask: float | None
+    """Time that the network took for each key frame; None without."""
+
+
+def compute(
+    frames: Generator[ScheduledFrame, None, None], segmenter: Segmenter, options: SegmentOptions
+) -> Generator[ComputedBatch, None, None]:
+    """Run the network on this thread, for frames that are decoded on another."""
+    if rate_for(options, segmenter.model) == "auto":
+        return compute_where_needed(frames, segmenter, options)
+    return compute_batches(frames, segmenter, batch_size_for(segmenter.model, options))
+
+
+def compute_where_needed(
+    frames: Generator[ScheduledFrame, None, None], segmenter: Segmenter, options: SegmentOptions
+) -> Generator[ComputedBatch, None, None]:
+    """Run the network where masks that are predicted from earlier frames cannot be trusted."""
+    from av2tsam_cli.inference.device import torch_threads
+    from av2tsam_cli.masks import logit
+    from av2tsam_cli.timeline.trust import KeyFrameChooser
+
+    chooser = KeyFrameChooser(logit(options.threshold), options.reuse)
+    decode = partial(torch_threads, 1)
+    with closing(run_ahead(frames, depth=FRAMES_AHEAD, name="decode", context=decode)) as ahead:
+        for each in ahead:
+            batch = compute_batch(segmenter, prepare(segmenter, [chooser.choose(each)]))
+            for frame, logits in batch.frames:
+                if logits is not None:
+                    chooser.computed(KeyFrame(frame, logits))
+            yield batch
+
+
+def compute_batches(
+    frames: Generator[ScheduledFrame, None, None], segmenter: Segmenter, size: int
+) -> Generator[ComputedBatch, None, None]:
+    """Run the network on batches of key frames, which are prepared on the other thread."""
+    with closing(prepare_ahead(frames, segmenter, size)) as prepared:
+        for batch in prepared:
+            yield compute_batch(segmenter, batch)
 
 
 @dataclass(frozen=True)
@@ -93,37 +167,32 @@ def prepare_ahead(
     """Decode, group into batches, and resize the key frames for the network, on another thread."""
     from av2tsam_cli.inference.device import torch_threads
 
-    def prepare() -> Generator[Batch, None, None]:
-        for batch in batches(frames, size):
-            keys = [each.frame.rgb for each in batch if each.key]
-            yield Batch(batch, segmenter.prepare(keys) if keys else None)
-
-    return run_ahead(prepare(), depth=1, name="decode", context=partial(torch_threads, 1))
+    prepared = (prepare(segmenter, batch) for batch in batches(frames, size))
+    return run_ahead(prepared, depth=1, name="decode", context=partial(torch_threads, 1))
 
 
-def compute_logits(
-    segmenter: Segmenter, batch: Batch
-) -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
-    """Run the network on a batch; yield all frames in order, key frames with logits (K, h, w)."""
-    from av2tsam_cli.inference.device import torch_threads
+def prepare(segmenter: Segmenter, frames: list[ScheduledFrame]) -> Batch:
+    """Resize the key frames among consecutive frames for the network."""
+    keys = [each.frame.rgb for each in frames if each.key]
+    return Batch(frames, segmenter.prepare(keys) if keys else None)
 
+
+def compute_batch(segmenter: Segmenter, batch: Batch) -> ComputedBatch:
+    """Run the network on the key frames of a batch."""
+    from av2tsam_cli.inference.device import mark_work, torch_threads
+
+    began_s = time.monotonic()
     rows: Iterator[torch.Tensor] = iter(())
     if batch.inputs is not None:
         windows = [each.window for each in batch.frames if each.key and each.window is not None]
         with torch_threads(segmenter.model.cpu_threads):
             rows = iter(segmenter.source_logits(batch.inputs, windows))
-    for each in batch.frames:
-        yield each, next(rows) if each.key else None
-
-
-@dataclass(frozen=True)
-class ComputedBatch:
-    """The frames of a batch with the logits of the key frames, which a GPU may still compute."""
-
-    frames: list[tuple[ScheduledFrame, torch.Tensor | None]]
-    """All frames in order, key frames with logits (K, h, w)."""
-    wait: Callable[[], None]
-    """Waits until the logits are computed."""
+    seconds = time.monotonic() - began_s
+    return ComputedBatch(
+        frames=[(each, next(rows) if each.key else None) for each in batch.frames],
+        wait=mark_work(segmenter.model.device),
+        seconds_per_mask=seconds / batch.keys if batch.keys else None,
+    )
 
 
 def when_done(
@@ -151,6 +220,8 @@ def smoothed(
 
 def batch_size_for(model: LoadedModel, options: SegmentOptions) -> int:
     """Return how many frames the network gets at once."""
+    if rate_for(options, model) == "auto":  # each decision depends on the masks before it
+        return 1
     return model.compiled_for or options.batch_size or model.batch_size
 
 

@@ -2,6 +2,7 @@ import gc
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 import av2tsam
 from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
+from av2tsam_cli.inference import loading
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
@@ -161,6 +163,70 @@ def test_masks_are_smoothed_over_time_unless_that_is_switched_off(
     smooth, rough = (masks_of(clip, model, smooth=on) for on in (True, False))
     changes = [np.mean(a ^ b) for a, b in pairwise(rough)]
     assert 0 < np.mean([np.mean(a ^ b) for a, b in pairwise(smooth)]) < 0.8 * np.mean(changes)
+
+
+def moving(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """A bright square that stands still for a second and then jumps from place to place."""
+    rgb = np.full((height, width, 3), 60, np.uint8)
+    left = 10 + 12 * max(0, index - 9)
+    rgb[10:30, left : left + 20] = 220
+    return rgb
+
+
+def test_auto_computes_masks_where_the_picture_or_the_sound_changes(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path
+) -> None:
+    clip = make_clip(
+        "clip.mkv",
+        seconds=2,
+        rate=10,
+        size=(128, 64),
+        picture=moving,
+        codec="ffv1",
+        sounds=[{"samples": tone(2.0), "codec": "pcm_s16le"}],
+    )
+    common = {"model": model, "reuse": None, "smooth": False}
+    every = list(iter_masks(clip, fps="all", batch_size=1, **common))
+    found = list(iter_masks(clip, fps="auto", **common))
+    assert [each.frame.index for each in found] == list(range(20))
+    computed = [each.frame.index for each in found if each.origin == "computed"]
+    assert computed[:2] == [0, 10]  # nothing changes in the first second
+    assert len(computed) > 6
+    for index in computed:
+        np.testing.assert_array_equal(found[index].probability, every[index].probability)
+    assert {each.origin for each in found[1:10]} == {"interpolated"}
+    for one, other in zip(found[:10], every[:10], strict=True):
+        np.testing.assert_allclose(one.probability, other.probability, atol=1e-3)
+    reused = list(iter_masks(clip, model=model, fps="auto"))
+    assert {each.origin for each in reused[1:10]} == {"reused"}
+    result = segment_video(clip, tmp_path / "o.mp4", model=model, fps="auto", reuse=None)
+    assert (result.fps, result.frames_computed) == ("auto", len(computed))
+
+
+def test_auto_is_the_default_of_full_size_models_on_cpus_and_is_announced(
+    make_clip: MakeClip,
+    tone: Tone,
+    model: LoadedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clip = make_clip(rate=10, sounds=[{"samples": tone(1.0)}])
+    light = segment_video(clip, tmp_path / "light.mp4", model=model)
+    assert light.fps == "all"
+    assert not caplog.messages
+    monkeypatch.setattr(loading, "LIGHT_PARAMETERS", 1)
+    full_size = replace(model)  # which is counted again
+    large = segment_video(clip, tmp_path / "large.mp4", model=full_size)
+    assert large.fps == "auto"
+    assert large.frames_computed < light.frames_computed
+    (line,) = caplog.messages
+    assert line.startswith(f"{clip}: {model.name} on cpu: 0.")
+    assert line.endswith("masks that optical flow can predict are not computed (`fps` auto)")
+    caplog.clear()
+    every = segment_video(clip, tmp_path / "every.mp4", model=full_size, fps="all")
+    assert (every.fps, every.frames_computed) == ("all", 10)
+    assert not caplog.messages
 
 
 def test_masks_are_empty_if_no_probability_reaches_the_threshold(
@@ -314,6 +380,7 @@ def test_audio_can_be_required(make_clip: MakeClip) -> None:
         ({"start": -1.0}, "`start`"),
         ({"start": 3.0, "end": 3.0}, "`end` must be later than `start`"),
         ({"fps": Fraction(0)}, "`fps`"),
+        ({"fps": "often"}, "`fps` must be a number, auto or all, not 'often'"),
         ({"threshold": 1.0}, "`threshold`"),
         ({"reuse": 256.0}, "`reuse`"),
         ({"batch_size": 0}, "`batch_size`"),
@@ -334,13 +401,15 @@ def test_the_expected_number_of_frames_follows_from_the_header(make_clip: MakeCl
     assert plan_video(clip, clip.parent / "o.mp4", options).frames == 25
 
 
-def test_the_time_of_a_long_video_is_estimated_with_what_fewer_masks_save() -> None:
-    expected = "3.0 s per mask, so about 75 min; with `fps` 2, about 6 min"
-    assert time_estimate(1500, Fraction(25), 3.0) == expected
-    assert time_estimate(15_000, Fraction(30000, 1001), 3.0) == (
-        "3.0 s per mask, so about 12 h; with `fps` 2, about 50 min"
+def test_the_time_of_a_video_is_estimated() -> None:
+    assert time_estimate(1500, Fraction(25), 3.0, "all") == (
+        "3.0 s per mask, so about 75 min; with `fps` auto, 3 min to 75 min"
     )
-    assert time_estimate(1500, Fraction(25), 0.01) is None
+    assert time_estimate(15_000, Fraction(30000, 1001), 3.0, "auto") == (
+        "3.0 s per mask, so 25 min to 12 h; "
+        "masks that optical flow can predict are not computed (`fps` auto)"
+    )
+    assert time_estimate(25, Fraction(25), 1.0, "auto").startswith("1.0 s per mask, so 1 min; ")
 
 
 def test_torch_has_its_thread_count_again_afterwards(

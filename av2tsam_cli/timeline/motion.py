@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, cast
+from functools import lru_cache
+from typing import Any, cast
 
 import cv2
 import numpy as np
 
 from av2tsam_cli.values import Float32Array, Frame, UInt8Array
-
-if TYPE_CHECKING:
-    import torch
 
 SIDE_PX = 256
 """Side of the square grey images used for optical flow; no network's logits are finer."""
@@ -27,47 +24,55 @@ BLOCKS = 32
 
 
 @dataclass(frozen=True)
-class KeyFrame:
-    """A frame with its mask logits."""
+class Motion:
+    """How the picture moved since the frame before: optical flow (DIS) between grey squares."""
 
-    frame: Frame
-    """The frame."""
-    logits: torch.Tensor = field(repr=False)
-    """Mask logits, (K, h, w), any float dtype, on any device, over the frame squashed to a square.
-    K is the number of sources that have a mask of their own."""
-
-    @cached_property
-    def grey(self) -> UInt8Array:
-        """The frame as a grey square for optical flow, uint8, (SIDE_PX, SIDE_PX)."""
-        return _grey(self.frame)
-
-    @cached_property
-    def values(self) -> Float32Array:
-        """The logits as an array, float32, (K, h, w)."""
-        return cast(Float32Array, self.logits.float().cpu().numpy())
+    grey: UInt8Array = field(repr=False)
+    """The frame as a grey square, uint8, (SIDE_PX, SIDE_PX)."""
+    back: Float32Array = field(repr=False)
+    """For each of its pixels, how far to the right and down it was in the frame before, in pixels
+    of the square, float32, (SIDE_PX, SIDE_PX, 2)."""
+    forth: Float32Array = field(repr=False)
+    """For each pixel of the frame before, how far to the right and down it is now; the same."""
 
 
-def interpolate(frame: Frame, before: KeyFrame, after: KeyFrame | None) -> torch.Tensor:
-    """Interpolate the logits of a frame from key frames around it, along the optical flow (DIS).
+def motion_since(before: Motion | None, frame: Frame) -> Motion:
+    """Compute the motion since the frame before, which is None for the first frame."""
+    small = cv2.resize(frame.rgb, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
+    grey = cast(UInt8Array, cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+    if before is None:
+        return Motion(grey, no_flow(), no_flow())
+    # Created for each call: it holds buffers, and several threads may call this.
+    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    back, forth = (finder.calc(*pair, None) for pair in ((grey, before.grey), (before.grey, grey)))
+    return Motion(grey, cast(Float32Array, back), cast(Float32Array, forth))
 
-    The logits of both key frames are warped to the frame and weighted by closeness in time. Without
-    a later key frame, those of the earlier one are warped.
 
-    Args:
-        frame: A frame later than `before`.
-        before: The last key frame.
-        after: The next key frame, with logits of the same shape, or None.
+def no_flow() -> Float32Array:
+    """Return the optical flow of a picture that does not move, (SIDE_PX, SIDE_PX, 2)."""
+    return np.zeros((SIDE_PX, SIDE_PX, 2), np.float32)
 
-    Returns:
-        Logits (K, h, w) in the dtype and on the device of the key frames.
-    """
-    grey = _grey(frame)
-    values = _warp(before, grey)
-    if after is not None:
-        span_s = after.frame.time_s - before.frame.time_s
-        weight = (frame.time_s - before.frame.time_s) / span_s if span_s > 0 else 0.0
-        values += weight * (_warp(after, grey) - values)
-    return before.logits.new_tensor(values)
+
+def join(first: Float32Array, second: Float32Array) -> Float32Array:
+    """Return the flow that follows one flow and then another, all float32, (h, w, 2)."""
+    return cast(Float32Array, first + sample(second, first))
+
+
+def sample(values: Any, flow: Float32Array) -> Any:
+    """Return the values (h, w) or (h, w, n) to which a flow (h, w, 2) points, interpolated."""
+    x, y = grid(*flow.shape[:2])
+    return cv2.remap(
+        values,
+        x + flow[..., 0],
+        y + flow[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def warp_all(logits: Float32Array, flow: Float32Array) -> Float32Array:
+    """Move the logits (K, h, w) of K sources along an optical flow; see `warp`."""
+    return np.stack([warp(values, flow) for values in logits])
 
 
 def difference(a: UInt8Array, b: UInt8Array) -> float:
@@ -86,19 +91,6 @@ def difference(a: UInt8Array, b: UInt8Array) -> float:
     differing = cv2.absdiff(a[::step, ::step], b[::step, ::step]).astype(np.float32)
     means = cv2.resize(differing, (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA)
     return round(float(means.max()), 3)  # so that a mean of twos is exactly 2
-
-
-def _grey(frame: Frame) -> UInt8Array:
-    small = cv2.resize(frame.rgb, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-    return cast(UInt8Array, cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
-
-
-def _warp(key: KeyFrame, grey: UInt8Array) -> Float32Array:
-    """Warp the logits (K, h, w) of a key frame to the frame whose grey square is given."""
-    # Created for each call: it holds buffers, and several threads may call this.
-    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    flow = finder.calc(grey, key.grey, None)
-    return np.stack([warp(values, flow) for values in key.values])
 
 
 def warp(values: Float32Array, flow: Float32Array) -> Float32Array:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from functools import cached_property
+from itertools import accumulate, zip_longest
+from typing import TYPE_CHECKING, cast
 
-from av2tsam_cli.timeline.motion import KeyFrame, difference, interpolate
-from av2tsam_cli.values import AudioWindow, Frame
+import numpy as np
+
+from av2tsam_cli.timeline.motion import Motion, difference, join, motion_since, warp_all
+from av2tsam_cli.values import AudioWindow, Float32Array, Frame
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +41,29 @@ class ScheduledFrame:
     """Whether the network computes this frame's mask. Always False without a prompt."""
     repeats: bool = False
     """Whether the frame reuses the mask of its segment's last key frame, which it looks like."""
+    motion: Motion | None = None
+    """How the picture moved since the frame before; None if every mask is computed or reused."""
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """A frame with its mask logits."""
+
+    frame: ScheduledFrame
+    """The frame."""
+    logits: torch.Tensor = field(repr=False)
+    """Mask logits, (K, h, w), any float dtype, on any device, over the frame squashed to a square.
+    K is the number of sources that have a mask of their own."""
+
+    @cached_property
+    def values(self) -> Float32Array:
+        """The logits as an array, float32, (K, h, w)."""
+        return cast(Float32Array, self.logits.float().cpu().numpy())
+
+    @property
+    def time_s(self) -> float:
+        """Time of the frame in seconds."""
+        return self.frame.frame.time_s
 
 
 def pair_with_audio(
@@ -70,7 +97,7 @@ def without_audio(frames: Iterable[Frame]) -> Generator[ScheduledFrame, None, No
 
 
 def mark_keys(
-    frames: Iterable[ScheduledFrame], rate: float | Fraction | None
+    frames: Iterable[ScheduledFrame], rate: float | Fraction
 ) -> Generator[ScheduledFrame, None, None]:
     """Reduce the key frames to `rate` per second.
 
@@ -78,11 +105,11 @@ def mark_keys(
 
     Args:
         frames: All frames, in order.
-        rate: Masks per second; None leaves all as they are.
+        rate: Masks per second.
     """
     last: tuple[int, int, int] | None = None
     for each in frames:
-        if each.segment is None or rate is None:
+        if each.segment is None:
             last = None
             yield each
             continue
@@ -107,16 +134,26 @@ def mark_repeats(
     """
     last: ScheduledFrame | None = None
     for each in frames:
-        if (
-            tolerance is not None
-            and each.key
-            and last is not None
-            and _repeats(each, last, tolerance)
-        ):
+        if each.key and last is not None and repeats(each, last, tolerance):
             yield replace(each, key=False, repeats=True)
             continue
         last = each if each.key else last
         yield each
+
+
+def repeats(frame: ScheduledFrame, key: ScheduledFrame, tolerance: float | None) -> bool:
+    """Return whether a frame looks like a key frame of the same segment; see `mark_repeats`."""
+    if tolerance is None or frame.segment != key.segment:
+        return False
+    return difference(frame.frame.rgb, key.frame.rgb) <= tolerance
+
+
+def add_motion(frames: Iterable[ScheduledFrame]) -> Generator[ScheduledFrame, None, None]:
+    """Compute how the picture moved between consecutive frames with a prompt."""
+    motion: Motion | None = None
+    for each in frames:
+        motion = None if each.segment is None else motion_since(motion, each.frame)
+        yield replace(each, motion=motion)
 
 
 def batches(frames: Iterable[ScheduledFrame], size: int) -> Iterator[list[ScheduledFrame]]:
@@ -140,9 +177,10 @@ def logits_over_time(
 ) -> Generator[tuple[ScheduledFrame, torch.Tensor | None], None, None]:
     """Give every frame with a prompt logits, given those of the key frames.
 
-    A repeat has the logits of its key frame. Between two key frames of one segment, logits are
-    interpolated along the optical flow; after the last key frame of a segment they follow the flow
-    from that one. Frames wait for the next key frame, which takes less than a second of video.
+    A repeat has the logits of its key frame. Between two key frames of one segment, the logits of
+    both are moved along the optical flow, from frame to frame; after the last key frame of a
+    segment, those of that one. Frames wait for the next key frame, which takes at most a second of
+    video.
 
     Args:
         computed: All frames in order, with the logits (K, h, w) of key frames and None for others.
@@ -157,7 +195,7 @@ def logits_over_time(
         if each.segment is not None and logits is None:
             waiting.append(each)
             continue
-        next_key = None if logits is None else KeyFrame(each.frame, logits)
+        next_key = None if logits is None else KeyFrame(each, logits)
         ended = any(other.segment != each.segment for other in waiting)
         yield from _interpolated(key, waiting, None if ended else next_key)
         key, waiting = next_key, []
@@ -168,12 +206,6 @@ def logits_over_time(
 def _has_nothing(window: AudioWindow, silence_dbfs: float | None) -> bool:
     """Return whether a window is silent, or no source is heard in it."""
     return window.is_silent(silence_dbfs) or window.sources == ()
-
-
-def _repeats(frame: ScheduledFrame, key: ScheduledFrame, tolerance: float) -> bool:
-    if frame.segment != key.segment:
-        return False
-    return difference(frame.frame.rgb, key.frame.rgb) <= tolerance
 
 
 def _fits(batch: list[ScheduledFrame], frame: ScheduledFrame, size: int) -> bool:
@@ -189,7 +221,30 @@ def _fits(batch: list[ScheduledFrame], frame: ScheduledFrame, size: int) -> bool
 def _interpolated(
     before: KeyFrame | None, waiting: Sequence[ScheduledFrame], after: KeyFrame | None
 ) -> Generator[tuple[ScheduledFrame, torch.Tensor], None, None]:
-    for each in waiting:
-        if before is None:
-            raise ValueError("the first frame of a segment must be a key frame")
-        yield each, interpolate(each.frame, before, after)
+    """Move the logits of the key frames along the flow, and weight them by closeness in time."""
+    if not waiting:
+        return
+    if before is None:
+        raise ValueError("the first frame of a segment must be a key frame")
+    following = [] if after is None else [*waiting[1:], after.frame]
+    back = _paths(motion_of(each).back for each in waiting)
+    forth = _paths(motion_of(each).forth for each in reversed(following))
+    for each, from_before, from_after in zip_longest(waiting, back, reversed(forth)):
+        values = warp_all(before.values, from_before)
+        if after is not None:
+            span_s = after.time_s - before.time_s
+            weight = (each.frame.time_s - before.time_s) / span_s if span_s > 0 else 0.0
+            values += np.float32(weight) * (warp_all(after.values, from_after) - values)
+        yield each, before.logits.new_tensor(values)
+
+
+def motion_of(frame: ScheduledFrame) -> Motion:
+    """Return the motion of a frame that has one."""
+    if frame.motion is None:
+        raise ValueError("frames between key frames must have passed `add_motion`")
+    return frame.motion
+
+
+def _paths(steps: Iterable[Float32Array]) -> list[Float32Array]:
+    """Return the flow along the first step, the second and then the first, and so on."""
+    return list(accumulate(steps, lambda path, step: join(step, path)))

@@ -29,6 +29,7 @@ KEYS = {
     "model",
     "device",
     "precision",
+    "fps",
     "wall_s",
     "frames_with_mask",
     "mean_area",

@@ -1,15 +1,13 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pytest
 import torch
 import torch.nn.functional as F
 
 from av2tsam_cli.masks import native_mask
-from av2tsam_cli.timeline.motion import KeyFrame, interpolate
-from av2tsam_cli.timeline.schedule import ScheduledFrame, logits_over_time
+from av2tsam_cli.timeline.schedule import ScheduledFrame, add_motion, logits_over_time
 from av2tsam_cli.values import Frame
 
 SIZE = (320, 180)
@@ -55,47 +53,54 @@ def resize(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
-def key(centre_x: int, time_s: float) -> KeyFrame:
-    return KeyFrame(Frame(picture(centre_x), time_s, 0), logits(disc(centre_x)))
+def filled(
+    pictures: Sequence[npt.NDArray[np.uint8]], known: Mapping[int, torch.Tensor]
+) -> list[torch.Tensor]:
+    """Logits of all frames, ten a second, given those of a few."""
+    frames = (
+        ScheduledFrame(Frame(rgb, k / 10, k), None, segment=0, key=k in known)
+        for k, rgb in enumerate(pictures)
+    )
+    pairs = ((each, known.get(each.frame.index)) for each in add_motion(frames))
+    return [found for _, found in logits_over_time(pairs) if found is not None]
 
 
-@pytest.mark.parametrize("centre_x", [110, 120, 130])
-def test_masks_between_key_frames_follow_the_disc(centre_x: int) -> None:
-    before, after = key(100, 0.0), key(140, 0.4)
-    time_s = (centre_x - 100) / 100
-    found = mask_of(interpolate(Frame(picture(centre_x), time_s, 1), before, after))
-    assert iou(found, disc(centre_x)) >= 0.9
-    blend = before.logits + time_s / 0.4 * (after.logits - before.logits)
-    assert iou(mask_of(blend), disc(centre_x)) < 0.8
+def test_masks_between_key_frames_follow_the_disc() -> None:
+    centres = [100, 110, 120, 130, 140]
+    ends = {0: logits(disc(100)), 4: logits(disc(140))}
+    found = filled([picture(x) for x in centres], ends)
+    for k, centre_x in enumerate(centres):
+        assert iou(mask_of(found[k]), disc(centre_x)) >= 0.9
+        blend = ends[0] + k / 4 * (ends[4] - ends[0])
+        assert k in ends or iou(mask_of(blend), disc(centre_x)) < 0.8
 
 
 def test_masks_after_the_last_key_frame_follow_the_disc() -> None:
-    found = mask_of(interpolate(Frame(picture(120), 0.2, 1), key(100, 0.0), None))
-    assert iou(found, disc(120)) >= 0.9
-    assert iou(disc(100), disc(120)) < 0.5
+    found = filled([picture(x) for x in range(100, 161, 10)], {0: logits(disc(100))})
+    assert iou(mask_of(found[2]), disc(120)) >= 0.9
+    assert iou(mask_of(found[6]), disc(160)) >= 0.85  # more than a diameter away
+    assert iou(disc(100), disc(160)) == 0
 
 
 def test_without_motion_logits_are_interpolated_linearly_in_their_dtype() -> None:
-    still = picture(100)
-    before, after = (
-        KeyFrame(Frame(still, time_s, 0), torch.full((1, 8, 8), level, dtype=torch.bfloat16))
-        for time_s, level in ((0.0, 2.0), (0.4, -2.0))
-    )
-    found = interpolate(Frame(still, 0.1, 1), before, after)
-    assert found.dtype == torch.bfloat16
-    assert torch.equal(found, torch.full((1, 8, 8), 1.0, dtype=torch.bfloat16))
+    known = {k: torch.full((1, 8, 8), 2.0 - k, dtype=torch.bfloat16) for k in (0, 4)}
+    found = filled([picture(100)] * 5, known)
+    assert {each.dtype for each in found} == {torch.bfloat16}
+    assert [float(each.mean()) for each in found] == [2.0, 1.0, 0.0, -1.0, -2.0]
 
 
 def test_masks_follow_the_disc_through_a_whole_stream() -> None:
     """Every fourth frame of two seconds of audio is a key frame; a second ends between two."""
 
-    def decoded() -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
+    def scheduled() -> Iterator[ScheduledFrame]:
         for k in range(14):
-            segment, centre_x = k // 7, 80 + 8 * k
-            made = logits(disc(centre_x)) if k % 7 in {0, 4} else None
-            frame = Frame(picture(centre_x), k / 7, k)
-            yield ScheduledFrame(frame, None, segment, key=made is not None), made
+            frame = Frame(picture(80 + 8 * k), k / 7, k)
+            yield ScheduledFrame(frame, None, segment=k // 7, key=k % 7 in {0, 4})
 
-    for each, found in logits_over_time(decoded()):
+    computed = (
+        (each, logits(disc(80 + 8 * each.frame.index)) if each.key else None)
+        for each in add_motion(scheduled())
+    )
+    for each, found in logits_over_time(computed):
         assert found is not None
         assert iou(mask_of(found), disc(80 + 8 * each.frame.index)) >= 0.9

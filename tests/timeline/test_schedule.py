@@ -9,6 +9,7 @@ import torch
 
 from av2tsam_cli.timeline.schedule import (
     ScheduledFrame,
+    add_motion,
     batches,
     logits_over_time,
     mark_keys,
@@ -73,11 +74,6 @@ def test_silent_seconds_are_not_computed_unless_the_gate_is_off() -> None:
     assert ungated[0].key
 
 
-def test_without_a_rate_every_frame_with_audio_is_a_key_frame() -> None:
-    marked = mark_keys(scheduled((0.0, 0, True), (0.1, None, False)), None)
-    assert [m.key for m in marked] == [True, False]
-
-
 def test_with_a_rate_each_second_of_audio_starts_with_a_key_frame() -> None:
     times_s = [k / 10 for k in range(25)]
     found = pair_with_audio(frames(times_s), [window(k) for k in range(3)], None)
@@ -97,7 +93,7 @@ def test_the_first_frame_after_silence_is_a_key_frame() -> None:
 
 def test_a_text_prompt_needs_no_audio_and_has_a_key_frame_in_each_second() -> None:
     times_s = [k / 10 for k in range(25)]
-    assert all(each.key for each in mark_keys(without_audio(frames(times_s)), None))
+    assert all(each.key for each in without_audio(frames(times_s)))
     keys = [
         m.frame.time_s for m in mark_keys(without_audio(frames(times_s)), Fraction(1, 10)) if m.key
     ]
@@ -183,7 +179,8 @@ def test_frames_of_two_sizes_never_share_a_batch() -> None:
 
 def over_time(*rows: tuple[float, int | None, float | None]) -> list[float | None]:
     """(time, window, logit of a key) each, to the logit of every frame."""
-    plan = scheduled(*((time_s, index, logit is not None) for time_s, index, logit in rows))
+    marked = scheduled(*((time_s, index, logit is not None) for time_s, index, logit in rows))
+    plan = list(add_motion(marked))
     decoded = (
         (each, None if logit is None else torch.full((1, 2, 2), logit))
         for each, (_, _, logit) in zip(plan, rows, strict=True)
@@ -205,9 +202,10 @@ def test_logits_after_the_last_key_frame_of_a_second_are_kept() -> None:
 
 def test_with_a_text_prompt_logits_are_interpolated_across_seconds() -> None:
     logits = {0.0: 0.0, 1.0: 10.0}
+    marked = mark_keys(without_audio(frames([0.0, 0.5, 0.9, 1.0, 1.5])), Fraction(1))
     decoded = (
         (each, torch.full((1, 2, 2), logits[each.frame.time_s]) if each.key else None)
-        for each in mark_keys(without_audio(frames([0.0, 0.5, 0.9, 1.0, 1.5])), Fraction(1))
+        for each in add_motion(marked)
     )
     found = [float(made.mean()) for _, made in logits_over_time(decoded) if made is not None]
     assert found == pytest.approx([0.0, 5.0, 9.0, 10.0, 10.0])
@@ -219,7 +217,8 @@ def test_masks_do_not_extend_into_silence() -> None:
 
 
 def test_a_repeat_has_the_logits_of_its_key_frame_and_ends_an_interpolation() -> None:
-    plan = scheduled((0.0, 0, True), (0.1, 0, False), (0.2, 0, False), (0.4, 0, True))
+    marked = scheduled((0.0, 0, True), (0.1, 0, False), (0.2, 0, False), (0.4, 0, True))
+    plan = list(add_motion(marked))
     plan[2] = replace(plan[2], repeats=True)
     key, last = torch.full((1, 2, 2), 2.0), torch.full((1, 2, 2), -2.0)
     found = logits_over_time(zip(plan, (key, None, None, last), strict=True))

@@ -1,0 +1,157 @@
+"""Whether masks that are predicted along the optical flow can be trusted.
+
+The masks of a key frame are moved to a later frame, from frame to frame. A pixel of the later frame
+is doubtful where the flow there and back does not end where it began, or where the picture differs
+from what was moved there: something was covered or uncovered, a light went on, an object appeared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+
+from av2tsam_cli.timeline.motion import join, no_flow, sample, warp_all
+from av2tsam_cli.timeline.schedule import (
+    CLOCK_SLACK_S,
+    KeyFrame,
+    ScheduledFrame,
+    motion_of,
+    repeats,
+)
+from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
+
+LONGEST_S = 1.0
+"""Seconds for which masks are predicted at most: what changes too slowly to notice adds up."""
+ASTRAY_PX = 2.0
+"""Distance from which the flow there and back is wrong, in pixels of the grey squares."""
+CHANGED_LEVELS = (6.0, 16.0)
+"""Difference between the moved picture and the new one from which it has changed, 0 to 255: the
+lowest, for pictures with little contrast, and the highest."""
+CHANGED_SHARE = 1 / 3
+"""Share of a picture's contrast, the standard deviation of its grey levels, between these."""
+CHANGED_PX = 5
+"""Side of the blocks over which differences are averaged, so that noise does not count."""
+NEAR_PX = 4
+"""Pixels around a mask that count as near."""
+MOST_NEAR_MASK = 0.2
+"""Largest share of doubtful pixels in and near a mask that is trusted."""
+MOST_OF_PICTURE = 0.05
+"""Largest share of doubtful pixels in the whole picture."""
+
+
+class KeyFrameChooser:
+    """Decides, one frame after the other, which masks the network computes."""
+
+    def __init__(self, level: float, tolerance: float | None) -> None:
+        """Start with the first frame of a video.
+
+        Args:
+            level: The logit above which a pixel belongs to a mask.
+            tolerance: See `mark_repeats`.
+        """
+        self._level, self._tolerance = level, tolerance
+        self._last: _Prediction | None = None
+
+    def choose(self, frame: ScheduledFrame) -> ScheduledFrame:
+        """Decide about the next frame; if it is a key frame, `computed` must follow.
+
+        Args:
+            frame: The frame, with its motion, and marked as a key frame if it has a prompt.
+
+        Returns:
+            The frame, as a key frame, a repeat, or one to interpolate.
+        """
+        last, self._last = self._last, None
+        if last is None or frame.segment != last.key.frame.segment:
+            return frame
+        if repeats(frame, last.key.frame, self._tolerance):
+            self._last = _Prediction.start(last.key, frame)
+            return replace(frame, key=False, repeats=True)
+        prediction = last.follow(frame)
+        if not prediction.can_be_trusted(self._level):
+            return frame
+        self._last = prediction
+        return replace(frame, key=False)
+
+    def computed(self, key: KeyFrame) -> None:
+        """Take note of the masks of a key frame."""
+        self._last = _Prediction.start(key, key.frame)
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """The masks of a frame, predicted from those of a key frame."""
+
+    key: KeyFrame
+    """The key frame."""
+    since_s: float
+    """Time of the last frame that is known to look like the key frame, in seconds."""
+    frame: ScheduledFrame
+    """The frame."""
+    back: Float32Array = field(repr=False)
+    """Flow from the frame to the key frame, float32, (SIDE_PX, SIDE_PX, 2)."""
+    forth: Float32Array = field(repr=False)
+    """Flow from the key frame to the frame."""
+
+    @classmethod
+    def start(cls, key: KeyFrame, frame: ScheduledFrame) -> _Prediction:
+        """Predict the masks of a frame that looks like the key frame, or is it."""
+        return cls(key, frame.frame.time_s, frame, no_flow(), no_flow())
+
+    def follow(self, frame: ScheduledFrame) -> _Prediction:
+        """Predict the masks of the next frame."""
+        motion = motion_of(frame)
+        return replace(
+            self,
+            frame=frame,
+            back=join(motion.back, self.back),
+            forth=join(self.forth, motion.forth),
+        )
+
+    def can_be_trusted(self, level: float) -> bool:
+        """Return whether the network need not look at the frame.
+
+        Args:
+            level: The logit above which a pixel belongs to a mask.
+        """
+        if self.frame.frame.time_s - self.since_s > LONGEST_S - CLOCK_SLACK_S:
+            return False
+        doubtful = doubtful_pixels(
+            motion_of(self.key.frame).grey, motion_of(self.frame).grey, self.back, self.forth
+        )
+        if doubtful.mean() > MOST_OF_PICTURE:
+            return False
+        masks = warp_all(self.key.values, self.back) > level
+        return all(_share_near(mask, doubtful) <= MOST_NEAR_MASK for mask in masks if mask.any())
+
+
+def doubtful_pixels(
+    before: UInt8Array, after: UInt8Array, back: Float32Array, forth: Float32Array
+) -> BoolArray:
+    """Return the pixels of a frame to which masks cannot be moved from an earlier one.
+
+    Args:
+        before: The earlier frame in grey, uint8, (h, w).
+        after: The later frame.
+        back: Flow from the later to the earlier frame, float32, (h, w, 2).
+        forth: Flow from the earlier to the later frame.
+
+    Returns:
+        bool, (h, w).
+    """
+    there_and_back = join(back, forth)
+    astray = np.hypot(there_and_back[..., 0], there_and_back[..., 1]) > ASTRAY_PX
+    differences = cv2.absdiff(after, sample(before, back)).astype(np.float32)
+    least = np.clip(CHANGED_SHARE * before.std(), *CHANGED_LEVELS)
+    changed = cv2.blur(differences, (CHANGED_PX, CHANGED_PX)) > least
+    return np.asarray(astray | changed)
+
+
+def _share_near(mask: BoolArray, pixels: BoolArray) -> float:
+    """Return the share of pixels in and near a mask that are among others (h, w)."""
+    height, width = pixels.shape
+    enlarged = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    near = cv2.dilate(enlarged, np.ones((2 * NEAR_PX + 1, 2 * NEAR_PX + 1), np.uint8))
+    return float(pixels[near > 0].mean())
