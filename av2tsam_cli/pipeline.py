@@ -515,33 +515,33 @@ def segment_planned(
 
 def _announce_time(plan: SegmentPlan, model: LoadedModel, mask_s: float) -> None:
     """Say how long a video takes, if that is long or if masks are skipped by default."""
-    fps = rate_for(plan.options, model)
-    if plan.frames is None or plan.video.rate is None or not isinstance(fps, str):
-        return
-    by_default = fps == "auto" and plan.options.fps is None
-    if by_default or plan.frames * mask_s >= LONG_RUN_S:
-        estimate = time_estimate(plan.frames, plan.video.rate, mask_s, fps)
+    fps, frames, rate = rate_for(plan.options, model), plan.frames, plan.video.rate
+    skips_by_default = fps == "auto" and plan.options.fps is None
+    is_long = isinstance(fps, str) and frames is not None and frames * mask_s >= LONG_RUN_S
+    if skips_by_default or is_long:
+        estimate = time_estimate(frames, rate, mask_s, skips=fps == "auto")
         log.warning("%s: %s on %s: %s", plan.info.path, model.name, model.device.type, estimate)
 
 
-def time_estimate(frames: int, rate: Fraction, mask_s: float, fps: Literal["auto", "all"]) -> str:
+def time_estimate(frames: int | None, rate: Fraction | None, mask_s: float, *, skips: bool) -> str:
     """Describe how long a video takes.
 
     Args:
-        frames: Number of frames to come.
-        rate: Frames per second of the video.
+        frames: Number of frames to come; None if unknown.
+        rate: Frames per second of the video; None if unknown.
         mask_s: Seconds that a mask takes.
-        fps: Which masks are computed.
+        skips: Whether masks that optical flow can predict are skipped.
     """
-    seconds = frames * mask_s
-    at_least, at_most = _in_words(seconds / max(1.0, rate * LONGEST_S)), _in_words(seconds)
-    between = at_most if at_least == at_most else f"{at_least} to {at_most}"
-    if fps == "auto":
-        return (
-            f"{mask_s:.1f} s per mask, so {between}; "
-            "masks that optical flow can predict are not computed (`fps` auto)"
-        )
-    return f"{mask_s:.1f} s per mask, so about {at_most}; with `fps` auto, {between}"
+    each = f"{mask_s:.1f} s per mask"
+    note = "; masks that optical flow can predict are not computed (`fps` auto)" if skips else ""
+    if frames is None or rate is None:
+        return each + note
+    longest = _in_words(frames * mask_s)
+    shortest = _in_words(frames * mask_s / max(1.0, rate * LONGEST_S))
+    between = longest if shortest == longest else f"{shortest} to {longest}"
+    if skips:
+        return f"{each}, so {between}{note}"
+    return f"{each}, so about {longest}; with `fps` auto, {between}"
 
 
 def _in_words(seconds: float) -> str:

@@ -12,9 +12,8 @@ from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.outputs.clip import write_clip
 from av2tsam_cli.pipeline import iter_masks
 from av2tsam_cli.synth.scenes import sample_scene, scene_rng
-from av2tsam_cli.synth.sounds import soundtrack
 from av2tsam_cli.synth.values import Scene
-from av2tsam_cli.values import BoolArray, UInt8Array
+from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
 
 SIZE, RATE, RATE_HZ = (640, 360), 25, 16_000
 """Width and height in pixels, frames per second and audio samples per second."""
@@ -26,10 +25,8 @@ class Run:
 
     masks: list[BoolArray] = field(default_factory=list)
     """The mask of every frame, (H, W)."""
-    followed: list[bool] = field(default_factory=list)
-    """For every frame, whether it lies between key frames."""
-    repeats: list[bool] = field(default_factory=list)
-    """For every frame, whether it repeats a key frame."""
+    computed: list[bool] = field(default_factory=list)
+    """For every frame, whether the network processed it."""
     wall_s: float = 0.0
     """Seconds, including decoding but not drawing and encoding."""
 
@@ -39,10 +36,9 @@ def drawn_scene(index: int) -> Scene:
     return sample_scene(scene_rng("test", 9, index), subset="s4")
 
 
-def write(path: Path, scene: Scene, frames: Iterable[UInt8Array], *, crf: int = 23) -> Path:
-    """Write frames with a scene's sound, encoded as most videos are."""
+def write(path: Path, frames: Iterable[UInt8Array], sound: Float32Array, *, crf: int = 23) -> Path:
+    """Write frames and their sound, encoded as most videos are."""
     h264 = {"preset": "medium", "crf": str(crf), "threads": "1"}
-    sound = soundtrack(scene, RATE_HZ)
     write_clip(path, frames, sound, size=SIZE, rate=RATE, rate_hz=RATE_HZ, h264=h264)
     return path
 
@@ -52,8 +48,7 @@ def segment(video: Path, model: LoadedModel, **options: Any) -> Run:
     run, start_s = Run(), time.perf_counter()
     for frame_mask in iter_masks(video, model=model, **options):
         run.masks.append(frame_mask.mask)
-        run.repeats.append(frame_mask.origin == "reused")
-        run.followed.append(frame_mask.origin == "interpolated")
+        run.computed.append(frame_mask.origin == "computed")
     return replace(run, wall_s=time.perf_counter() - start_s)
 
 

@@ -87,21 +87,15 @@ def test_pipeline_overhead(last_line: LastLine) -> None:
     assert 0 <= result["network_waits"] <= 1
 
 
-def test_interpolated_masks_agree_with_the_network(last_line: LastLine) -> None:
-    arguments = ("--fps", "5", "--scenes", "1", "--seconds", "1", "--device", "cpu")
-    found = last_line("interpolation.py", *arguments)["fps"]["5"]
-    assert found["hold"] < found["linear"] < found["flow"] < 1
-    assert found["fast_hold"] < found["fast_linear"] < found["fast_flow"] < 1
-    assert is_positive(found["speed"])
-
-
-def test_reused_masks_agree_with_the_network(last_line: LastLine) -> None:
-    arguments = ("--reuse", "1", "--scenes", "1", "--seconds", "1", "--device", "cpu")
-    found = last_line("reuse.py", *arguments)["reuse"]["1"]
-    assert found.keys() == {"slides", "tripod", "doubled", "still_camera", "moving"}
-    assert all(of["least_iou"] >= 0.99 and is_positive(of["speed"]) for of in found.values())
-    assert found["slides"]["skipped"] > 0.5
-    assert found["moving"]["skipped"] == 0
+def test_masks_that_are_not_computed_agree_with_the_network(last_line: LastLine) -> None:
+    arguments = ("--scenes", "1", "--seconds", "0.8", "--kinds", "still", "--device", "cpu")
+    found = last_line("shortcuts.py", *arguments)["shortcuts"]
+    assert found.keys() == {"still, sound", "still, text"}
+    for of in found.values():
+        assert of["all"]["computed"] == of["all"]["iou"] == 1
+        assert of["fps auto"]["iou"] > 0.9
+        assert of["fps auto"]["computed"] == 0.05
+        assert of["fps 5"]["computed"] == 0.2
 
 
 def test_masks_and_changes_of_the_sound(last_line: LastLine) -> None:

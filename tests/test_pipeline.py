@@ -402,14 +402,15 @@ def test_the_expected_number_of_frames_follows_from_the_header(make_clip: MakeCl
 
 
 def test_the_time_of_a_video_is_estimated() -> None:
-    assert time_estimate(1500, Fraction(25), 3.0, "all") == (
+    assert time_estimate(1500, Fraction(25), 3.0, skips=False) == (
         "3.0 s per mask, so about 75 min; with `fps` auto, 3 min to 75 min"
     )
-    assert time_estimate(15_000, Fraction(30000, 1001), 3.0, "auto") == (
+    assert time_estimate(15_000, Fraction(30000, 1001), 3.0, skips=True) == (
         "3.0 s per mask, so 25 min to 12 h; "
         "masks that optical flow can predict are not computed (`fps` auto)"
     )
-    assert time_estimate(25, Fraction(25), 1.0, "auto").startswith("1.0 s per mask, so 1 min; ")
+    assert time_estimate(25, Fraction(25), 1.0, skips=True).startswith("1.0 s per mask, so 1 min; ")
+    assert time_estimate(None, None, 1.0, skips=True).startswith("1.0 s per mask; masks that ")
 
 
 def test_torch_has_its_thread_count_again_afterwards(

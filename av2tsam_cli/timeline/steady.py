@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import cv2
 import numpy as np
 
-from av2tsam_cli.timeline.motion import grid, warp
+from av2tsam_cli.timeline.motion import grey_square, grid, warp
 from av2tsam_cli.timeline.schedule import CLOCK_SLACK_S, ScheduledFrame
 from av2tsam_cli.values import AudioWindow, Float32Array, UInt8Array
 
@@ -108,11 +108,7 @@ class _Item:
     @cached_property
     def grey(self) -> UInt8Array:
         """The frame as a grey square, uint8, (SIDE_PX, SIDE_PX)."""
-        # Four pixels for each of the square: averaging all of the frame takes three times as long.
-        twice = (2 * SIDE_PX, 2 * SIDE_PX)
-        sampled = cv2.resize(self.frame.frame.rgb, twice, interpolation=cv2.INTER_NEAREST)
-        grey = cv2.cvtColor(sampled, cv2.COLOR_RGB2GRAY)
-        return cast(UInt8Array, cv2.resize(grey, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA))
+        return grey_square(self.frame.frame.rgb, SIDE_PX)
 
 
 def _read(

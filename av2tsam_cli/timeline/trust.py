@@ -26,11 +26,11 @@ LONGEST_S = 1.0
 """Seconds for which masks are predicted at most: what changes too slowly to notice adds up."""
 ASTRAY_PX = 2.0
 """Distance from which the flow there and back is wrong, in pixels of the grey squares."""
-CHANGED_LEVELS = (6.0, 16.0)
-"""Difference between the moved picture and the new one from which it has changed, 0 to 255: the
-lowest, for pictures with little contrast, and the highest."""
-CHANGED_SHARE = 1 / 3
-"""Share of a picture's contrast, the standard deviation of its grey levels, between these."""
+CHANGED_SHARE = 0.5
+"""Difference between the moved picture and the new one from which it has changed, as a share of its
+contrast, which is the standard deviation of its grey levels."""
+NOISE_LEVELS = 6.0
+"""Least difference that counts, of 255 levels: below that is noise."""
 CHANGED_PX = 5
 """Side of the blocks over which differences are averaged, so that noise does not count."""
 NEAR_PX = 4
@@ -38,7 +38,7 @@ NEAR_PX = 4
 MOST_NEAR_MASK = 0.2
 """Largest share of doubtful pixels in and near a mask that is trusted."""
 MOST_OF_PICTURE = 0.05
-"""Largest share of doubtful pixels in the whole picture."""
+"""Largest share of doubtful pixels in the whole picture, except where it looks as before."""
 
 
 class KeyFrameChooser:
@@ -118,10 +118,10 @@ class _Prediction:
         """
         if self.frame.frame.time_s - self.since_s > LONGEST_S - CLOCK_SLACK_S:
             return False
-        doubtful = doubtful_pixels(
-            motion_of(self.key.frame).grey, motion_of(self.frame).grey, self.back, self.forth
-        )
-        if doubtful.mean() > MOST_OF_PICTURE:
+        before, after = motion_of(self.key.frame).grey, motion_of(self.frame).grey
+        doubtful = doubtful_pixels(before, after, self.back, self.forth)
+        # Where there is nothing but noise, the flow points anywhere.
+        if (doubtful & changed_pixels(before, after)).mean() > MOST_OF_PICTURE:
             return False
         masks = warp_all(self.key.values, self.back) > level
         return all(_share_near(mask, doubtful) <= MOST_NEAR_MASK for mask in masks if mask.any())
@@ -143,10 +143,14 @@ def doubtful_pixels(
     """
     there_and_back = join(back, forth)
     astray = np.hypot(there_and_back[..., 0], there_and_back[..., 1]) > ASTRAY_PX
-    differences = cv2.absdiff(after, sample(before, back)).astype(np.float32)
-    least = np.clip(CHANGED_SHARE * before.std(), *CHANGED_LEVELS)
-    changed = cv2.blur(differences, (CHANGED_PX, CHANGED_PX)) > least
-    return np.asarray(astray | changed)
+    return np.asarray(astray | changed_pixels(sample(before, back), after))
+
+
+def changed_pixels(before: UInt8Array, after: UInt8Array) -> BoolArray:
+    """Return the pixels, bool, (h, w), in which two grey pictures differ by more than noise."""
+    differences = cv2.absdiff(after, before).astype(np.float32)
+    least = max(NOISE_LEVELS, CHANGED_SHARE * float(before.std()))
+    return np.asarray(cv2.blur(differences, (CHANGED_PX, CHANGED_PX)) > least)
 
 
 def _share_near(mask: BoolArray, pixels: BoolArray) -> float:

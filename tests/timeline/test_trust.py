@@ -21,9 +21,9 @@ RATE = 25
 RADIUS_PX = 24
 
 
-def disc(centre_x: float, centre_y: float = 90) -> BoolArray:
+def disc(centre_x: float, centre_y: float = 90, radius_px: float = RADIUS_PX) -> BoolArray:
     y, x = np.mgrid[: SIZE[1], : SIZE[0]]
-    found: BoolArray = (x - centre_x) ** 2 + (y - centre_y) ** 2 <= RADIUS_PX**2
+    found: BoolArray = (x - centre_x) ** 2 + (y - centre_y) ** 2 <= radius_px**2
     return found
 
 
@@ -94,13 +94,14 @@ def test_a_light_that_goes_on_under_the_mask_is_looked_at(contrast: float) -> No
 
 def test_a_large_object_that_appears_away_from_the_mask_is_looked_at() -> None:
     one = picture(60)
-    two = np.where(disc(240)[..., None], BALL, one).astype(np.uint8)
+    two = np.where(disc(240, 90, 50)[..., None], BALL, one).astype(np.uint8)
     assert looked_at([one] * 6 + [two] * 6, disc(60)) == [0, 6]
 
 
 def test_without_a_mask_an_object_that_appears_is_looked_at() -> None:
     empty = np.zeros_like(disc(0))
-    assert looked_at([WALL] * 6 + [picture(160)] * 6, empty) == [0, 6]
+    entered = np.where(disc(160, 90, 50)[..., None], BALL, WALL).astype(np.uint8)
+    assert looked_at([WALL] * 6 + [entered] * 6, empty) == [0, 6]
 
 
 def test_a_small_change_away_from_the_mask_does_not_matter() -> None:
