@@ -211,7 +211,7 @@ def test_auto_is_the_default_of_full_size_models_on_cpus_and_is_announced(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clip = make_clip(rate=10, sounds=[{"samples": tone(1.0)}])
+    clip = make_clip(rate=5, sounds=[{"samples": tone(1.0)}])
     light = segment_video(clip, tmp_path / "light.mp4", model=model)
     assert light.fps == "all"
     assert not caplog.messages
@@ -221,11 +221,11 @@ def test_auto_is_the_default_of_full_size_models_on_cpus_and_is_announced(
     assert large.fps == "auto"
     assert large.frames_computed < light.frames_computed
     (line,) = caplog.messages
-    assert line.startswith(f"{clip}: {model.name} on cpu: 0.")
+    assert line.startswith(f"{clip}: {model.name} on cpu: ")
     assert line.endswith("masks that optical flow can predict are not computed (`fps` auto)")
     caplog.clear()
     every = segment_video(clip, tmp_path / "every.mp4", model=full_size, fps="all")
-    assert (every.fps, every.frames_computed) == ("all", 10)
+    assert (every.fps, every.frames_computed) == ("all", light.frames_computed)
     assert not caplog.messages
 
 
