@@ -34,6 +34,7 @@ from av2tsam_cli.segment_options import (
     Hear,
     Rate,
     SegmentOptions,
+    Timing,
 )
 from av2tsam_cli.stages import (
     ComputedBatch,
@@ -157,6 +158,7 @@ def segment_video(
     audio_stream: int | str | None = None,
     require_audio: bool = False,
     fps: Rate | None = None,
+    timing: Timing = "fine",
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
@@ -190,6 +192,7 @@ def segment_video(
         fps: Masks to compute per second, `auto` for those that optical flow cannot predict, or
             `all`; optical flow fills in the others. None for `auto` with a full-size model on a
             CPU, else `all`.
+        timing: `fine` to find when sources start and stop, `paper` for the seconds of the paper.
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Seconds of audio below this level, in dBFS, get empty masks; None for none.
         reuse: Largest difference between frames that share a mask, in levels of 0 to 255; None to
@@ -223,6 +226,7 @@ def segment_video(
         audio_stream=audio_stream,
         require_audio=require_audio,
         fps=fps,
+        timing=timing,
         threshold=threshold,
         silence_dbfs=silence_dbfs,
         reuse=reuse,
@@ -246,6 +250,7 @@ def iter_masks(
     audio_stream: int | str | None = None,
     require_audio: bool = False,
     fps: Rate | None = None,
+    timing: Timing = "fine",
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
@@ -271,6 +276,7 @@ def iter_masks(
         audio_stream: The audio stream to use.
         require_audio: Whether a video without audio is an error.
         fps: Masks to compute per second, `auto` or `all`.
+        timing: `fine` to find when sources start and stop, `paper` for the seconds of the paper.
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
@@ -298,6 +304,7 @@ def iter_masks(
         audio_stream=audio_stream,
         require_audio=require_audio,
         fps=fps,
+        timing=timing,
         threshold=threshold,
         silence_dbfs=silence_dbfs,
         reuse=reuse,
@@ -321,6 +328,7 @@ def segment_frames(
     vocabulary: Path | None = None,
     name: Sequence[str] = (),
     fps: Rate | None = None,
+    timing: Timing = "fine",
     threshold: float = 0.5,
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
@@ -344,6 +352,7 @@ def segment_frames(
         vocabulary: The vocabulary file.
         name: The sources to name.
         fps: Masks to compute per second, `auto` or `all`.
+        timing: `fine` to find when sources start and stop, `paper` for the seconds of the paper.
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
@@ -366,6 +375,7 @@ def segment_frames(
         vocabulary=vocabulary,
         name=tuple(name),
         fps=fps,
+        timing=timing,
         threshold=threshold,
         silence_dbfs=silence_dbfs,
         reuse=reuse,
@@ -379,7 +389,8 @@ def segment_frames(
     segmenter = load_for(options, model, device=device, precision=precision)
     windows: Iterator[AudioWindow] = iter(())
     if audio is not None and sample_rate is not None and text is None:
-        windows = segmenter.hear(split_windows(audio, sample_rate, rate_hz=segmenter.rate_hz))
+        seconds = split_windows(audio, sample_rate, rate_hz=segmenter.rate_hz)
+        windows = segmenter.hear(seconds, timing, silence_dbfs)
     timed = frames_from_arrays(frames, times=times, rate=frame_rate)
     rate = rate_for(options, segmenter.model)
     return _masked_frames(schedule(timed, windows, options, rate), segmenter, options)

@@ -18,6 +18,7 @@ from av2tsam_cli.options import (
 )
 
 Hear = Literal["trained", "words"]
+Timing = Literal["fine", "paper"]
 Format = Literal["video", "masks", "overlays", "named-masks", "indexed-masks"]
 
 Rate = Fraction | float | Literal["auto", "all"]
@@ -131,6 +132,12 @@ class SegmentOptions(VocabularyOptions):
     """Masks to compute per second; `auto` to compute those that optical flow cannot predict; `all`
     to compute every mask. Optical flow fills in the others. None: `auto` for a full-size model on a
     CPU, else `all`."""
+    timing: Annotated[
+        Timing,
+        Option("find when sources change, or use whole seconds", panel=Panel.ADVANCED),
+    ] = "fine"
+    """`fine` to find when sound sources start and stop, `paper` to give each frame the whole second
+    of sound that it falls into, as in the paper."""
     threshold: Annotated[
         float,
         Option(
@@ -205,6 +212,8 @@ class SegmentOptions(VocabularyOptions):
             raise UsageError("`require_audio` has no effect with `text`; drop one of them")
         if self.silence_dbfs != SILENCE_DBFS:
             raise UsageError("`silence_dbfs` has no effect with `text`; drop one of them")
+        if self.timing != "fine":
+            raise UsageError("`timing` has no effect with `text`; drop one of them")
         for option in ("hear", *WORDS_ONLY):
             if getattr(self, option):
                 raise UsageError(f"`{option}` has no effect with `text`; drop one of them")

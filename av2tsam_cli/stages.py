@@ -65,7 +65,7 @@ def read_scheduled(
             start_s=options.start,
             stop_s=options.end,
         )
-        windows = segmenter.hear(windows)
+        windows = segmenter.hear(windows, options.timing, options.silence_dbfs)
     return schedule(frames, windows, options, rate_for(options, segmenter.model))
 
 

@@ -154,6 +154,12 @@ class HeardSource:
     """How likely it is heard, 0 to 1."""
 
 
+def level_dbfs(samples: Float32Array) -> float:
+    """Return the RMS level in dB relative to full scale; -inf for digital silence."""
+    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    return 10.0 * float(np.log10(power)) if power > 0.0 else float("-inf")
+
+
 @dataclass(frozen=True)
 class AudioWindow:
     """One second of audio on the presentation clock."""
@@ -171,6 +177,10 @@ class AudioWindow:
     for [index, index + 1)."""
     piece: int | None = None
     """Windows with the same number contain the same sources; None if this is not known."""
+    embedding: Float32Array | None = field(default=None, repr=False)
+    """CLAP's embedding of what is heard, (A,); None if it is not computed yet."""
+    context: Float32Array | None = field(default=None, repr=False)
+    """What is around it in its piece, (n,), as `samples`; None if this is not known."""
 
     @property
     def start_s(self) -> float:
@@ -189,5 +199,4 @@ class AudioWindow:
     @property
     def level_dbfs(self) -> float:
         """RMS level in dB relative to full scale; -inf for digital silence."""
-        power = float(np.mean(np.square(self.samples, dtype=np.float64)))
-        return 10.0 * float(np.log10(power)) if power > 0.0 else float("-inf")
+        return level_dbfs(self.samples)

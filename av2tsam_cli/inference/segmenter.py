@@ -17,9 +17,10 @@ from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
 from av2tsam_cli.hub.locate import Use
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel
+from av2tsam_cli.inference.timing import cut_at_changes
 from av2tsam_cli.model.preprocess import squash
 from av2tsam_cli.model.sam import best_mask
-from av2tsam_cli.segment_options import Hear
+from av2tsam_cli.segment_options import Hear, Timing
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
 PIXELS_PER_RESIZE = 1 << 23
@@ -55,6 +56,8 @@ class Segmenter:
 
     USES: tuple[Use, ...] = ("trained",)
     """What a model must have been loaded for, unless there is a text prompt."""
+    context_s = 1.0
+    """Seconds of sound around each window that are heard with it."""
 
     def __init__(self, model: LoadedModel, text: str | None = None) -> None:
         """Prepare a model for a video.
@@ -129,9 +132,23 @@ class Segmenter:
         """Return the names of what is segmented in a window; None if sources have no names."""
         return None if self.text is None else (self.text,)
 
-    def hear(self, windows: Iterator[AudioWindow]) -> Iterator[AudioWindow]:
-        """Prepare audio windows for `logits`; here, nothing is to be done before."""
-        return windows
+    def hear(
+        self,
+        seconds: Iterator[AudioWindow],
+        timing: Timing = "paper",
+        silence_dbfs: float | None = None,
+    ) -> Iterator[AudioWindow]:
+        """Prepare the sound of a video for `logits`.
+
+        Args:
+            seconds: One window per second.
+            timing: Whether to cut the sound where its sources change, or to keep its seconds.
+            silence_dbfs: Sound below this level is silent; None if no sound is.
+        """
+        if timing == "paper":
+            return seconds
+        clap = self.model.network.clap
+        return cut_at_changes(seconds, clap, silence_dbfs=silence_dbfs, context_s=self.context_s)
 
     def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Tensor:
         """Return the mask logits (B, 1, h, w) of B frames; see `source_logits`."""
@@ -215,6 +232,9 @@ class Segmenter:
         known = (
             {} if self._last_window is None else {id(self._last_window[0]): self._last_window[1]}
         )
+        given = {id(w): w.embedding for w in windows if w.embedding is not None}
+        if given:
+            known |= zip(given, self._to_device(list(given.values())), strict=True)
         new = {id(window): window.samples for window in windows if id(window) not in known}
         if new:
             samples = self._to_device(list(new.values()))

@@ -79,13 +79,20 @@ class Hearing:
 
         The contexts of neighbours are nearly the same, and CLAP takes most of the time.
         """
-        kept = _kept([each.window.index for each in contexts], self.context_s)
-        embedded = embed_sounds(self.clap, [contexts[n].samples for n in kept])
+        kept = _kept([each.window for each in contexts], self.context_s)
+        embedded = self._embed([contexts[n] for n in kept])
         logits = torch.empty(len(contexts), len(self.vocabulary.sources))
         logits[kept] = self.scores(embedded)
         for n in set(range(len(contexts))) - set(kept):
             logits[n] = (logits[n - 1] + logits[n + 1]) / 2
         return logits
+
+    def _embed(self, contexts: Sequence[_Context]) -> Tensor:
+        """Return the embeddings (N, E) of N windows."""
+        given = [each.window.embedding for each in contexts if each.window.embedding is not None]
+        if len(given) == len(contexts):
+            return torch.from_numpy(np.stack(given))
+        return embed_sounds(self.clap, [each.samples for each in contexts])
 
 
 def load_hearing(
@@ -160,11 +167,14 @@ class _Active:
 
 
 def _with_context(windows: Iterable[AudioWindow], seconds: int) -> Iterator[_Context]:
-    """Join each window with those up to (seconds - 1) / 2 before and after it."""
+    """Join each window with those up to (seconds - 1) / 2 before and after it, or its context."""
     reach = (seconds - 1) // 2
     near: deque[AudioWindow] = deque()
     waiting: deque[AudioWindow] = deque()
     for window in windows:
+        if window.context is not None:
+            yield _Context(window, window.context)
+            continue
         if near and window.index != near[-1].index + 1:  # a gap
             yield from (_joined(each, near, reach) for each in waiting)
             near.clear()
@@ -183,15 +193,22 @@ def _joined(window: AudioWindow, near: Iterable[AudioWindow], reach: int) -> _Co
     return _Context(window, np.concatenate(parts) if len(parts) > 1 else window.samples)
 
 
-def _kept(seconds: Sequence[int], context_s: int) -> list[int]:
-    """Return positions of the seconds to embed: all, or with a context every other one of a run.
+def _kept(windows: Sequence[AudioWindow], context_s: int) -> list[int]:
+    """Return positions of the windows to embed: all, or with a context every other one of a run.
 
-    The first and the last second of each run are among them.
+    A run is a part of one piece without a gap. Its first and its last window are among them.
     """
+
+    def joined(n: int) -> bool:
+        return (
+            windows[n].index == windows[n - 1].index + 1
+            and windows[n].piece == windows[n - 1].piece
+        )
+
     kept: list[int] = []
-    for n, second in enumerate(seconds):
-        starts = n == 0 or seconds[n - 1] != second - 1
-        ends = n + 1 == len(seconds) or seconds[n + 1] != second + 1
+    for n in range(len(windows)):
+        starts = n == 0 or not joined(n)
+        ends = n + 1 == len(windows) or not joined(n + 1)
         if context_s == 1 or starts or ends or kept[-1] != n - 1:
             kept.append(n)
     return kept

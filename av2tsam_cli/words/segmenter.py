@@ -15,7 +15,7 @@ from torch import Tensor
 from av2tsam_cli.inference.loading import LoadedModel
 from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 from av2tsam_cli.model.text import SEMANTIC, tokenize
-from av2tsam_cli.segment_options import SILENCE_DBFS, Hear
+from av2tsam_cli.segment_options import SILENCE_DBFS, Hear, Timing
 from av2tsam_cli.values import AudioWindow
 from av2tsam_cli.words.hearing import load_hearing
 from av2tsam_cli.words.references import reference_frames
@@ -58,6 +58,7 @@ class WordsSegmenter(Segmenter):
         """
         super().__init__(model)
         self.hearing = load_hearing(model, vocabulary, names, silence_dbfs=silence_dbfs)
+        self.context_s = float(self.hearing.context_s)
         sources = self.hearing.vocabulary.sources
         self._seeing = self._load_seeing(sources)
         self._row = {source.name: row for row, source in enumerate(sources)}
@@ -99,9 +100,14 @@ class WordsSegmenter(Segmenter):
         """Return the names of the sources that are heard in a window."""
         return () if window is None else tuple(each.name for each in window.sources or ())
 
-    def hear(self, windows: Iterator[AudioWindow]) -> Iterator[AudioWindow]:
-        """Yield the windows with the sources that are heard in them."""
-        return self.hearing.hear(windows)
+    def hear(
+        self,
+        seconds: Iterator[AudioWindow],
+        timing: Timing = "paper",
+        silence_dbfs: float | None = None,
+    ) -> Iterator[AudioWindow]:
+        """Yield windows with the sources that are heard in them; see `Segmenter`."""
+        return self.hearing.hear(super().hear(seconds, timing, silence_dbfs))
 
     def _segment(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Sequence[Tensor]:
         return self.mask_names(inputs, [self.names_of(window) for window in windows])
