@@ -107,7 +107,7 @@ class _RampFit:
         self.apart = round(SHORTEST_S / STEP_S)
 
     def error(self, chosen: Sequence[int]) -> float:
-        """Return the squared error with changes at these positions, and the price of short pieces."""
+        """Return the squared error with these changes, and the price of short pieces."""
         rows = [0, *(k + 1 for k in chosen)]
         squares = self.power - float(np.sum(self.products[rows] * self._solve(rows)))
         short = np.maximum(0, 1 - np.diff(chosen) * STEP_S / SHORT_S).sum()
