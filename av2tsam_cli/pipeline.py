@@ -107,6 +107,8 @@ class SegmentResult:
     """Frames with a non-empty mask."""
     mean_area: float
     """Share of the frame that the mask covers, mean over all frames, 0 to 1."""
+    timing: Timing | None
+    """How the sound was cut: `fine` or `paper`; None with a text prompt."""
     smooth: bool
     """Whether the masks were smoothed over time."""
     sources: tuple[SourceSummary, ...]
@@ -519,6 +521,7 @@ def segment_planned(
         wall_s=time.monotonic() - began_s,
         frames_with_mask=tally.with_mask,
         mean_area=tally.area / tally.frames,
+        timing=options.timing if options.text is None else None,
         smooth=options.smooth,
         sources=tally.summaries(),
     )

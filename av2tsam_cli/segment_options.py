@@ -150,14 +150,14 @@ class SegmentOptions(VocabularyOptions):
     silence_dbfs: Annotated[
         float | None,
         Option(
-            "quieter seconds get empty masks; 'off' for none",
+            "quieter sound is silence, or 'off'",
             panel=Panel.ADVANCED,
             metavar="LEVEL",
             parse=parse_or_off,
         ),
     ] = SILENCE_DBFS
-    """Seconds of audio with a lower RMS level, in dB relative to full scale, get empty masks. None
-    switches this off."""
+    """Sound with a lower RMS level, in dB relative to full scale, gets empty masks. None switches
+    this off."""
     reuse: Annotated[
         float | None,
         Option(

@@ -23,6 +23,7 @@ from av2tsam_cli.options import (
     either,
 )
 from av2tsam_cli.outputs.events import to_audacity, to_csv, to_srt, to_vtt
+from av2tsam_cli.segment_options import Timing
 
 if TYPE_CHECKING:
     from av2tsam_cli.inference.loading import LoadedModel
@@ -65,6 +66,14 @@ class ListenOptions:
     """A file or a folder; None for stdout."""
     overwrite: Overwrite = False
     """Whether existing files are replaced."""
+    timing: Annotated[
+        Timing,
+        Option(
+            "paper for whole seconds; fine to find when sources start and stop, which takes longer",
+            panel=Panel.OUTPUT,
+        ),
+    ] = "paper"
+    """`paper` for whole seconds, `fine` to find when sources start and stop."""
 
 
 @command(
@@ -99,7 +108,7 @@ def listen(
         files.check(sources)
     elif chosen is not None and chosen.option != "json" and len(sources) > 1:
         raise UsageError(f"`{chosen.option}` is one file per input; set `out` to a folder for them")
-    job = ListenJob(sources, chosen, files, vocabulary, model)
+    job = ListenJob(sources, chosen, files, options.timing, vocabulary, model)
     console = Console(quiet=messages.quiet, debug=messages.debug)
     with console.logged():
         return _JobRunner(job, console, json=messages.json).run()
@@ -212,6 +221,8 @@ class ListenJob:
     """What to write; None for a table."""
     files: Files | None
     """Where to write it; None for stdout."""
+    timing: Timing
+    """How exact times are."""
     vocabulary: VocabularyOptions
     """What can be named."""
     model: ModelOptions
@@ -264,7 +275,14 @@ class _JobRunner:
 
         total = round(info.duration_s) if info.duration_s else None
         with self.console.progress(info.path.name, total, "seconds") as progress:
-            listening = listen_to(info, stream, model=model, hearing=hearing, progress=progress)
+            listening = listen_to(
+                info,
+                stream,
+                model=model,
+                hearing=hearing,
+                timing=self.job.timing,
+                progress=progress,
+            )
         if not listening.events:
             self.console.note(f"{info.path}: nothing of the vocabulary is heard")
         self._write(listening)

@@ -22,7 +22,7 @@ from av2tsam_cli.options import (
     VocabularyOptions,
     check_values,
 )
-from av2tsam_cli.segment_options import SILENCE_DBFS, WORDS_ONLY, Hear
+from av2tsam_cli.segment_options import SILENCE_DBFS, WORDS_ONLY, Hear, Timing
 
 ScoringProtocol = Literal["avsbench", "reference"]
 """Whether F is computed on probabilities, as in AVSBench, or on raw logits, as in the AV2T-SAM
@@ -87,6 +87,15 @@ class EvaluateOptions(VocabularyOptions):
     ] = None
     """`trained` for the audio part of the model, `words` to name what is heard and segment each
     name; None for `trained` if the model has such a part."""
+    timing: Annotated[
+        Timing,
+        Option(
+            "paper gives each frame its whole second of sound; fine finds when sources start and "
+            "stop, as 'av2tsam segment' does",
+            panel=Panel.NAMES,
+        ),
+    ] = "paper"
+    """`paper` for the whole second of sound, `fine` to find when sources start and stop."""
     audio: Annotated[
         Literal["original", "silence", "noise", "offscreen"],
         Option(
@@ -155,11 +164,13 @@ class EvaluateOptions(VocabularyOptions):
             self.check_unnamed()
         if self.hear == "words" and self.reference_audio:
             raise UsageError("`reference_audio` has no effect with `hear` words; omit one of them")
+        if self.timing == "fine" and self.reference_audio:
+            raise UsageError("`reference_audio` has no effect with `timing` fine; omit one of them")
         if self.predictions is None:
             return
         if not self.predictions.is_dir():
             raise UsageError(f"{self.predictions}: folder not found; check `predictions`")
-        options = ("audio", "reference_audio", "silence_dbfs", "hear", *WORDS_ONLY)
+        options = ("audio", "reference_audio", "silence_dbfs", "hear", "timing", *WORDS_ONLY)
         defaults = {field.name: field.default for field in fields(self)}
         for name in options:
             if getattr(self, name) != defaults[name]:

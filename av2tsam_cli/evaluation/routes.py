@@ -5,13 +5,14 @@ samples of a window, K names that are heard in a second.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from av2tsam_cli.avsbench_format import FRAME_OFFSET_S
 from av2tsam_cli.data.cache import EmbeddingCache, Embeddings, levels_dbfs, network_frames
 from av2tsam_cli.data.clips import read_clip_frames, read_clip_masks, read_clip_windows
 from av2tsam_cli.data.samples import Sample, read_sample
@@ -23,6 +24,7 @@ from av2tsam_cli.evaluation.options import EvaluateOptions
 from av2tsam_cli.evaluation.plan import EvaluationPlan, PlannedVideo
 from av2tsam_cli.evaluation.scoring import predict, suppress
 from av2tsam_cli.inference.loading import LoadedModel
+from av2tsam_cli.inference.segmenter import Segmenter
 from av2tsam_cli.values import AudioWindow, Float32Array
 from av2tsam_cli.words.segmenter import NO_MASK, WordsSegmenter
 from av2tsam_cli.words.vocabulary import Source, choose_vocabulary
@@ -87,8 +89,13 @@ class TrainedRoute(Route):
         if video.clip in self.problems:
             raise MediaError(self.problems[video.clip])
         original = read_sample(video.clip, self.model.network.config, self.cache.read)
+        if self.options.timing == "fine":
+            own = replace(self.options, audio="original"), replace(video, donor=None)
+            original = self._heard(original, *own)
         if self.options.audio == "original":
             return (original,)
+        if self.options.timing == "fine":
+            return (original, self._heard(original, self.options, video))
         clap, level_dbfs = self._negative_audio(video)
         embeddings = original.embeddings._replace(clap=clap, level_dbfs=level_dbfs)
         return (original, replace(original, embeddings=embeddings))
@@ -97,6 +104,16 @@ class TrainedRoute(Route):
         """See `Route`."""
         batch_size = self.options.batch_size or self.model.batch_size
         return Prediction(predict(self.model.network, sample, self.model.device, batch_size))
+
+    def _heard(self, sample: Sample, options: EvaluateOptions, video: PlannedVideo) -> Sample:
+        """Return the sample with the sound around each of its frames, cut where sources change."""
+        segmenter = Segmenter(self.model)
+        seconds = read_seconds(options, video, segmenter.rate_hz)
+        windows = [*segmenter.hear(seconds, "fine", options.gate_dbfs)]
+        chosen = [_at_frame(windows, second) for second in video.clip.labelled]
+        clap = segmenter.embed_windows(chosen).float().cpu()
+        levels = torch.tensor([window.level_dbfs for window in chosen])
+        return replace(sample, embeddings=sample.embeddings._replace(clap=clap, level_dbfs=levels))
 
     def _negative_audio(self, video: PlannedVideo) -> tuple[Tensor, Tensor]:
         """Return CLAP embeddings (T, A) and sound levels (T,) of the negative audio."""
@@ -137,8 +154,9 @@ class WordsRoute(Route):
         if options.reference_audio:
             raise UsageError("`reference_audio` has no effect with `hear` words; omit one of them")
         names, _ = choose_names(model, options, plan)
-        # Silence is gated like that of the trained route, by the caller.
-        self.segmenter = WordsSegmenter(model, options.vocabulary, names, silence_dbfs=None)
+        # Silent seconds are gated like those of the trained route, by the caller.
+        silence_dbfs = options.gate_dbfs if options.timing == "fine" else None
+        self.segmenter = WordsSegmenter(model, options.vocabulary, names, silence_dbfs=silence_dbfs)
         sources = self.segmenter.hearing.vocabulary.sources
         known = [label_name(source, plan.label_names) or source.name for source in sources]
         self.label_names = tuple(dict.fromkeys((*plan.label_names, *known)))
@@ -168,20 +186,17 @@ class WordsRoute(Route):
         self, sample: HeardSample, options: EvaluateOptions, video: PlannedVideo
     ) -> HeardSample:
         """Return the sample with the kind of audio that the options name."""
-        clip, rate_hz = sample.clip, self.segmenter.rate_hz
-        samples = read_windows(options, video, rate_hz, range(clip.seconds))
-        windows = tuple(
-            AudioWindow(one, index=second, rate_hz=rate_hz) for second, one in enumerate(samples)
-        )
-        levels = torch.tensor([windows[second].level_dbfs for second in clip.labelled])
+        windows = tuple(read_seconds(options, video, self.segmenter.rate_hz))
+        levels = torch.tensor([windows[second].level_dbfs for second in sample.clip.labelled])
         embeddings = sample.embeddings._replace(level_dbfs=levels)
         return replace(sample, windows=windows, embeddings=embeddings)
 
     def predict(self, sample: Sample) -> Prediction:
         """See `Route`."""
         assert isinstance(sample, HeardSample)  # noqa: S101 - from `read`
-        windows = list(self.segmenter.hear(iter(sample.windows)))
-        heard = [self.segmenter.names_of(windows[second]) for second in sample.clip.labelled]
+        windows = list(self.segmenter.hear(iter(sample.windows), self.options.timing))
+        chosen = [_at_frame(windows, second) for second in sample.clip.labelled]
+        heard = [self.segmenter.names_of(window) for window in chosen]
         logits = torch.full(sample.masks.shape, NO_MASK, device=self.model.device)
         labels = np.zeros(sample.masks.shape, np.uint16)
         frames = [row for row, names in enumerate(heard) if names]
@@ -204,6 +219,20 @@ class WordsRoute(Route):
         highest, position = resized.max(dim=0)
         labels = np.array([self.labels[name] for name in names], np.uint16)
         return highest, labels[position.cpu().numpy()] * predicted_masks(highest).cpu().numpy()
+
+
+def read_seconds(
+    options: EvaluateOptions, video: PlannedVideo, rate_hz: int
+) -> Iterator[AudioWindow]:
+    """Yield every second of a video with the evaluated kind of audio; see `read_windows`."""
+    samples = read_windows(options, video, rate_hz, range(video.clip.seconds))
+    for second, one in enumerate(samples):
+        yield AudioWindow(one, index=second, rate_hz=rate_hz)
+
+
+def _at_frame(windows: Sequence[AudioWindow], second: int) -> AudioWindow:
+    """Return the window that is heard at the frame of a second."""
+    return next(window for window in windows if window.end_s > second + FRAME_OFFSET_S)
 
 
 def hears_words(model: LoadedModel, options: EvaluateOptions) -> bool:

@@ -56,8 +56,6 @@ class Segmenter:
 
     USES: tuple[Use, ...] = ("trained",)
     """What a model must have been loaded for, unless there is a text prompt."""
-    context_s = 1.0
-    """Seconds of sound around each window that are heard with it."""
 
     def __init__(self, model: LoadedModel, text: str | None = None) -> None:
         """Prepare a model for a video.
@@ -147,8 +145,7 @@ class Segmenter:
         """
         if timing == "paper":
             return seconds
-        clap = self.model.network.clap
-        return cut_at_changes(seconds, clap, silence_dbfs=silence_dbfs, context_s=self.context_s)
+        return cut_at_changes(seconds, self.model.network.clap, silence_dbfs=silence_dbfs)
 
     def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Tensor:
         """Return the mask logits (B, 1, h, w) of B frames; see `source_logits`."""
@@ -211,7 +208,7 @@ class Segmenter:
         if self._text_embeddings is not None:
             logits = network.segment_text(inputs.sam, inputs.beit, self._text_embeddings)
         else:
-            clap = self._embed_windows(windows)
+            clap = self.embed_windows(windows)
             rows = torch.arange(len(inputs.sam), device=clap.device).clamp_(max=len(windows) - 1)
             clip = network.clip(inputs.clip)
             logits = best_mask(network(inputs.sam, inputs.beit, clip, clap[rows]))
@@ -223,7 +220,7 @@ class Segmenter:
         with torch.inference_mode():
             return self.model.network.embed_text(ids)
 
-    def _embed_windows(self, windows: Sequence[AudioWindow]) -> Tensor:
+    def embed_windows(self, windows: Sequence[AudioWindow]) -> Tensor:
         """Return the CLAP embeddings (B, A) of B windows; each window is embedded only once.
 
         Consecutive frames share a window, also across batches. Windows are compared by identity,

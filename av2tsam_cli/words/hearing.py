@@ -12,7 +12,8 @@ from torch import Tensor
 
 from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.inference.loading import LoadedModel
-from av2tsam_cli.segment_options import SILENCE_DBFS
+from av2tsam_cli.inference.timing import cut_at_changes
+from av2tsam_cli.segment_options import SILENCE_DBFS, Timing
 from av2tsam_cli.values import AudioWindow, Float32Array, HeardSource
 from av2tsam_cli.words.references import reference_sounds
 from av2tsam_cli.words.scores import NamedPhrases, NameScores
@@ -63,8 +64,20 @@ class Hearing:
         self.clap, self.vocabulary, self.scores = clap, vocabulary, scores
         self.context_s, self.silence_dbfs = context_s, silence_dbfs
 
-    def hear(self, windows: Iterable[AudioWindow]) -> Generator[AudioWindow, None, None]:
-        """Yield the windows with what is heard in them, looking a few seconds ahead."""
+    def hear(
+        self, seconds: Iterable[AudioWindow], timing: Timing = "paper"
+    ) -> Generator[AudioWindow, None, None]:
+        """Yield windows with what is heard in them, looking a few seconds ahead.
+
+        Args:
+            seconds: The sound, one window per second.
+            timing: Whether to cut it where its sources change, or to keep its seconds.
+        """
+        windows = seconds
+        if timing == "fine":
+            windows = cut_at_changes(
+                seconds, self.clap, silence_dbfs=self.silence_dbfs, context_s=self.context_s
+            )
         heard = _Active([source.name for source in self.vocabulary.sources])
         for batch in _in_batches(_with_context(windows, self.context_s), HEARD_TOGETHER):
             silent = [each.window.is_silent(self.silence_dbfs) for each in batch]

@@ -1,14 +1,16 @@
 """What is heard in a video or an audio file, and when."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import choose_audio, read_windows
 from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.segment_options import Timing
 from av2tsam_cli.values import AudioStream, HeardSource, MediaInfo, SoundEvent
 from av2tsam_cli.words.hearing import Hearing, load_hearing
 
@@ -28,6 +30,8 @@ class Listening:
     """Duration of the audio in seconds."""
     model: str
     """Name of the model."""
+    timing: Timing
+    """Whether times are whole seconds (`paper`) or not (`fine`)."""
     events: tuple[SoundEvent, ...]
     """What is heard, in order of the start times; several can be heard at once."""
 
@@ -38,11 +42,12 @@ def listen(
     model: str | Path | LoadedModel | None = None,
     vocabulary: Path | None = None,
     name: Sequence[str] = (),
+    timing: Timing = "paper",
     device: str = "auto",
     precision: str = "auto",
     progress: Progress | None = None,
 ) -> Listening:
-    """List what is heard in a video or an audio file, and when, to the second.
+    """List what is heard in a video or an audio file, and when.
 
     Args:
         source: The file.
@@ -50,6 +55,8 @@ def listen(
             None for the best one installed.
         vocabulary: A vocabulary file; None for the built-in vocabulary.
         name: Only listen for the sources with these names or synonyms; empty for all.
+        timing: `paper` for whole seconds, `fine` to find when sources start and stop, which takes
+            several times as long.
         device: `auto`, `cpu`, `cuda` or `mps`; ignored if `model` is loaded already.
         precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is loaded already.
         progress: Called with the number of seconds done.
@@ -63,7 +70,7 @@ def listen(
     if not isinstance(model, LoadedModel):
         model = load_model(model, use="sounds", device=device, precision=precision)
     hearing = load_hearing(model, vocabulary, name)
-    return listen_to(info, stream, model=model, hearing=hearing, progress=progress)
+    return listen_to(info, stream, model=model, hearing=hearing, timing=timing, progress=progress)
 
 
 def listen_to(
@@ -72,6 +79,7 @@ def listen_to(
     *,
     model: LoadedModel,
     hearing: Hearing,
+    timing: Timing = "paper",
     progress: Progress | None = None,
 ) -> Listening:
     """List what is heard in an audio stream, from `probe_audio`; see `listen`.
@@ -87,17 +95,17 @@ def listen_to(
         zero_s=clock_zero(info, info.video[0] if info.video else None, stream),
         stop_s=None if known_s is None else max(known_s - SHORTEST_S, SHORTEST_S),
     )
-    heard = {}
+    heard = []
     with torch_threads(model.cpu_threads):
-        for window in hearing.hear(windows):
-            heard[window.index] = window.sources or ()
+        for window in hearing.hear(windows, timing):
+            heard.append(Heard(window.start_s, window.end_s, window.sources or ()))
             if progress is not None:
-                progress(window.index + 1)
+                progress(round(window.end_s))
     if not heard:
         raise MediaError(f"{info.path}: its audio cannot be decoded; copy it again")
-    end_s = float(max(heard) + 1)
+    end_s = heard[-1].end_s
     duration_s = min(end_s, known_s or end_s)
-    return Listening(info.path, duration_s, model.name, to_events(heard, duration_s))
+    return Listening(info.path, duration_s, model.name, timing, to_events(heard, duration_s))
 
 
 def probe_audio(source: Path) -> tuple[MediaInfo, AudioStream]:
@@ -113,37 +121,43 @@ def probe_audio(source: Path) -> tuple[MediaInfo, AudioStream]:
     return info, stream
 
 
-def to_events(heard: Mapping[int, Sequence[HeardSource]], end_s: float) -> tuple[SoundEvent, ...]:
-    """Join the seconds in which a source is heard without a break, in order of their start.
+class Heard(NamedTuple):
+    """What is heard from one time to another, in seconds."""
+
+    start_s: float
+    end_s: float
+    sources: Sequence[HeardSource]
+
+
+def to_events(heard: Iterable[Heard], end_s: float) -> tuple[SoundEvent, ...]:
+    """Join the times in which a source is heard without a break, in order of their start.
 
     Args:
-        heard: What is heard in each second [k, k + 1), in order.
-        end_s: End of the audio in seconds, which is also that of the last second.
+        heard: What is heard, in order.
+        end_s: End of the audio in seconds.
     """
-    spans: dict[str, list[_Span]] = {}
-    for second, sources in heard.items():
+    spans: dict[str, list[list[_Part]]] = {}
+    for start_s, stop_s, sources in heard:
         for source in sources:
             found = spans.setdefault(source.name, [])
-            if not found or found[-1].stop != second:
-                found.append(_Span(source.name, second))
-            found[-1].chances.append(source.probability)
-    events = [span.event(end_s) for found in spans.values() for span in found]
+            if not found or found[-1][-1].end_s < start_s:
+                found.append([])
+            found[-1].append(_Part(start_s, min(stop_s, end_s), source.probability))
+    events = [_event(name, parts) for name, found in spans.items() for parts in found]
     return tuple(sorted(events, key=lambda event: (event.start_s, -event.score)))
 
 
-@dataclass
-class _Span:
-    """Consecutive seconds in which a source is heard."""
+class _Part(NamedTuple):
+    """A part of an event."""
 
-    name: str
-    start: int
-    chances: list[float] = field(default_factory=list)
+    start_s: float
+    end_s: float
+    probability: float
 
-    @property
-    def stop(self) -> int:
-        """The second after the last."""
-        return self.start + len(self.chances)
 
-    def event(self, end_s: float) -> SoundEvent:
-        score = sum(self.chances) / len(self.chances)
-        return SoundEvent(self.name, float(self.start), min(float(self.stop), end_s), score)
+def _event(name: str, parts: Sequence[_Part]) -> SoundEvent:
+    """Join adjacent parts; the score is their mean probability over time."""
+    lengths = [part.end_s - part.start_s for part in parts]
+    weighted = sum(n * part.probability for n, part in zip(lengths, parts, strict=True))
+    score = weighted / sum(lengths) if sum(lengths) > 0 else parts[0].probability
+    return SoundEvent(name, parts[0].start_s, parts[-1].end_s, score)

@@ -58,7 +58,6 @@ class WordsSegmenter(Segmenter):
         """
         super().__init__(model)
         self.hearing = load_hearing(model, vocabulary, names, silence_dbfs=silence_dbfs)
-        self.context_s = float(self.hearing.context_s)
         sources = self.hearing.vocabulary.sources
         self._seeing = self._load_seeing(sources)
         self._row = {source.name: row for row, source in enumerate(sources)}
@@ -104,10 +103,10 @@ class WordsSegmenter(Segmenter):
         self,
         seconds: Iterator[AudioWindow],
         timing: Timing = "paper",
-        silence_dbfs: float | None = None,
+        silence_dbfs: float | None = None,  # noqa: ARG002 - known to `hearing`
     ) -> Iterator[AudioWindow]:
-        """Yield windows with the sources that are heard in them; see `Segmenter`."""
-        return self.hearing.hear(super().hear(seconds, timing, silence_dbfs))
+        """Yield windows with the sources that are heard in them; see `Hearing`."""
+        return self.hearing.hear(seconds, timing)
 
     def _segment(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Sequence[Tensor]:
         return self.mask_names(inputs, [self.names_of(window) for window in windows])

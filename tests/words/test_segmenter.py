@@ -98,12 +98,14 @@ def test_a_mask_of_a_name_is_that_of_the_text_prompt(
 def test_the_duet_is_named_at_the_right_times(nano: LoadedModel) -> None:
     """The dog barks from 0 to 2 s and from 4 to 6 s, the trumpet plays from 2 to 6 s."""
     heard = {}
-    for frame in iter_masks(SAMPLES / "duet.mp4", hear="words", model=nano, fps=1):
+    for frame in iter_masks(SAMPLES / "duet.mp4", hear="words", model=nano, fps=5):
         assert frame.sources is not None
-        in_view = {name for name, _ in frame.sources.areas()}
-        heard.setdefault(int(frame.frame.time_s), set()).add(frozenset(in_view))
         assert np.array_equal(frame.sources.labels > 0, frame.mask)
         assert (frame.probability[frame.mask] > 0.5).all()
+        second, part = divmod(frame.frame.time_s, 1)
+        if 0.2 < part < 0.8:  # not within 0.2 s of a change
+            in_view = {name for name, _ in frame.sources.areas()}
+            heard.setdefault(int(second), set()).add(frozenset(in_view))
     dog, trumpet = frozenset({"dog"}), frozenset({"trumpet"})
     expected = [dog, dog, trumpet, trumpet, dog | trumpet, dog | trumpet, set(), set()]
     assert heard == {second: {frozenset(names)} for second, names in enumerate(expected)}
