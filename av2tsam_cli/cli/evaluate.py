@@ -136,6 +136,7 @@ def _evaluate(
         return record | {"predictions": str(options.predictions)}
     return record | {
         "hear": model.use,
+        "timing": options.timing,
         **unused_names,
         "model": model.name,
         "device": model.device.type,

@@ -20,6 +20,7 @@ from av2tsam_cli.__main__ import main
 from av2tsam_cli.synth.dataset import write_dataset
 
 KEYS = {
+    "timing",
     "miou", "f_score", "intervals", "confidence", "protocol", "subset", "split", "audio", "videos",
     "frames", "silent_frames", "skipped", "categories", "hear", "model", "device", "precision",
     "frames_from_raw_videos", "sound_from_raw_videos", "padded_sounds", "repeated_videos",

@@ -34,6 +34,7 @@ KEYS = {
     "frames_with_mask",
     "mean_area",
     "smooth",
+    "timing",
     "hear",
     "sources",
 }
