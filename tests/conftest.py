@@ -20,6 +20,17 @@ from .fake_hub import Hub, serve
 
 TICK = Fraction(1, 12_800)
 SOUND_CHUNK = 1024
+LAYOUTS = {
+    1: "mono",
+    2: "stereo",
+    3: "3.0",
+    4: "4.0",
+    5: "5.0",
+    6: "5.1",
+    8: "7.1",
+    16: "hexadecagonal",
+}
+"""FFmpeg's name of the layout of a number of channels."""
 
 
 def grey_step(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
@@ -63,8 +74,8 @@ def write_clip(
 ) -> Path:
     """Write one clip.
 
-    A sound is a dict: samples (channels, n); rate_hz; start_s; codec; language; default. An
-    extra video is a dict: size; disposition; level.
+    A sound is a dict: samples (channels, n); rate_hz; start_s; codec; language; disposition. An
+    extra video is a dict: size; codec; frames; disposition.
     """
     times_s = (
         [float(k / rate) for k in range(round(seconds * rate))] if times_s is None else times_s
@@ -105,7 +116,7 @@ def write_clip(
 
 def _add_sound(container: Any, sound: dict[str, Any]) -> Any:
     track = container.add_stream(sound.get("codec", "aac"), rate=sound.get("rate_hz", 48_000))
-    track.codec_context.layout = {1: "mono", 2: "stereo"}[sound["samples"].shape[0]]
+    track.codec_context.layout = LAYOUTS[sound["samples"].shape[0]]
     track.codec_context.bit_rate = sound.get("bit_rate", 128_000)
     if "language" in sound:
         track.metadata["language"] = sound["language"]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.container import decode_from, frame_time_s
@@ -15,6 +16,8 @@ from av2tsam_cli.values import AudioStream, AudioWindow, Float32Array, MediaInfo
 
 GAP_S = 0.01
 """Jumps in a track's timestamps below this are rounding (Matroska: milliseconds), not gaps."""
+MANY_CHANNELS = 8
+"""Number of channels from which PyAV miscounts the planes of a frame."""
 PREROLL_S = 1
 """Whole seconds decoded before the first window, to fill the resampler and warm up the decoder."""
 
@@ -122,7 +125,7 @@ def contiguous(frames: Iterable[AudioFrame], begin_s: float) -> Iterator[AudioFr
     """
     end_s: float | None = None  # end of the last frame
     filled_s = 0.0  # end of the last frame that was yielded; a frame can end before `begin_s`
-    for frame in frames:
+    for frame in map(_readable, frames):
         rate_hz = frame.sample_rate
         file_s = frame_time_s(frame)
         at_s = end_s if file_s is None else file_s - begin_s
@@ -164,7 +167,7 @@ def read_channels(info: MediaInfo, stream: AudioStream) -> Float32Array:
         MediaError: The file cannot be read, or contains no audio that can be decoded.
     """
     decoded = cast("Iterator[AudioFrame]", decode_from(info.path, stream.index, None))
-    chunks = [_to_scale(data := _planar(frame), data.dtype) for frame in decoded]
+    chunks = [_to_scale(data := _planar(frame), data.dtype) for frame in map(_readable, decoded)]
     if not chunks:
         raise MediaError(f"{info.path}: its audio cannot be decoded; copy it again")
     return np.concatenate(chunks, axis=1).astype(np.float32)
@@ -174,6 +177,14 @@ def _mix(samples: npt.NDArray[Any]) -> Float32Array:
     """Return the mean of the channels of samples (channels, n), float32 in [-1, 1]."""
     mean = _to_scale(samples.mean(axis=0, dtype=np.float64), samples.dtype)
     return cast("Float32Array", mean.astype(np.float32))
+
+
+def _readable(frame: AudioFrame) -> AudioFrame:
+    """Interleave many channels: PyAV crashes on frames with a plane for each of 8 or more."""
+    if not frame.format.is_planar or frame.layout.nb_channels < MANY_CHANNELS:
+        return frame
+    [interleaved] = AudioResampler(format=frame.format.packed).resample(frame)
+    return interleaved
 
 
 def _planar(frame: AudioFrame) -> npt.NDArray[Any]:

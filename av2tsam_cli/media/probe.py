@@ -16,7 +16,7 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media.clock import may_jump
-from av2tsam_cli.media.container import AvStream, decode_from, open_media
+from av2tsam_cli.media.container import AvStream, decode_from, frame_time_s, open_media
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
 STILL_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -140,7 +140,7 @@ def _describe_video(path: Path, stream: AvVideoStream) -> VideoStream | None:
         rate=stream.average_rate or stream.guessed_rate or None,
         sample_aspect=Fraction(aspect),
         frames=stream.frames,
-        start_s=_start_s(stream),
+        start_s=(frame_time_s(frame) or 0.0) if stream.start_time is None else _start_s(stream),
         duration_s=_video_duration_s(stream),
     )
 
