@@ -93,10 +93,10 @@ class Frame:
     """Seconds from the start of the presentation."""
     index: int
     """Position among the frames that are read, from 0."""
-    duration_s: float | None = None
-    """Seconds for which it is displayed; None if unknown."""
     shot: int = 0
     """Number of the shot that it belongs to, from 0."""
+    duration_s: float | None = None
+    """Seconds for which it is displayed; None if unknown."""
 
     def __post_init__(self) -> None:
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8:
