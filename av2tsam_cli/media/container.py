@@ -21,6 +21,7 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media.clock import Clock, DisplayClock, may_jump
+from av2tsam_cli.media.structure import is_cut_short
 
 AvStream = AvVideoStream | AvAudioStream
 
@@ -215,6 +216,8 @@ def _unreadable(path: Path, stream: AvStream, corrupted: int, *, decoded: bool) 
             f"{path}: {name} is unreadable, {what}; use `text`, which needs no audio, choose "
             "another `audio_stream`, or re-encode the audio"
         )
+    if is_cut_short(path):
+        return f"{path}: truncated; copy it again, or leave the end out with `end`"
     return f"{path}: {what}; re-encode the file, or leave that part out with `start` or `end`"
 
 

@@ -1,5 +1,6 @@
 """Read video frames one by one, rotated as displayed, in RGB, on the presentation clock."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cache
@@ -30,6 +31,8 @@ EARLY_S = 0.5
 """Seconds by which a truncated file ends before its declared end."""
 HD_HEIGHT = 720
 """Untagged video of at least this height is read as BT.709, else as BT.601, as in players."""
+
+log = logging.getLogger(__name__)
 
 
 def read_frames(
@@ -156,17 +159,19 @@ def _check_end(info: MediaInfo, stream: VideoStream, zero_s: float, end_s: float
     The number of frames that it declares is no reason: it can count frames that an edit list
     discards, and empty chunks. Nor is a declared end: the last picture can be displayed for long.
     """
+    if not is_cut_short(info.path):
+        return
     declared_s = _end_s(info, stream, zero_s)
-    if declared_s is None and info.duration_s is not None and not info.may_jump:
+    if declared_s is None and not info.may_jump:
         declared_s = info.duration_s
     if declared_s is not None and end_s >= declared_s - EARLY_S:
+        log.warning("%s: truncated; pictures after %.2f s may be missing", info.path, end_s)
         return
-    if is_cut_short(info.path):
-        of = "" if declared_s is None else f" of {declared_s:.2f}"
-        raise MediaError(
-            f"{info.path}: truncated, it ends after {end_s:.2f}{of} s; copy it again, or set "
-            f"`end` to {end_s:.2f}"
-        )
+    of = "" if declared_s is None else f" of {declared_s:.2f}"
+    raise MediaError(
+        f"{info.path}: truncated, it ends after {end_s:.2f}{of} s; copy it again, or set "
+        f"`end` to {end_s:.2f}"
+    )
 
 
 class _Converter:

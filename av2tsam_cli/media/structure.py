@@ -39,8 +39,8 @@ def _mp4_end(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(head[:4], "big")
         if length == 1:  # a large box: the size follows the type
             length = int.from_bytes(head[8:], "big")
-        if length < 8:  # the last box, of which the end is not declared, or no box
-            return size
+        if length < 8 or not head[4:8].isalnum():
+            return size  # the last box, whose end is not declared, or data that some cameras append
         end += length
     return end
 

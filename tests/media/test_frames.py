@@ -316,6 +316,16 @@ def test_truncated_file_is_an_error_unless_the_range_ends_before(
     assert [step_of(frame) for frame in frames] == [k % 30 for k in range(25)]
 
 
+def test_the_loss_of_the_last_moment_is_reported(
+    make_clip: MakeClip, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"movflags": "+faststart"}
+    clip = make_clip(seconds=2, picture=noisy_step, container_options=options)
+    clip.write_bytes(clip.read_bytes()[:-3000])
+    assert 40 < len(frames_of(clip)) < 50
+    assert "truncated; pictures after 1." in caplog.text
+
+
 def remux(source: Path, target: Path, change: Callable[[int, Any], None]) -> Path:
     """Copy the packets of a video after changing each, given its number."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
