@@ -92,9 +92,10 @@ def test_the_command_writes_the_masks_of_the_cpu(tmp_path: Path, expected: list[
     assert mean_iou(masks, expected) >= 0.98  # some masks are reused
 
 
-def test_the_command_writes_a_video_with_interpolated_masks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fps", ["5", "auto"])
+def test_the_command_writes_a_video_with_interpolated_masks(tmp_path: Path, fps: str) -> None:
     out = tmp_path / "out.mp4"
-    arguments = ["--device", "cuda", "--fps", "5", "--end", "2", "--quiet"]
+    arguments = ["--device", "cuda", "--fps", fps, "--end", "2", "--quiet"]
     assert main(["segment", str(DUET), "--out", str(out), *arguments]) == 0
     assert out.stat().st_size > 0
 
