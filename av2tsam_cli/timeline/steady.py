@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import cv2
 import numpy as np
 
-from av2tsam_cli.timeline.motion import grey_square, grid, warp
+from av2tsam_cli.timeline.motion import grey_square, sample, warp
 from av2tsam_cli.timeline.schedule import CLOCK_SLACK_S, ScheduledFrame
 from av2tsam_cli.values import AudioWindow, Float32Array, UInt8Array
 
@@ -232,10 +232,8 @@ def _find_motion(
 ) -> _Motion:
     """Compute the motion between two grey squares, on a grid of a size (h, w)."""
     flow = finder.calc(later, earlier, None)
-    x, y = grid(SIDE_PX, SIDE_PX)
-    x, y = x + flow[..., 0], y + flow[..., 1]
-    moved = cv2.remap(earlier, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    wrong, still = cv2.absdiff(moved, later), cv2.absdiff(earlier, later)
+    wrong = cv2.absdiff(sample(earlier, flow), later)
+    still = cv2.absdiff(earlier, later)
     height, width = size
     cells = np.array([width / SIDE_PX, height / SIDE_PX], np.float32)
     share = cv2.resize(_moving(wrong, still), (width, height))
