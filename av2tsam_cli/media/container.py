@@ -240,6 +240,8 @@ def read_packets(
                     yield cast("Packet[AvStream]", packet)
         except (av.FFmpegError, OSError):
             yield None
+        except IndexError:  # PyAV fails on packets of streams that begin later; go on after it
+            continue
         else:
             return
 

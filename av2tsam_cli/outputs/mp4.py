@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from av.codec.context import ThreadType
 from av.container import InputContainer, OutputContainer
+from av.error import InvalidDataError, PatchWelcomeError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
@@ -74,6 +75,7 @@ class VideoWriter:
         self.outputs: tuple[Path, ...] = (target,)
         self._draw = overlay_drawer(names=names)
         self._sound: SoundTrack | None = None
+        self._unfit = 0  # corrupted packets of sound, which a container does not take
         self._last_pts = -1
         self._durations: dict[int, int] = {}  # in ticks, of the frames that the encoder holds
         self._reformatter = (
@@ -230,7 +232,12 @@ class VideoWriter:
 
     def _mux_sound(self, until_s: float) -> None:
         for packet in self._sound.packets_until(until_s) if self._sound else ():
-            self._container.mux_one(packet)
+            try:
+                self._container.mux_one(packet)
+            except (InvalidDataError, PatchWelcomeError):
+                self._unfit += 1
+        if self._unfit and until_s == float("inf"):
+            log.warning("%s: %d corrupted audio packets left out", self.target, self._unfit)
 
 
 def _keep_end(packets: "Sequence[Packet[AvVideoStream]]") -> None:

@@ -271,6 +271,16 @@ def test_corrupted_packets_are_skipped_and_counted(
     assert "3 corrupted video packets" in caplog.text
 
 
+def test_a_stream_that_begins_later_is_passed_over(make_clip: MakeClip, tone: Tone) -> None:
+    begin = make_clip("a.ts", seconds=3).read_bytes()
+    middle = make_clip("b.ts", sounds=[{"samples": tone(1)}] * 2).read_bytes()
+    end = make_clip("c.ts", seconds=4, picture=noisy_step, options={"crf": "5"}).read_bytes()
+    clip = make_clip("all.ts", seconds=0.04)
+    clip.write_bytes(begin + middle + end)  # FFmpeg looks at the begin and the end for streams
+    assert probe(clip).audio == ()
+    assert len(frames_of(clip)) == 200
+
+
 def test_a_long_corrupted_section_is_an_error(
     make_clip: MakeClip, corrupt_packets: Callable[[Path, range], None]
 ) -> None:

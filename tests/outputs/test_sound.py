@@ -174,3 +174,21 @@ def test_overlapping_packets_do_not_delay_what_follows(
         assert 0.01 < steps_s.min() < steps_s.max() < 0.035
         found = [begin_s for begin_s, end_s in loud_s(tmp_path / f"out{suffix}")]
         assert found == pytest.approx([0.52, 1.48, 2.44], abs=0.02)
+
+
+def test_corrupted_packets_of_a_transport_stream_are_left_out(
+    make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = make_clip("a.ts", seconds=2, sounds=[{"samples": tone(2)}])
+    data = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        headers = [bytes(p)[:7] for p in container.demux(audio=0) if p.size]
+    for header in headers[30:33]:
+        at = data.find(header)
+        data[at + 6] = data[at + 6] & 0xFC | 2  # three frames in a packet, which has one
+        data[at + 1] &= 0xFE  # and a checksum, which it has not
+    clip.write_bytes(data)
+    for suffix in (".mp4", ".mkv"):
+        job(clip, tmp_path / f"out{suffix}")
+        assert loud_s(tmp_path / f"out{suffix}")[-1][1] == pytest.approx(2, abs=0.1)
+    assert "corrupted audio packets left out" in caplog.text
