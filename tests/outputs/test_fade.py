@@ -33,7 +33,7 @@ def overlays(
     for k, mask in enumerate(masks):
         shot = 0 if cut is None or k < cut else 1
         sources = SourceMasks(("dog",), mask.astype(np.uint8)) if names else None
-        pictures.append(draw(Frame(GREY, k / rate, k, shot), mask, sources))
+        pictures.append(draw(Frame(GREY, k / rate, k, shot=shot), mask, sources))
     return np.stack(pictures)
 
 
