@@ -24,7 +24,7 @@ PENALTY = 0.12
 """Least improvement by which a change pays: squared distance of embeddings, relative to their
 norm, times seconds."""
 SHORT_S = 1.0
-SHORT_PENALTY = 0.2
+SHORT_PENALTY = 0.1
 """Additional price of a piece that is shorter than SHORT_S, in proportion to what is missing. CLAP
 recognises short sounds less well."""
 DAMPING = 1e-3
