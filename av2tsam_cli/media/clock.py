@@ -9,9 +9,9 @@ from av.format import Flags
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-JUMP_S = 10
+JUMP_S = Fraction(10)
 """Longest gap, in seconds, in formats whose clock may jump (FFmpeg's `dts_delta_threshold`)."""
-LONGEST_GAP_S = 30 * 3600
+LONGEST_GAP_S = Fraction(30 * 3600)
 """Longest gap, in seconds, in other formats (FFmpeg's `dts_error_threshold`)."""
 BACKWARD_S = Fraction(1, 10)
 """Seconds by which a packet may precede the last one of its stream: an overlap, not a jump."""
@@ -43,8 +43,8 @@ class Clock:
 
     Where recordings were joined, where a broadcast was interrupted, and where a counter starts
     again, the times of a file jump. A jump is a gap of more than 10 s (30 h in formats whose clock
-    is not expected to jump), or a step back by more than 0.1 s, in the decoding times of a stream;
-    these are FFmpeg's limits. A jump begins a section: the times after it are shifted so that the
+    is not expected to jump) or a step back by more than 0.1 s within a stream; these are FFmpeg's
+    limits. A jump begins a section: the times after it are shifted so that the
     stream goes on where it ended. The other streams join the section when they jump, with the same
     shift, so that pictures and sound stay in step. If one of them would overlap what it already
     had by more than 0.1 s, the section is moved back by that. Smaller overlaps and gaps stay:
@@ -88,19 +88,23 @@ class Clock:
     ) -> None:
         """Move a stream on to a packet, in the section to which that belongs."""
         before_s = at.decoded_s
-        if before_s is not None and self._is_jump(at, decoded_s, before_s):
+        if before_s is not None and self._is_jump(at, decoded_s - before_s, presented_s):
             at.section = self._section_after(at, presented_s)
         shift_s = self._shifts_s[at.section]
         at.decoded_s = decoded_s + shift_s
         if duration_s:
             at.step_s = duration_s
         elif before_s is not None and at.decoded_s > before_s:  # the file has no durations
-            at.step_s = at.decoded_s - before_s
+            at.step_s = min(at.step_s or LONGEST_GAP_S, at.decoded_s - before_s)
         at.end_s = max(at.end_s, presented_s + shift_s + at.step_s)
 
-    def _is_jump(self, at: _Position, decoded_s: Fraction, before_s: Fraction) -> bool:
-        gap_s = decoded_s + self._shifts_s[at.section] - before_s
-        return gap_s < -BACKWARD_S or gap_s - at.step_s > self._longest_gap_s
+    def _is_jump(self, at: _Position, step_s: Fraction, presented_s: Fraction) -> bool:
+        """Return whether a step between decoding times, before any shift, is a jump."""
+        shift_s = self._shifts_s[at.section]
+        step_s += shift_s
+        if step_s < -BACKWARD_S:  # the delay of B-frames may change too, which is no step back
+            return at.end_s - (presented_s + shift_s) > BACKWARD_S
+        return step_s - at.step_s > self._longest_gap_s
 
     def _section_after(self, at: _Position, presented_s: Fraction) -> int:
         """Return the section that a stream joins, or begins, when it jumps to a time."""

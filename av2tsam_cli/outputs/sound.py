@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from io import BytesIO
 from itertools import chain, groupby
+from math import ceil
 from typing import cast
 
 import av
@@ -108,8 +109,9 @@ class SoundTrack:
                 return
             shift = round((self.zero_s + self.start_s) / packet.time_base)
             # Muxers reject times that do not increase, which corrupted files can have.
+            tick = ceil((self.track.time_base or 0) / packet.time_base)
             dts = packet.dts - shift
-            dts = dts if last_dts is None else max(dts, last_dts + 1)
+            dts = dts if last_dts is None else max(dts, last_dts + max(1, tick))
             packet.pts, packet.dts, last_dts = max(packet.pts - shift, dts), dts, dts
             packet.stream = self.track
             yield time_s - self.start_s, packet

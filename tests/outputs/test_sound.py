@@ -192,3 +192,19 @@ def test_corrupted_packets_of_a_transport_stream_are_left_out(
         job(clip, tmp_path / f"out{suffix}")
         assert loud_s(tmp_path / f"out{suffix}")[-1][1] == pytest.approx(2, abs=0.1)
     assert "corrupted audio packets left out" in caplog.text
+
+
+def test_a_small_step_back_after_a_gap_is_no_jump(
+    make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path
+) -> None:
+    data = b""
+    for start_s, seconds in ((1.4, 1.0), (2.9, 0.001), (2.856, 1.0)):
+        sound = {"samples": tone(seconds), "start_s": start_s}
+        times_s = [start_s + k / 25 for k in range(round(seconds * 25) or 1)]
+        data += make_clip("piece.ts", times_s=times_s, sounds=[sound]).read_bytes()
+    clip = make_clip("all.ts", seconds=0.04)
+    clip.write_bytes(data)
+    for suffix in (".mp4", ".mkv"):
+        times_s = job(clip, tmp_path / f"out{suffix}")
+        assert len(times_s) == 51
+        assert loud_s(tmp_path / f"out{suffix}")[-1][1] == pytest.approx(times_s[-1], abs=0.1)
