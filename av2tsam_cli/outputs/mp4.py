@@ -8,20 +8,20 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import cv2
 import numpy as np
 from av.codec.context import ThreadType
 from av.container import InputContainer, OutputContainer
-from av.error import InvalidDataError, PatchWelcomeError
+from av.error import ArgumentError, InvalidDataError, PatchWelcomeError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream as AvVideoStream
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.media.container import open_media
 from av2tsam_cli.media.frames import ASSUMED_RATE
@@ -228,12 +228,24 @@ class VideoWriter:
             packet.duration = self._durations.pop(packet.pts or 0, 0)
         if picture is None and packets and self._container.format.name in {"mp4", "mov"}:
             _keep_end(packets)
-        self._container.mux(packets)
+        for packet in packets:
+            self._mux(packet)
+
+    def _mux(self, packet: "Packet[Any]") -> None:
+        try:
+            self._container.mux_one(packet)
+        except (ArgumentError, PatchWelcomeError) as error:  # how muxers reject times
+            if isinstance(error, PatchWelcomeError) and packet.stream is not self._encoder:
+                raise  # a corrupted packet of sound
+            raise MediaError(
+                f"{self.info.path}: its clock has a gap that is too long for {self.target.suffix}; "
+                "choose a part with `start` and `end`, or write .mkv"
+            ) from error
 
     def _mux_sound(self, until_s: float) -> None:
         for packet in self._sound.packets_until(until_s) if self._sound else ():
             try:
-                self._container.mux_one(packet)
+                self._mux(packet)
             except (InvalidDataError, PatchWelcomeError):
                 self._unfit += 1
         if self._unfit and until_s == float("inf"):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from av2tsam_cli.errors import Av2tsamError, UsageError
+from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
 from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
@@ -89,6 +89,19 @@ def test_long_gaps_between_frames(
     job(make_clip(times_s=times_s, sounds=[{"samples": tone(26)}]), tmp_path / "out.mp4")
     assert times_of(tmp_path / "out.mp4") == pytest.approx(times_s, abs=1e-5)
     assert len(sound_of(tmp_path / "out.mp4")) >= 26 * 48_000
+
+
+def test_a_gap_that_the_container_cannot_store_is_blamed_on_the_clock(
+    make_clip: MakeClip, job: Job, tmp_path: Path
+) -> None:
+    clip = make_clip("a.mkv", times_s=[0.0, 0.04, 100_000.0, 100_000.04], tick=Fraction(1, 1000))
+    job(clip, tmp_path / "out.mkv")
+    assert times_of(tmp_path / "out.mkv")[-1] == pytest.approx(100_000.04)
+    clip = make_clip(
+        "b.nut", codec="mpeg4", times_s=[0.0, 0.04, 50_000.0, 50_000.04], tick=Fraction(1, 60_000)
+    )
+    with pytest.raises(MediaError, match=r"b.nut: its clock has a gap that is too long for .mp4"):
+        job(clip, tmp_path / "out.mp4")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
