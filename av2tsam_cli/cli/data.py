@@ -112,7 +112,7 @@ class SynthOptions:
     examples=[
         ("av2tsam data synth my_data", "100 videos with one sound source"),
         ("av2tsam data synth my_data --subset ms3", "add videos with several"),
-        ("av2tsam data synth timing --subset ms3 --off-grid", "sources that change at any time"),
+        ("av2tsam data synth timing --subset ms3 --off-grid", "changes at any time"),
     ],
 )
 def synth(
