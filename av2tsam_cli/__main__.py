@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from av2tsam_cli.process import tune_process
+from av2tsam_cli.process import open_closed_streams, tune_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,11 +15,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 failed, 2 usage error or missing input, 3 unreadable media or
-        data, 4 weights missing or corrupted, 130 interrupted.
+        data, 4 weights missing or corrupted, 130 interrupted, 141 the reader of stdout ended.
     """
     from av2tsam_cli.cli.app import run_command
 
     if argv is None:
+        open_closed_streams()
         tune_process()
     code = run_command(sys.argv[1:] if argv is None else argv)
     if argv is None:

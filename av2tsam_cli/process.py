@@ -1,11 +1,25 @@
 """Settings of the whole process. The command line applies them; the library never does."""
 
 import ctypes
+import os
 import sys
 from contextlib import suppress
 
 # From glibc's malloc.h, and the largest value that mallopt accepts.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGEST = -1, -3, 2**31 - 1
+
+
+def open_closed_streams() -> None:
+    """Open the standard streams that are closed, as with `>&-`.
+
+    An output file would else get the number of a closed stream, and libraries could print into it.
+    Writing to such a stdout still fails; what is written to such a stderr is lost.
+    """
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, flags)  # the lowest free number: that of the stream
+            stream = os.fdopen(number, "r" if name == "stdin" else "w", closefd=False)
+            setattr(sys, name, stream)
 
 
 def tune_process() -> None:

@@ -7,7 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from av2tsam_cli import __version__
-from av2tsam_cli.cli.console import is_url, name_flags, print_error, print_text
+from av2tsam_cli.cli.console import (
+    READER_ENDED,
+    StdoutError,
+    is_url,
+    name_flags,
+    print_error,
+    print_text,
+)
 from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 from av2tsam_cli.signals import handle_signals
 
@@ -46,7 +53,8 @@ Options:
 
 Exit codes:
   0 done, 1 failed, 2 usage error or missing input, 3 unreadable media or data,
-  4 model weights missing or corrupted, 130 interrupted
+  4 model weights missing or corrupted, 130 interrupted,
+  141 the reader of stdout ended first, as in 'av2tsam ... | head -1'
 """
 
 
@@ -60,9 +68,8 @@ def run_command(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print_error(Interrupted("interrupted; unfinished outputs were removed"), debug=debug)
         return Interrupted.exit_code
-    except BrokenPipeError:  # the reader of our output has ended, as in `av2tsam ... | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except StdoutError as error:
+        return _end_without_stdout(error, debug=debug)
     except Av2tsamError as error:
         print_error(error, debug=debug)
         return error.exit_code
@@ -72,6 +79,15 @@ def run_command(argv: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         print_error(error, debug=debug)
         return 1
+
+
+def _end_without_stdout(error: StdoutError, *, debug: bool) -> int:
+    """Report that stdout cannot be written, unless its reader has ended; return the exit code."""
+    if error.exit_code != READER_ENDED:
+        print_error(error, debug=debug)
+    # Python writes what is left in the buffer when it ends, and would report the error again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return error.exit_code
 
 
 class _InterruptOnce:

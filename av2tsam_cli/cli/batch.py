@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from av2tsam_cli.cli.console import Console, explain, print_json
+from av2tsam_cli.cli.console import Console, StdoutError, explain, print_json
 from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 
 T = TypeVar("T")
@@ -37,6 +37,8 @@ class Batch:
         """Return what a function returns; an error is printed, and finishes the given inputs."""
         try:
             return work()
+        except StdoutError:  # not the fault of an input
+            raise
         except Exception as error:  # noqa: BLE001 - the other inputs are still processed
             self.console.error(error)
             for source in sources:

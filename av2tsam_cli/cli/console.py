@@ -10,10 +10,25 @@ from typing import Literal
 
 from av2tsam_cli.errors import Av2tsamError
 
+READER_ENDED = 141
+"""Exit code if the reader of stdout has ended: that of a process that SIGPIPE ends in a shell."""
+
 Unit = Literal["frames", "videos", "seconds", "bytes"]
 
 _flags: dict[str, str] = {}
 """The running command's options by their Python names, such as {"end": "--end"}."""
+
+
+class StdoutError(Av2tsamError):
+    """A result cannot be written to stdout, so the command ends."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            f"stdout: cannot be written ({error.strerror}); send the output to a file or program "
+            "that accepts it"
+        )
+        if isinstance(error, BrokenPipeError):
+            self.exit_code = READER_ENDED
 
 
 def name_flags(flags: Mapping[str, str]) -> None:
@@ -35,9 +50,16 @@ def is_url(word: str) -> bool:
 
 
 def print_text(text: str) -> None:
-    """Write a result for people, such as a help page, to stdout."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Write a result for people, such as a help page, to stdout.
+
+    Raises:
+        StdoutError: It cannot be written.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        raise StdoutError(error) from error
 
 
 def print_json(record: Mapping[str, object]) -> None:
@@ -177,6 +199,6 @@ class Stages(contextlib.ExitStack):
 
 
 def _print_line(text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # there is no other place to report it
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

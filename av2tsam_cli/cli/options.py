@@ -12,7 +12,7 @@ from typing import Annotated, Any, NewType, cast, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from av2tsam_cli.cli.console import is_url, name_flags
+from av2tsam_cli.cli.console import is_url, name_flags, print_text
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.option_files import read_options
 from av2tsam_cli.options import (
@@ -124,6 +124,10 @@ class HelpfulCommand(TyperCommand):
         """The page that `command` stored on the function."""
         return cast("CommandPage", self.callback.page)  # type: ignore[union-attr]
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option that prints the help page."""
+        return _help_option(super().get_help_option(ctx))
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page."""
         formatter.write(self.page.render(ctx.command_path))
@@ -171,6 +175,10 @@ class HelpfulCommand(TyperCommand):
 
 class HelpfulGroup(TyperGroup):
     """A Typer command with subcommands, its own help page and error messages."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option that prints the help page."""
+        return _help_option(super().get_help_option(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page."""
@@ -310,6 +318,21 @@ def _typer_parameter(field: OptionField) -> inspect.Parameter:
 def _is_given(word: Any) -> bool:
     """Return whether an option is on the command line, by Typer's value for it."""
     return word not in (None, (), [])
+
+
+def _help_option(option: Any) -> Any:
+    """Make the help option print by `print_text`, which explains a stdout that cannot be written.
+
+    Typer's own output would fail with an error of the system, or not at all.
+    """
+
+    def show(ctx: Any, _option: Any, given: bool) -> None:
+        if given and not ctx.resilient_parsing:
+            print_text(ctx.get_help() + "\n")
+            ctx.exit()
+
+    option.callback = show
+    return option
 
 
 def _see(path: str) -> str:

@@ -1,11 +1,15 @@
+import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from av2tsam_cli import __version__
 from av2tsam_cli.__main__ import main
 
+SOLO = Path(__file__).parents[2] / "sample_media" / "solo.mp4"
 HEAVY = ("torch", "av", "cv2", "librosa", "transformers", "scipy", "numpy")
 
 
@@ -137,3 +141,43 @@ def test_debug_prints_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("av2tsam: error: ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    "words", [["--version"], ["segment", "--help"], ["listen", str(SOLO), "--model", "nano"]]
+)
+def test_a_stdout_that_cannot_be_written_is_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("av2tsam: error: stdout: cannot be written (No space left on device); ")
+
+
+def test_a_reader_that_ends_early_ends_the_command_silently(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(["listen", str(SOLO), str(SOLO), "--model", "nano", "--json"]) == 141
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes streams in a POSIX shell")
+def test_closed_streams_are_no_crash() -> None:
+    command = f"{shlex.quote(sys.executable)} -m av2tsam_cli --version"
+    closed = subprocess.run(  # noqa: S602 - our own command
+        f"{command} >&-; echo $?; {command} wrong 2>&-; echo $?",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert closed.stdout.splitlines()[0] == "1"
+    assert closed.stderr.count("\n") == 1
+    assert "stdout: cannot be written" in closed.stderr
