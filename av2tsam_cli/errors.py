@@ -1,5 +1,8 @@
 """The errors that this package raises on purpose, each class with its exit code."""
 
+NOT_A_FILE = "pipes and devices are not supported; save the input to a file first"
+"""What is wrong with an input such as a FIFO or /dev/stdin, which cannot be read twice."""
+
 
 class Av2tsamError(Exception):
     """Something failed; the message contains what, where and how to fix it (exit code 1)."""

@@ -1,6 +1,7 @@
 """Check a video and its output before any work, and say what is going to be done."""
 
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import Path
 
 from av2tsam_cli.errors import MediaError, UsageError
@@ -102,7 +103,9 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
         if wanted in {"masks", "overlays"}:
             raise UsageError(f"{out}: `format` {wanted} needs a folder, not a video file")
         return "video", out
-    if out.suffix and not out.is_dir() and wanted in {None, "video"}:
+    if not out.is_dir() and (
+        (out.suffix and wanted is None) or (wanted == "video" and guess_type(out.name)[0])
+    ):  # "out.v2" may be a folder, "out.avi" is not meant as one
         raise UsageError(f"{out}: cannot write {out.suffix}; use {suffixes}")
     if wanted is None:
         raise UsageError(

@@ -1,6 +1,5 @@
 """The entry point of the command line: runs a command and turns errors into exit codes."""
 
-import errno
 import importlib
 import os
 import sys
@@ -10,12 +9,13 @@ from av2tsam_cli import __version__
 from av2tsam_cli.cli.console import (
     READER_ENDED,
     StdoutError,
+    exit_code_of,
     is_url,
     name_flags,
     print_error,
     print_text,
 )
-from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
+from av2tsam_cli.errors import Interrupted, UsageError
 from av2tsam_cli.signals import handle_signals
 
 COMMANDS = {
@@ -70,15 +70,9 @@ def run_command(argv: Sequence[str]) -> int:
         return Interrupted.exit_code
     except StdoutError as error:
         return _end_without_stdout(error, debug=debug)
-    except Av2tsamError as error:
-        print_error(error, debug=debug)
-        return error.exit_code
-    except OSError as error:
-        print_error(error, debug=debug)
-        return UsageError.exit_code if error.errno == errno.ENAMETOOLONG else 1
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         print_error(error, debug=debug)
-        return 1
+        return exit_code_of(error)
 
 
 def _end_without_stdout(error: StdoutError, *, debug: bool) -> int:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from av2tsam_cli.cli.console import Console, StdoutError, explain, print_json
-from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
+from av2tsam_cli.cli.console import Console, StdoutError, exit_code_of, explain, print_json
+from av2tsam_cli.errors import NOT_A_FILE, Av2tsamError, Interrupted, UsageError
 
 T = TypeVar("T")
 
@@ -63,13 +63,13 @@ class Batch:
         return min(self.failures) if len(self.failures) == 1 else Av2tsamError.exit_code
 
     def _fail(self, source: Path, error: Exception) -> None:
-        code = error.exit_code if isinstance(error, Av2tsamError) else Av2tsamError.exit_code
+        code = exit_code_of(error)
         self.failures.add(code)
         self.finish(source, {"error": explain(error), "exit_code": code})
 
 
 def check_input(source: Path) -> None:
-    """Check that an input is a file.
+    """Check that an input is a file, not a pipe or a device.
 
     Raises:
         UsageError: It is not.
@@ -77,8 +77,14 @@ def check_input(source: Path) -> None:
     if source.is_dir():
         raise UsageError(f"{source}: is a folder; pass the files in it, such as '{source}/*.mp4'")
     if not source.exists():
+        if source.is_symlink():
+            raise UsageError(f"{source}: a symbolic link to no file; check where it points")
+        if str(source) == "-":
+            raise UsageError("-: stdin is not supported; save the input to a file first")
         matches = "no file matches; check the pattern" if "*" in str(source) else ""
         raise UsageError(f"{source}: {matches or 'file not found; check the path'}")
+    if not source.is_file():
+        raise UsageError(f"{source}: {NOT_A_FILE}")
 
 
 def check_outputs(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Literal
 
-from av2tsam_cli.errors import Av2tsamError
+from av2tsam_cli.errors import Av2tsamError, UsageError
 
 READER_ENDED = 141
 """Exit code if the reader of stdout has ended: that of a process that SIGPIPE ends in a shell."""
@@ -102,6 +102,8 @@ def explain(error: BaseException) -> str:
         text = str(error)
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         text = f"{error.filename or 'output'}: no space left on the disk; free some and try again"
+    elif isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        text = f"{error.filename or 'output'}: {error.strerror}; use a shorter name"
     elif isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -118,6 +120,13 @@ def _explain_import(error: ImportError) -> str:
 
     missing = explain_missing_library(error)
     return missing or f"{error}; the installation is incomplete, run 'av2tsam doctor'"
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code of an error."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError.exit_code
+    return error.exit_code if isinstance(error, Av2tsamError) else Av2tsamError.exit_code
 
 
 class Console:

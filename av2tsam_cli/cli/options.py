@@ -1,6 +1,7 @@
 """Typer commands made from dataclasses of options, with their own help pages and error messages."""
 
 import inspect
+import os
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass
@@ -277,7 +278,7 @@ def expand(words: Sequence[str]) -> tuple[Path, ...]:
         matches = [] if Path(word).exists() else sorted(glob(word, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
         files = [Path(match) for match in matches if Path(match).is_file()]
         for path in files or [Path(word)]:
-            paths.setdefault(path.resolve(), path)
+            paths.setdefault(Path(os.path.realpath(path)), path)  # resolve() fails on link loops
     return tuple(paths.values())
 
 

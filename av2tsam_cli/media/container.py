@@ -19,9 +19,9 @@ from av.stream import Discard, Stream
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream as AvVideoStream
 
-from av2tsam_cli.errors import MediaError
+from av2tsam_cli.errors import NOT_A_FILE, MediaError
 from av2tsam_cli.media.clock import Clock, DisplayClock, may_jump
-from av2tsam_cli.media.structure import is_cut_short
+from av2tsam_cli.media.structure import is_cut_short, is_encrypted, mp4_index
 
 AvStream = AvVideoStream | AvAudioStream
 
@@ -38,6 +38,9 @@ PREDICTED = frozenset({PictureType.P, PictureType.B})
 APPLE_DOUBLE_MAGIC = b"\x00\x05\x16\x07"
 TEXT_FORMATS = frozenset({"tty"})
 """Formats as which FFmpeg would render a text file as a video."""
+
+ENCRYPTED_MEDIA = "encrypted (DRM); use a copy that is not protected"
+"""What is wrong with an MP4 whose streams need a key."""
 
 log = logging.getLogger(__name__)
 
@@ -263,6 +266,8 @@ def _check_file(path: Path) -> None:
         raise MediaError(f"{path}: file not found; check the path")
     if path.is_dir():
         raise MediaError(f"{path}: a folder; name a video file in it")
+    if not path.is_file():  # opening a pipe would wait for its writer
+        raise MediaError(f"{path}: {NOT_A_FILE}")
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -283,6 +288,10 @@ def _explain(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] in {b"ftyp", b"mdat", b"free", b"wide"}:
-        return f"{path}: truncated, its index (moov) is missing; copy or record it again"
+        index = mp4_index(path)
+        if index is not None and is_encrypted(index):
+            return f"{path}: {ENCRYPTED_MEDIA}"
+        if index is None:
+            return f"{path}: truncated, its index (moov) is missing; copy or record it again"
     reason = getattr(error, "strerror", None) or str(error)
     return f"{path}: not a readable media file ({reason}); convert it to MP4"

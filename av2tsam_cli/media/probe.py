@@ -16,7 +16,14 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media.clock import may_jump
-from av2tsam_cli.media.container import AvStream, decode_from, frame_time_s, open_media
+from av2tsam_cli.media.container import (
+    ENCRYPTED_MEDIA,
+    AvStream,
+    decode_from,
+    frame_time_s,
+    open_media,
+)
+from av2tsam_cli.media.structure import is_encrypted, mp4_index
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
 STILL_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -53,7 +60,7 @@ def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
             may_jump=may_jump(container),
         )
     if need_video and not info.video:
-        raise MediaError(f"{path}: {_why_no_video(container, candidates, audio)}")
+        raise MediaError(f"{path}: {_why_no_video(path, container, candidates, audio)}")
     return info
 
 
@@ -196,8 +203,13 @@ def _duration_s(container: InputContainer) -> float | None:
 
 
 def _why_no_video(
-    container: InputContainer, candidates: list[AvVideoStream], audio: tuple[AudioStream, ...]
+    path: Path,
+    container: InputContainer,
+    candidates: list[AvVideoStream],
+    audio: tuple[AudioStream, ...],
 ) -> str:
+    if candidates and is_encrypted(mp4_index(path) or b""):
+        return ENCRYPTED_MEDIA
     if candidates:
         return "no frame of its video can be decoded; re-encode it as H.264 in MP4"
     content = "only audio" if audio else f"no video ({container.format.name})"

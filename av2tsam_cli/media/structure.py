@@ -7,6 +7,10 @@ EBML = b"\x1a\x45\xdf\xa3"
 """What Matroska and WebM files begin with."""
 MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
 """What MP4 and MOV files can begin with."""
+INDEX_BYTES = 1 << 22
+"""Largest part of an index that is searched; tracks are described before their long tables."""
+ENCRYPTED = (b"encv", b"enca")
+"""Sample entries of encrypted video and sound."""
 
 
 def is_cut_short(path: Path) -> bool:
@@ -28,6 +32,34 @@ def is_cut_short(path: Path) -> bool:
         if head[4:] in MP4_BOXES:
             return _mp4_end(file, size) > size
     return False
+
+
+def mp4_index(path: Path) -> bytes | None:
+    """Return the beginning of an MP4's index, its `moov` box; None if it has none.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    position, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while position + 8 <= size:
+            file.seek(position)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:
+                length = int.from_bytes(head[8:], "big")
+            if head[4:8] == b"moov":
+                file.seek(position)
+                return file.read(min(length, INDEX_BYTES))
+            if length < 8:
+                return None
+            position += length
+    return None
+
+
+def is_encrypted(index: bytes) -> bool:
+    """Return whether an MP4's index declares encrypted video or sound (ISO/IEC 23001-7)."""
+    return any(kind in index for kind in ENCRYPTED)
 
 
 def _mp4_end(file: BinaryIO, size: int) -> int:

@@ -296,6 +296,27 @@ def test_several_inputs_cannot_be_written_to_one_video(
     assert "set --out to a folder" in segment.only_line
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_pipes_stdin_and_link_loops_are_one_line(segment: Segment, tmp_path: Path) -> None:
+    pipe, loop = tmp_path / "pipe", tmp_path / "loop"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    for source, complaint in (
+        (pipe, "pipes and devices are not supported; save the input to a file first"),
+        ("-", "stdin is not supported; save the input to a file first"),
+        (loop, "a symbolic link to no file; check where it points"),
+    ):
+        assert segment(source, "--out", tmp_path / "o.mp4") == 2
+        assert segment.only_line == f"av2tsam: error: {source}: {complaint}"
+
+
+def test_a_folder_of_videos_may_have_a_dot_in_its_name(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    assert segment(clip, "--out", tmp_path / "out.v2", "--format", "video") == 0
+    assert names(tmp_path / "out.v2") == ["clip.mp4"]
+
+
 def test_duplicate_inputs_are_processed_once(segment: Segment, clip: Path, tmp_path: Path) -> None:
     assert segment(clip, tmp_path / "." / "clip.mp4", "--out", tmp_path / "o.mp4", "--json") == 0
     assert len(segment.records) == 1
@@ -318,6 +339,7 @@ def test_duplicate_inputs_are_processed_once(segment: Segment, clip: Path, tmp_p
         ("o.mp4", ("--audio-stream", "7"), "no audio stream 7"),
         ("o.mp4", ("--precision", "fp16"), "--precision fp16"),
         ("clip.mp4/o.mp4", (), "clip.mp4"),
+        ("a" * 300, ("--format", "masks"), "File name too long; use a shorter name"),
     ],
 )
 def test_unusable_outputs_and_options_are_usage_errors(

@@ -1,5 +1,6 @@
 """Probing ordinary, unusual and unreadable files."""
 
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -211,3 +212,19 @@ def test_no_frame_can_be_decoded(
 def test_file_of_another_kind(tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "pack"), "zip", tmp_path)
     assert "media file" in refusal(Path(archive))
+
+
+def test_an_encrypted_mp4_is_named_as_such(make_clip: MakeClip) -> None:
+    key = {"encryption_key": "0" * 32, "encryption_kid": "1" * 32}
+    options = {"encryption_scheme": "cenc-aes-ctr", **key}
+    clip = make_clip(seconds=0.2, container_options=options)
+    assert "encrypted (DRM)" in refusal(clip)
+    content = clip.read_bytes().replace(b"avcC", b"free")  # FFmpeg may not get past the index
+    clip.write_bytes(content.replace(b"stsz", b"xxxx"))
+    assert "encrypted (DRM)" in refusal(clip)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_pipe_is_rejected_without_waiting_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipes and devices are not supported" in refusal(tmp_path / "pipe")
