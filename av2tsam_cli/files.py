@@ -1,14 +1,18 @@
 """Atomic writing: results are written beside their target and renamed when they are complete.
 
 An interrupted or failed run leaves no partial file, no partial folder and no empty parent folders.
+What a killed run leaves is removed by the next one that writes into the folder.
 """
 
 import errno
+import hashlib
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,6 +30,10 @@ FIXES = {
 OTHER_FIX = "check the folder and its permissions"
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How safetensors, written in Rust, reports an error number: only in its message."""
+
+PART_NAME = re.compile(r"\.av2tsam-([0-9a-f]{12})-(\d+)-[0-9a-f]{12}\.part")
+"""The name of an unfinished output: where its process runs (see `_process_space`) and its number,
+by which other processes tell whether it is still being written."""
 
 
 @contextmanager
@@ -77,6 +85,7 @@ def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
         OSError: A folder or the file cannot be created; see `write_errors`.
     """
     with parent_folders(target):
+        remove_dead_parts(target.parent)
         part = temporary_path(target)
         try:
             yield part
@@ -104,6 +113,7 @@ def atomic_folder(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
         OSError: A folder cannot be created or renamed; see `write_errors`.
     """
     with parent_folders(target):
+        remove_dead_parts(target.parent)
         part = temporary_path(target)
         part.mkdir()
         try:
@@ -168,7 +178,57 @@ def check_writable(target: Path) -> None:
 
 def temporary_path(target: Path) -> Path:
     """Return a new hidden name in the target's folder, so that renaming never copies."""
-    return target.parent / f".av2tsam-{uuid4().hex[:12]}.part"
+    owner = f"{_process_space() or '0' * 12}-{os.getpid()}"
+    return target.parent / f".av2tsam-{owner}-{uuid4().hex[:12]}.part"
+
+
+@cache
+def remove_dead_parts(folder: Path) -> None:
+    """Remove what killed processes left unfinished in a folder, once per process and folder.
+
+    Parts of other computers and containers are kept: whether they are still written is unknown.
+    """
+    space = _process_space()
+    if space is None:
+        return
+    with suppress(OSError):  # the folder cannot be listed
+        for entry in os.scandir(folder):
+            name = PART_NAME.fullmatch(entry.name)
+            if name and name[1] == space and not _is_running(int(name[2])):
+                with suppress(OSError):  # another process removed it, or it may not be removed
+                    _remove(entry)
+
+
+def _remove(entry: "os.DirEntry[str]") -> None:
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path)
+    else:
+        Path(entry.path).unlink()
+
+
+@cache
+def _process_space() -> str | None:
+    """Return what identifies the processes among which a number is unique; None if unknown.
+
+    It differs between computers, containers and starts of a computer.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        return None
+    text = "\n".join((platform.node(), boot, namespace))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
 
 
 def _check_free(target: Path, *, overwrite: bool) -> None:
@@ -184,7 +244,7 @@ def _replace_folder(part: Path, target: Path) -> None:
         part.rename(target)
         return
     # A folder cannot be renamed onto a non-empty one: move the old one aside first.
-    old = temporary_path(target)
+    old = temporary_path(target).with_suffix(".old")  # not removed if this process is killed now
     target.rename(old)
     try:
         part.rename(target)

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
-from av2tsam_cli.files import atomic_file, atomic_folder, check_writable, write_errors
+from av2tsam_cli.files import (
+    atomic_file,
+    atomic_folder,
+    check_writable,
+    temporary_path,
+    write_errors,
+)
 
 Atomic = Callable[..., AbstractContextManager[Path]]
 
@@ -123,3 +131,26 @@ def test_whether_a_path_is_writable_is_found_out_without_a_trace(tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file/x: cannot be written"):
         check_writable(tmp_path / "file" / "x")
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="knows dead processes on Linux")
+def test_the_next_run_removes_only_the_parts_of_dead_processes(tmp_path: Path) -> None:
+    write_and_die = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from av2tsam_cli.files import atomic_file, atomic_folder\n"
+        "target = Path(sys.argv[1], 'target')\n"
+        "with atomic_folder(target) as d, atomic_file(target) as f:\n"
+        "    (d / 'a').touch(), f.touch(), os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", write_and_die, str(tmp_path)]
+    subprocess.run(command, check=False)  # noqa: S603 - our own interpreter and code
+    dead = list(tmp_path.glob(".av2tsam-*.part"))
+    assert len(dead) == 2
+    process = dead[0].name.split("-")[2]
+    of_another_computer = tmp_path / f".av2tsam-{'e' * 12}-{process}-{'0' * 12}.part"
+    kept = [temporary_path(tmp_path / "x"), of_another_computer]
+    for path in kept:
+        path.touch()
+    fill(atomic_file, tmp_path / "file")
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / "file"])
