@@ -9,8 +9,12 @@ import numpy as np
 from av2tsam_cli.values import BoolArray, Frame, UInt8Array
 
 DIM_S = 0.4
-"""Seconds that dimming takes: at 25 frames per second, the mean brightness of a frame of medium
-brightness changes by at most 4 levels of 255 from one to the next."""
+"""Seconds that dimming takes, longer in bright pictures: at 25 frames per second, the mean
+brightness changes by at most 4 levels of 255 from one frame to the next."""
+BRIGHT = 85.0
+"""Mean level from which on it takes longer, in proportion."""
+SAMPLED_PX = 8
+"""Every so many rows and columns are looked at for the mean level."""
 HIGHLIGHT_S = 0.1
 """Seconds that a highlight takes to appear or to vanish, so that it is there on the beat."""
 NEAR_SHARE = 1 / 20
@@ -54,15 +58,23 @@ class Fader:
         if self._last is not None:
             before, past = self._last
             if before.shot == frame.shot and before.rgb.shape == frame.rgb.shape:
-                fading = _continue(past, labels, visible, frame.time_s - before.time_s)
+                dim_s = DIM_S * max(1.0, _brightness(frame.rgb) / BRIGHT)
+                fading = _continue(past, labels, visible, frame.time_s - before.time_s, dim_s)
         self._last = frame, fading
         return fading if fading.dimming else None
 
 
-def _continue(past: Fading, labels: UInt8Array, visible: bool, elapsed_s: float) -> Fading:
-    """Return how to draw a frame some seconds after another one."""
+def _brightness(rgb: UInt8Array) -> float:
+    """Return the mean level of a picture, 0 to 255."""
+    return float(rgb[::SAMPLED_PX, ::SAMPLED_PX].mean())
+
+
+def _continue(
+    past: Fading, labels: UInt8Array, visible: bool, elapsed_s: float, dim_s: float
+) -> Fading:
+    """Return how to draw a frame some seconds after another one, if dimming takes `dim_s`."""
     direction = 1 if visible else -1
-    dimming = min(1.0, max(0.0, past.dimming + direction * elapsed_s / DIM_S))
+    dimming = min(1.0, max(0.0, past.dimming + direction * elapsed_s / dim_s))
     highlight = min(1.0, max(0.0, past.highlight + direction * elapsed_s / HIGHLIGHT_S))
     if not visible:  # the object is not dimmed before everything is bright again
         return Fading(past.labels, past.outlined, past.share, dimming, highlight)

@@ -25,7 +25,12 @@ LEFT, RIGHT = box(10), box(140)
 
 
 def overlays(
-    masks: Sequence[BoolArray], *, rate: float = RATE, cut: int | None = None, names: bool = False
+    masks: Sequence[BoolArray],
+    *,
+    rate: float = RATE,
+    cut: int | None = None,
+    names: bool = False,
+    picture: npt.NDArray[np.uint8] = GREY,
 ) -> npt.NDArray[np.uint8]:
     """Draw a grey video, (T, H, W, 3); with names, all of the mask is a dog."""
     draw = overlay_drawer(names=names)
@@ -33,7 +38,7 @@ def overlays(
     for k, mask in enumerate(masks):
         shot = 0 if cut is None or k < cut else 1
         sources = SourceMasks(("dog",), mask.astype(np.uint8)) if names else None
-        pictures.append(draw(Frame(GREY, k / rate, k, shot=shot), mask, sources))
+        pictures.append(draw(Frame(picture, k / rate, k, shot=shot), mask, sources))
     return np.stack(pictures)
 
 
@@ -53,6 +58,12 @@ def largest_jump(pictures: npt.NDArray[np.uint8]) -> float:
 )
 def test_the_brightness_never_jumps(masks: list[BoolArray], names: bool) -> None:
     assert largest_jump(overlays(masks, names=names)) <= 4
+
+
+@pytest.mark.parametrize("level", [130, 180])
+def test_bright_pictures_are_dimmed_more_slowly(level: int) -> None:
+    masks = [NOTHING] * 3 + [LEFT] * 35 + [NOTHING] * 35
+    assert largest_jump(overlays(masks, picture=np.full_like(GREY, level))) <= 4
 
 
 def test_a_highlight_is_complete_in_three_frames_and_the_dimming_in_ten() -> None:
