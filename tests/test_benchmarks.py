@@ -94,7 +94,7 @@ def test_masks_that_are_not_computed_agree_with_the_network(last_line: LastLine)
     for of in found.values():
         assert of["all"]["computed"] == of["all"]["iou"] == 1
         assert of["fps auto"]["iou"] > 0.9
-        assert of["fps auto"]["computed"] == 0.05
+        assert of["fps auto"]["computed"] <= 0.1  # one, or two if a change of the sound is found
         assert of["fps 5"]["computed"] == 0.2
 
 

@@ -5,6 +5,7 @@ inside it contains both what was before and what comes after. Here, the sound is
 first, and no window reaches across one.
 """
 
+import math
 from collections.abc import Generator, Iterable
 
 import numpy as np
@@ -112,16 +113,25 @@ class _Cutter:
 
     def _embed_new(self, *, last: bool) -> None:
         """Embed the windows that are complete by now."""
+        end_s = self._sound_end_s() if last else self.end_s
         new = []
         if not len(self.spans_s):
             new = [(self.begin_s, self.begin_s + length_s) for length_s in EDGE_S]
         start_s = self.spans_s[-1, 0] + HOP_S if len(self.spans_s) else self.begin_s
-        count = 1 + int((self.end_s - start_s - WINDOW_S) / HOP_S + CLOCK_SLACK_S)
+        count = 1 + math.floor((end_s - start_s - WINDOW_S) / HOP_S + CLOCK_SLACK_S)
         new += [(start_s + k * HOP_S, start_s + k * HOP_S + WINDOW_S) for k in range(count)]
         if last:
-            new += [(self.end_s - length_s, self.end_s) for length_s in EDGE_S]
+            new += [
+                (end_s - length_s, end_s) for length_s in EDGE_S if end_s - length_s >= self.begin_s
+            ]
         self.embeddings = np.concatenate([self.embeddings, self._embed(new)])
         self.spans_s = np.concatenate([self.spans_s, np.array(new).reshape(-1, 2)])
+
+    def _sound_end_s(self) -> float:
+        """Return the end of the sound, without the zeros that fill its last second."""
+        filled = np.flatnonzero(self.samples[-self.rate_hz :])
+        missing = self.rate_hz - 1 - filled[-1] if len(filled) else 0
+        return self.end_s - float(missing) / self.rate_hz
 
     def _embed(self, spans_s: list[tuple[float, float]]) -> Float32Array:
         """Return embeddings (N, A) of parts of the sound; shorter ones are repeated to a second."""

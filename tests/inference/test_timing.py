@@ -121,3 +121,11 @@ def test_a_gap_in_the_seconds_starts_a_new_piece(clap: ClapEmbedder) -> None:
     seconds = [*split_windows(sound("siren", 5), RATE_HZ, rate_hz=RATE_HZ)]
     windows = [*cut_at_changes([*seconds[:2], *seconds[4:]], clap, silence_dbfs=None)]
     assert [window.span_s for window in windows] == [(0, 1), (1, 2), (4, 5)]
+
+
+def test_the_end_of_a_track_within_a_second_is_not_a_change(clap: ClapEmbedder) -> None:
+    """The last second is filled with zeros; the last frames belong to the sound before them."""
+    for seconds in (0.8, 3.3, 4.6):
+        windows = cut(sound("siren", seconds), clap)
+        assert_complete(windows, np.ceil(seconds))
+        assert changes(windows) == []
