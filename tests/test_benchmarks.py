@@ -95,7 +95,7 @@ def test_masks_that_are_not_computed_agree_with_the_network(last_line: LastLine)
         assert of["all"]["computed"] == of["all"]["iou"] == 1
         assert of["fps auto"]["iou"] > 0.9
         assert of["fps auto"]["computed"] <= 0.1  # one, or two if a change of the sound is found
-        assert of["fps 5"]["computed"] == 0.2
+        assert of["fps 5"]["computed"] in {0.2, 0.25}
 
 
 def test_masks_and_changes_of_the_sound(last_line: LastLine) -> None:
