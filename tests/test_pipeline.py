@@ -282,8 +282,8 @@ def test_the_result_describes_the_output(
     )
     assert result.outputs == (tmp_path / "o.mp4",)
     assert result.frames == 20
-    assert result.frames_computed == 2 + 1  # AAC rings on for a moment after the sound
-    assert result.frames_with_mask == 11
+    assert result.frames_computed in {2, 3}
+    assert result.frames_with_mask in {10, 11}  # AAC may ring on for a moment after the sound
     assert result.duration_s == pytest.approx(2.0)
     assert result.model == str(model.name)
     assert (result.device, result.precision) == ("cpu", "fp32")
