@@ -75,7 +75,7 @@ def schedule(
     options: SegmentOptions,
     rate: Rate,
 ) -> Generator[ScheduledFrame, None, None]:
-    """Decide for which frames a mask is computed, and from which second of audio.
+    """Decide for which frames a mask is computed, and from which window of audio.
 
     With the rate `auto`, all frames with a prompt are marked as key frames for now.
     """

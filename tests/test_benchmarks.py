@@ -91,6 +91,8 @@ def test_masks_that_are_not_computed_agree_with_the_network(last_line: LastLine)
     arguments = ("--scenes", "1", "--seconds", "0.8", "--kinds", "still", "--device", "cpu")
     found = last_line("shortcuts.py", *arguments)["shortcuts"]
     assert found.keys() == {"still, sound", "still, text"}
+    assert found["still, text"]["fps auto"]["computed"] == 0.05
+    assert found["still, text"]["fps 5"]["computed"] == 0.2
     for of in found.values():
         assert of["all"]["computed"] == of["all"]["iou"] == 1
         assert of["fps auto"]["iou"] > 0.9

@@ -21,6 +21,7 @@ from av2tsam_cli.timeline.changes import (
     find_silences,
     refine_change,
 )
+from av2tsam_cli.timeline.schedule import CLOCK_SLACK_S
 from av2tsam_cli.values import AudioWindow, Float32Array, level_dbfs
 
 BLOCK_S = 8.0
@@ -35,8 +36,6 @@ AVERAGED_S = 2.0
 """Windows of a piece that are at most this far apart are averaged."""
 BANDS = 32
 """Bands of the spectra that are compared; neighbouring mel bands are averaged."""
-CLOCK_SLACK_S = 1e-6
-"""Seconds by which rounding can move a time."""
 
 
 def cut_at_changes(
