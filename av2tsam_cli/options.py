@@ -37,7 +37,10 @@ from av2tsam_cli.errors import UsageError
 
 
 class Panel(StrEnum):
-    """The headings of a command's help, in the order in which they are shown."""
+    """The headings of a command's help, in the order in which they are shown.
+
+    Those after MESSAGES are for experts: only `--help-all` shows them.
+    """
 
     ARGUMENTS = "Arguments"
     OPTIONS_FILE = "Options from a file"
@@ -49,7 +52,13 @@ class Panel(StrEnum):
     MODEL = "Model"
     TRAINING = "Training"
     MESSAGES = "Messages"
+    ENCODING = "Encoding"
     ADVANCED = "Advanced"
+
+    @property
+    def for_experts(self) -> bool:
+        """Whether only `--help-all` shows it."""
+        return self in {Panel.ENCODING, Panel.ADVANCED}
 
 
 @dataclass(frozen=True)

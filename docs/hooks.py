@@ -45,7 +45,7 @@ def _subcommands(name: str, text: str) -> list[str]:
 
 
 def _help(name: str) -> str:
-    command = [sys.executable, "-m", "av2tsam_cli", *name.split(), "--help"]
+    command = [sys.executable, "-m", "av2tsam_cli", *name.split(), "--help-all"]
     environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return done.stdout

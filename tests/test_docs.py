@@ -54,7 +54,7 @@ def test_links_resolve(page: Path) -> None:
 
 def test_options_in_the_documentation_exist(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
-        assert main([*command.split(), "--help"]) == 0
+        assert main([*command.split(), "--help-all"]) == 0
     known = set(re.findall(r"--[a-z][a-z-]*[a-z]", capsys.readouterr().out)) | OTHER_PROGRAMS
     for page in PAGES:
         if page.name != BENCHMARKS:

@@ -51,6 +51,9 @@ HELP_WIDTH = 80
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
+HELP_ALL = "--help-all"
+"""Prints the help page with the options for experts."""
+
 FLAGS_WIDTH = 25
 """Columns for the flags and the value of an option, before its help text."""
 
@@ -90,8 +93,13 @@ class CommandPage:
     examples: Examples
     """Shown at the top of the help."""
 
-    def render(self, path: str) -> str:
-        """Return the help page; `path` is how the command is called, such as `av2tsam segment`."""
+    def render(self, path: str, *, everything: bool = False) -> str:
+        """Return the help page.
+
+        Args:
+            path: How the command is called, such as `av2tsam segment`.
+            everything: Whether to list the options for experts.
+        """
         blocks = [
             *([_examples(self.examples)] if self.examples else []),
             f"Usage: {self.usage(path)}",
@@ -102,7 +110,9 @@ class CommandPage:
             rows = [_row(field) for field in self.options if field.option.panel is panel]
             if panel is Panel.MESSAGES:
                 rows.append(("-h, --help", "print this help"))
-            if rows:
+                if any(field.option.panel.for_experts for field in self.options):
+                    rows.append((HELP_ALL, "print this help with all options"))
+            if rows and (everything or not panel.for_experts):
                 blocks.append(f"{panel}:\n{_table(rows, FLAGS_WIDTH)}")
         return "\n\n".join(blocks) + "\n"
 
@@ -141,6 +151,9 @@ class HelpfulCommand(TyperCommand):
                 too many arguments.
         """
         name_flags({field.name: field.flag for field in self.page.options})
+        if HELP_ALL in args:
+            print_text(self.page.render(ctx.command_path, everything=True))
+            ctx.exit()
         try:
             rest = super().parse_args(ctx, args)
         except typer.TyperException as error:
@@ -167,7 +180,7 @@ class HelpfulCommand(TyperCommand):
         flags |= {f.option.short: f for f in self.page.options if f.option.short}
         if word not in flags:
             known = [flag for flag in flags if flag.startswith("--")]
-            return unknown("option", word, [*known, "--help"], otherwise=_see(path))
+            return unknown("option", word, [*known, "--help", HELP_ALL], otherwise=_see(path))
         field = flags[word]
         if field.is_flag:
             return f"{word}: takes no value; {_see(path)}"
@@ -199,6 +212,7 @@ class HelpfulGroup(TyperGroup):
             UsageError: It is missing or unknown.
         """
         names, path = list(self.commands), ctx.command_path
+        args = ["--help" if word == HELP_ALL else word for word in args[:1]] + args[1:]
         if not args:
             raise UsageError(f"missing command; use {either(names)}")
         if args[0].startswith("-") and args[0] not in {"-h", "--help"}:

@@ -130,10 +130,21 @@ def test_help_starts_with_examples_and_fits_on_a_page(
 def test_help_fits_into_80_columns_without_types(
     words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*words.split(), "--help"]) == 0
+    assert main([*words.split(), "--help-all"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if "<" in line or "[default" in line]
+
+
+def test_help_all_adds_the_options_for_experts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment", "--help"]) == 0
+    short = capsys.readouterr().out
+    assert main(["segment", "--help-all"]) == 0
+    full = capsys.readouterr().out
+    assert full.startswith(short.rstrip())
+    assert "--batch-size" in full
+    assert "--batch-size" not in short
+    assert "--help-all" in short
 
 
 def test_debug_prints_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
