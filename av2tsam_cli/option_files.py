@@ -56,7 +56,8 @@ def _read(path: Path) -> dict[Any, Any]:
     except FileNotFoundError as error:
         raise UsageError(f"{path}: file not found; check the path") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); correct the file") from error
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: cannot be read ({reason}); correct the file") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: not a list of options; use lines such as 'epochs: 40'")
     return content

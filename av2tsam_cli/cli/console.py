@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
+import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Literal
 
@@ -12,6 +13,11 @@ from av2tsam_cli.errors import Av2tsamError, UsageError
 
 READER_ENDED = 141
 """Exit code if the reader of stdout has ended: that of a process that SIGPIPE ends in a shell."""
+
+HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of control characters, invisible ones, surrogates and line separators."""
+JOINERS = "\u200c\u200d"
+"""Invisible characters that some scripts and emoji need."""
 
 Unit = Literal["frames", "videos", "seconds", "bytes"]
 
@@ -49,12 +55,37 @@ def is_url(word: str) -> bool:
     return "://" in word
 
 
+def escape(text: str, *, keep: str = "") -> str:
+    r"""Return a text that cannot control a terminal: `\x1b` in place of the escape character.
+
+    Names of files and names in files may contain anything, such as sequences that clear the screen,
+    line breaks that imitate another message, or marks that reverse the order of letters.
+
+    Args:
+        text: The text.
+        keep: Characters that are not escaped.
+    """
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if unicodedata.category(char) in HIDDEN_CATEGORIES and char not in JOINERS + keep
+        else char
+        for char in text
+    )
+
+
 def print_text(text: str) -> None:
     """Write a result for people, such as a help page, to stdout.
+
+    It is written as it is to a file or a program, and escaped to a terminal, except line breaks.
+    Characters that the encoding of stdout does not have are always escaped.
 
     Raises:
         StdoutError: It cannot be written.
     """
+    if sys.stdout.isatty():
+        text = escape(text, keep="\n\t")
+    encoding = sys.stdout.encoding or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -71,6 +102,7 @@ def print_json(record: Mapping[str, object]) -> None:
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to stdout: formatted on a terminal, in plain columns otherwise."""
+    rows = [[escape(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         for row in (head, *rows):
@@ -92,7 +124,8 @@ def print_error(error: BaseException, *, debug: bool = False) -> None:
     if debug:
         import traceback
 
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).rstrip("\n").split("\n"):
+            _print_line(line)
     _print_line(f"av2tsam: error: {explain(error)}")
 
 
@@ -111,15 +144,19 @@ def explain(error: BaseException) -> str:
     elif isinstance(error, ImportError):
         text = _explain_import(error)
     else:
-        text = f"unexpected {type(error).__name__}: {error}; use --debug for a traceback"
-    return with_flags(" ".join(text.split()))
+        reason = " ".join(str(error).split())
+        text = f"unexpected {type(error).__name__}: {reason}; use --debug for a traceback"
+    return with_flags(text)
 
 
 def _explain_import(error: ImportError) -> str:
     from av2tsam_cli.cli.system_libraries import explain_missing_library
 
     missing = explain_missing_library(error)
-    return missing or f"{error}; the installation is incomplete, run 'av2tsam doctor'"
+    return (
+        missing
+        or f"{' '.join(str(error).split())}; the installation is incomplete, run 'av2tsam doctor'"
+    )
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -178,7 +215,7 @@ class Console:
             return
         from av2tsam_cli.cli.bar import progress_bar
 
-        with progress_bar(name, total, unit) as update:
+        with progress_bar(escape(name), total, unit) as update:
             yield update
 
 
@@ -209,5 +246,5 @@ class Stages(contextlib.ExitStack):
 
 def _print_line(text: str) -> None:
     with contextlib.suppress(OSError):  # there is no other place to report it
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(escape(text) + "\n")
         sys.stderr.flush()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.avsbench_format import SPLITS, SUBSETS, Subset
-from av2tsam_cli.cli.console import Console, Stages, print_json, print_text
+from av2tsam_cli.cli.console import Console, Stages, escape, print_json, print_text
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.options import DataRoot, Messages, Option, Overwrite, Panel, check_values
@@ -225,13 +225,13 @@ def _table(report: "SubsetReport") -> str:
     categories = sorted(set().union(*counts.values()))
     rows: list[tuple[object, ...]] = [
         (report.subset, *SPLITS),
-        *((name, *(counts[split].get(name, 0) for split in SPLITS)) for name in categories),
+        *((escape(name), *(counts[split].get(name, 0) for split in SPLITS)) for name in categories),
         ("videos", *map(report.videos, SPLITS)),
         ("labelled frames", *map(report.labelled_frames, SPLITS)),
     ]
     width = max(len(str(row[0])) for row in rows)
     lines = [f"{name:<{width}}" + "".join(f"{c:>9}" for c in cells) for name, *cells in rows]
-    lines += report.checked.warnings
+    lines += [escape(warning) for warning in report.checked.warnings]
     lines += [f"no videos in the split {split}" for split in report.empty_splits]
     files = len(report.checked.problems)
     lines.append(

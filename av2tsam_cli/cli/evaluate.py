@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli.avsbench_format import AVSS_CLASSES
-from av2tsam_cli.cli.console import Console, Stages, print_json, print_table, print_text
+from av2tsam_cli.cli.console import Console, Stages, escape, print_json, print_table, print_text
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import Av2tsamError, UsageError
 from av2tsam_cli.evaluation.options import EvaluateOptions, EvaluateOutputs
@@ -233,7 +233,7 @@ def _print_scores(record: Mapping[str, Any]) -> None:
     """Print the scores as tables."""
     plural = "" if record["videos"] == 1 else "s"
     data = f"{record['subset']} {record['split']}, {record['videos']} video{plural}"
-    source = record.get("model") or f"masks in {record['predictions']}"
+    source = escape(record.get("model") or f"masks in {record['predictions']}")
     hear = " by words" if record.get("hear") == "words" else ""
     settings = f"{source}{hear}, {record['audio']} audio, {record['protocol']} protocol"
     print_text(f"{data}: {settings}\n\n")

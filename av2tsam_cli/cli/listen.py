@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.batch import Batch, check_input, check_outputs
-from av2tsam_cli.cli.console import Console, print_table, print_text
+from av2tsam_cli.cli.console import Console, escape, print_table, print_text
 from av2tsam_cli.cli.options import command, expand, new_app
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, check_writable, write_errors
@@ -207,7 +207,9 @@ class Files:
         """Write a result and return its file."""
         path = self.path(listening.input)
         with write_errors(path), atomic_file(path, overwrite=self.overwrite) as part:
-            part.write_text(self.format.text(listening), encoding="utf-8")
+            part.write_text(
+                self.format.text(listening), encoding="utf-8", errors="backslashreplace"
+            )
         return path
 
 
@@ -296,7 +298,7 @@ class _JobRunner:
             self.console.note(f"{path}: {len(listening.events)} sounds")
         elif chosen is None:
             if len(self.job.inputs) > 1:
-                print_text(f"{listening.input}\n")
+                print_text(f"{escape(str(listening.input))}\n")
             print_table(("from", "to", "name", "score"), _rows(listening))
         elif chosen.option != "json":
             print_text(chosen.text(listening))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from av2tsam_cli.cli.console import Console, print_json, print_table, print_text
+from av2tsam_cli.cli.console import Console, escape, print_json, print_table, print_text
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import UsageError, WeightsError
 from av2tsam_cli.files import check_new_file
@@ -453,9 +453,11 @@ def _lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
         if value is None or value in ([], {}) or key in {"config", "measured"}:
             continue
         if isinstance(value, Mapping):
-            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+            lines += [f"{indent}{escape(key)}:", *_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{'size' if key == 'bytes' else key}: {_text(key, value)}")
+            lines.append(
+                f"{indent}{'size' if key == 'bytes' else escape(key)}: {_text(key, value)}"
+            )
     return lines
 
 
@@ -463,5 +465,5 @@ def _text(key: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(str(each) for each in value)
-    return format_bytes(value) if key == "bytes" and isinstance(value, int) else str(value)
+        return ", ".join(escape(str(each)) for each in value)
+    return format_bytes(value) if key == "bytes" and isinstance(value, int) else escape(str(value))

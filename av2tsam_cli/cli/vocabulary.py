@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from av2tsam_cli.cli.console import Console, print_json, print_table, print_text
+from av2tsam_cli.cli.console import Console, escape, print_json, print_table, print_text
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.options import Messages, Option
@@ -63,7 +63,8 @@ def check(file: Checked, *, messages: Messages) -> int:
         record = {"file": file, "sources": sources, "backgrounds": backgrounds}
         print_json({**record, "problems": found})
     elif not problems:
-        print_text(f"{file}: {sources} sources and {backgrounds} background sounds; no problems\n")
+        counts = f"{sources} sources and {backgrounds} background sounds"
+        print_text(f"{escape(str(file))}: {counts}; no problems\n")
     return MediaError.exit_code if problems else 0
 
 

@@ -65,6 +65,10 @@ class TensorFile:
     @contextmanager
     def _opened(self, framework: str, device: str = "cpu") -> Iterator[Any]:
         try:
+            str(self.path).encode()
+        except UnicodeEncodeError as error:  # a limit of safetensors
+            raise WeightsError(f"{self.path}: the name is not UTF-8; rename the file") from error
+        try:
             with safe_open(self.path, framework=framework, device=device) as file:
                 yield file
         except FileNotFoundError as error:
