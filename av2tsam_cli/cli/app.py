@@ -99,7 +99,7 @@ def _dispatch(argv: list[str]) -> int:
     name = argv[0] if argv else "--help"
     if name in COMMANDS:
         return _run(name, argv[1:])
-    if name in {"-h", "--help"}:
+    if name in {"-h", "--help", "--help-all"}:
         rows = (f"  {command:<10}  {summary}" for command, summary in COMMANDS.items())
         print_text(_HELP.format(commands="\n".join(rows)))
         return 0
