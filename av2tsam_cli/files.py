@@ -1,17 +1,25 @@
 """Atomic writing: results are written beside their target and renamed when they are complete.
 
 An interrupted or failed run leaves no partial file, no partial folder and no empty parent folders.
-What a killed run leaves is removed by the next one that writes into the folder.
+A killed run leaves the old result or the complete new one under its name. What it leaves besides is
+removed by the next run that writes into the folder.
+
+Nothing waits until the data is on the disk (fsync), as in cp and FFmpeg: after a power failure, a
+result of the last seconds can be incomplete.
 """
 
+import ctypes
 import errno
 import hashlib
 import os
 import platform
 import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
@@ -31,9 +39,15 @@ OTHER_FIX = "check the folder and its permissions"
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How safetensors, written in Rust, reports an error number: only in its message."""
 
-PART_NAME = re.compile(r"\.av2tsam-([0-9a-f]{12})-(\d+)-[0-9a-f]{12}\.part")
-"""The name of an unfinished output: where its process runs (see `_process_space`) and its number,
-by which other processes tell whether it is still being written."""
+PART_NAME = re.compile(
+    r"\.av2tsam-(?P<host>[0-9a-f]{8})-(?P<space>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}"
+    r"\.(part|old)"
+)
+"""The name of an unfinished output, or of a folder that is being replaced: where its process runs
+(see `_ProcessPlace`) and its number, by which others tell whether it is still running."""
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""Constants of Linux for `renameat2`."""
 
 
 @contextmanager
@@ -115,14 +129,13 @@ def atomic_folder(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
     with parent_folders(target):
         remove_dead_parts(target.parent)
         part = temporary_path(target)
-        part.mkdir()
         try:
+            part.mkdir()
             yield part
             _check_free(target, overwrite=overwrite)
             _replace_folder(part, target)
         finally:
-            if part.exists():
-                shutil.rmtree(part)
+            _remove(part)
 
 
 @contextmanager
@@ -178,47 +191,75 @@ def check_writable(target: Path) -> None:
 
 def temporary_path(target: Path) -> Path:
     """Return a new hidden name in the target's folder, so that renaming never copies."""
-    owner = f"{_process_space() or '0' * 12}-{os.getpid()}"
+    place = _process_place() or _ProcessPlace("0" * 8, "0" * 8)
+    owner = f"{place.host}-{place.space}-{os.getpid()}"
     return target.parent / f".av2tsam-{owner}-{uuid4().hex[:12]}.part"
 
 
 @cache
 def remove_dead_parts(folder: Path) -> None:
-    """Remove what killed processes left unfinished in a folder, once per process and folder.
+    """Remove what killed processes left in a folder, once per process and folder.
 
-    Parts of other computers and containers are kept: whether they are still written is unknown.
+    A folder that was being replaced, but was not yet, gets its name back. Parts of other computers
+    and containers are kept: whether they are still written is unknown.
     """
-    space = _process_space()
-    if space is None:
+    here = _process_place()
+    if here is None:
         return
     with suppress(OSError):  # the folder cannot be listed
-        for entry in os.scandir(folder):
-            name = PART_NAME.fullmatch(entry.name)
-            if name and name[1] == space and not _is_running(int(name[2])):
-                with suppress(OSError):  # another process removed it, or it may not be removed
-                    _remove(entry)
+        for path in [Path(entry.path) for entry in os.scandir(folder)]:
+            name = PART_NAME.fullmatch(path.name)
+            with suppress(OSError):  # another process removed it, or it may not be removed
+                if name and _is_dead(path, name, here):
+                    if path.suffix == ".old":
+                        _restore(path)
+                    _remove(path)
 
 
-def _remove(entry: "os.DirEntry[str]") -> None:
-    if entry.is_dir(follow_symlinks=False):
-        shutil.rmtree(entry.path)
+def _is_dead(path: Path, name: "re.Match[str]", here: "_ProcessPlace") -> bool:
+    """Return whether the process that wrote a part has certainly ended."""
+    if name["host"] != here.host:
+        return False
+    if name["space"] == here.space:
+        return not _is_running(int(name["process"]))
+    # Of another container, or from before this computer started.
+    started_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return path.lstat().st_mtime < started_s
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder with everything in it, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     else:
-        Path(entry.path).unlink()
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _ProcessPlace:
+    """Where processes run that can tell by a number whether another one is running."""
+
+    host: str
+    """Hash of the computer, or the container if that has a name of its own."""
+    space: str
+    """Hash of what differs between containers, and between starts of the computer."""
 
 
 @cache
-def _process_space() -> str | None:
-    """Return what identifies the processes among which a number is unique; None if unknown.
-
-    It differs between computers, containers and starts of a computer.
-    """
+def _process_place() -> _ProcessPlace | None:
+    """Return where this process runs; None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
         return None
-    text = "\n".join((platform.node(), boot, namespace))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    machine = Path("/etc/machine-id")
+    machine_id = machine.read_text() if machine.is_file() else ""
+    return _ProcessPlace(_hash(platform.node(), machine_id), _hash(boot, namespace))
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8]
 
 
 def _is_running(process: int) -> bool:
@@ -239,16 +280,43 @@ def _check_free(target: Path, *, overwrite: bool) -> None:
 
 
 def _replace_folder(part: Path, target: Path) -> None:
-    """Rename a folder, replacing the target if it exists."""
-    if not target.is_dir():
+    """Give a folder the name of the target; what was there may stay under the name of the part."""
+    if not os.path.lexists(target):
         part.rename(target)
-        return
-    # A folder cannot be renamed onto a non-empty one: move the old one aside first.
-    old = temporary_path(target).with_suffix(".old")  # not removed if this process is killed now
-    target.rename(old)
+    elif not _exchange(part, target):
+        _move_aside_and_rename(part, target)
+
+
+def _exchange(part: Path, target: Path) -> bool:
+    """Exchange two names in one step; return False where that is not supported.
+
+    Linux can, on most local file systems.
+    """
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # absent from old C libraries
+    if rename is None:
+        return False
+    paths = os.fsencode(part), os.fsencode(target)
+    return bool(rename(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0)
+
+
+def _move_aside_and_rename(part: Path, target: Path) -> None:
+    """Rename a folder; if this process is killed halfway, `_restore` brings back the old one."""
+    aside = temporary_path(target).with_suffix(".old")
+    old = aside / target.name
+    aside.mkdir()
     try:
+        target.rename(old)
         part.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
+    finally:
+        _restore(aside)
+        _remove(aside)
+
+
+def _restore(aside: Path) -> None:
+    """Give back its name to a folder that was moved aside, unless the new one has it."""
+    for old in aside.iterdir():
+        target = aside.parent / old.name
+        if not os.path.lexists(target):
+            old.rename(target)

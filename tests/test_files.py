@@ -147,10 +147,15 @@ def test_the_next_run_removes_only_the_parts_of_dead_processes(tmp_path: Path) -
     subprocess.run(command, check=False)  # noqa: S603 - our own interpreter and code
     dead = list(tmp_path.glob(".av2tsam-*.part"))
     assert len(dead) == 2
-    process = dead[0].name.split("-")[2]
-    of_another_computer = tmp_path / f".av2tsam-{'e' * 12}-{process}-{'0' * 12}.part"
-    kept = [temporary_path(tmp_path / "x"), of_another_computer]
-    for path in kept:
+    _, host, space, process, number = dead[0].name.split("-")
+    other = "e" * 8
+    of_another_computer = tmp_path / f".av2tsam-{other}-{space}-{process}-{number}"
+    of_another_container = tmp_path / f".av2tsam-{host}-{other}-{process}-{number}"
+    of_an_earlier_start = tmp_path / f".av2tsam-{host}-{other}-{os.getpid()}-{number}"
+    kept = [temporary_path(tmp_path / "x"), of_another_computer, of_another_container]
+    for path in (*kept, of_an_earlier_start):
         path.touch()
+    for path in (of_another_computer, of_an_earlier_start):  # since long before the last start
+        os.utime(path, (1e9, 1e9))
     fill(atomic_file, tmp_path / "file")
     assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / "file"])
