@@ -27,7 +27,7 @@ def die_at_step(step: int, folder: Path) -> None:
         if not changes or not isinstance(path, str | Path):
             return
         # Names without a folder are those of shutil.rmtree, which opens folders.
-        if os.path.isabs(path) and not Path(path).is_relative_to(folder):
+        if Path(path).is_absolute() and not Path(path).is_relative_to(folder):
             return
         if seen == step:
             os.kill(os.getpid(), signal.SIGKILL)
