@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from av2tsam_cli.errors import WeightsError as WeightsError
     from av2tsam_cli.inference.loading import LoadedModel as LoadedModel
     from av2tsam_cli.inference.loading import load_model as load_model
-    from av2tsam_cli.pipeline import MaskedFrame as MaskedFrame
     from av2tsam_cli.pipeline import SegmentResult as SegmentResult
     from av2tsam_cli.pipeline import iter_masks as iter_masks
     from av2tsam_cli.pipeline import segment_frames as segment_frames
     from av2tsam_cli.pipeline import segment_video as segment_video
     from av2tsam_cli.process import tune_process as tune_process
+    from av2tsam_cli.values import MaskedFrame as MaskedFrame
     from av2tsam_cli.values import SoundEvent as SoundEvent
     from av2tsam_cli.words.listen import Listening as Listening
     from av2tsam_cli.words.listen import listen as listen
@@ -35,7 +35,7 @@ _MODULES = {
     "Av2tsamError": "errors",
     "Listening": "words.listen",
     "LoadedModel": "inference.loading",
-    "MaskedFrame": "pipeline",
+    "MaskedFrame": "values",
     "MediaError": "errors",
     "SegmentResult": "pipeline",
     "SoundEvent": "values",

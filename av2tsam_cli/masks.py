@@ -68,6 +68,25 @@ def native_probability(
     return probability
 
 
+def mean_scores(logits: torch.Tensor | None, threshold: float) -> tuple[float, tuple[float, ...]]:
+    """Return the mean probability of a mask's pixels, and that of each of its K sources.
+
+    Both are taken at the network's size, and 0 without such pixels. Arguments are those of
+    `native_labels`.
+    """
+    if logits is None:
+        return 0.0, ()
+    values = logits.float().cpu()
+    highest, source = values.max(dim=0)
+    inside = highest > logit(threshold)
+    probability = highest[inside].sigmoid()
+    if not len(probability):
+        return 0.0, (0.0,) * len(values)
+    count = torch.bincount(source[inside], minlength=len(values))
+    total = torch.bincount(source[inside], weights=probability, minlength=len(values))
+    return float(probability.mean()), tuple((total / count.clamp(min=1)).tolist())
+
+
 def logit(probability: float) -> float:
     """Return the logit whose sigmoid is `probability`, a number in (0, 1)."""
     return math.log(probability / (1.0 - probability))

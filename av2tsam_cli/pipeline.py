@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,7 +41,7 @@ from av2tsam_cli.stages import (
     batch_size_for,
     codec_threads,
     compute,
-    native_masks,
+    masked,
     rate_for,
     read_scheduled,
     schedule,
@@ -54,13 +54,7 @@ from av2tsam_cli.timeline.schedule import (
     logits_over_time,
 )
 from av2tsam_cli.timeline.trust import LONGEST_S
-from av2tsam_cli.values import (
-    AudioWindow,
-    BoolArray,
-    Float32Array,
-    Frame,
-    SourceMasks,
-)
+from av2tsam_cli.values import AudioWindow, MaskedFrame
 
 if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported before that
     import numpy.typing as npt
@@ -125,23 +119,6 @@ class SourceSummary:
     """Frames with a mask of it."""
     mean_area: float
     """Share of the frame that its mask covers, mean over these frames, 0 to 1."""
-
-
-@dataclass(frozen=True)
-class MaskedFrame:
-    """One frame with its mask."""
-
-    frame: Frame
-    """The frame: `frame.rgb` has its pixels, `frame.time_s` its time in seconds."""
-    mask: BoolArray = field(repr=False)
-    """The pixels that belong to a sound source, bool, (H, W)."""
-    probability: Float32Array = field(repr=False)
-    """Probability that each pixel belongs to it, float32, (H, W), 0 to 1; zeros without audio."""
-    origin: Literal["computed", "reused", "interpolated", "silent"]
-    """Computed by the network, reused from a frame that looks the same, interpolated between
-    frames, or empty because no source is heard."""
-    sources: SourceMasks | None = None
-    """The mask of each named source; None if sources have no names."""
 
 
 def segment_video(
@@ -487,9 +464,9 @@ def segment_planned(
         with torch_threads(1), own_stream(model.device), writer:
             interpolated = logits_over_time(when_done(computed))
             for each, logits in smoothed(interpolated, segmenter, options):
-                mask, sources = native_masks(each, logits, segmenter, options.threshold)
-                writer.write(each.frame, mask, sources)
-                tally.add(each, mask, sources)
+                result = masked(each, logits, segmenter, options.threshold)
+                writer.write(result)
+                tally.add(result)
                 if progress is not None:
                     progress(tally.frames)
             if not tally.frames:
@@ -567,23 +544,10 @@ def _masked_frames(
     frames: Generator[ScheduledFrame, None, None], segmenter: Segmenter, options: SegmentOptions
 ) -> Generator[MaskedFrame, None, None]:
     """Yield the frames with masks; only the decoding is on another thread."""
-    from av2tsam_cli.masks import native_probability
-
-    resize = segmenter.model.network.text_sam.resize
     with closing(compute(frames, segmenter, options)) as computed:
         filled = logits_over_time(pair for batch in computed for pair in batch.frames)
         for each, logits in smoothed(filled, segmenter, options):
-            mask, sources = native_masks(each, logits, segmenter, options.threshold)
-            probability = native_probability(logits, mask.shape, resize=resize)
-            yield MaskedFrame(each.frame, mask, probability, _origin(each), sources)
-
-
-def _origin(frame: ScheduledFrame) -> Literal["computed", "reused", "interpolated", "silent"]:
-    if frame.segment is None:
-        return "silent"
-    if frame.key:
-        return "computed"
-    return "reused" if frame.repeats else "interpolated"
+            yield masked(each, logits, segmenter, options.threshold)
 
 
 @dataclass
@@ -600,13 +564,14 @@ class _Tally:
     areas: dict[str, list[float]] = field(default_factory=dict)
     """For each name its number of frames and the sum of its areas."""
 
-    def add(self, each: ScheduledFrame, mask: BoolArray, sources: SourceMasks | None) -> None:
+    def add(self, masked: MaskedFrame) -> None:
         """Count one frame."""
+        frame, mask, sources = masked.frame, masked.mask, masked.sources
         covered = int(np.count_nonzero(mask))
-        self.last_s, self.last_duration_s = each.frame.time_s, each.frame.duration_s
+        self.last_s, self.last_duration_s = frame.time_s, frame.duration_s
         self.first_s = self.first_s if self.frames else self.last_s
         self.frames += 1
-        self.computed += each.key
+        self.computed += masked.origin == "computed"
         self.with_mask += covered > 0
         self.area += covered / mask.size
         for name, share in sources.areas() if sources is not None and covered else ():

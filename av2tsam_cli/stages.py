@@ -28,7 +28,7 @@ from av2tsam_cli.timeline.schedule import (
     pair_with_audio,
     without_audio,
 )
-from av2tsam_cli.values import AudioWindow, BoolArray, Frame, SourceMasks
+from av2tsam_cli.values import AudioWindow, Frame, MaskedFrame, Origin, SourceMasks
 
 if TYPE_CHECKING:
     import torch
@@ -234,15 +234,35 @@ def codec_threads(plan: SegmentPlan, model: LoadedModel) -> int:
     return 1 if small and model.light and model.device.type == "cpu" else 0
 
 
-def native_masks(
+def masked(
     frame: ScheduledFrame, logits: torch.Tensor | None, segmenter: Segmenter, threshold: float
-) -> tuple[BoolArray, SourceMasks | None]:
-    """Return the mask of a frame at its own size, and the masks by name if there are names."""
-    from av2tsam_cli.masks import native_labels, native_mask
+) -> MaskedFrame:
+    """Return a frame with its mask at its own size, and the masks by name if there are names."""
+    from av2tsam_cli.masks import mean_scores, native_labels, native_mask, native_probability
 
     size, resize = frame.frame.rgb.shape[:2], segmenter.model.network.text_sam.resize
     names = segmenter.names_of(frame.window)
+    score, scores = mean_scores(logits, threshold)
+    sources = None
     if names is None:
-        return native_mask(logits, size, threshold, resize=resize), None
-    labels = native_labels(logits, size, threshold, resize=resize)
-    return labels > 0, SourceMasks(names, labels)
+        mask = native_mask(logits, size, threshold, resize=resize)
+    else:
+        labels = native_labels(logits, size, threshold, resize=resize)
+        mask, sources = labels > 0, SourceMasks(names, labels, scores)
+    return MaskedFrame(
+        frame.frame,
+        mask,
+        _origin(frame),
+        sources,
+        score=score,
+        level_dbfs=frame.level_dbfs,
+        soft_mask=partial(native_probability, logits, size, resize=resize),
+    )
+
+
+def _origin(frame: ScheduledFrame) -> Origin:
+    if frame.segment is None:
+        return "silent"
+    if frame.key:
+        return "computed"
+    return "reused" if frame.repeats else "interpolated"

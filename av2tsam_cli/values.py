@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+Origin = Literal["computed", "reused", "interpolated", "silent"]
+"""How a mask came about: computed by the network, reused from a frame that looks the same,
+interpolated between frames, or empty because no source is heard."""
 Progress = Callable[[int, int], None]
 """Called with the number of finished items and their total."""
 
@@ -111,6 +115,8 @@ class SourceMasks:
     """The sources, in the order of the labels; some may have no pixels."""
     labels: UInt8Array = field(repr=False)
     """uint8, (H, W): k where `names[k - 1]` is, 0 where there is no source."""
+    scores: tuple[float, ...] = ()
+    """Mean probability of each source's pixels, 0 to 1; 0 for one without pixels."""
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.dtype != np.uint8:
@@ -128,6 +134,34 @@ class SourceMasks:
         """Return the name of each source that has pixels, with the share of the frame it covers."""
         counts = zip(self.names, self.pixels, strict=True)
         return [(name, count / self.labels.size) for name, count in counts if count]
+
+
+@dataclass(frozen=True)
+class MaskedFrame:
+    """One frame with its mask."""
+
+    frame: Frame
+    """The frame: `frame.rgb` has its pixels, `frame.time_s` its time in seconds."""
+    mask: BoolArray = field(repr=False)
+    """The pixels that belong to a sound source, bool, (H, W)."""
+    origin: Origin
+    """How the mask came about."""
+    sources: SourceMasks | None = None
+    """The mask of each named source; None if sources have no names."""
+    score: float = 0.0
+    """Mean probability of the mask's pixels, 0 to 1; 0 without."""
+    level_dbfs: float | None = None
+    """RMS level of the sound around the frame, in dB relative to full scale; None without sound."""
+    soft_mask: Callable[[], Float32Array] | None = field(default=None, repr=False)
+    """Computes `probability`; None for that of the mask itself, 0 or 1."""
+
+    @cached_property
+    def probability(self) -> Float32Array:
+        """Probability that each pixel belongs to a sound source, float32, (H, W), 0 to 1.
+
+        Computed when it is first used, because enlarging it takes time.
+        """
+        return self.mask.astype(np.float32) if self.soft_mask is None else self.soft_mask()
 
 
 @dataclass(frozen=True)
@@ -196,7 +230,7 @@ class AudioWindow:
         """Return whether the level is below a number of dBFS; with None, no window is silent."""
         return below_dbfs is not None and self.level_dbfs < below_dbfs
 
-    @property
+    @cached_property
     def level_dbfs(self) -> float:
         """RMS level in dB relative to full scale; -inf for digital silence."""
         return level_dbfs(self.samples)

@@ -67,6 +67,7 @@ from av2tsam_cli.process import tune_process
 from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.training.learner import Learner
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.values import MaskedFrame
 
 Result = dict[str, object]
 
@@ -373,7 +374,7 @@ def time_codecs(plan: SegmentPlan) -> Result:
     began_s = time.perf_counter()
     with writer:
         for frame in kept:
-            writer.write(frame, mask)
+            writer.write(MaskedFrame(frame, mask, "computed"))
     write_s = (time.perf_counter() - began_s) / len(kept)
     return {"decode_ms": round(1000 * decode_s, 2), "draw_encode_ms": round(1000 * write_s, 2)}
 

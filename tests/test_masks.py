@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av2tsam_cli.masks import logit, native_mask, native_probability
+from av2tsam_cli.masks import logit, mean_scores, native_mask, native_probability
 
 
 def ramp(height: int, width: int) -> torch.Tensor:
@@ -73,3 +73,17 @@ def test_half_precision_gives_the_masks_of_float32(dtype: torch.dtype) -> None:
 def test_logit_inverts_the_sigmoid() -> None:
     for probability in (0.1, 0.5, 0.9):
         assert float(torch.sigmoid(torch.tensor(logit(probability)))) == pytest.approx(probability)
+
+
+def test_scores_are_the_mean_probabilities_of_each_source_where_it_is_seen() -> None:
+    logits = torch.full((3, 2, 2), -5.0)
+    logits[0, 0] = 2.0
+    logits[1, 0, 0] = 3.0  # in front of the first source
+    probability = logits.sigmoid()
+    score, scores = mean_scores(logits, 0.5)
+    assert score == pytest.approx(float((probability[1, 0, 0] + probability[0, 0, 1]) / 2))
+    assert scores == pytest.approx(
+        (torch.sigmoid(torch.tensor(2.0)).item(), torch.sigmoid(torch.tensor(3.0)).item(), 0.0)
+    )
+    assert mean_scores(logits - 10, 0.5) == (0.0, (0.0, 0.0, 0.0))
+    assert mean_scores(None, 0.5) == (0.0, ())

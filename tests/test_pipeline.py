@@ -435,6 +435,11 @@ def test_frames_come_with_their_mask_and_probability(
     assert found[0].origin == "computed"
     assert found[-1].origin == "silent"
     assert not found[-1].probability.any()
+    inside = [each.probability[each.mask].mean() for each in found if each.mask.any()]
+    assert [each.score for each in found if each.mask.any()] == pytest.approx(inside, abs=0.05)
+    assert found[0].level_dbfs == pytest.approx(-9, abs=1)
+    assert found[-1].level_dbfs is not None
+    assert found[-1].level_dbfs < -60
 
 
 def test_closing_the_iterator_early_ends_its_thread(

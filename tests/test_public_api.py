@@ -48,7 +48,7 @@ def test_a_typed_program_sees_the_types(tmp_path: Path) -> None:
     assert revealed == [
         '"av2tsam_cli.inference.loading.LoadedModel"',
         '"tuple[pathlib.Path, ...]"',
-        '"av2tsam_cli.pipeline.MaskedFrame"',
+        '"av2tsam_cli.values.MaskedFrame"',
         '"int"',
         '"str"',
     ], process.stdout

@@ -29,10 +29,8 @@ from av2tsam_cli.outputs.overlay import overlay_drawer
 from av2tsam_cli.outputs.sound import SoundTrack
 from av2tsam_cli.values import (
     AudioStream,
-    BoolArray,
-    Frame,
+    MaskedFrame,
     MediaInfo,
-    SourceMasks,
     UInt8Array,
     VideoStream,
 )
@@ -82,19 +80,15 @@ class VideoWriter:
             VideoReformatter()
         )  # kept, because creating one costs more than using it
 
-    def write(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None = None) -> None:
-        """Draw and encode one frame, and add the audio up to its time.
-
-        Args:
-            frame: The next frame; times increase.
-            mask: Its mask, bool, (H, W).
-            sources: Its masks by name, which are drawn if the names are; None if nothing is named.
+    def write(self, masked: MaskedFrame) -> None:
+        """Draw and encode the next frame, and add the audio up to its time.
 
         Raises:
             Av2tsamError: The file cannot be written.
         """
+        frame = masked.frame
         time_s = frame.time_s - self.start_s
-        picture = self._encodable(self._draw(frame, mask, sources))
+        picture = self._encodable(self._draw(masked))
         self._last_pts = picture.pts = max(round(time_s / self._tick), self._last_pts + 1)
         picture.time_base = self._tick
         self._durations[self._last_pts] = round((frame.duration_s or 0.0) / self._tick)

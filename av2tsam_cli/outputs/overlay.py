@@ -11,7 +11,7 @@ import numpy.typing as npt
 from av2tsam_cli.outputs.fade import Fader, Fading
 from av2tsam_cli.outputs.labels import Box, Label, LabelPainter
 from av2tsam_cli.outputs.names import NameTable, colour_of
-from av2tsam_cli.values import BoolArray, Frame, SourceMasks, UInt8Array
+from av2tsam_cli.values import BoolArray, Frame, MaskedFrame, SourceMasks, UInt8Array
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ MOST_NUMBERS = 248
 """Names that are told apart in a frame: what fits into 8 bits, a multiple of the colours."""
 Rectangle = tuple[slice, slice]
 """Rows and columns."""
-Draw = Callable[[Frame, BoolArray, SourceMasks | None], UInt8Array]
+Draw = Callable[[MaskedFrame], UInt8Array]
 """Draws the next frame of a video with its mask, or with its masks by name; see `overlay_drawer`"""
 
 
@@ -52,10 +52,10 @@ def overlay_drawer(*, names: bool) -> Draw:
     """
     plain, named = PlainOverlays(), NamedOverlays()
 
-    def draw(frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> UInt8Array:
-        if sources is None or not names:
-            return plain.draw(frame, mask)
-        return named.draw(frame, sources)
+    def draw(masked: MaskedFrame) -> UInt8Array:
+        if masked.sources is None or not names:
+            return plain.draw(masked.frame, masked.mask)
+        return named.draw(masked.frame, masked.sources)
 
     return draw
 

@@ -17,7 +17,7 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.outputs.names import SUMMARY_NAME, NameTable, colour_of, folder_names
 from av2tsam_cli.outputs.overlay import Draw
-from av2tsam_cli.values import BoolArray, Frame, SourceMasks, UInt8Array
+from av2tsam_cli.values import Frame, MaskedFrame, UInt8Array
 
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 """Twice as fast as the default, for 10 % larger files."""
@@ -31,8 +31,8 @@ PngFiles = Iterator[tuple[str, bytes]]
 class Pictures(Protocol):
     """What is written for each frame of a video."""
 
-    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
-        """Yield the files of the next frame; arguments as of `PngWriter.write`."""
+    def files(self, masked: MaskedFrame) -> PngFiles:
+        """Yield the files of the next frame."""
 
     def names(self) -> list[dict[str, Any]] | None:
         """Return what `names.json` says about each name; None for no such file."""
@@ -47,20 +47,15 @@ class PngWriter:
         self._open = ExitStack()
         self._frames = 0
 
-    def write(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None = None) -> None:
+    def write(self, masked: MaskedFrame) -> None:
         """Write the images of one frame, `000000.png` for the one with index 0.
-
-        Args:
-            frame: The frame.
-            mask: Its mask, bool, (H, W).
-            sources: Its masks by name; None if nothing is named in it.
 
         Raises:
             Av2tsamError: An image cannot be written.
             UsageError: There are more names than the format can hold.
         """
         self._frames += 1
-        for name, png in self.pictures.files(frame, mask, sources):
+        for name, png in self.pictures.files(masked):
             with write_errors(self.folder):
                 path = self._part / name
                 path.parent.mkdir(exist_ok=True)
@@ -89,10 +84,9 @@ class PngWriter:
 class Masks:
     """The mask of each frame as 8-bit grey levels: 255 inside, 0 outside."""
 
-    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
+    def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield one image."""
-        del sources
-        yield png_name(frame), encode(_grey(mask))
+        yield png_name(masked.frame), encode(_grey(masked.mask))
 
     def names(self) -> None:
         """Return None."""
@@ -104,10 +98,10 @@ class Overlays:
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
 
-    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
+    def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield one image."""
-        bgr = cv2.cvtColor(self.draw(frame, mask, sources), cv2.COLOR_RGB2BGR)
-        yield png_name(frame), encode(np.asarray(bgr, np.uint8))
+        bgr = cv2.cvtColor(self.draw(masked), cv2.COLOR_RGB2BGR)
+        yield png_name(masked.frame), encode(np.asarray(bgr, np.uint8))
 
     def names(self) -> None:
         """Return None."""
@@ -119,15 +113,15 @@ class NamedMasks:
     def __init__(self) -> None:
         self.table = NameTable()
 
-    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
+    def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield an image for each name in view."""
-        del mask
+        sources = masked.sources
         if sources is None:
             return
         present = self.table.add(sources)
         folders = dict(zip(self.table.frames, folder_names(self.table.frames), strict=True))
         for k, name in present.items():
-            yield f"{folders[name]}/{png_name(frame)}", encode(_grey(sources.labels == k))
+            yield f"{folders[name]}/{png_name(masked.frame)}", encode(_grey(sources.labels == k))
 
     def names(self) -> list[dict[str, Any]]:
         """Return each name with its folder and the number of its images."""
@@ -144,15 +138,15 @@ class IndexedMasks:
     def __init__(self) -> None:
         self.table = NameTable()
 
-    def files(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None) -> PngFiles:
+    def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield one image."""
-        labels = np.zeros(mask.shape, np.uint8)
+        labels, sources = np.zeros(masked.mask.shape, np.uint8), masked.sources
         if sources is not None:
             numbers = np.zeros(256, np.uint8)
             for k, name in self.table.add(sources).items():
                 numbers[k] = self._number(name)
             labels = numbers[sources.labels]
-        yield png_name(frame), encode_indexed(labels)
+        yield png_name(masked.frame), encode_indexed(labels)
 
     def _number(self, name: str) -> int:
         number = self.table.number(name)

@@ -22,7 +22,7 @@ from av2tsam_cli.outputs.png import (
     PngWriter,
 )
 from av2tsam_cli.segment_options import Format
-from av2tsam_cli.values import AudioStream, BoolArray, Frame, MediaInfo, SourceMasks, VideoStream
+from av2tsam_cli.values import AudioStream, MaskedFrame, MediaInfo, VideoStream
 
 PICTURE_NAME = re.compile(r"\d{6,}\.png")
 
@@ -32,8 +32,8 @@ class Writer(Protocol):
 
     outputs: tuple[Path, ...]
 
-    def write(self, frame: Frame, mask: BoolArray, sources: SourceMasks | None = None) -> None:
-        """Write the next frame, its mask, bool, (H, W), and its masks by name if it has any."""
+    def write(self, masked: MaskedFrame) -> None:
+        """Write the next frame with its mask."""
 
     def __enter__(self) -> Self: ...
 

@@ -41,6 +41,8 @@ class ScheduledFrame:
     """Whether the network computes this frame's mask. Always False without a prompt."""
     repeats: bool = False
     """Whether the frame reuses the mask of its segment's last key frame, which it looks like."""
+    level_dbfs: float | None = None
+    """RMS level of that second, also of a silent one; None without audio."""
     motion: Motion | None = None
     """How the picture moved since the frame before; None if every mask is computed or reused."""
 
@@ -83,11 +85,15 @@ def pair_with_audio(
         time_s = frame.time_s + CLOCK_SLACK_S
         while window is not None and window.end_s <= time_s:
             window = next(upcoming, None)
-        if window is None or window.start_s > time_s or _has_nothing(window, silence_dbfs):
+        if window is None or window.start_s > time_s:
             yield ScheduledFrame(frame, None, segment=None, key=False)
+            continue
+        level = window.level_dbfs
+        if _has_nothing(window, silence_dbfs):
+            yield ScheduledFrame(frame, None, segment=None, key=False, level_dbfs=level)
         else:
             segment = window.index + frame.shot
-            yield ScheduledFrame(frame, window, segment=segment, key=True)
+            yield ScheduledFrame(frame, window, segment=segment, key=True, level_dbfs=level)
 
 
 def without_audio(frames: Iterable[Frame]) -> Generator[ScheduledFrame, None, None]:

@@ -14,7 +14,7 @@ from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.writers import Format, open_writer
-from av2tsam_cli.values import Frame, SourceMasks
+from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
 Job = Callable[..., list[float]]
 
@@ -72,7 +72,7 @@ def job() -> Job:
             for frame in read_frames(info, stream=video, **trim):
                 if error is not None and frame.index == fail_after:
                     raise error
-                writer.write(frame, masked(frame), named(frame))
+                writer.write(MaskedFrame(frame, masked(frame), "computed", named(frame)))
                 times_s.append(frame.time_s - start_s)
         return times_s
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from av2tsam_cli.outputs.overlay import NamedOverlays, overlay_drawer
-from av2tsam_cli.values import Frame, SourceMasks
+from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
 HEIGHT, WIDTH, RATE = 120, 200, 25
 GREY = np.full((HEIGHT, WIDTH, 3), 80, np.uint8)
@@ -38,7 +38,8 @@ def overlays(
     for k, mask in enumerate(masks):
         shot = 0 if cut is None or k < cut else 1
         sources = SourceMasks(("dog",), mask.astype(np.uint8)) if names else None
-        pictures.append(draw(Frame(picture, k / rate, k, shot=shot), mask, sources))
+        frame = Frame(picture, k / rate, k, shot=shot)
+        pictures.append(draw(MaskedFrame(frame, mask, "computed", sources)))
     return np.stack(pictures)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from av2tsam_cli.outputs.names import COLOURS
 from av2tsam_cli.outputs.overlay import NamedOverlays, OverlayStyle, draw_overlay, overlay_drawer
-from av2tsam_cli.values import Frame, SourceMasks
+from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
 GREY = np.full((120, 200, 3), 100, np.uint8)
 
@@ -126,7 +126,10 @@ def test_without_names_the_picture_is_that_of_the_mask() -> None:
     labels, frame = two_sources(), Frame(GREY, 0.0, 0)
     sources = SourceMasks(("dog", "cat"), labels)
     plain = draw_overlay(GREY, labels > 0)
-    np.testing.assert_array_equal(overlay_drawer(names=False)(frame, labels > 0, sources), plain)
-    np.testing.assert_array_equal(overlay_drawer(names=True)(frame, labels > 0, None), plain)
+    named = MaskedFrame(frame, labels > 0, "computed", sources)
+    unnamed = MaskedFrame(frame, labels > 0, "computed")
+    np.testing.assert_array_equal(overlay_drawer(names=False)(named), plain)
+    np.testing.assert_array_equal(overlay_drawer(names=True)(unnamed), plain)
     nothing = SourceMasks(("dog",), np.zeros_like(labels))
-    assert overlay_drawer(names=True)(frame, labels < 0, nothing) is GREY
+    empty = MaskedFrame(frame, labels < 0, "silent", nothing)
+    assert overlay_drawer(names=True)(empty) is GREY
