@@ -3,34 +3,22 @@
 import logging
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from functools import cache
 from itertools import count
 from typing import cast
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.media.colour import Converter
 from av2tsam_cli.media.container import TIME_TOLERANCE_S, decode_from, frame_time_s
-from av2tsam_cli.media.probe import display_matrix, is_transposed
 from av2tsam_cli.media.structure import is_cut_short
 from av2tsam_cli.values import Frame, MediaInfo, UInt8Array, VideoStream
 
 ASSUMED_RATE = Fraction(25)
 """Frame rate of files without timestamps and without a rate."""
-UNSPECIFIED = 2
-"""A frame's colour space if it is unspecified (libavutil/pixfmt.h)."""
-REFERENCE_WHITE = 203
-"""Luminance of reference white in HDR video, cd/m2 (ITU-R BT.2408)."""
-SCREEN_GAMMA = 2.4
 EARLY_S = 0.5
 """Seconds by which a truncated file ends before its declared end."""
-HD_HEIGHT = 720
-"""Untagged video of at least this height is read as BT.709, else as BT.601, as in players."""
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +56,7 @@ def read_frames(
             continue
         if stop_s is not None and time_s >= stop_s - TIME_TOLERANCE_S:
             return
-        convert = convert or _Converter(stream, frame)
+        convert = convert or Converter(stream, frame)
         left_s = float("inf") if stop_s is None else stop_s - time_s
         shown_s = None if duration_s is None else min(duration_s, left_s)
         yield Frame(rgb=convert(frame), time_s=time_s, index=index, duration_s=shown_s)
@@ -172,72 +160,3 @@ def _check_end(info: MediaInfo, stream: VideoStream, zero_s: float, end_s: float
         f"{info.path}: truncated, it ends after {end_s:.2f}{of} s; copy it again, or set "
         f"`end` to {end_s:.2f}"
     )
-
-
-class _Converter:
-    """Converts decoded frames to (H, W, 3) uint8 RGB of one size, rotated as displayed."""
-
-    def __init__(self, stream: VideoStream, first: VideoFrame) -> None:
-        # Read once: a frame whose side data was accessed is freed only by the garbage collector,
-        # so accessing it for every frame would accumulate hundreds of frames.
-        self.matrix = display_matrix(first)
-        self.width, self.height = stream.width, stream.height
-        if is_transposed(self.matrix):
-            self.width, self.height = stream.height, stream.width
-        self.reformatter = VideoReformatter()  # reused, because its set-up is expensive
-
-    def __call__(self, frame: VideoFrame) -> UInt8Array:
-        alpha = any(component.is_alpha for component in frame.format.components)
-        rgb = self._to_array(frame, "rgba" if alpha else "rgb24")
-        if alpha:
-            rgb = _over_black(rgb)
-        if frame.color_trc == ColorTrc.SMPTE2084:
-            rgb = cast("UInt8Array", cv2.LUT(rgb, _pq_to_sdr()))
-        if self.matrix is None:
-            return rgb
-        return np.ascontiguousarray(_as_displayed(rgb, self.matrix))
-
-    def _to_array(self, frame: VideoFrame, pixel_format: str) -> UInt8Array:
-        untagged_hd = frame.colorspace == UNSPECIFIED and frame.height >= HD_HEIGHT
-        converted = self.reformatter.reformat(
-            frame,
-            width=self.width,
-            height=self.height,
-            format=pixel_format,
-            src_colorspace=Colorspace.ITU709 if untagged_hd else None,
-            src_color_range=frame.color_range,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,  # threads help in the decoder, not here
-        )
-        return cast("UInt8Array", converted.to_ndarray())
-
-
-@cache
-def _pq_to_sdr() -> UInt8Array:
-    """Return a table from 8-bit PQ codes of HDR10 to SDR codes.
-
-    Luminance follows SMPTE ST 2084. Reference white becomes white; brighter values are clipped.
-    Without this, HDR10 looks flat and grey. HLG is compatible with SDR displays as it is.
-    """
-    m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
-    power = (np.arange(256) / 255) ** (1 / m2)
-    light = 10_000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
-    display = np.clip(light / REFERENCE_WHITE, 0, 1) ** (1 / SCREEN_GAMMA)
-    return np.rint(255 * display).astype(np.uint8)
-
-
-def _over_black(rgba: UInt8Array) -> UInt8Array:
-    """Blend transparent pixels over black, as players do."""
-    alpha = cv2.cvtColor(rgba[:, :, 3], cv2.COLOR_GRAY2RGB)
-    return cast("UInt8Array", cv2.multiply(rgba[:, :, :3], alpha, scale=1 / 255))
-
-
-def _as_displayed(rgb: UInt8Array, matrix: npt.NDArray[np.int32]) -> UInt8Array:
-    """Rotate and mirror by a display matrix, to the nearest quarter turn."""
-    if is_transposed(matrix):
-        rgb = rgb.transpose(1, 0, 2)
-        to_x, to_y = matrix[1, 0], matrix[0, 1]
-    else:
-        to_x, to_y = matrix[0, 0], matrix[1, 1]
-    rgb = rgb[:, ::-1] if to_x < 0 else rgb
-    return rgb[::-1] if to_y < 0 else rgb

@@ -18,7 +18,14 @@ from av.container import InputContainer, OutputContainer
 from av.error import ArgumentError, InvalidDataError, PatchWelcomeError
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.reformatter import (
+    ColorPrimaries,
+    ColorRange,
+    Colorspace,
+    ColorTrc,
+    Interpolation,
+    VideoReformatter,
+)
 from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import MediaError, UsageError
@@ -44,6 +51,8 @@ VP9 = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "24"}
 FINEST_TICK, COARSEST_TICK = Fraction(1, 1_000_000), Fraction(1, 10_000)
 """Bounds of an output's clock tick in seconds; coarser clocks of a source are subdivided."""
 
+FROM_RGB = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+"""How swscale encodes colours: chroma is the mean of the pixels that share it."""
 CONVERTER_THREADS = max(1, (os.cpu_count() or 1) // 4)
 """Threads that convert colours; the encoder, which takes longer, needs most of the cores."""
 
@@ -211,6 +220,7 @@ class VideoWriter:
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
+            interpolation=FROM_RGB,
             threads=CONVERTER_THREADS,
         )
 
