@@ -70,7 +70,7 @@ class Converter:
 def _merged(frame: VideoFrame) -> UInt8Array:
     """Return the planes of a frame as one array; transparent pixels blended over black."""
     green, blue, red, *alpha = (
-        np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, : plane.width]
+        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width]
         for plane in frame.planes
     )
     rgb = cv2.merge([red, green, blue])
