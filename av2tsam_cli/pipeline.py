@@ -30,8 +30,10 @@ from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
 from av2tsam_cli.segment_options import (
     REUSE_LEVELS,
     SILENCE_DBFS,
+    Codec,
     Format,
     Hear,
+    PixelFormat,
     Rate,
     SegmentOptions,
     Timing,
@@ -142,6 +144,9 @@ def segment_video(
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
     smooth: bool = True,
+    codec: Codec | None = None,
+    crf: int | None = None,
+    pix_fmt: PixelFormat | None = None,
     batch_size: int | None = None,
     model: str | Path | LoadedModel | None = None,
     device: str = "auto",
@@ -178,6 +183,12 @@ def segment_video(
             compute every mask.
         smooth: Whether masks are kept steady from frame to frame: smoothed over time, and without
             those that vanish or appear for up to three frames.
+        codec: `h264`, `h265`, `vp9`, `av1` or `prores` for a video; None for `vp9` in WebM, else
+            for `h264`.
+        crf: Constant rate factor of a video, lower is better and larger; None for one at which the
+            loss is hard to see.
+        pix_fmt: Pixel format of a video, such as `yuv422p10le`; None to keep 10 bits and 4:2:2 of
+            the source if the codec can, else for `yuv420p`.
         batch_size: Frames per forward pass; None for what suits the device and the model.
         model: A name, the path of a checkpoint, or a model from `load_model`; None for the best
             one installed.
@@ -210,6 +221,9 @@ def segment_video(
         silence_dbfs=silence_dbfs,
         reuse=reuse,
         smooth=smooth,
+        codec=codec,
+        crf=crf,
+        pix_fmt=pix_fmt,
         batch_size=batch_size,
     )
     plan = plan_video(Path(source), Path(out), options)
@@ -452,6 +466,7 @@ def segment_planned(
         info=plan.info,
         video=plan.video,
         audio=plan.audio,
+        encoding=plan.encoding,
         zero_s=plan.zero_s,
         start_s=options.start,
         stop_s=options.end,

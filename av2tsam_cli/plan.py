@@ -1,6 +1,6 @@
 """Check a video and its output before any work, and say what is going to be done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mimetypes import guess_type
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.options import either
-from av2tsam_cli.outputs.mp4 import CONTAINERS
+from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, choose_encoding
 from av2tsam_cli.outputs.writers import check_target
 from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
@@ -32,6 +32,8 @@ class SegmentPlan:
     """The video file to write, or the folder in which a folder of PNGs is created."""
     options: SegmentOptions
     """The options."""
+    encoding: Encoding | None = None
+    """How an overlay video is encoded; None for PNGs."""
 
     @property
     def end_s(self) -> float | None:
@@ -59,7 +61,24 @@ def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
     kind, target = place_output(source, out, options.format)
     plan = plan_reading(source, options, kind, target)
     check_target(target, kind, source=source, overwrite=options.overwrite)
-    return plan
+    return replace(plan, encoding=_encoding(plan))
+
+
+def _encoding(plan: SegmentPlan) -> Encoding | None:
+    """Return how the overlay video of a plan is encoded; None for PNGs."""
+    options = plan.options
+    settings = {"codec": options.codec, "crf": options.crf, "pix_fmt": options.pix_fmt}
+    if plan.format == "video":
+        return choose_encoding(
+            plan.target,
+            plan.video.pixel_format,
+            codec=options.codec,
+            crf=options.crf,
+            pix_fmt=options.pix_fmt,
+        )
+    if given := [name for name, value in settings.items() if value is not None]:
+        raise UsageError(f"`{given[0]}` has no effect on `format` {plan.format}; drop it")
+    return None
 
 
 def plan_reading(source: Path, options: SegmentOptions, kind: Format, target: Path) -> SegmentPlan:

@@ -21,6 +21,10 @@ Hear = Literal["trained", "words"]
 Timing = Literal["fine", "paper"]
 Format = Literal["video", "masks", "overlays", "named-masks", "indexed-masks"]
 
+Codec = Literal["h264", "h265", "vp9", "av1", "prores"]
+PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"]
+"""How pixels are stored, by FFmpeg's names: a colour for 4, 2 or 1 of them, with 8 or 10 bits."""
+
 Rate = Fraction | float | Literal["auto", "all"]
 """Masks to compute per second; `all`, or `auto` for those that optical flow cannot predict."""
 
@@ -174,6 +178,37 @@ class SegmentOptions(VocabularyOptions):
     ] = True
     """Whether masks are smoothed over time, without those that vanish or appear for up to three
     frames; see `timeline.steady`."""
+    codec: Annotated[
+        Codec | None,
+        Option(
+            "codec of a video",
+            panel=Panel.ENCODING,
+            default="vp9 for .webm, else h264",
+        ),
+    ] = None
+    """Codec of the written video; None for `vp9` in WebM, else for `h264`."""
+    crf: Annotated[
+        int | None,
+        Option(
+            "quality of a video: lower is better and larger",
+            panel=Panel.ENCODING,
+            metavar="N",
+            default="18 for h264, 20 for h265, 24 for vp9, 28 for av1",
+            minimum=0,
+        ),
+    ] = None
+    """Constant rate factor of the written video, from 0 to 51 for H.264 and H.265 and to 63 for VP9
+    and AV1; None for one at which the loss is hard to see."""
+    pix_fmt: Annotated[
+        PixelFormat | None,
+        Option(
+            "how pixels are stored in a video",
+            panel=Panel.ENCODING,
+            default="10 bits and 4:2:2 are kept, else yuv420p",
+        ),
+    ] = None
+    """Pixel format of the written video; None for the one nearest to the source's that the codec
+    supports: 10 bits and 4:2:2 are kept, all else is stored as `yuv420p`."""
     batch_size: BatchSize = None
     """Frames per forward pass; None for a number that suits the device and the model."""
 

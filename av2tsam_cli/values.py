@@ -45,6 +45,8 @@ class VideoStream:
     """Start of the stream on the file's own clock, in seconds."""
     duration_s: float | None
     """Duration in seconds; None if unknown."""
+    pixel_format: str = "yuv420p"
+    """FFmpeg's name of the format in which pixels are stored."""
 
 
 @dataclass(frozen=True)

@@ -368,6 +368,7 @@ def time_codecs(plan: SegmentPlan) -> Result:
         info=plan.info,
         video=plan.video,
         audio=plan.audio,
+        encoding=plan.encoding,
         zero_s=plan.zero_s,
         overwrite=True,
     )

@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import av
 import cv2
@@ -32,6 +32,7 @@ from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.media.container import open_media
 from av2tsam_cli.media.frames import ASSUMED_RATE
+from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.overlay import overlay_drawer
 from av2tsam_cli.outputs.sound import SoundTrack
 from av2tsam_cli.values import (
@@ -42,12 +43,6 @@ from av2tsam_cli.values import (
     VideoStream,
 )
 
-CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""FFmpeg's name of the container format for each suffix."""
-H264 = {"preset": "veryfast", "crf": "18"}
-"""Visually lossless; 3 ms of CPU time per frame at 640x360."""
-VP9 = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "24"}
-"""As fast as H.264 above; deadline "good" takes six times as long."""
 FINEST_TICK, COARSEST_TICK = Fraction(1, 1_000_000), Fraction(1, 10_000)
 """Bounds of an output's clock tick in seconds; coarser clocks of a source are subdivided."""
 
@@ -69,6 +64,7 @@ class VideoWriter:
         info: MediaInfo,
         video: VideoStream,
         audio: AudioStream | None,
+        encoding: Encoding,
         zero_s: float,
         start_s: float = 0.0,
         stop_s: float | None = None,
@@ -76,6 +72,7 @@ class VideoWriter:
         threads: int = 0,
         names: bool = False,
     ) -> None:
+        self.encoding = encoding
         self.target, self.info, self.video, self.audio = target, info, video, audio
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
         self.overwrite, self.threads = overwrite, threads
@@ -168,20 +165,20 @@ class VideoWriter:
 
     def _add_video(self) -> AvVideoStream:
         rate = self.video.rate if self.video.rate and self.video.rate < 1000 else ASSUMED_RATE
-        webm = self._container.format.name == "webm"
-        stream = (
-            self._container.add_stream("libvpx-vp9", rate=rate, options=VP9)
-            if webm
-            else self._container.add_stream("libx264", rate=rate, options=H264)
+        encoding = self.encoding
+        stream = cast(
+            "AvVideoStream",
+            self._container.add_stream(encoding.encoder, rate=rate, options=dict(encoding.options)),
         )
         context = stream.codec_context
         width, height, aspect = self.video.width, self.video.height, self.video.sample_aspect
-        if webm:  # VP9 only supports square pixels
+        if encoding.square_pixels:
             width, aspect = round(width * aspect), Fraction(1)
-        else:  # H.264 in 4:2:0, which all players support, needs even sizes
-            width, height = width + width % 2, height + height % 2
-        context.width, context.height, context.sample_aspect_ratio = width, height, aspect
-        context.pix_fmt = "yuv420p"
+        context.width, context.height = encoding.padded(width, height)
+        context.sample_aspect_ratio = aspect
+        context.pix_fmt = encoding.pixel_format
+        if encoding.tag is not None:
+            context.codec_tag = encoding.tag
         context.time_base = self._tick
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
@@ -216,7 +213,7 @@ class VideoWriter:
             VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), "rgb24"),
             width=context.width,
             height=context.height,
-            format="yuv420p",
+            format=self.encoding.pixel_format,
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,

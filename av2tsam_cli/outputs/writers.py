@@ -10,7 +10,8 @@ from typing import Protocol, Self
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import check_writable
-from av2tsam_cli.outputs.mp4 import CONTAINERS, VideoWriter
+from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
+from av2tsam_cli.outputs.mp4 import VideoWriter
 from av2tsam_cli.outputs.names import SUMMARY_NAME
 from av2tsam_cli.outputs.overlay import overlay_drawer
 from av2tsam_cli.outputs.png import (
@@ -52,6 +53,7 @@ def open_writer(
     info: MediaInfo,
     video: VideoStream,
     audio: AudioStream | None,
+    encoding: Encoding | None,
     zero_s: float,
     start_s: float = 0.0,
     stop_s: float | None = None,
@@ -67,6 +69,7 @@ def open_writer(
         info: The source, as probed.
         video: Its video stream.
         audio: Its audio stream for an overlay video; None for no audio.
+        encoding: How an overlay video is encoded; None for PNGs.
         zero_s: Start of the presentation on the source's own clock, in seconds.
         start_s: Seconds of the presentation that become time 0 of the output.
         stop_s: Seconds of the presentation at which the audio ends; None for its own end.
@@ -75,13 +78,14 @@ def open_writer(
         names: Whether overlays show a colour and the name of each source.
     """
     path = output_path(target, format, info.path)
-    if format != "video":
+    if encoding is None:
         return PngWriter(path, _pictures(format, names=names), overwrite=overwrite)
     return VideoWriter(
         path,
         info=info,
         video=video,
         audio=audio,
+        encoding=encoding,
         zero_s=zero_s,
         start_s=start_s,
         stop_s=stop_s,

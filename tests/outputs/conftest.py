@@ -13,6 +13,7 @@ import pytest
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.outputs.encoding import choose_encoding
 from av2tsam_cli.outputs.writers import Format, open_writer
 from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
@@ -53,6 +54,7 @@ def job() -> Job:
         overwrite: bool = False,
         fail_after: int | None = None,
         error: BaseException | None = None,
+        **encoding: Any,
     ) -> list[float]:
         info = probe(clip)
         video, audio = info.video[0], choose_audio(info, None)
@@ -65,6 +67,9 @@ def job() -> Job:
             info=info,
             video=video,
             audio=audio,
+            encoding=(
+                choose_encoding(target, video.pixel_format, **encoding) if kind == "video" else None
+            ),
             overwrite=overwrite,
             names=names,
             **trim,

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.outputs.encoding import CODECS, choose_encoding
+from av2tsam_cli.segment_options import Codec
 from av2tsam_cli.values import Frame
 
 MakeClip = Callable[..., Path]
@@ -70,3 +73,83 @@ def test_an_overlay_without_a_mask_has_the_colours_of_its_source(
     errors = [float((new - old).mean()) for old, new in zip(before, after, strict=True)]
     assert np.abs(errors).max() < 0.3
     assert np.abs((opencv_mean(target) - opencv_mean(clip)).mean(axis=(0, 1))).max() < 0.6
+
+
+ENCODINGS = [
+    (suffix, name, pixel_format)
+    for name, codec in CODECS.items()
+    for suffix in codec.suffixes
+    for pixel_format in codec.pixel_formats
+]
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pixel_format"), ENCODINGS)
+def test_every_codec_container_and_pixel_format_goes_together(
+    make_clip: MakeClip, job: Job, tmp_path: Path, suffix: str, codec: str, pixel_format: str
+) -> None:
+    clip = make_clip(size=(96, 66), picture=ramps, seconds=0.12, colours=TAGS)
+    job(clip, target := tmp_path / f"out{suffix}", codec=codec, pix_fmt=pixel_format)
+    with av.open(str(target)) as container:
+        stream = container.streams.video[0]
+        names = {"h265": "hevc", "av1": ("libdav1d", "av1")}
+        assert stream.codec_context.name in names.get(codec, codec)
+        formats = [frame.format.name for frame in container.decode(stream)]
+        # FFmpeg decodes ProRes 4444 with the 12 bits that it can have
+        assert [name.replace("12", "10") for name in formats] == [pixel_format] * 3
+        if codec == "h265" and suffix != ".mkv":
+            assert stream.codec_context.codec_tag == "hvc1"
+        assert stream.codec_context.colorspace == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"codec": "prores"}, r"out.mp4: .mp4 does not hold prores; end the name in .mov or .mkv"),
+        (
+            {"codec": "av1", "pix_fmt": "yuv422p"},
+            "`pix_fmt` yuv422p is not for av1; use yuv420p or",
+        ),
+        ({"crf": 52}, "`crf` must be from 0 to 51 for h264, not 52"),
+    ],
+)
+def test_settings_that_do_not_go_together(wanted: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        choose_encoding(Path("out.mp4"), "yuv420p", **wanted)
+    with pytest.raises(UsageError, match="`crf` has no effect with `codec` prores"):
+        choose_encoding(Path("out.mov"), "yuv420p", codec="prores", crf=3)
+
+
+@pytest.mark.parametrize(
+    ("source", "suffix", "codec", "expected"),
+    [
+        ("yuv420p", ".mp4", None, "yuv420p"),
+        ("yuvj422p", ".mp4", None, "yuv420p"),
+        ("rgb24", ".mp4", None, "yuv420p"),
+        ("pal8", ".mp4", None, "yuv420p"),
+        ("gray", ".mp4", None, "yuv420p"),
+        ("yuv444p", ".mp4", None, "yuv420p"),
+        ("yuv422p", ".mp4", None, "yuv422p"),
+        ("p010le", ".mp4", None, "yuv420p10le"),
+        ("yuv422p10le", ".mp4", None, "yuv422p10le"),
+        ("yuv444p12le", ".mkv", "h265", "yuv444p10le"),
+        ("yuv422p10le", ".mp4", "av1", "yuv420p10le"),
+        ("yuv420p10le", ".webm", None, "yuv420p"),
+        ("yuv420p", ".mov", "prores", "yuv422p10le"),
+    ],
+)
+def test_depth_and_4_2_2_are_kept_where_the_codec_can(
+    source: str, suffix: str, codec: Codec | None, expected: str
+) -> None:
+    encoding = choose_encoding(Path(f"out{suffix}"), source, codec=codec)
+    assert encoding.pixel_format == expected
+
+
+def test_a_lower_crf_is_closer_to_the_source(make_clip: MakeClip, job: Job, tmp_path: Path) -> None:
+    clip = make_clip(size=(128, 96), picture=ramps, seconds=0.2, options={"crf": "0"}, colours=TAGS)
+    sizes, errors = [], []
+    for crf in (10, 45):
+        job(clip, target := tmp_path / f"{crf}.mp4", masked=nothing, crf=crf)
+        sizes.append(target.stat().st_size)
+        errors.append(np.abs(opencv_mean(target) - opencv_mean(clip)).mean())
+    assert sizes[0] > sizes[1]
+    assert errors[0] < errors[1]
