@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
+from av2tsam_cli.media.probe import check_unchanged
 from av2tsam_cli.plan import SegmentPlan
 from av2tsam_cli.segment_options import Rate, SegmentOptions
 from av2tsam_cli.threads import run_ahead
@@ -45,7 +46,11 @@ FRAMES_AHEAD = 4
 def read_scheduled(
     plan: SegmentPlan, segmenter: Segmenter
 ) -> Generator[ScheduledFrame, None, None]:
-    """Decode the frames of a video and, without a text prompt, its audio."""
+    """Decode the frames of a video and, without a text prompt, its audio.
+
+    Raises:
+        MediaError: They cannot be decoded, or the file has changed since it was planned.
+    """
     options = plan.options
     frames = read_frames(
         plan.info,
@@ -66,7 +71,8 @@ def read_scheduled(
             stop_s=options.end,
         )
         windows = segmenter.hear(windows, options.timing, options.silence_dbfs)
-    return schedule(frames, windows, options, rate_for(options, segmenter.model))
+    yield from schedule(frames, windows, options, rate_for(options, segmenter.model))
+    check_unchanged(plan.info)
 
 
 def schedule(

@@ -87,6 +87,8 @@ class MediaInfo:
     """Seconds from the earliest start to the end; None if unknown."""
     may_jump: bool = False
     """Whether the clock may jump in this format, so that durations are only estimates."""
+    version: tuple[int, int] | None = None
+    """Size and time of change of the file, in bytes and nanoseconds, to notice changes."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Probe media files: displayed size, rate, rotation, streams, duration."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
         MediaError: The file cannot be read or contains no video.
     """
     with open_media(path) as container:
+        version = _file_version(path)
         candidates = _video_streams(container)
         video = [_describe_video(path, stream) for stream in candidates]
         audio = tuple(
@@ -58,10 +60,29 @@ def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
             audio=audio,
             duration_s=_duration_s(container),
             may_jump=may_jump(container),
+            version=version,
         )
     if need_video and not info.video:
         raise MediaError(f"{path}: {_why_no_video(path, container, candidates, audio)}")
     return info
+
+
+def check_unchanged(info: MediaInfo) -> None:
+    """Check that a file is still the one that was probed; a deleted one was read completely.
+
+    Raises:
+        MediaError: It was replaced, or is still being written.
+    """
+    with suppress(FileNotFoundError):
+        if info.version not in {None, _file_version(info.path)}:
+            raise MediaError(
+                f"{info.path}: changed while it was read; run again when it is complete"
+            )
+
+
+def _file_version(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def clock_zero(info: MediaInfo, video: VideoStream | None, audio: AudioStream | None) -> float:

@@ -9,7 +9,7 @@ from av2tsam_cli.errors import MediaError
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import choose_audio, read_windows
-from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.media.probe import check_unchanged, clock_zero, probe
 from av2tsam_cli.segment_options import Timing
 from av2tsam_cli.values import AudioStream, HeardSource, MediaInfo, SoundEvent
 from av2tsam_cli.words.hearing import Hearing, load_hearing
@@ -85,7 +85,7 @@ def listen_to(
     """List what is heard in an audio stream, from `probe_audio`; see `listen`.
 
     Raises:
-        MediaError: It cannot be read.
+        MediaError: It cannot be read, or has changed since it was probed.
     """
     known_s = None if info.may_jump else info.duration_s
     windows = read_windows(
@@ -101,6 +101,7 @@ def listen_to(
             heard.append(Heard(window.start_s, window.end_s, window.sources or ()))
             if progress is not None:
                 progress(round(window.end_s))
+    check_unchanged(info)
     if not heard:
         raise MediaError(f"{info.path}: its audio cannot be decoded; copy it again")
     end_s = heard[-1].end_s
