@@ -74,8 +74,8 @@ def write_clip(
 ) -> Path:
     """Write one clip.
 
-    A sound is a dict: samples (channels, n); rate_hz; start_s; codec; language; disposition. An
-    extra video is a dict: size; codec; frames; disposition.
+    A sound is a dict: samples (channels, n); rate_hz; start_s; codec; options; language;
+    disposition. An extra video is a dict: size; codec; frames; disposition.
     """
     times_s = (
         [float(k / rate) for k in range(round(seconds * rate))] if times_s is None else times_s
@@ -114,8 +114,16 @@ def write_clip(
     return path
 
 
+def write_sound(path: Path, sound: dict[str, Any]) -> Path:
+    """Write a file with one sound, given as in `write_clip`, and no video."""
+    with av.open(str(path), mode="w") as container:
+        _write_sound(container, _add_sound(container, sound), sound)
+    return path
+
+
 def _add_sound(container: Any, sound: dict[str, Any]) -> Any:
-    track = container.add_stream(sound.get("codec", "aac"), rate=sound.get("rate_hz", 48_000))
+    codec, rate_hz = sound.get("codec", "aac"), sound.get("rate_hz", 48_000)
+    track = container.add_stream(codec, rate=rate_hz, options=sound.get("options", {}))
     track.codec_context.layout = LAYOUTS[sound["samples"].shape[0]]
     track.codec_context.bit_rate = sound.get("bit_rate", 128_000)
     if "language" in sound:
