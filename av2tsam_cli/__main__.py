@@ -20,8 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from av2tsam_cli.cli.app import run_command
 
     if argv is None:
+        from av2tsam_cli.cli.isolation import allow_isolation
+
         open_closed_streams()
         tune_process()
+        allow_isolation()
     code = run_command(sys.argv[1:] if argv is None else argv)
     if argv is None:
         _exit_without_waiting(code)

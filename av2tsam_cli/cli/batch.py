@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from mmap import mmap
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,9 +11,15 @@ from av2tsam_cli.errors import NOT_A_FILE, Av2tsamError, Interrupted, UsageError
 
 T = TypeVar("T")
 
+_PENDING = -1
+
 
 class Batch:
-    """Reports what became of each input of a command, and knows the exit code."""
+    """Reports what became of each input of a command, and knows the exit code.
+
+    What is known of the inputs is in memory that this process shares with those that are forked
+    from it, see `isolation`.
+    """
 
     def __init__(self, inputs: Sequence[Path], console: Console, *, json: bool) -> None:
         """Begin a command.
@@ -24,26 +31,53 @@ class Batch:
         """
         self.console = console
         self.json = json
-        self.pending = list(inputs)
-        self.failures: set[int] = set()
+        self._places = {source: place for place, source in enumerate(inputs)}
+        # The exit code of each input, or _PENDING; the last is the place of the active input.
+        self._state = memoryview(mmap(-1, 4 * (len(inputs) + 1))).cast("i")
+        for place in range(len(self._state)):
+            self._state[place] = _PENDING
 
-    def finish(self, source: Path, record: Mapping[str, object]) -> None:
+    @property
+    def pending(self) -> list[Path]:
+        """The inputs that are not finished."""
+        return [source for source, place in self._places.items() if self._state[place] == _PENDING]
+
+    @property
+    def active(self) -> Path | None:
+        """The input at work; None if it is finished, between two, and while a model is loaded."""
+        return next((each for each in self.pending if self._places[each] == self._state[-1]), None)
+
+    def finish(self, source: Path, record: Mapping[str, object], *, exit_code: int = 0) -> None:
         """Finish an input, and print its record if `json` is set."""
-        self.pending.remove(source)
+        self._state[self._places[source]] = exit_code
         if self.json:
             print_json({"input": source, **record})
 
-    def attempt(self, work: Callable[[], T], *sources: Path) -> T | None:
-        """Return what a function returns; an error is printed, and finishes the given inputs."""
+    def attempt(self, source: Path, work: Callable[[], T]) -> T | None:
+        """Return what a function returns for an input; an error is printed, and finishes it."""
+        self._state[-1] = self._places[source]
         try:
             return work()
         except StdoutError:  # not the fault of an input
             raise
         except Exception as error:  # noqa: BLE001 - the other inputs are still processed
-            self.console.error(error)
-            for source in sources:
-                self._fail(source, error)
+            self.fail(error, source)
             return None
+        finally:
+            self._state[-1] = _PENDING
+
+    def attempt_all(self, work: Callable[[], T]) -> T | None:
+        """Return what a function returns; an error is printed, and finishes all pending inputs."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - it is reported for every input
+            self.fail(error, *self.pending)
+            return None
+
+    def fail(self, error: Exception, *sources: Path) -> None:
+        """Print an error, and finish the inputs that fail by it."""
+        self.console.error(error)
+        self._finish_failed(error, sources)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -51,21 +85,21 @@ class Batch:
         try:
             yield
         except KeyboardInterrupt:
-            for source in list(self.pending):
-                self._fail(source, Interrupted("interrupted"))
+            self._finish_failed(Interrupted("interrupted"), self.pending)
             raise
 
     @property
     def exit_code(self) -> int:
         """0 if nothing failed, the code that all failures share, or 1 if they differ."""
-        if not self.failures:
+        failures = {self._state[place] for place in self._places.values()} - {0, _PENDING}
+        if not failures:
             return 0
-        return min(self.failures) if len(self.failures) == 1 else Av2tsamError.exit_code
+        return min(failures) if len(failures) == 1 else Av2tsamError.exit_code
 
-    def _fail(self, source: Path, error: Exception) -> None:
+    def _finish_failed(self, error: Exception, sources: Sequence[Path]) -> None:
         code = exit_code_of(error)
-        self.failures.add(code)
-        self.finish(source, {"error": explain(error), "exit_code": code})
+        for source in sources:
+            self.finish(source, {"error": explain(error), "exit_code": code}, exit_code=code)
 
 
 def check_input(source: Path) -> None:

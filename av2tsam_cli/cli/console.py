@@ -218,6 +218,13 @@ class Console:
         with progress_bar(escape(name), total, unit) as update:
             yield update
 
+    def remove_bar(self) -> None:
+        """Remove a progress bar that a crashed process left, and show the cursor."""
+        if sys.stderr.isatty():
+            with contextlib.suppress(OSError):
+                sys.stderr.write("\r\x1b[K\x1b[?25h")
+                sys.stderr.flush()
+
 
 class Stages(contextlib.ExitStack):
     """A progress bar for work in stages, one after the other."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.batch import Batch, check_input, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_table, print_text
+from av2tsam_cli.cli.isolation import run_isolated
 from av2tsam_cli.cli.options import command, expand, new_app
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, check_writable, write_errors
@@ -110,8 +111,9 @@ def listen(
         raise UsageError(f"`{chosen.option}` is one file per input; set `out` to a folder for them")
     job = ListenJob(sources, chosen, files, options.timing, vocabulary, model)
     console = Console(quiet=messages.quiet, debug=messages.debug)
+    batch = Batch(sources, console, json=messages.json and files is None)
     with console.logged():
-        return _JobRunner(job, console, json=messages.json).run()
+        return run_isolated(batch, _JobRunner(job, console, batch).run, out=options.out)
 
 
 def _as_json(listening: "Listening") -> str:
@@ -234,20 +236,18 @@ class ListenJob:
 class _JobRunner:
     """Runs a job: all inputs with one model."""
 
-    def __init__(self, job: ListenJob, console: Console, *, json: bool) -> None:
+    def __init__(self, job: ListenJob, console: Console, batch: Batch) -> None:
         self.job = job
         self.console = console
-        self.batch = Batch(job.inputs, console, json=json and job.files is None)
+        self.batch = batch
 
     def run(self) -> int:
-        """Check every input, load the model, process the inputs, and return the exit code."""
-        with self.batch.interruptible():
-            attempt, inputs = self.batch.attempt, self.job.inputs
-            checked = [c for each in inputs if (c := attempt(partial(self._check, each), each))]
-            sources = [info.path for info, _ in checked]
-            if checked and (loaded := attempt(self._load, *sources)):
-                for info, stream in checked:
-                    attempt(partial(self._listen, info, stream, *loaded), info.path)
+        """Check pending inputs, load the model, process the inputs, and return the exit code."""
+        attempt, pending = self.batch.attempt, self.batch.pending
+        checked = [c for each in pending if (c := attempt(each, partial(self._check, each)))]
+        if checked and (loaded := self.batch.attempt_all(self._load)):
+            for info, stream in checked:
+                attempt(info.path, partial(self._listen, info, stream, *loaded))
         return self.batch.exit_code
 
     def _check(self, source: Path) -> "tuple[MediaInfo, AudioStream]":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.batch import Batch, check_input, check_outputs
 from av2tsam_cli.cli.console import Console
+from av2tsam_cli.cli.isolation import run_isolated
 from av2tsam_cli.cli.options import command, expand, new_app
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
@@ -70,15 +71,10 @@ def segment(
     if options.overwrite and skip_existing:
         raise UsageError("`overwrite` and `skip_existing` exclude each other; pass one of them")
     job = SegmentJob(expand(inputs), out, options, model, compile, skip_existing)
-    check_outputs(
-        job.inputs,
-        job.output,
-        out=out,
-        hint="set `out` to a folder and `format` to video, masks or overlays",
-    )
     console = Console(quiet=messages.quiet, debug=messages.debug)
+    batch = Batch(job.inputs, console, json=messages.json)
     with console.logged():
-        return _JobRunner(job, console, json=messages.json).run()
+        return run_isolated(batch, _JobRunner(job, console, batch).run, out=out)
 
 
 @dataclass(frozen=True)
@@ -110,20 +106,24 @@ class SegmentJob:
 class _JobRunner:
     """Runs a job: all inputs with one model."""
 
-    def __init__(self, job: SegmentJob, console: Console, *, json: bool) -> None:
+    def __init__(self, job: SegmentJob, console: Console, batch: Batch) -> None:
         self.job = job
         self.console = console
-        self.batch = Batch(job.inputs, console, json=json)
+        self.batch = batch
 
     def run(self) -> int:
-        """Check every input, load the model, process the inputs, and return the exit code."""
-        with self.batch.interruptible():
-            attempt, inputs = self.batch.attempt, self.job.inputs
-            plans = [p for each in inputs if (p := attempt(partial(self._plan, each), each))]
-            sources = [plan.info.path for plan in plans]
-            if plans and (segmenter := attempt(partial(self._load, plans), *sources)):
-                for plan in plans:
-                    attempt(partial(self._segment, plan, segmenter), plan.info.path)
+        """Check pending inputs, load the model, process the inputs, and return the exit code."""
+        check_outputs(
+            self.job.inputs,
+            self.job.output,
+            out=self.job.out,
+            hint="set `out` to a folder and `format` to video, masks or overlays",
+        )
+        attempt, pending = self.batch.attempt, self.batch.pending
+        plans = [plan for each in pending if (plan := attempt(each, partial(self._plan, each)))]
+        if plans and (segmenter := self.batch.attempt_all(partial(self._load, plans))):
+            for plan in plans:
+                attempt(plan.info.path, partial(self._segment, plan, segmenter))
         return self.batch.exit_code
 
     def _plan(self, source: Path) -> "SegmentPlan | None":

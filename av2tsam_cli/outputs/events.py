@@ -1,12 +1,14 @@
 """Sound events as text: CSV, SubRip and WebVTT subtitles, and Audacity labels."""
 
+from __future__ import annotations
+
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from av2tsam_cli.values import SoundEvent
-
-Format = Callable[[Sequence[SoundEvent]], str]
+if TYPE_CHECKING:
+    from av2tsam_cli.values import SoundEvent
 
 
 def to_csv(events: Sequence[SoundEvent]) -> str:

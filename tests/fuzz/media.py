@@ -125,7 +125,7 @@ def make_model(folder: Path) -> Path:
     import torch
 
     import av2tsam_cli.pipeline
-    import av2tsam_cli.words.listen
+    import av2tsam_cli.words.listen  # noqa: F401 - imported before forking
     from av2tsam_cli.hub.checkpoint import save_network
     from av2tsam_cli.model.av2tsam import build
 
