@@ -91,7 +91,7 @@ def test_an_input_that_is_replaced_is_named_and_keeps_the_old_output(
     old = tmp_path / "out" / ("clip/000099.png" if kind == "masks" else f"clip.{kind}")
     old.parent.mkdir(parents=True)
     old.write_text("old")
-    other = shutil.copy(clip, tmp_path / "other.mkv")
+    other = Path(shutil.copy(clip, tmp_path / "other.mkv"))
     assert run(clip, kind, lambda: other.replace(clip)) == 3
     assert "in/clip.mkv: changed while it was read; run again when it is complete" in run.error
     assert [path for path in run.out.rglob("*") if path.is_file()] == [old]

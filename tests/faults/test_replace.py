@@ -61,7 +61,7 @@ while not finished:
 def test_the_old_result_or_the_new_one_is_there_whenever_a_run_is_killed(
     tmp_path: Path, kind: str
 ) -> None:
-    done = subprocess.run(  # noqa: S603 - our own interpreter and code
+    done = subprocess.run(
         [sys.executable, "-c", REPLACE, str(tmp_path), kind],
         cwd=Path(__file__).parents[2],
         capture_output=True,
