@@ -8,7 +8,7 @@ from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.options import either
-from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, choose_encoding
+from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, bits_per_channel, choose_encoding
 from av2tsam_cli.outputs.writers import check_target
 from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
@@ -34,6 +34,12 @@ class SegmentPlan:
     """The options."""
     encoding: Encoding | None = None
     """How an overlay video is encoded; None for PNGs."""
+
+    @property
+    def deep(self) -> bool:
+        """Whether the video and its overlay video have more than 8 bits per channel."""
+        source_bits = bits_per_channel(self.video.pixel_format)
+        return self.encoding is not None and min(self.encoding.bits, source_bits) > 8
 
     @property
     def end_s(self) -> float | None:

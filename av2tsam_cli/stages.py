@@ -59,6 +59,7 @@ def read_scheduled(
         start_s=options.start,
         stop_s=options.end,
         threads=codec_threads(plan, segmenter.model),
+        deep=plan.deep,
     )
     windows: Iterator[AudioWindow] = iter(())
     if plan.audio is not None and options.text is None:

@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 UInt8Array = npt.NDArray[np.uint8]
+UInt16Array = npt.NDArray[np.uint16]
+Pixels = npt.NDArray[np.uint8 | np.uint16]
+"""8 or 16 bits per channel, with the same meaning: 255 and 65535 are white."""
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -19,6 +22,11 @@ Origin = Literal["computed", "reused", "interpolated", "silent"]
 interpolated between frames, or empty because no source is heard."""
 Progress = Callable[[int, int], None]
 """Called with the number of finished items and their total."""
+
+
+def levels(pixels: Pixels) -> int:
+    """Return how many steps of pixels make one of 255 levels: 1, or 257 with 16 bits."""
+    return 1 if pixels.dtype == np.uint8 else 257
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,14 @@ class Frame:
     """Number of the shot that it belongs to, from 0."""
     duration_s: float | None = None
     """Seconds for which it is displayed; None if unknown."""
+    deep: UInt16Array | None = field(default=None, repr=False)
+    """The same pixels with 16 bits per channel, uint16, (H, W, 3), RGB, for a result that has more
+    than 8; None for any other."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """The pixels with the bits per channel that the result needs, (H, W, 3), RGB."""
+        return self.rgb if self.deep is None else self.deep
 
     def __post_init__(self) -> None:
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8:

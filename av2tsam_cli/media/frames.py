@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.colour import Converter
 from av2tsam_cli.media.container import TIME_TOLERANCE_S, decode_from, frame_time_s
+from av2tsam_cli.media.sdr import HDR
 from av2tsam_cli.media.structure import is_cut_short
 from av2tsam_cli.values import Frame, MediaInfo, UInt8Array, VideoStream
 
@@ -31,6 +32,7 @@ def read_frames(
     start_s: float = 0.0,
     stop_s: float | None = None,
     threads: int = 0,
+    deep: bool = False,
 ) -> Iterator[Frame]:
     """Yield frames with start_s <= time < stop_s in presentation order, one at a time.
 
@@ -42,6 +44,7 @@ def read_frames(
         start_s: Seconds on the presentation clock.
         stop_s: Seconds on the presentation clock; None for the end of the stream.
         threads: Decoder threads; 0 lets the decoder choose.
+        deep: Whether to yield pixels with 16 bits per channel too.
 
     Raises:
         MediaError: The file cannot be read, a long section is corrupted, or it is truncated.
@@ -56,10 +59,14 @@ def read_frames(
             continue
         if stop_s is not None and time_s >= stop_s - TIME_TOLERANCE_S:
             return
-        convert = convert or Converter(stream, frame)
+        if convert is None:
+            convert = Converter(stream, frame, deep=deep)
+            if frame.color_trc in HDR:
+                log.warning("%s: HDR (%s), shown as SDR", info.path, HDR[frame.color_trc])
         left_s = float("inf") if stop_s is None else stop_s - time_s
         shown_s = None if duration_s is None else min(duration_s, left_s)
-        yield Frame(rgb=convert(frame), time_s=time_s, index=index, duration_s=shown_s)
+        rgb, pixels = convert(frame)
+        yield Frame(rgb=rgb, time_s=time_s, index=index, duration_s=shown_s, deep=pixels)
         index += 1
 
 

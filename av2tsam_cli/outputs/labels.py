@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from av2tsam_cli.values import Float32Array, UInt8Array
+from av2tsam_cli.values import Float32Array, Pixels, levels
 
 Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
@@ -40,12 +40,12 @@ class Plate:
         height, width = self.kept.shape[:2]
         return width, height
 
-    def draw_on(self, picture: UInt8Array, left: int, top: int, opacity: float = 1.0) -> None:
-        """Blend the plate into a picture, uint8, (H, W, 3), in place."""
+    def draw_on(self, picture: Pixels, left: int, top: int, opacity: float = 1.0) -> None:
+        """Blend the plate into a picture, (H, W, 3), in place."""
         width, height = self.size
         area = picture[top : top + height, left : left + width]
-        plate = area * self.kept + self.added
-        area[:] = np.rint(area + np.float32(opacity) * (plate - area)).astype(np.uint8)
+        plate = area * self.kept + self.added * np.float32(levels(picture))
+        area[:] = np.rint(area + np.float32(opacity) * (plate - area)).astype(picture.dtype)
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class LabelPainter:
         self._places: dict[str, _Place] = {}
 
     def draw(
-        self, picture: UInt8Array, labels: list[Label], time_s: float, *, opacity: float = 1.0
+        self, picture: Pixels, labels: list[Label], time_s: float, *, opacity: float = 1.0
     ) -> None:
         """Draw labels on a picture, in place; those for which it is too small are left out.
 
         Args:
-            picture: The frame, uint8, (H, W, 3), RGB.
+            picture: The frame, (H, W, 3), RGB.
             labels: What to draw. Where plates would overlap, later ones move aside.
             time_s: Time of the frame in seconds.
             opacity: Opacity of the plates, 0 to 1.

@@ -39,6 +39,7 @@ from av2tsam_cli.values import (
     AudioStream,
     MaskedFrame,
     MediaInfo,
+    Pixels,
     UInt8Array,
     VideoStream,
 )
@@ -202,15 +203,18 @@ class VideoWriter:
             )  # fmt: skip
         return sound
 
-    def _encodable(self, rgb: UInt8Array) -> VideoFrame:
+    def _encodable(self, rgb: Pixels) -> VideoFrame:
         """Convert an image to the encoder's size, in BT.709 with limited range."""
         context = self._encoder.codec_context
         bottom, right = context.height - rgb.shape[0], context.width - rgb.shape[1]
         if 1 in {bottom, right}:  # an odd size: repeat the last row or column
             padded = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-            rgb = np.asarray(padded, np.uint8)
+            rgb = cast("Pixels", padded)
         return self._reformatter.reformat(
-            VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), "rgb24"),
+            VideoFrame.from_numpy_buffer(
+                cast("UInt8Array", np.ascontiguousarray(rgb)),
+                "rgb24" if rgb.dtype == np.uint8 else "rgb48le",
+            ),
             width=context.width,
             height=context.height,
             format=self.encoding.pixel_format,

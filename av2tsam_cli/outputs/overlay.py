@@ -1,8 +1,8 @@
 """Draw masks on a frame: highlighted, with contours and names, and the rest dimmed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -11,7 +11,16 @@ import numpy.typing as npt
 from av2tsam_cli.outputs.fade import Fader, Fading
 from av2tsam_cli.outputs.labels import Box, Label, LabelPainter
 from av2tsam_cli.outputs.names import NameTable, colour_of
-from av2tsam_cli.values import BoolArray, Frame, MaskedFrame, SourceMasks, UInt8Array
+from av2tsam_cli.values import (
+    BoolArray,
+    Float32Array,
+    Frame,
+    MaskedFrame,
+    Pixels,
+    SourceMasks,
+    UInt8Array,
+    levels,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ MOST_NUMBERS = 248
 """Names that are told apart in a frame: what fits into 8 bits, a multiple of the colours."""
 Rectangle = tuple[slice, slice]
 """Rows and columns."""
-Draw = Callable[[MaskedFrame], UInt8Array]
+Draw = Callable[[MaskedFrame], Pixels]
 """Draws the next frame of a video with its mask, or with its masks by name; see `overlay_drawer`"""
 
 
@@ -52,7 +61,7 @@ def overlay_drawer(*, names: bool) -> Draw:
     """
     plain, named = PlainOverlays(), NamedOverlays()
 
-    def draw(masked: MaskedFrame) -> UInt8Array:
+    def draw(masked: MaskedFrame) -> Pixels:
         if masked.sources is None or not names:
             return plain.draw(masked.frame, masked.mask)
         return named.draw(masked.frame, masked.sources)
@@ -76,7 +85,7 @@ def draw_overlay(
     Raises:
         ValueError: The mask does not have the size of the frame.
     """
-    return PlainOverlays(style).draw(Frame(rgb, 0.0, 0), mask)
+    return cast("UInt8Array", PlainOverlays(style).draw(Frame(rgb, 0.0, 0), mask))
 
 
 class PlainOverlays:
@@ -86,7 +95,7 @@ class PlainOverlays:
         self.style = style
         self._fader = Fader()
 
-    def draw(self, frame: Frame, mask: BoolArray) -> UInt8Array:
+    def draw(self, frame: Frame, mask: BoolArray) -> Pixels:
         """Draw a mask, bool, (H, W), on the next frame; see `draw_overlay`."""
         if mask.shape != frame.rgb.shape[:2]:
             raise ValueError(
@@ -94,9 +103,9 @@ class PlainOverlays:
             )
         fading = self._fader.next(frame, mask.view(np.uint8))
         if fading is None:
-            return frame.rgb
-        picture = _dimmed(frame.rgb, self.style, fading)
-        _highlight(picture, frame.rgb, 1, self.style, fading)
+            return frame.pixels
+        picture = _dimmed(frame.pixels, self.style, fading)
+        _highlight(picture, frame.pixels, 1, self.style, fading)
         return picture
 
 
@@ -111,7 +120,7 @@ class NamedOverlays:
         self._shown: list[str] = []
         """The names in the last frame, which may be fading out in this one."""
 
-    def draw(self, frame: Frame, sources: SourceMasks) -> UInt8Array:
+    def draw(self, frame: Frame, sources: SourceMasks) -> Pixels:
         """Draw the masks of the sources on the next frame.
 
         Args:
@@ -119,7 +128,7 @@ class NamedOverlays:
             sources: Its sources. Each keeps the colour with which it appeared first.
 
         Returns:
-            The image, uint8, (H, W, 3), RGB; the frame itself if no source is in view.
+            The image, (H, W, 3), RGB, as `frame.pixels`; these themselves if no source is in view.
         """
         present = self.table.add(sources)
         numbers = np.zeros(256, np.uint8)
@@ -127,8 +136,8 @@ class NamedOverlays:
             numbers[k] = self._number(name)
         fading = self._fader.next(frame, numbers[sources.labels])
         if fading is None:
-            return frame.rgb
-        picture = _dimmed(frame.rgb, self.style, fading)
+            return frame.pixels
+        picture = _dimmed(frame.pixels, self.style, fading)
         names = {*present.values(), *self._shown}
         self._shown, labels = [], []
         for name in filter(names.__contains__, self.table.frames):
@@ -138,7 +147,7 @@ class NamedOverlays:
             self._shown.append(name)
             colour = colour_of(number)
             style = replace(self.style, colour=colour, contour_colour=colour)
-            if boxes := _highlight(picture, frame.rgb, number, style, fading):
+            if boxes := _highlight(picture, frame.pixels, number, style, fading):
                 labels.append(Label(name, colour, boxes))
         self.painter.draw(picture, labels, frame.time_s, opacity=fading.highlight)
         return picture
@@ -148,20 +157,26 @@ class NamedOverlays:
         return (self.table.number(name) - 1) % MOST_NUMBERS + 1
 
 
-def _dimmed(rgb: UInt8Array, style: OverlayStyle, fading: Fading) -> UInt8Array:
-    return cast("UInt8Array", cv2.convertScaleAbs(rgb, alpha=1.0 - style.dim * fading.dimming))
+def _dimmed(pixels: Pixels, style: OverlayStyle, fading: Fading) -> Pixels:
+    return _scaled(pixels, 1.0 - style.dim * fading.dimming)
+
+
+def _scaled(pixels: Pixels, share: float) -> Pixels:
+    if pixels.dtype == np.uint8:
+        return cast("Pixels", cv2.convertScaleAbs(pixels, alpha=share))
+    return cast("Pixels", cv2.multiply(pixels, (share,) * 4))
 
 
 def _highlight(
-    picture: UInt8Array, rgb: UInt8Array, number: int, style: OverlayStyle, fading: Fading
+    picture: Pixels, pixels: Pixels, number: int, style: OverlayStyle, fading: Fading
 ) -> list[Box]:
     """Draw what a source covers, tinted and with contours; return the boxes of its parts."""
     inside = (fading.labels == number).view(np.uint8)
     box = _box_of(inside)
-    tinted = _tinted(rgb[box], style.colour, style.opacity * fading.highlight)
+    tinted = _tinted(pixels[box], style.colour, style.opacity * fading.highlight)
     if fading.share is not None:
-        shown = fading.share[box].astype(np.float32) / 255
-        tinted = cv2.blendLinear(tinted, picture[box], shown, 1 - shown)
+        shown = fading.share[box].astype(np.float32) / np.float32(255)
+        tinted = _blended(tinted, picture[box], shown)
     cv2.copyTo(tinted, inside[box], picture[box])
     if fading.outlined is not fading.labels:
         inside = (fading.outlined == number).view(np.uint8)
@@ -170,7 +185,7 @@ def _highlight(
 
 
 def _outline(
-    picture: UInt8Array, inside: UInt8Array, box: Rectangle, style: OverlayStyle, opacity: float
+    picture: Pixels, inside: UInt8Array, box: Rectangle, style: OverlayStyle, opacity: float
 ) -> list[Box]:
     """Draw the contours of a mask; return the boxes of its parts."""
     rows, columns = box
@@ -180,10 +195,25 @@ def _outline(
     thickness = style.contour_px(*inside.shape)
     if thickness and contours:
         lines = picture if opacity == 1 else picture.copy()
-        cv2.drawContours(lines, contours, -1, style.contour_colour, thickness, cv2.LINE_AA)
+        _draw_contours(lines, contours, style.contour_colour, thickness)
         if lines is not picture:
             cv2.addWeighted(lines, opacity, picture, 1 - opacity, 0, picture)
     return [cast("Box", tuple(cv2.boundingRect(contour))) for contour in contours]
+
+
+def _draw_contours(
+    picture: Pixels, contours: Sequence[Any], colour: tuple[int, int, int], thickness: int
+) -> None:
+    if picture.dtype == np.uint8:
+        cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
+        return
+    # OpenCV draws smooth lines only with 8 bits.
+    lines = np.zeros(picture.shape[:2], np.uint8)
+    cv2.drawContours(lines, contours, -1, (255,), thickness, cv2.LINE_AA)
+    box = _box_of(lines)
+    drawn = np.empty_like(picture[box])
+    drawn[:] = np.multiply(colour, levels(picture))
+    picture[box] = _blended(drawn, picture[box], lines[box].astype(np.float32) / np.float32(255))
 
 
 def _box_of(inside: UInt8Array) -> Rectangle:
@@ -192,8 +222,16 @@ def _box_of(inside: UInt8Array) -> Rectangle:
     return slice(top, top + height), slice(left, left + width)
 
 
-def _tinted(rgb: UInt8Array, colour: tuple[int, int, int], opacity: float) -> UInt8Array:
+def _tinted(pixels: Pixels, colour: tuple[int, int, int], opacity: float) -> Pixels:
     """Blend a frame with a colour."""
-    share = [round(channel * opacity) for channel in colour]
+    share = [round(channel * opacity) * levels(pixels) for channel in colour]
     # Four values, because OpenCV would read three as a column of a 3-pixel-high image.
-    return cast("UInt8Array", cv2.add(cv2.convertScaleAbs(rgb, alpha=1.0 - opacity), (*share, 0)))
+    return cast("Pixels", cv2.add(_scaled(pixels, 1.0 - opacity), (*share, 0)))
+
+
+def _blended(one: Pixels, other: Pixels, share: Float32Array) -> Pixels:
+    """Blend two pictures; `share`, (H, W), 0 to 1, is that of the first."""
+    if one.dtype == np.uint8:
+        return cast("Pixels", cv2.blendLinear(one, other, share, 1 - share))
+    both = cv2.blendLinear(one.astype(np.float32), other.astype(np.float32), share, 1 - share)
+    return cast("Pixels", np.rint(both).astype(one.dtype))

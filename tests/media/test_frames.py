@@ -223,26 +223,6 @@ def test_colours_are_kept_for_every_matrix_and_depth(
     assert np.abs(middle - patches(0, 64, 48)[24, [8, 24, 40, 56]]).max() <= 8
 
 
-def test_hdr10_white_is_white_and_black_is_black(make_clip: MakeClip) -> None:
-    def greys(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-        """PQ codes for 0, 26 (an eighth of white), 203 (white) and 1000 cd/m2."""
-        codes = np.repeat(np.array([0, 97, 148, 192], np.uint8), width // 4)
-        return np.repeat(np.repeat(codes[None, :, None], height, axis=0), 3, axis=2)
-
-    clip = make_clip(
-        "hdr.mp4",
-        picture=greys,
-        pixel_format="yuv420p10le",
-        codec="libx265",
-        seconds=0.2,
-        options={"x265-params": "log-level=none"},
-        colours={"colorspace": 9, "color_range": 1, "color_trc": 16, "color_primaries": 9},
-    )
-    rgb = frames_of(clip)[0].rgb
-    expected = [0, 255 * (1 / 8) ** (1 / 2.4), 255, 255]
-    assert rgb[24, [8, 24, 40, 56]].mean(axis=1) == pytest.approx(expected, abs=8)
-
-
 def test_transparent_pixels_are_blended_over_black(make_clip: MakeClip) -> None:
     def half_there(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
         picture = np.full((height, width, 4), 200, np.uint8)

@@ -13,7 +13,7 @@ import pytest
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
-from av2tsam_cli.outputs.encoding import choose_encoding
+from av2tsam_cli.outputs.encoding import bits_per_channel, choose_encoding
 from av2tsam_cli.outputs.writers import Format, open_writer
 from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
@@ -61,20 +61,22 @@ def job() -> Job:
         zero_s = clock_zero(info, video, audio)
         trim: dict[str, Any] = {"zero_s": zero_s, "start_s": start_s, "stop_s": stop_s}
         times_s = []
+        chosen = (
+            choose_encoding(target, video.pixel_format, **encoding) if kind == "video" else None
+        )
+        deep = chosen is not None and min(chosen.bits, bits_per_channel(video.pixel_format)) > 8
         with open_writer(
             target,
             kind,
             info=info,
             video=video,
             audio=audio,
-            encoding=(
-                choose_encoding(target, video.pixel_format, **encoding) if kind == "video" else None
-            ),
+            encoding=chosen,
             overwrite=overwrite,
             names=names,
             **trim,
         ) as writer:
-            for frame in read_frames(info, stream=video, **trim):
+            for frame in read_frames(info, stream=video, deep=deep, **trim):
                 if error is not None and frame.index == fail_after:
                     raise error
                 writer.write(MaskedFrame(frame, masked(frame), "computed", named(frame)))

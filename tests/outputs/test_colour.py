@@ -45,8 +45,12 @@ def bars(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
 def planes_of(path: Path) -> list[Array]:
     """Mean planes of a video as they are stored: luma, blue and red difference."""
     with av.open(str(path)) as container:
+        kind = np.uint16 if "10le" in container.streams.video[0].format.name else np.uint8
         pictures = [
-            [np.frombuffer(p, np.uint8).reshape(p.height, -1)[:, : p.width] for p in frame.planes]
+            [
+                np.frombuffer(memoryview(p), kind).reshape(p.height, -1)[:, : p.width]
+                for p in frame.planes
+            ]
             for frame in container.decode(video=0)
         ]
     return [np.mean(plane, axis=0) for plane in zip(*pictures, strict=True)]
@@ -153,3 +157,30 @@ def test_a_lower_crf_is_closer_to_the_source(make_clip: MakeClip, job: Job, tmp_
         errors.append(np.abs(opencv_mean(target) - opencv_mean(clip)).mean())
     assert sizes[0] > sizes[1]
     assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mp4", None), (".mov", "prores"), (".mkv", "h265"), (".mp4", "av1")]
+)
+def test_10_bits_stay_10_bits(
+    make_clip: MakeClip, job: Job, tmp_path: Path, suffix: str, codec: Codec | None
+) -> None:
+    def fine_ramp(index: int, width: int, height: int) -> npt.NDArray[np.uint16]:
+        levels = np.linspace(20_000, 24_000, width)[None, :, None] + 40 * index
+        return np.tile(levels, (height, 1, 3)).astype(np.uint16)
+
+    clip = make_clip(
+        "source.mkv",
+        codec="ffv1",
+        pixel_format="yuv422p10le",
+        picture=fine_ramp,
+        picture_format="rgb48le",
+        size=(256, 64),
+        seconds=0.2,
+        colours=TAGS,
+    )
+    settings = {"codec": codec} if codec == "prores" else {"codec": codec, "crf": 6}
+    job(clip, target := tmp_path / f"out{suffix}", masked=nothing, **settings)
+    before, after = (planes[0][32] for planes in (planes_of(clip), planes_of(target)))
+    assert abs((after - before).mean()) < 0.3
+    assert len(np.unique(np.rint(after))) > 50  # 4,000 of 65,535 are 16 levels with 8 bits

@@ -133,3 +133,21 @@ def test_without_names_the_picture_is_that_of_the_mask() -> None:
     nothing = SourceMasks(("dog",), np.zeros_like(labels))
     empty = MaskedFrame(frame, labels < 0, "silent", nothing)
     assert overlay_drawer(names=True)(empty) is GREY
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_16_bits_are_drawn_like_8_and_keep_their_precision(*, names: bool) -> None:
+    deep = np.tile(np.linspace(20_000, 24_000, 200)[None, :, None], (120, 1, 3)).astype(np.uint16)
+    rgb = np.rint(deep / 257).astype(np.uint8)
+    labels = disc().astype(np.uint8)
+    one, other = overlay_drawer(names=names), overlay_drawer(names=names)
+    for k in range(8):  # the object jumps in frame 3, and vanishes from frame 6 on
+        mask = np.roll(labels, 100 if k >= 3 else 0, axis=1) * np.uint8(k < 6)
+        sources = SourceMasks(("dog",), mask)
+        drawn = [
+            draw(MaskedFrame(Frame(rgb, k / 25, k, deep=pixels), mask > 0, "computed", sources))
+            for draw, pixels in ((one, None), (other, deep))
+        ]
+        assert [picture.dtype for picture in drawn] == [np.uint8, np.uint16]
+        assert np.abs(drawn[0] - drawn[1] / 257).max() <= 3  # OpenCV rounds contours
+        assert len(np.unique(drawn[1][2, :, 0])) > 190
