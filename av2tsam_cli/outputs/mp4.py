@@ -33,6 +33,7 @@ from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.media.container import open_media
 from av2tsam_cli.media.frames import ASSUMED_RATE
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
+from av2tsam_cli.outputs.metadata import copy_metadata
 from av2tsam_cli.outputs.overlay import overlay_drawer
 from av2tsam_cli.outputs.sound import SoundTrack
 from av2tsam_cli.values import (
@@ -160,6 +161,15 @@ class VideoWriter:
         )
         opened.push(self._close)
         self._encoder = self._add_video()
+        copy_metadata(
+            source,
+            self._container,
+            self._encoder,
+            video=self.video,
+            zero_s=self.zero_s,
+            start_s=self.start_s,
+            stop_s=self.stop_s,
+        )
         if self.audio is not None:
             self._sound = self._add_sound(source, self.audio)
         self._container.start_encoding()

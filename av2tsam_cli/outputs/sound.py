@@ -40,6 +40,13 @@ PCM = "pcm_"
 PCM_IN_MP4 = frozenset({"pcm_s16le"})
 """PCM that players of MP4 support; FFmpeg before 6.0 plays other kinds as noise or not at all."""
 
+IN_MOV = {
+    "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq",
+    "fas": "per", "fre": "fra", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac",
+    "nld": "dut", "rum": "ron", "slo": "slk", "sqi": "alb", "swe": "sve", "zho": "chi",
+}  # fmt: skip
+"""Codes of languages that FFmpeg knows by another code in MOV, and would leave out."""
+
 log = logging.getLogger(__name__)
 
 TimedPackets = Iterator[tuple[float, "Packet[AvAudioStream]"]]
@@ -78,7 +85,9 @@ class SoundTrack:
             self.track = _add_encoder(output, self.stream, keep=self.kept)
             self._packets = self._encoded()
         if audio.language:
-            self.track.metadata["language"] = audio.language
+            in_mov = IN_MOV.get(audio.language, audio.language)
+            mov = output.format.name == "mov"
+            self.track.metadata["language"] = in_mov if mov else audio.language
         self._held: tuple[float, Packet[AvAudioStream]] | None = None
 
     def packets_until(self, time_s: float) -> Iterator["Packet[AvAudioStream]"]:

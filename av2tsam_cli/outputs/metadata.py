@@ -1,0 +1,108 @@
+"""What is kept of a source beside pictures and sound: title, times, timecode and chapters."""
+
+import re
+from fractions import Fraction
+from math import ceil
+from typing import Any
+
+from av.container import InputContainer, OutputContainer
+from av.video.stream import VideoStream as AvVideoStream
+
+from av2tsam_cli.values import VideoStream
+
+KEPT = ("title", "artist", "comment", "copyright", "creation_time", "date", "description")
+"""Tags that are copied. Where a video was taken and with which device stays private."""
+TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d)")
+"""Hours, minutes, seconds, and frames after `;` or `.` if frame numbers are dropped."""
+DAY_MIN = 24 * 60
+
+
+def copy_metadata(
+    source: InputContainer,
+    output: OutputContainer,
+    track: AvVideoStream,
+    *,
+    video: VideoStream,
+    zero_s: float,
+    start_s: float,
+    stop_s: float | None,
+) -> None:
+    """Copy tags, the timecode and chapters of a source to an output that begins at `start_s`.
+
+    Args:
+        source: The source.
+        output: The output, before its first packet.
+        track: The video stream of the output.
+        video: The video stream of the source.
+        zero_s: Start of the presentation on the source's own clock, in seconds.
+        start_s: Seconds of the presentation that become time 0 of the output.
+        stop_s: Seconds of the presentation at which the output ends; None for the source's end.
+    """
+    tags = _tags(source.metadata)
+    output.metadata.update({name: tags[name] for name in KEPT if name in tags})
+    first_s = video.start_s - zero_s
+    if (timecode := _timecode(source, video.index)) and video.rate:
+        later = max(0, ceil((start_s - first_s) * video.rate - Fraction(1, 1000)))
+        if (shifted := later_timecode(timecode, later, video.rate)) is not None:
+            track.metadata["timecode"] = shifted
+    end_s = stop_s
+    if end_s is None and video.duration_s is not None:
+        end_s = first_s + video.duration_s
+    length_s = None if end_s is None else end_s - start_s
+    output.set_chapters(_chapters(source, zero_s + start_s, length_s))
+
+
+def _chapters(source: InputContainer, begin_s: float, length_s: float | None) -> list[Any]:
+    """Return the chapters from a time on the source's clock on, which becomes time 0."""
+    chapters: list[Any] = []
+    for chapter in source.chapters():
+        tick = chapter["time_base"] or Fraction(1, 1000)
+        begin, end = (chapter[edge] - round(begin_s / tick) for edge in ("start", "end"))
+        begin = max(0, begin)
+        if length_s is not None:
+            end = min(end, round(length_s / tick))
+        if begin < end:
+            chapters.append({**chapter, "start": begin, "end": end})
+    return chapters
+
+
+def later_timecode(timecode: str, frames: int, rate: Fraction) -> str | None:
+    """Return the timecode of a later frame, past midnight from 0; None if it is not a timecode.
+
+    Args:
+        timecode: A timecode such as `01:00:00:00`. With `;` before the frames, the first two
+            numbers of 30, or four of 60, are left out in nine of ten minutes (SMPTE ST 12-1).
+        frames: By how many frames it is later.
+        rate: Frames per second.
+    """
+    found, fps = TIMECODE.fullmatch(timecode), round(rate)
+    if found is None or fps < 1:
+        return None
+    hours, minutes, seconds, frame = (int(found[k]) for k in (1, 2, 3, 5))
+    drops = found[4] != ":"
+    if frame >= fps or (drops and fps % 30):
+        return None
+    dropped = fps // 15 if drops else 0
+    per_minute, per_ten = 60 * fps - dropped, 600 * fps - 9 * dropped
+    minutes += 60 * hours
+    number = (60 * minutes + seconds) * fps + frame - dropped * (minutes - minutes // 10)
+    tens, number = divmod((number + frames) % (DAY_MIN // 10 * per_ten), per_ten)
+    skips = max(0, (number - dropped) // per_minute)  # the first of ten minutes drops nothing
+    number += dropped * skips
+    minutes, number = divmod(number, 60 * fps)
+    minutes += 10 * tens
+    seconds, frame = divmod(number, fps)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}{found[4]}{frame:02}"
+
+
+def _timecode(source: InputContainer, index: int) -> str | None:
+    """Return the timecode of the first frame: that of the stream, of the file, or of a track."""
+    streams = [source.streams[index], *source.streams.data]
+    tags = [_tags(streams[0].metadata), _tags(source.metadata)]
+    tags += [_tags(stream.metadata) for stream in streams[1:]]
+    return next((each["timecode"] for each in tags if "timecode" in each), None)
+
+
+def _tags(metadata: dict[str, str]) -> dict[str, str]:
+    """Return tags with names in small letters; Matroska writes them in capitals."""
+    return {name.lower(): value for name, value in metadata.items()}
