@@ -1,37 +1,100 @@
-"""Whether a file ends before it should, according to the sizes that its own structure declares."""
+"""Whether a file is whole, according to the sizes that its own structure declares.
 
+No media is decoded: only the headers of boxes, chunks, elements, tags and packets are read.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from struct import unpack
+from typing import BinaryIO, NamedTuple, cast
 
 EBML = b"\x1a\x45\xdf\xa3"
 """What Matroska and WebM files begin with."""
+SEGMENT, CLUSTER = 0x18538067, 0x1F43B675
+"""Matroska's elements for all content, and for some seconds of media."""
+MATROSKA_PARTS = frozenset(
+    {
+        *{0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367},
+        *{CLUSTER, 0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF},
+    }
+)
+"""Elements of a segment (index, information, tracks, tags ...) and of a cluster (time, blocks ...),
+and those for unused space and checksums (RFC 9559)."""
+LONGEST_HEADER = 12
+"""Bytes of the longest header of an element: 4 of its kind, 8 of its size."""
 MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
 """What MP4 and MOV files can begin with."""
+FRAGMENTED = b"mvex"
+"""The box in the index of an MP4 whose media follow in fragments."""
+FRAGMENT = b"moof"
+"""The box before the media of a fragment, with their index."""
+RIFF = b"RIFF"
+"""What AVI and WAV files begin with."""
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+"""What WMV and other ASF files begin with."""
+FLV = b"FLV"
+"""What FLV files begin with."""
+FLV_TAGS = frozenset({8, 9, 18})
+"""Types of FLV tags: sound, pictures and data."""
+FLV_SIZE = b"\x08filesize\x00"
+"""What precedes the size of an FLV in its metadata, as a key of AMF with a number."""
+OGG = b"OggS"
+"""What each page of an Ogg file begins with."""
+TS_PACKETS = {188: 188, 192: 188, 204: 204}
+"""Bytes of a packet of a transport stream (plain, with a time before it, with error correction),
+each with the bytes from its first byte, which is always the same, to its end."""
+TS_SYNC = 0x47
+"""The first byte of each packet of a transport stream."""
+TS_PACKETS_NEEDED, TS_PACKETS_CHECKED = 5, 32
+"""Number of packets at the end that must begin with it, and that are checked."""
+PACK, PROGRAM_END = b"\x00\x00\x01\xba", 0xB9
+"""What the packs of a program stream begin with, and the code of its end."""
+TAIL_BYTES = 1 << 20
+"""Bytes at the end in which the last packets of streams without an index are searched."""
 INDEX_BYTES = 1 << 22
 """Largest part of an index that is searched; tracks are described before their long tables."""
 ENCRYPTED = (b"encv", b"enca")
 """Sample entries of encrypted video and sound."""
 
 
-def is_cut_short(path: Path) -> bool:
-    """Return whether a file is shorter than its structure says.
+@dataclass(frozen=True)
+class Structure:
+    """What the structure of a file tells about what is missing."""
 
-    True is certain only for the formats that declare sizes: MP4, MOV, AVI, Matroska and WebM. For
-    others, and for recordings whose sizes were never filled in, the answer is False.
+    cut_short: bool = False
+    """Whether it certainly ends before it should. False is not certain: many formats do not tell,
+    and a file can be cut where a part of it ends."""
+    broken_parts: int = 0
+    """Places in the middle where it cannot be followed; what is there is lost."""
+    declares_duration: bool = False
+    """Whether the file stores its duration, so that FFmpeg does not derive it from what is left."""
+
+
+def read_structure(path: Path) -> Structure:
+    """Return whether a file is whole, as far as its format tells.
+
+    MP4, MOV, AVI, WAV, ASF, Matroska, WebM, Ogg, FLV, transport and program streams are known.
 
     Raises:
         OSError: The file cannot be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(8)
-        if head[:4] == EBML:
-            return _matroska_end(file) > size
-        if head[:4] == b"RIFF":
-            return _riff_end(file, size) > size
-        if head[4:] in MP4_BOXES:
-            return _mp4_end(file, size) > size
-    return False
+        head = file.read(16)
+        if head.startswith(EBML):
+            return _matroska(file, size)
+        if head.startswith(FLV):
+            return _flv(file, size)
+        if head[4:8] in MP4_BOXES:
+            fragmented = FRAGMENTED in (mp4_index(path) or b"")
+            return Structure(_mp4_end(file, size) > size, declares_duration=not fragmented)
+        for magic, end in {RIFF: _riff_end, ASF: _asf_end}.items():
+            if head.startswith(magic):
+                return Structure(end(file, size) > size, declares_duration=True)
+        file.seek(max(0, size - TAIL_BYTES))
+        tail = file.read()
+    kinds = {OGG: _is_ogg_cut, PACK: _is_program_cut}
+    return Structure(kinds.get(head[:4], _is_transport_cut)(tail))
 
 
 def mp4_index(path: Path) -> bytes | None:
@@ -64,7 +127,7 @@ def is_encrypted(index: bytes) -> bool:
 
 def _mp4_end(file: BinaryIO, size: int) -> int:
     """Return where the last box ends. A box begins with its size and its type, 4 bytes each."""
-    end = 0
+    end, kind = 0, b""
     while end + 8 <= size:
         file.seek(end)
         head = file.read(16)
@@ -74,7 +137,8 @@ def _mp4_end(file: BinaryIO, size: int) -> int:
         if length < 8 or not head[4:8].isalnum():
             return size  # the last box, whose end is not declared, or data that some cameras append
         end += length
-    return end
+        kind = head[4:8]
+    return end + (kind == FRAGMENT)  # its media are missing
 
 
 def _riff_end(file: BinaryIO, size: int) -> int:
@@ -84,29 +148,165 @@ def _riff_end(file: BinaryIO, size: int) -> int:
         file.seek(end)
         head = file.read(8)
         length = int.from_bytes(head[4:], "little")
-        if head[:4] != b"RIFF" or not length:  # other data, or a recording that was not finished
+        if head[:4] != RIFF or not length:  # other data, or a recording that was not finished
             return size
         end += 8 + length + length % 2
     return end - 1 if end == size + 1 else end  # the last byte may be padding that was left out
 
 
-def _matroska_end(file: BinaryIO) -> int:
-    """Return where the first segment ends; 0 if its size is unknown."""
-    file.seek(4)
-    header = _ebml_size(file)
-    if header is None:
-        return 0
-    file.seek(header + 4, 1)  # over the header's content and the segment's identifier
-    length = _ebml_size(file)
-    return 0 if length is None else file.tell() + length
+def _asf_end(file: BinaryIO, size: int) -> int:
+    """Return where the last object ends; an object begins with its type and its size."""
+    end = 0
+    while end + 24 <= size:
+        file.seek(end + 16)
+        length = int.from_bytes(file.read(8), "little")
+        if length < 24:  # a broadcast, whose size is unknown, or other data
+            return size
+        end += length
+    return end
 
 
-def _ebml_size(file: BinaryIO) -> int | None:
-    """Read a size of 1 to 8 bytes, whose leading zero bits tell how many; None if unknown."""
-    first = file.read(1)
-    if not first or not first[0]:
+def _flv(file: BinaryIO, size: int) -> Structure:
+    """Follow the tags of an FLV. A tag begins with its type and its size; its size follows again.
+
+    Data after the last tag are only known to be a damaged part if the metadata declare a size.
+    """
+    file.seek(0)
+    head = file.read(4096)
+    place = head.find(FLV_SIZE)
+    declared = 0.0
+    if place >= 0:
+        [declared] = unpack(">d", head[place + len(FLV_SIZE) :][:8].ljust(8, b"\0"))
+    end, broken = int.from_bytes(head[5:9], "big") + 4, 0
+    while end < size:
+        file.seek(end)
+        tag = file.read(4)
+        if tag[0] & 0x1F not in FLV_TAGS:
+            broken = int(end < declared)
+            end = size
+        else:
+            end += 11 + int.from_bytes(tag[1:], "big") + 4
+    is_cut = end > size and end != size + 4  # some writers leave out the size after the last tag
+    return Structure(is_cut or size < declared, broken, declares_duration=declared > 0)
+
+
+def _is_ogg_cut(tail: bytes) -> bool:
+    """Return whether the last page, whose header lists the sizes of its segments, is incomplete."""
+    begin = tail.rfind(OGG)
+    if begin < 0:
+        return False
+    sizes = tail[begin + 27 :][: tail[begin + 26]] if len(tail) > begin + 26 else b""
+    return begin + 27 + len(sizes) + sum(sizes) > len(tail)
+
+
+def _is_program_cut(tail: bytes) -> bool:
+    """Return whether the last packet of a program stream (MPEG-PS) is incomplete."""
+    begin = len(tail)
+    while (begin := tail.rfind(PACK, 0, begin)) >= 0:
+        end = _program_end(tail, begin)
+        if end is not None:
+            return end > len(tail)
+    return False
+
+
+def _program_end(data: bytes, begin: int) -> int | None:
+    """Follow the packets from a pack on to their end; None if it is no pack, but payload."""
+    end = begin
+    while end < len(data):
+        head = data[end : end + 14]
+        if not PACK.startswith(head[:3]):
+            return None
+        if len(head) < 6:
+            return end + 6 if head[3:] != bytes([PROGRAM_END]) else end + 4
+        if head[3] < PROGRAM_END:
+            return None
+        if head[3] == PROGRAM_END:
+            end += 4
+        elif head[3] == PACK[3]:
+            is_mpeg2 = head[4] >> 6 == 1
+            end += 14 + (head[13] & 7 if len(head) == 14 else 0) if is_mpeg2 else 12
+        else:
+            end += 6 + int.from_bytes(head[4:6], "big")
+    return end
+
+
+def _is_transport_cut(tail: bytes) -> bool:
+    """Return whether the last packet of a transport stream (MPEG-TS) is incomplete."""
+    for length, whole in TS_PACKETS.items():
+        recent = tail[-TS_PACKETS_CHECKED * length :]
+        for rest in [whole, *range(1, length + 1)]:  # bytes from the last sync byte on
+            syncs = recent[-rest::-length]
+            if len(syncs) >= TS_PACKETS_NEEDED and syncs.count(TS_SYNC) == len(syncs):
+                return rest != whole
+    return False
+
+
+def _matroska(file: BinaryIO, size: int) -> Structure:
+    """Follow the elements of the first segment, and those in its clusters."""
+    header = _element(file, 0)
+    segment = None if header is None or header.end is None else _element(file, header.end)
+    if segment is None or segment.kind != SEGMENT:
+        return Structure()
+    stop, declared = segment.end or size, segment.end is not None
+    position, broken = segment.begin, 0
+    while position < min(stop, size):
+        element = _element(file, position)
+        if element is not None and element.kind in MATROSKA_PARTS:
+            inside = element.kind == CLUSTER or element.end is None
+            position = element.begin if inside else cast("int", element.end)
+            continue
+        if not declared and _is_beginning(file, position):
+            position = size + 1
+        elif (cluster := _find(file, CLUSTER.to_bytes(4, "big"), position + 1)) is not None:
+            broken, position = broken + 1, cluster
+        else:  # after a segment of unknown size, there may be other data
+            broken, position = broken + declared, stop
+    is_cut = stop > size or (position > size and not declared)
+    return Structure(is_cut, broken, declares_duration=declared)
+
+
+class _Element(NamedTuple):
+    """The header of an element of Matroska."""
+
+    kind: int
+    """Its identifier."""
+    begin: int
+    """Where its content begins."""
+    end: int | None
+    """Where its content ends; None if that is not declared."""
+
+
+def _element(file: BinaryIO, position: int) -> _Element | None:
+    """Read the header of an element; None if there is none, or if it is incomplete."""
+    file.seek(position)
+    head = file.read(LONGEST_HEADER)
+    kind_bytes = 9 - head[0].bit_length() if head else 0
+    size_bytes = 9 - head[kind_bytes].bit_length() if len(head) > kind_bytes else 0
+    begin = kind_bytes + size_bytes
+    if not 1 <= kind_bytes <= 4 or not 1 <= size_bytes <= 8 or len(head) < begin:
         return None
-    extra = 8 - first[0].bit_length()
-    value = int.from_bytes(first + file.read(extra), "big")
-    mask = (1 << 7 * (extra + 1)) - 1
-    return None if value & mask == mask else value & mask
+    mask = (1 << 7 * size_bytes) - 1
+    size = int.from_bytes(head[kind_bytes:begin], "big") & mask
+    begin += position
+    kind = int.from_bytes(head[:kind_bytes], "big")
+    return _Element(kind, begin, None if size == mask else begin + size)
+
+
+def _is_beginning(file: BinaryIO, position: int) -> bool:
+    """Return whether the file ends within the header of an element of a cluster."""
+    file.seek(position)
+    head = file.read(LONGEST_HEADER)
+    return len(head) < LONGEST_HEADER and head[:1] in {b"\xa3", b"\xa0", b"\x1f", b"\xe7"}
+
+
+def _find(file: BinaryIO, wanted: bytes, position: int) -> int | None:
+    """Return the first position from one on where some bytes are; None if there is none."""
+    file.seek(position)
+    while block := file.read(TAIL_BYTES):
+        if (found := block.find(wanted)) >= 0:
+            return position + found
+        if len(block) < TAIL_BYTES:
+            return None
+        position += len(block) - len(wanted) + 1
+        file.seek(position)
+    return None

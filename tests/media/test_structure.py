@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from av2tsam_cli.media.structure import is_cut_short
+from av2tsam_cli.media.structure import read_structure
 
 MakeClip = Callable[..., Path]
 KINDS: dict[str, dict[str, Any]] = {
@@ -24,10 +24,10 @@ KINDS: dict[str, dict[str, Any]] = {
 def test_a_file_is_complete_until_its_last_byte_is_cut(make_clip: MakeClip, name: str) -> None:
     clip = make_clip(name, seconds=0.2, **KINDS[name])
     data = clip.read_bytes()
-    assert not is_cut_short(clip)
+    assert not read_structure(clip).cut_short
     for missing in (2, 40, len(data) // 3):
         clip.write_bytes(data[:-missing])
-        assert is_cut_short(clip)
+        assert read_structure(clip).cut_short
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv"])
@@ -35,7 +35,7 @@ def test_a_file_is_complete_until_its_last_byte_is_cut(make_clip: MakeClip, name
 def test_data_after_the_end_is_no_loss(make_clip: MakeClip, name: str, more: bytes) -> None:
     clip = make_clip(name, seconds=0.2, **KINDS[name])
     clip.write_bytes(clip.read_bytes() + more)
-    assert not is_cut_short(clip)
+    assert not read_structure(clip).cut_short
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.flv"])
@@ -43,4 +43,4 @@ def test_formats_and_recordings_without_sizes(make_clip: MakeClip, name: str) ->
     options = {"live": "1"} if name == "a.mkv" else {}
     clip = make_clip(name, seconds=0.2, container_options=options)
     clip.write_bytes(clip.read_bytes()[:-40])
-    assert not is_cut_short(clip)
+    assert not read_structure(clip).cut_short
