@@ -323,6 +323,10 @@ Devices = Annotated[
         minimum=1,
     ),
 ]
+AllowPartial = Annotated[
+    bool,
+    Option("use what is there of a truncated or damaged input", panel=Panel.ADVANCED),
+]
 Overwrite = Annotated[bool, Option("replace existing outputs", panel=Panel.OUTPUT)]
 Data = Annotated[
     str,

@@ -24,6 +24,7 @@ import numpy as np
 
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.audio import split_windows
+from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import frames_from_arrays
 from av2tsam_cli.outputs.writers import open_writer
 from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
@@ -56,7 +57,7 @@ from av2tsam_cli.timeline.schedule import (
     logits_over_time,
 )
 from av2tsam_cli.timeline.trust import LONGEST_S
-from av2tsam_cli.values import AudioWindow, MaskedFrame
+from av2tsam_cli.values import AudioWindow, Damage, MaskedFrame
 
 if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported before that
     import numpy.typing as npt
@@ -109,6 +110,8 @@ class SegmentResult:
     """Whether the masks were smoothed over time."""
     sources: tuple[SourceSummary, ...]
     """What was named and masked, most frames first; empty if nothing has a name."""
+    damage: Damage | None = None
+    """What of the video could not be read; None if it is not damaged, as far as that is known."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ def segment_video(
     end: float | None = None,
     audio_stream: int | str | None = None,
     require_audio: bool = False,
+    allow_partial: bool = False,
     fps: Rate | None = None,
     timing: Timing = "fine",
     threshold: float = 0.5,
@@ -173,6 +177,8 @@ def segment_video(
         end: Where to stop, in seconds; None for the end of the video.
         audio_stream: Position among the audio streams, or a language; None for the default one.
         require_audio: Whether a video without audio is an error.
+        allow_partial: Whether to use what is there of a truncated or damaged video, instead of
+            raising an error.
         fps: Masks to compute per second, `auto` for those that optical flow cannot predict, or
             `all`; optical flow fills in the others. None for `auto` with a full-size model on a
             CPU, else `all`.
@@ -215,6 +221,7 @@ def segment_video(
         end=end,
         audio_stream=audio_stream,
         require_audio=require_audio,
+        allow_partial=allow_partial,
         fps=fps,
         timing=timing,
         threshold=threshold,
@@ -242,6 +249,7 @@ def iter_masks(
     end: float | None = None,
     audio_stream: int | str | None = None,
     require_audio: bool = False,
+    allow_partial: bool = False,
     fps: Rate | None = None,
     timing: Timing = "fine",
     threshold: float = 0.5,
@@ -268,6 +276,7 @@ def iter_masks(
         end: Where to stop, in seconds.
         audio_stream: The audio stream to use.
         require_audio: Whether a video without audio is an error.
+        allow_partial: Whether to use what is there of a damaged video.
         fps: Masks to compute per second, `auto` or `all`.
         timing: `fine` to find when sources start and stop, `paper` for the seconds of the paper.
         threshold: Probability from which a pixel belongs to the mask.
@@ -296,6 +305,7 @@ def iter_masks(
         end=end,
         audio_stream=audio_stream,
         require_audio=require_audio,
+        allow_partial=allow_partial,
         fps=fps,
         timing=timing,
         threshold=threshold,
@@ -306,7 +316,8 @@ def iter_masks(
     )
     plan = plan_reading(Path(video), options, "masks", Path())
     segmenter = load_for(options, model, device=device, precision=precision)
-    return _masked_frames(read_scheduled(plan, segmenter), segmenter, options)
+    damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
+    return _masked_frames(read_scheduled(plan, segmenter, damage), segmenter, options, damage)
 
 
 def segment_frames(
@@ -460,6 +471,7 @@ def segment_planned(
     began_s = time.monotonic()
     model, options = segmenter.model, plan.options
     tally = _Tally()
+    damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
     writer = open_writer(
         plan.target,
         plan.format,
@@ -473,6 +485,7 @@ def segment_planned(
         overwrite=options.overwrite,
         threads=codec_threads(plan, model),
         names=options.names,
+        damage=damage,
     )
 
     def write(computed: Iterator[ComputedBatch]) -> None:
@@ -490,7 +503,7 @@ def segment_planned(
     with (
         torch_threads(model.cpu_threads),
         run_behind(write, depth=1, name="write") as put,
-        closing(compute(read_scheduled(plan, segmenter), segmenter, options)) as computed,
+        closing(compute(read_scheduled(plan, segmenter, damage), segmenter, options)) as computed,
     ):
         announced = False
         for batch in computed:
@@ -498,6 +511,7 @@ def segment_planned(
             if batch.seconds_per_mask is not None and not announced:
                 announced = True
                 _announce_time(plan, model, batch.seconds_per_mask)
+    damage.report()
     return SegmentResult(
         input=plan.info.path,
         text=options.text,
@@ -516,6 +530,7 @@ def segment_planned(
         timing=options.timing if options.text is None else None,
         smooth=options.smooth,
         sources=tally.summaries(),
+        damage=damage.found,
     )
 
 
@@ -556,13 +571,18 @@ def _in_words(seconds: float) -> str:
 
 
 def _masked_frames(
-    frames: Generator[ScheduledFrame, None, None], segmenter: Segmenter, options: SegmentOptions
+    frames: Generator[ScheduledFrame, None, None],
+    segmenter: Segmenter,
+    options: SegmentOptions,
+    damage: DamageLog | None = None,
 ) -> Generator[MaskedFrame, None, None]:
     """Yield the frames with masks; only the decoding is on another thread."""
     with closing(compute(frames, segmenter, options)) as computed:
         filled = logits_over_time(pair for batch in computed for pair in batch.frames)
         for each, logits in smoothed(filled, segmenter, options):
             yield masked(each, logits, segmenter, options.threshold)
+    if damage is not None:
+        damage.report()
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, cast
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import (
+    AllowPartial,
     BatchSize,
     Option,
     Overwrite,
@@ -123,6 +124,8 @@ class SegmentOptions(VocabularyOptions):
         Option("fail if there is no audio", panel=Panel.RANGE),
     ] = False
     """Whether a video without an audio stream is an error."""
+    allow_partial: AllowPartial = False
+    """Whether to use what is there of a truncated or damaged video, instead of failing."""
     fps: Annotated[
         Rate | None,
         Option(

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from av2tsam_cli.media.audio import read_windows
+from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import check_unchanged
 from av2tsam_cli.plan import SegmentPlan
@@ -44,7 +45,7 @@ FRAMES_AHEAD = 4
 
 
 def read_scheduled(
-    plan: SegmentPlan, segmenter: Segmenter
+    plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog
 ) -> Generator[ScheduledFrame, None, None]:
     """Decode the frames of a video and, without a text prompt, its audio.
 
@@ -60,6 +61,7 @@ def read_scheduled(
         stop_s=options.end,
         threads=codec_threads(plan, segmenter.model),
         deep=plan.deep,
+        damage=damage,
     )
     windows: Iterator[AudioWindow] = iter(())
     if plan.audio is not None and options.text is None:
@@ -70,6 +72,7 @@ def read_scheduled(
             zero_s=plan.zero_s,
             start_s=options.start,
             stop_s=options.end,
+            damage=damage,
         )
         windows = segmenter.hear(windows, options.timing, options.silence_dbfs)
     yield from schedule(frames, windows, options, rate_for(options, segmenter.model))

@@ -100,6 +100,24 @@ class MediaInfo:
 
 
 @dataclass(frozen=True)
+class Damage:
+    """What of a damaged file could not be read."""
+
+    truncated: bool = False
+    """Whether the file ends before it should."""
+    missing_s: float | None = 0.0
+    """Seconds that are missing at its end; None if it does not tell how many."""
+    unreadable_parts: int = 0
+    """Places in the middle whose content is lost."""
+    corrupted_video_packets: int = 0
+    """Packets of video that were skipped, or decoded as far as possible."""
+    corrupted_audio_packets: int = 0
+    """Packets of audio that were skipped, so that they are silent, or copied as they are."""
+    incomplete_frames: int = 0
+    """Frames of which the decoder filled in a part from others."""
+
+
+@dataclass(frozen=True)
 class Frame:
     """One displayed video frame on the presentation clock."""
 

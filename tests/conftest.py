@@ -1,7 +1,7 @@
 """Fixtures: tiny clips written with PyAV, with the requested irregularities, and a tiny model."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -203,12 +203,12 @@ def tone_fixture() -> Callable[..., npt.NDArray[np.float32]]:
 
 
 @pytest.fixture
-def corrupt_packets() -> Callable[[Path, range], None]:
-    """Overwrite the bytes of some packets of the first video stream of a file."""
+def corrupt_packets() -> Callable[..., None]:
+    """Overwrite the bytes of some packets of the first video or audio stream of a file."""
 
-    def overwrite(path: Path, packets: range) -> None:
+    def overwrite(path: Path, packets: Iterable[int], kind: str = "video") -> None:
         with av.open(str(path)) as container:
-            spans = [(p.pos or 0, p.size) for p in container.demux(video=0) if p.size]
+            spans = [(p.pos or 0, p.size) for p in container.demux(**{kind: 0}) if p.size]
         data = bytearray(path.read_bytes())
         for index in packets:
             begin, size = spans[index]

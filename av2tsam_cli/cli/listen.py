@@ -15,6 +15,7 @@ from av2tsam_cli.cli.options import command, expand, new_app
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, check_writable, write_errors
 from av2tsam_cli.options import (
+    AllowPartial,
     Messages,
     ModelOptions,
     Option,
@@ -75,6 +76,8 @@ class ListenOptions:
         ),
     ] = "paper"
     """`paper` for whole seconds, `fine` to find when sources start and stop."""
+    allow_partial: AllowPartial = False
+    """Whether to use what is there of a truncated or damaged file, instead of failing."""
 
 
 @command(
@@ -109,7 +112,7 @@ def listen(
         files.check(sources)
     elif chosen is not None and chosen.option != "json" and len(sources) > 1:
         raise UsageError(f"`{chosen.option}` is one file per input; set `out` to a folder for them")
-    job = ListenJob(sources, chosen, files, options.timing, vocabulary, model)
+    job = ListenJob(sources, chosen, files, options, vocabulary, model)
     console = Console(quiet=messages.quiet, debug=messages.debug)
     batch = Batch(sources, console, json=messages.json and files is None)
     with console.logged():
@@ -225,8 +228,8 @@ class ListenJob:
     """What to write; None for a table."""
     files: Files | None
     """Where to write it; None for stdout."""
-    timing: Timing
-    """How exact times are."""
+    options: ListenOptions
+    """How exact times are, and whether a part of a file is enough."""
     vocabulary: VocabularyOptions
     """What can be named."""
     model: ModelOptions
@@ -282,7 +285,8 @@ class _JobRunner:
                 stream,
                 model=model,
                 hearing=hearing,
-                timing=self.job.timing,
+                timing=self.job.options.timing,
+                allow_partial=self.job.options.allow_partial,
                 progress=progress,
             )
         if not listening.events:

@@ -1,6 +1,7 @@
 """Read audio as one-second mono windows on the presentation clock, resampled while streaming."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from math import floor
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from av.audio.resampler import AudioResampler
 
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.container import decode_from, frame_time_s
+from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.values import AudioStream, AudioWindow, Float32Array, MediaInfo
 
 GAP_S = 0.01
@@ -54,6 +56,7 @@ def read_windows(
     zero_s: float | None = None,
     start_s: float = 0.0,
     stop_s: float | None = None,
+    damage: DamageLog | None = None,
 ) -> Iterator[AudioWindow]:
     """Yield one-second windows, from the one that contains start_s to the one that contains stop_s.
 
@@ -68,9 +71,11 @@ def read_windows(
             start of the stream.
         start_s: Seconds on the presentation clock.
         stop_s: Seconds on the presentation clock; None for the end of the track.
+        damage: Collects what is damaged, and tells whether that is an error; None to report it
+            when all is read, and to raise an error if the file is truncated.
 
     Raises:
-        MediaError: The file cannot be read, or a long section is corrupted.
+        MediaError: The file cannot be read, a long section is corrupted, or it is truncated.
     """
     stream = stream or choose_audio(info, None)
     if stream is None:
@@ -78,14 +83,28 @@ def read_windows(
     zero_s = stream.start_s if zero_s is None else zero_s
     first = max(0, floor(start_s))
     begin = max(0, first - PREROLL_S)
-    decoded = decode_from(info.path, stream.index, begin + zero_s, threads=1)
-    frames = contiguous(cast("Iterator[AudioFrame]", decoded), begin + zero_s)
+    decoded = decode_from(info.path, stream.index, begin + zero_s, threads=1, damage=damage)
+    check_end = partial((damage or DamageLog(info.path)).end, info, stream, zero_s)
+    checked = with_end(cast("Iterator[AudioFrame]", decoded), zero_s, check_end)
+    frames = contiguous(checked, begin + zero_s)
     windows = _cut(_resample(frames, rate_hz), rate_hz)
     for index, samples in enumerate(windows, start=begin):
         if stop_s is not None and index >= stop_s:
             return
         if index >= first:
             yield AudioWindow(samples=samples, index=index, rate_hz=rate_hz)
+
+
+def with_end(
+    frames: Iterable[AudioFrame], zero_s: float, check_end: Callable[[float], None]
+) -> Iterator[AudioFrame]:
+    """Yield frames, then check where they end, in seconds of the presentation."""
+    end_s = 0.0
+    for frame in frames:
+        yield frame
+        if (file_s := frame_time_s(frame)) is not None:
+            end_s = file_s - zero_s + frame.samples / frame.sample_rate
+    check_end(end_s)
 
 
 def split_windows(

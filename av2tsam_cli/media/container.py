@@ -6,8 +6,9 @@ Corrupted packets are skipped, and seeks that fail or end up too late are repair
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import dropwhile
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal, cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -21,7 +22,8 @@ from av.video.stream import VideoStream as AvVideoStream
 
 from av2tsam_cli.errors import NOT_A_FILE, MediaError
 from av2tsam_cli.media.clock import Clock, DisplayClock, may_jump
-from av2tsam_cli.media.structure import is_cut_short, is_encrypted, mp4_index
+from av2tsam_cli.media.damage import DamageLog
+from av2tsam_cli.media.structure import is_encrypted, mp4_index, read_structure
 
 AvStream = AvVideoStream | AvAudioStream
 
@@ -39,6 +41,8 @@ APPLE_DOUBLE_MAGIC = b"\x00\x05\x16\x07"
 TEXT_FORMATS = frozenset({"tty"})
 """Formats as which FFmpeg would render a text file as a video."""
 
+NO_PICTURE_LEFT = "truncated, it ends before its first picture; copy it again"
+"""What is wrong with a file of which too little is there."""
 ENCRYPTED_MEDIA = "encrypted (DRM); use a copy that is not protected"
 """What is wrong with an MP4 whose streams need a key."""
 
@@ -72,7 +76,12 @@ def frame_time_s(frame: VideoFrame | AudioFrame) -> float | None:
 
 
 def decode_from(
-    path: Path, index: int, from_s: float | None, *, threads: int = 0
+    path: Path,
+    index: int,
+    from_s: float | None,
+    *,
+    threads: int = 0,
+    damage: DamageLog | None = None,
 ) -> Iterator[VideoFrame | AudioFrame]:
     """Decode one stream from the last key frame before a time.
 
@@ -86,22 +95,32 @@ def decode_from(
         index: Position of the stream among all streams of the file.
         from_s: Seconds on the file's own clock, made continuous; None for the beginning.
         threads: Threads of the decoder; 0 lets FFmpeg choose.
+        damage: Counts corrupted packets; None to report them when all is read.
 
     Raises:
         MediaError: The file cannot be opened, or too many packets in a row are corrupted.
     """
+    counted = damage or DamageLog(path)
+    yield from _decode_anywhere(path, index, from_s, threads, counted)
+    if damage is None:
+        counted.report()
+
+
+def _decode_anywhere(
+    path: Path, index: int, from_s: float | None, threads: int, damage: DamageLog
+) -> Iterator[VideoFrame | AudioFrame]:
     if from_s is not None:
-        frames = _decode_near(path, index, from_s, threads=threads)
+        frames = _decode_near(path, index, from_s, threads, damage)
         if (first := next(frames, None)) is not None:
             yield first
             yield from frames
             return
     with open_media(path) as container:
-        yield from _decode(container, select_stream(container, index, threads=threads), path)
+        yield from _decode(container, select_stream(container, index, threads=threads), damage)
 
 
 def _decode_near(
-    path: Path, index: int, from_s: float, *, threads: int
+    path: Path, index: int, from_s: float, threads: int, damage: DamageLog
 ) -> Iterator[VideoFrame | AudioFrame]:
     """Yield the frames from a point at or before a time; none if no attempt gets there."""
     for margin_s in SEEK_MARGINS_S:
@@ -112,7 +131,7 @@ def _decode_near(
                 skipped_s = from_s - SEEK_MARGINS_S[-1]
             elif not seek(container, stream, from_s - margin_s):
                 return
-            frames = _decode(container, stream, path, from_s=skipped_s)
+            frames = _decode(container, stream, damage, from_s=skipped_s)
             if (first := _first_complete(frames, from_s)) is not None:
                 yield first
                 yield from frames
@@ -172,23 +191,27 @@ def seek(container: InputContainer, stream: AvStream, target_s: float) -> bool:
 
 
 def _decode(
-    container: InputContainer, stream: AvStream, path: Path, *, from_s: float = float("-inf")
+    container: InputContainer,
+    stream: AvStream,
+    damage: DamageLog,
+    *,
+    from_s: float = float("-inf"),
 ) -> Iterator[VideoFrame | AudioFrame]:
     """Decode a stream from the first key frame after a time to its end; skip corrupted packets."""
     corrupted = in_a_row = 0
-    begun = decoded = False
+    decoded = False
     display = None
-    for packet in read_packets(container, stream):
-        begun = begun or _may_begin(packet, from_s)
-        if not begun:
-            continue
+    packets = read_packets(container, stream, damage)
+    for packet in dropwhile(lambda packet: not _may_begin(packet, from_s), packets):
         if packet is not None and display is None and container.format.name in UNTIMED_FORMATS:
             display = DisplayClock(packet)
-        frames = None if packet is None else _decode_packet(packet)
+        frames = None if packet is None else decode_packet(packet, damage)
         if frames is None:
             corrupted, in_a_row = corrupted + 1, in_a_row + 1
             if in_a_row > MAX_CORRUPTED_PACKETS:
-                raise MediaError(_unreadable(path, stream, corrupted, decoded=decoded))
+                damage.give_up(_unreadable(damage.path, stream, corrupted, decoded=decoded))
+                if packet is None or not decoded:
+                    break
             continue
         for frame in frames:
             if display is not None and isinstance(frame, VideoFrame):
@@ -196,9 +219,7 @@ def _decode(
             in_a_row, decoded = 0, True
             yield frame
     if corrupted and not decoded:
-        raise MediaError(_unreadable(path, stream, corrupted, decoded=False))
-    if corrupted:
-        log.warning("%s: %d corrupted %s packets skipped", path, corrupted, stream.type)
+        raise MediaError(_unreadable(damage.path, stream, corrupted, decoded=False))
 
 
 def _may_begin(packet: "Packet[AvStream] | None", from_s: float) -> bool:
@@ -217,19 +238,19 @@ def _unreadable(path: Path, stream: AvStream, corrupted: int, *, decoded: bool) 
         what = what if decoded else f"none of {corrupted} packets can be decoded"
         return (
             f"{path}: {name} is unreadable, {what}; use `text`, which needs no audio, choose "
-            "another `audio_stream`, or re-encode the audio"
+            "another `audio_stream`, re-encode the audio"
         )
-    if is_cut_short(path):
-        return f"{path}: truncated; copy it again, or leave the end out with `end`"
-    return f"{path}: {what}; re-encode the file, or leave that part out with `start` or `end`"
+    if read_structure(path).cut_short:
+        return f"{path}: truncated; copy it again, leave the end out with `end`"
+    return f"{path}: {what}; re-encode the file, leave that part out with `start` or `end`"
 
 
 def read_packets(
-    container: InputContainer, stream: AvStream
+    container: InputContainer, stream: AvStream, damage: DamageLog
 ) -> Iterator["Packet[AvStream] | None"]:
     """Yield the packets of a stream to its end, with times on one continuous clock.
 
-    None stands for each packet that cannot be read.
+    None stands for each packet that cannot be read, which is counted.
     """
     clock = Clock(jumps=may_jump(container))
     # Where the clock may jump, other streams show it too.
@@ -242,6 +263,7 @@ def read_packets(
                 if packet.stream is stream:  # the index of the empty last packet is always 0
                     yield cast("Packet[AvStream]", packet)
         except (av.FFmpegError, OSError):
+            damage.count_packet(_kind(stream), None)
             yield None
         except IndexError:  # PyAV fails on packets of streams that begin later; go on after it
             continue
@@ -249,15 +271,27 @@ def read_packets(
             return
 
 
+def _count_corrupted(packet: "Packet[Any]", damage: DamageLog) -> None:
+    """Count a corrupted packet of a stream."""
+    time_s = None if packet.dts is None else float(packet.dts * packet.time_base)
+    damage.count_packet(_kind(packet.stream), time_s)
+
+
+def _kind(stream: AvStream) -> Literal["video", "audio"]:
+    return "video" if isinstance(stream, AvVideoStream) else "audio"
+
+
 def _is_timed(stream: Stream) -> bool:
     """Return whether a stream is video or audio, which show when the clock jumps."""
     return isinstance(stream, AvVideoStream | AvAudioStream)
 
 
-def _decode_packet(packet: "Packet[AvStream]") -> list[VideoFrame | AudioFrame] | None:
+def decode_packet(packet: "Packet[Any]", damage: DamageLog) -> list[VideoFrame | AudioFrame] | None:
+    """Return the frames of a packet; None if it is corrupted, which is counted."""
     try:
-        return list(packet.decode())  # type: ignore[arg-type]
+        return list(packet.decode())
     except av.FFmpegError:
+        _count_corrupted(packet, damage)
         return None
 
 
@@ -293,5 +327,7 @@ def _explain(path: Path, error: Exception) -> str:
             return f"{path}: {ENCRYPTED_MEDIA}"
         if index is None:
             return f"{path}: truncated, its index (moov) is missing; copy or record it again"
+    if read_structure(path).cut_short:
+        return f"{path}: {NO_PICTURE_LEFT}"
     reason = getattr(error, "strerror", None) or str(error)
     return f"{path}: not a readable media file ({reason}); convert it to MP4"

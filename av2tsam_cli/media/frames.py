@@ -1,25 +1,24 @@
 """Read video frames one by one, rotated as displayed, in RGB, on the presentation clock."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from typing import cast
 
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 
-from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.errors import UsageError
 from av2tsam_cli.media.colour import Converter
 from av2tsam_cli.media.container import TIME_TOLERANCE_S, decode_from, frame_time_s
+from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.sdr import HDR
-from av2tsam_cli.media.structure import is_cut_short
 from av2tsam_cli.values import Frame, MediaInfo, UInt8Array, VideoStream
 
 ASSUMED_RATE = Fraction(25)
 """Frame rate of files without timestamps and without a rate."""
-EARLY_S = 0.5
-"""Seconds by which a truncated file ends before its declared end."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +32,7 @@ def read_frames(
     stop_s: float | None = None,
     threads: int = 0,
     deep: bool = False,
+    damage: DamageLog | None = None,
 ) -> Iterator[Frame]:
     """Yield frames with start_s <= time < stop_s in presentation order, one at a time.
 
@@ -45,6 +45,8 @@ def read_frames(
         stop_s: Seconds on the presentation clock; None for the end of the stream.
         threads: Decoder threads; 0 lets the decoder choose.
         deep: Whether to yield pixels with 16 bits per channel too.
+        damage: Collects what is damaged, and tells whether that is an error; None to report it
+            when all is read, and to raise an error if the file is truncated.
 
     Raises:
         MediaError: The file cannot be read, a long section is corrupted, or it is truncated.
@@ -53,8 +55,13 @@ def read_frames(
     zero_s = stream.start_s if zero_s is None else zero_s
     convert = None
     index = 0
-    timed = _timed(info, stream, zero_s, start_s, threads)
-    for frame, time_s, duration_s in _with_durations(timed, _end_s(info, stream, zero_s)):
+    decoded = decode_from(info.path, stream.index, start_s + zero_s, threads=threads, damage=damage)
+    found = damage or DamageLog(info.path)
+    check_end = partial(found.end, info, stream, zero_s)
+    timed = _timed(cast("Iterator[VideoFrame]", decoded), stream, zero_s, check_end)
+    for frame, time_s, duration_s in _with_durations(
+        timed, lambda: None if found.is_short else _end_s(info, stream, zero_s)
+    ):
         if time_s < start_s - TIME_TOLERANCE_S:
             continue
         if stop_s is not None and time_s >= stop_s - TIME_TOLERANCE_S:
@@ -63,6 +70,8 @@ def read_frames(
             convert = Converter(stream, frame, deep=deep)
             if frame.color_trc in HDR:
                 log.warning("%s: HDR (%s), shown as SDR", info.path, HDR[frame.color_trc])
+        if frame.is_corrupt:
+            found.count_incomplete_frame()
         left_s = float("inf") if stop_s is None else stop_s - time_s
         shown_s = None if duration_s is None else min(duration_s, left_s)
         rgb, pixels = convert(frame)
@@ -101,30 +110,33 @@ def frames_from_arrays(
 
 
 def _timed(
-    info: MediaInfo, stream: VideoStream, zero_s: float, start_s: float, threads: int
+    frames: Iterable[VideoFrame],
+    stream: VideoStream,
+    zero_s: float,
+    check_end: Callable[[float], None],
 ) -> Iterator[tuple[VideoFrame, float]]:
     """Yield frames with strictly increasing times, then check whether the file is complete."""
     step_s = float(1 / (stream.rate or ASSUMED_RATE))
     last_s = end_s = float("-inf")
-    for frame in decode_from(info.path, stream.index, start_s + zero_s, threads=threads):
+    for frame in frames:
         file_s = frame_time_s(frame)
         time_s = max(last_s, -step_s) + step_s if file_s is None else file_s - zero_s
         if time_s <= last_s:
             # A repeated time: just after the last frame. A clock that jumps back: one step later.
             time_s = last_s + (step_s / 100 if last_s - time_s < step_s else step_s)
         last_s, end_s = time_s, time_s + (_duration_s(frame) or step_s)
-        yield cast("VideoFrame", frame), time_s
-    _check_end(info, stream, zero_s, end_s)
+        yield frame, time_s
+    check_end(end_s)
 
 
 def _with_durations(
-    frames: Iterable[tuple[VideoFrame, float]], end_s: float | None
+    frames: Iterable[tuple[VideoFrame, float]], end: Callable[[], float | None]
 ) -> Iterator[tuple[VideoFrame, float, float | None]]:
     """Add to each frame the seconds until the next, and to the last those until the end.
 
     Args:
         frames: Frames and their times.
-        end_s: Declared end of the stream; None if it is unknown.
+        end: Returns the end of the stream once all is read; None if it is unknown.
     """
     held: tuple[VideoFrame, float] | None = None
     for frame, time_s in frames:
@@ -132,6 +144,7 @@ def _with_durations(
             yield *held, time_s - held[1]
         held = frame, time_s
     if held is not None:
+        end_s = end()
         declared_s = 0.0 if end_s is None else end_s - held[1]
         yield *held, max(_duration_s(held[0]), declared_s) or None
 
@@ -146,24 +159,3 @@ def _end_s(info: MediaInfo, stream: VideoStream, zero_s: float) -> float | None:
     if stream.duration_s is None or info.may_jump:
         return None
     return stream.start_s - zero_s + stream.duration_s
-
-
-def _check_end(info: MediaInfo, stream: VideoStream, zero_s: float, end_s: float) -> None:
-    """Raise an error if a file is cut short and pictures are missing at its end.
-
-    The number of frames that it declares is no reason: it can count frames that an edit list
-    discards, and empty chunks. Nor is a declared end: the last picture can be displayed for long.
-    """
-    if not is_cut_short(info.path):
-        return
-    declared_s = _end_s(info, stream, zero_s)
-    if declared_s is None and not info.may_jump:
-        declared_s = info.duration_s
-    if declared_s is not None and end_s >= declared_s - EARLY_S:
-        log.warning("%s: truncated; pictures after %.2f s may be missing", info.path, end_s)
-        return
-    of = "" if declared_s is None else f" of {declared_s:.2f}"
-    raise MediaError(
-        f"{info.path}: truncated, it ends after {end_s:.2f}{of} s; copy it again, or set "
-        f"`end` to {end_s:.2f}"
-    )

@@ -19,12 +19,13 @@ from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media.clock import may_jump
 from av2tsam_cli.media.container import (
     ENCRYPTED_MEDIA,
+    NO_PICTURE_LEFT,
     AvStream,
     decode_from,
     frame_time_s,
     open_media,
 )
-from av2tsam_cli.media.structure import is_encrypted, mp4_index
+from av2tsam_cli.media.structure import is_encrypted, mp4_index, read_structure
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
 STILL_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -232,6 +233,8 @@ def _why_no_video(
 ) -> str:
     if candidates and is_encrypted(mp4_index(path) or b""):
         return ENCRYPTED_MEDIA
+    if (candidates or not audio) and read_structure(path).cut_short:
+        return NO_PICTURE_LEFT
     if candidates:
         return "no frame of its video can be decoded; re-encode it as H.264 in MP4"
     content = "only audio" if audio else f"no video ({container.format.name})"

@@ -20,6 +20,8 @@ MATROSKA_PARTS = frozenset(
 )
 """Elements of a segment (index, information, tracks, tags ...) and of a cluster (time, blocks ...),
 and those for unused space and checksums (RFC 9559)."""
+TRACKS, TRACK, TRACK_NUMBER, SIMPLE_BLOCK = 0x1654AE6B, 0xAE, 0xD7, 0xA3
+"""Elements for the description of all tracks, of one, its number, and for a packet."""
 LONGEST_HEADER = 12
 """Bytes of the longest header of an element: 4 of its kind, 8 of its size."""
 MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
@@ -30,6 +32,8 @@ FRAGMENT = b"moof"
 """The box before the media of a fragment, with their index."""
 RIFF = b"RIFF"
 """What AVI and WAV files begin with."""
+UNKNOWN_LENGTH = 0xFFFFFFFF
+"""Length of a RIFF chunk that was written to a pipe."""
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 """What WMV and other ASF files begin with."""
 FLV = b"FLV"
@@ -68,6 +72,11 @@ class Structure:
     """Places in the middle where it cannot be followed; what is there is lost."""
     declares_duration: bool = False
     """Whether the file stores its duration, so that FFmpeg does not derive it from what is left."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is known to be missing."""
+        return not self.cut_short and not self.broken_parts
 
 
 def read_structure(path: Path) -> Structure:
@@ -148,7 +157,7 @@ def _riff_end(file: BinaryIO, size: int) -> int:
         file.seek(end)
         head = file.read(8)
         length = int.from_bytes(head[4:], "little")
-        if head[:4] != RIFF or not length:  # other data, or a recording that was not finished
+        if head[:4] != RIFF or length in {0, UNKNOWN_LENGTH}:  # other data, or not finished
             return size
         end += 8 + length + length % 2
     return end - 1 if end == size + 1 else end  # the last byte may be padding that was left out
@@ -237,7 +246,7 @@ def _is_transport_cut(tail: bytes) -> bool:
         for rest in [whole, *range(1, length + 1)]:  # bytes from the last sync byte on
             syncs = recent[-rest::-length]
             if len(syncs) >= TS_PACKETS_NEEDED and syncs.count(TS_SYNC) == len(syncs):
-                return rest != whole
+                return bool(rest != whole)
     return False
 
 
@@ -249,9 +258,14 @@ def _matroska(file: BinaryIO, size: int) -> Structure:
         return Structure()
     stop, declared = segment.end or size, segment.end is not None
     position, broken = segment.begin, 0
+    tracks: set[int] = set()
     while position < min(stop, size):
         element = _element(file, position)
         if element is not None and element.kind in MATROSKA_PARTS:
+            if element.kind == TRACKS:
+                tracks = _track_numbers(file, element)
+            elif element.kind == SIMPLE_BLOCK and tracks and element.first not in tracks:
+                broken += 1
             inside = element.kind == CLUSTER or element.end is None
             position = element.begin if inside else cast("int", element.end)
             continue
@@ -274,6 +288,8 @@ class _Element(NamedTuple):
     """Where its content begins."""
     end: int | None
     """Where its content ends; None if that is not declared."""
+    first: int
+    """The first byte of its content; 0 if there is none."""
 
 
 def _element(file: BinaryIO, position: int) -> _Element | None:
@@ -287,9 +303,23 @@ def _element(file: BinaryIO, position: int) -> _Element | None:
         return None
     mask = (1 << 7 * size_bytes) - 1
     size = int.from_bytes(head[kind_bytes:begin], "big") & mask
-    begin += position
     kind = int.from_bytes(head[:kind_bytes], "big")
-    return _Element(kind, begin, None if size == mask else begin + size)
+    end = None if size == mask else position + begin + size
+    first = head[begin] if len(head) > begin else 0
+    return _Element(kind, position + begin, end, first)
+
+
+def _track_numbers(file: BinaryIO, tracks: _Element) -> set[int]:
+    """Return the numbers of the tracks as they begin a block; empty if there are too many."""
+    numbers, position = set[int](), tracks.begin
+    while position < (tracks.end or 0):
+        element = _element(file, position)
+        if element is None or element.end is None:
+            return set()
+        if element.kind == TRACK_NUMBER:
+            numbers.add(element.first | 0x80)
+        position = element.begin if element.kind == TRACK else element.end
+    return numbers if len(numbers) < 127 else set()
 
 
 def _is_beginning(file: BinaryIO, position: int) -> bool:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ from av.video.stream import VideoStream as AvVideoStream
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.media.container import open_media
+from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import ASSUMED_RATE
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.metadata import copy_metadata
@@ -73,6 +75,7 @@ class VideoWriter:
         overwrite: bool = False,
         threads: int = 0,
         names: bool = False,
+        damage: DamageLog | None = None,
     ) -> None:
         self.encoding = encoding
         self.target, self.info, self.video, self.audio = target, info, video, audio
@@ -81,6 +84,7 @@ class VideoWriter:
         self.outputs: tuple[Path, ...] = (target,)
         self._draw = overlay_drawer(names=names)
         self._sound: SoundTrack | None = None
+        self._damage = damage or DamageLog(info.path)
         self._unfit = 0  # corrupted packets of sound, which a container does not take
         self._last_pts = -1
         self._durations: dict[int, int] = {}  # in ticks, of the frames that the encoder holds
@@ -204,6 +208,8 @@ class VideoWriter:
             zero_s=self.zero_s,
             start_s=self.start_s,
             stop_s=self.stop_s,
+            damage=self._damage,
+            check_end=partial(self._damage.end, self.info, audio, self.zero_s),
         )
         if not sound.kept:
             name, codec = self.target.suffix, sound.track.codec_context.name
@@ -263,6 +269,8 @@ class VideoWriter:
                 self._mux(packet)
             except (InvalidDataError, PatchWelcomeError):
                 self._unfit += 1
+                source_s = float((packet.dts or 0) * packet.time_base) + self.zero_s + self.start_s
+                self._damage.count_packet("audio", source_s)
         if self._unfit and until_s == float("inf"):
             log.warning("%s: %d corrupted audio packets left out", self.target, self._unfit)
 

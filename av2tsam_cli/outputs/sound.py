@@ -1,7 +1,7 @@
 """The original audio for an output video: its packets are copied if the container allows it."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from io import BytesIO
 from itertools import chain, groupby
@@ -16,13 +16,15 @@ from av.audio.stream import AudioStream as AvAudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
-from av2tsam_cli.media.audio import contiguous
+from av2tsam_cli.media.audio import contiguous, with_end
 from av2tsam_cli.media.container import (
     MAX_CORRUPTED_PACKETS,
+    decode_packet,
     read_packets,
     seek,
     select_stream,
 )
+from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.outputs.adts import AdtsHeader
 from av2tsam_cli.values import AudioStream
 
@@ -69,8 +71,10 @@ class SoundTrack:
         zero_s: float,
         start_s: float,
         stop_s: float | None,
+        damage: DamageLog,
+        check_end: Callable[[float], None],
     ) -> None:
-        self.source = source
+        self.source, self.damage, self.check_end = source, damage, check_end
         self.stream = cast("AvAudioStream", select_stream(source, audio.index))
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
         # Packets before the start only prepare the decoder. MP4 marks them as not to be played, and
@@ -103,11 +107,13 @@ class SoundTrack:
         """Yield the packets of the source, shifted to the output's clock."""
         overlap = _Overlap()
         first = last_dts = None
+        end_s = 0.0
         packets = self._demuxed()
         for packet in packets:
             if packet.pts is None or packet.dts is None:
                 continue
             time_s = float(packet.pts * packet.time_base) - self.zero_s
+            end_s = time_s + float((packet.duration or 0) * packet.time_base)
             if self.stop_s is not None and time_s >= self.stop_s:
                 return
             if time_s < self.earliest_s or overlap.covers(packet):
@@ -124,6 +130,7 @@ class SoundTrack:
             packet.pts, packet.dts, last_dts = max(packet.pts - shift, dts), dts, dts
             packet.stream = self.track
             yield time_s - self.start_s, packet
+        self.check_end(end_s)
 
     def _continued(
         self, packets: Iterator["Packet[AvAudioStream]"], like: AdtsHeader, begin_s: float
@@ -176,23 +183,15 @@ class SoundTrack:
 
     def _decoded(self, packets: Iterable["Packet[AvAudioStream]"]) -> Iterator[AudioFrame]:
         """Decode packets; each that is corrupted leaves a gap."""
-        corrupted = 0
-        for packet in packets:
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                corrupted += 1
-                continue
-            yield from frames
-        if corrupted:
-            log.warning("%s: %d corrupted audio packets are silent", self.source.name, corrupted)
+        frames = (frame for packet in packets for frame in decode_packet(packet, self.damage) or ())
+        yield from with_end(cast("Iterator[AudioFrame]", frames), self.zero_s, self.check_end)
 
     def _demuxed(self) -> Iterator["Packet[AvAudioStream]"]:
         """Yield the packets of the source from just before the start; skip unreadable ones."""
         if self.start_s > SEEK_MARGIN_S:
             seek(self.source, self.stream, self.zero_s + self.start_s - SEEK_MARGIN_S)
         unreadable = 0
-        for packet in read_packets(self.source, self.stream):
+        for packet in read_packets(self.source, self.stream, self.damage):
             unreadable = unreadable + 1 if packet is None else 0
             if unreadable == MAX_CORRUPTED_PACKETS:
                 log.warning(

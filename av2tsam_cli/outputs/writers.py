@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import check_writable
+from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.mp4 import VideoWriter
 from av2tsam_cli.outputs.names import SUMMARY_NAME
@@ -60,6 +61,7 @@ def open_writer(
     overwrite: bool = False,
     threads: int = 0,
     names: bool = False,
+    damage: DamageLog | None = None,
 ) -> Writer:
     """Return the writer of a format; nothing is created before it is entered.
 
@@ -76,6 +78,7 @@ def open_writer(
         overwrite: Whether an existing result is replaced.
         threads: Threads of the video encoder; 0 lets FFmpeg choose.
         names: Whether overlays show a colour and the name of each source.
+        damage: Collects what of the audio is damaged; None to ignore it.
     """
     path = output_path(target, format, info.path)
     if encoding is None:
@@ -92,6 +95,7 @@ def open_writer(
         overwrite=overwrite,
         threads=threads,
         names=names,
+        damage=damage,
     )
 
 

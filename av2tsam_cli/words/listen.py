@@ -9,9 +9,10 @@ from av2tsam_cli.errors import MediaError
 from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import choose_audio, read_windows
+from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.probe import check_unchanged, clock_zero, probe
 from av2tsam_cli.segment_options import Timing
-from av2tsam_cli.values import AudioStream, HeardSource, MediaInfo, SoundEvent
+from av2tsam_cli.values import AudioStream, Damage, HeardSource, MediaInfo, SoundEvent
 from av2tsam_cli.words.hearing import Hearing, load_hearing
 
 SHORTEST_S = 0.1
@@ -34,6 +35,8 @@ class Listening:
     """Whether times are whole seconds (`paper`) or not (`fine`)."""
     events: tuple[SoundEvent, ...]
     """What is heard, in order of the start times; several can be heard at once."""
+    damage: Damage | None = None
+    """What of the file could not be read; None if it is not damaged, as far as that is known."""
 
 
 def listen(
@@ -45,6 +48,7 @@ def listen(
     timing: Timing = "paper",
     device: str = "auto",
     precision: str = "auto",
+    allow_partial: bool = False,
     progress: Progress | None = None,
 ) -> Listening:
     """List what is heard in a video or an audio file, and when.
@@ -59,6 +63,8 @@ def listen(
             several times as long.
         device: `auto`, `cpu`, `cuda` or `mps`; ignored if `model` is loaded already.
         precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is loaded already.
+        allow_partial: Whether to use what is there of a truncated or damaged file, instead of
+            raising an error.
         progress: Called with the number of seconds done.
 
     Raises:
@@ -70,7 +76,15 @@ def listen(
     if not isinstance(model, LoadedModel):
         model = load_model(model, use="sounds", device=device, precision=precision)
     hearing = load_hearing(model, vocabulary, name)
-    return listen_to(info, stream, model=model, hearing=hearing, timing=timing, progress=progress)
+    return listen_to(
+        info,
+        stream,
+        model=model,
+        hearing=hearing,
+        timing=timing,
+        allow_partial=allow_partial,
+        progress=progress,
+    )
 
 
 def listen_to(
@@ -80,6 +94,7 @@ def listen_to(
     model: LoadedModel,
     hearing: Hearing,
     timing: Timing = "paper",
+    allow_partial: bool = False,
     progress: Progress | None = None,
 ) -> Listening:
     """List what is heard in an audio stream, from `probe_audio`; see `listen`.
@@ -87,6 +102,7 @@ def listen_to(
     Raises:
         MediaError: It cannot be read, or has changed since it was probed.
     """
+    damage = DamageLog(info.path, allow_partial=allow_partial)
     known_s = None if info.may_jump else info.duration_s
     windows = read_windows(
         info,
@@ -94,6 +110,7 @@ def listen_to(
         stream=stream,
         zero_s=clock_zero(info, info.video[0] if info.video else None, stream),
         stop_s=None if known_s is None else max(known_s - SHORTEST_S, SHORTEST_S),
+        damage=damage,
     )
     heard = []
     with torch_threads(model.cpu_threads):
@@ -104,9 +121,11 @@ def listen_to(
     check_unchanged(info)
     if not heard:
         raise MediaError(f"{info.path}: its audio cannot be decoded; copy it again")
+    damage.report()
     end_s = heard[-1].end_s
     duration_s = min(end_s, known_s or end_s)
-    return Listening(info.path, duration_s, model.name, timing, to_events(heard, duration_s))
+    events = to_events(heard, duration_s)
+    return Listening(info.path, duration_s, model.name, timing, events, damage.found)
 
 
 def probe_audio(source: Path) -> tuple[MediaInfo, AudioStream]:

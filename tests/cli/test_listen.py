@@ -51,7 +51,7 @@ def heard(record: dict[str, Any], name: str) -> list[tuple[float, float]]:
 def test_json_has_the_times_of_what_is_heard(listen: Listen) -> None:
     assert listen(DUET, "--json") == 0
     record = json.loads(listen.out)
-    assert set(record) == {"input", "duration_s", "model", "timing", "events"}
+    assert set(record) == {"input", "duration_s", "model", "timing", "events", "damage"}
     assert (record["input"], record["model"]) == (str(DUET), "nano")
     assert record["duration_s"] == pytest.approx(8.0, abs=0.05)
     # The dog is heard from 0 to 2 s, the trumpet from 2 to 4 s, both from 4 to 6 s, then nothing.

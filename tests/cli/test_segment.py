@@ -37,6 +37,7 @@ KEYS = {
     "timing",
     "hear",
     "sources",
+    "damage",
 }
 
 
@@ -202,6 +203,27 @@ def test_missing_audio_is_an_error_with_require_audio(
     assert segment(make_clip(rate=4), "--out", tmp_path / "o.mp4", "--require-audio") == 3
     assert "has no audio" in segment.only_line
     assert names(tmp_path) == ["clip.mp4"]
+
+
+def test_a_truncated_video_is_an_error_unless_a_part_of_it_is_enough(
+    segment: Segment, make_clip: MakeClip, tmp_path: Path, tone: Tone
+) -> None:
+    faststart = {"movflags": "+faststart"}
+    clip = make_clip(rate=10, sounds=[{"samples": tone(1.0)}], container_options=faststart)
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 5])
+    for out in ("o.mp4", "o"):
+        words = [clip, "--out", tmp_path / out, "--format", "video" if "." in out else "masks"]
+        assert segment(*words) == 3
+        assert segment.only_line.startswith(f"av2tsam: error: {clip}: truncated, ")
+        assert segment.only_line.endswith(", or set --allow-partial to use what is there")
+        assert names(tmp_path) == ["clip.mp4"]
+    assert segment(*words[:3], "--format", "masks", "--allow-partial", "--json") == 0
+    [record] = segment.records
+    assert 0 < record["frames"] < 10
+    assert record["damage"]["truncated"]
+    missing_s = record["damage"]["missing_s"]
+    assert 1 - record["duration_s"] == pytest.approx(missing_s, abs=0.5)
+    assert "the rest is missing" in segment.err
 
 
 def test_options_change_the_result(
