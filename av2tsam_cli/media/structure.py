@@ -83,10 +83,13 @@ def read_structure(path: Path) -> Structure:
     """Return whether a file is whole, as far as its format tells.
 
     MP4, MOV, AVI, WAV, ASF, Matroska, WebM, Ogg, FLV, transport and program streams are known.
+    Nothing is missing as far as is known if the file was deleted.
 
     Raises:
         OSError: The file cannot be read.
     """
+    if not path.is_file():
+        return Structure()
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(16)
