@@ -41,6 +41,7 @@ from av2tsam_cli.segment_options import (
 )
 from av2tsam_cli.stages import (
     ComputedBatch,
+    are_large,
     batch_size_for,
     codec_threads,
     compute,
@@ -469,7 +470,7 @@ def segment_planned(
     from av2tsam_cli.inference.device import own_stream, torch_threads
 
     began_s = time.monotonic()
-    model, options = segmenter.model, plan.options
+    model, options, large = segmenter.model, plan.options, are_large(plan)
     tally = _Tally()
     damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
     writer = open_writer(
@@ -502,8 +503,10 @@ def segment_planned(
 
     with (
         torch_threads(model.cpu_threads),
-        run_behind(write, depth=1, name="write") as put,
-        closing(compute(read_scheduled(plan, segmenter, damage), segmenter, options)) as computed,
+        run_behind(write, depth=0 if large else 1, name="write") as put,
+        closing(
+            compute(read_scheduled(plan, segmenter, damage), segmenter, options, large=large)
+        ) as computed,
     ):
         announced = False
         for batch in computed:
@@ -578,7 +581,7 @@ def _masked_frames(
 ) -> Generator[MaskedFrame, None, None]:
     """Yield the frames with masks; only the decoding is on another thread."""
     with closing(compute(frames, segmenter, options)) as computed:
-        filled = logits_over_time(pair for batch in computed for pair in batch.frames)
+        filled = logits_over_time(when_done(computed))
         for each, logits in smoothed(filled, segmenter, options):
             yield masked(each, logits, segmenter, options.threshold)
     if damage is not None:

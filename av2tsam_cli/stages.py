@@ -5,7 +5,9 @@ Functions from iterators to iterators; `pipeline` decides on which threads they 
 
 from __future__ import annotations
 
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -40,8 +42,16 @@ if TYPE_CHECKING:
 
 SMALL_FRAME_PX = 1280 * 720
 """Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""
-FRAMES_AHEAD = 4
+LARGE_FRAME_PX = 2560 * 1440
+"""Pixels from which on as few frames as possible are held: 4K in RGB takes 24 MiB per frame."""
+FRAMES_AHEAD = 5
 """Frames that are decoded ahead of a network that gets one at a time."""
+BATCHES_AHEAD = 2
+"""Batches that are prepared ahead of the network."""
+CPU_BATCH_BYTES, GPU_BATCH_BYTES = 1 << 26, 1 << 28
+"""Most bytes of frames in a batch, unless its size is set: batches of large frames gain little."""
+LARGE_FRAME_THREADS = 4
+"""Most threads of a decoder or an encoder of large frames: each holds several."""
 
 
 def read_scheduled(
@@ -112,7 +122,7 @@ def rate_for(options: SegmentOptions, model: LoadedModel) -> Rate:
 class ComputedBatch:
     """Consecutive frames with the logits of the key frames, which a GPU may still compute."""
 
-    frames: list[tuple[ScheduledFrame, torch.Tensor | None]]
+    frames: deque[tuple[ScheduledFrame, torch.Tensor | None]]
     """All frames in order, key frames with logits (K, h, w)."""
     wait: Callable[[], None]
     """Waits until the logits are computed."""
@@ -121,16 +131,33 @@ class ComputedBatch:
 
 
 def compute(
-    frames: Generator[ScheduledFrame, None, None], segmenter: Segmenter, options: SegmentOptions
+    frames: Generator[ScheduledFrame, None, None],
+    segmenter: Segmenter,
+    options: SegmentOptions,
+    *,
+    large: bool = False,
 ) -> Generator[ComputedBatch, None, None]:
-    """Run the network on this thread, for frames that are decoded on another."""
+    """Run the network on this thread, for frames that are decoded on another.
+
+    Args:
+        frames: All frames in order.
+        segmenter: Runs the model.
+        options: The options.
+        large: Whether to hold as few frames as possible, because they are large.
+    """
     if rate_for(options, segmenter.model) == "auto":
-        return compute_where_needed(frames, segmenter, options)
-    return compute_batches(frames, segmenter, batch_size_for(segmenter.model, options))
+        ahead = 1 if large else FRAMES_AHEAD
+        return compute_where_needed(frames, segmenter, options, ahead)
+    return compute_batches(
+        grouped(frames, segmenter.model, options), segmenter, 1 if large else BATCHES_AHEAD
+    )
 
 
 def compute_where_needed(
-    frames: Generator[ScheduledFrame, None, None], segmenter: Segmenter, options: SegmentOptions
+    frames: Generator[ScheduledFrame, None, None],
+    segmenter: Segmenter,
+    options: SegmentOptions,
+    ahead: int,
 ) -> Generator[ComputedBatch, None, None]:
     """Run the network where masks that are predicted from earlier frames cannot be trusted."""
     from av2tsam_cli.inference.device import torch_threads
@@ -139,8 +166,8 @@ def compute_where_needed(
 
     chooser = KeyFrameChooser(logit(options.threshold), options.reuse)
     decode = partial(torch_threads, 1)
-    with closing(run_ahead(frames, depth=FRAMES_AHEAD, name="decode", context=decode)) as ahead:
-        for each in ahead:
+    with closing(run_ahead(frames, depth=ahead, name="decode", context=decode)) as decoded:
+        for each in decoded:
             batch = compute_batch(segmenter, prepare(segmenter, [chooser.choose(each)]))
             for frame, logits in batch.frames:
                 if logits is not None:
@@ -149,12 +176,27 @@ def compute_where_needed(
 
 
 def compute_batches(
-    frames: Generator[ScheduledFrame, None, None], segmenter: Segmenter, size: int
+    groups: Iterator[list[ScheduledFrame]], segmenter: Segmenter, ahead: int
 ) -> Generator[ComputedBatch, None, None]:
-    """Run the network on batches of key frames, which are prepared on the other thread."""
-    with closing(prepare_ahead(frames, segmenter, size)) as prepared:
-        for batch in prepared:
-            yield compute_batch(segmenter, batch)
+    """Run the network on batches of key frames, which are prepared on another thread."""
+    from av2tsam_cli.inference.device import torch_threads
+
+    def prepared() -> Generator[Batch, None, None]:
+        # Unlike a loop, `map` does not hold a batch while the next one is made.
+        yield from map(partial(prepare, segmenter), groups)
+
+    decode = partial(torch_threads, 1)
+    with closing(run_ahead(prepared(), depth=ahead, name="decode", context=decode)) as ready:
+        yield from map(partial(compute_batch, segmenter), ready)
+
+
+def grouped(
+    frames: Generator[ScheduledFrame, None, None], model: LoadedModel, options: SegmentOptions
+) -> Iterator[list[ScheduledFrame]]:
+    """Group frames into batches: of the size that is set, else not too large in bytes."""
+    most_bytes = CPU_BATCH_BYTES if model.device.type == "cpu" else GPU_BATCH_BYTES
+    is_set = model.compiled_for or options.batch_size
+    return batches(frames, batch_size_for(model, options), None if is_set else most_bytes)
 
 
 @dataclass(frozen=True)
@@ -169,16 +211,6 @@ class Batch:
     def keys(self) -> int:
         """Number of key frames."""
         return sum(each.key for each in self.frames)
-
-
-def prepare_ahead(
-    frames: Iterator[ScheduledFrame], segmenter: Segmenter, size: int
-) -> Generator[Batch, None, None]:
-    """Decode, group into batches, and resize the key frames for the network, on another thread."""
-    from av2tsam_cli.inference.device import torch_threads
-
-    prepared = (prepare(segmenter, batch) for batch in batches(frames, size))
-    return run_ahead(prepared, depth=1, name="decode", context=partial(torch_threads, 1))
 
 
 def prepare(segmenter: Segmenter, frames: list[ScheduledFrame]) -> Batch:
@@ -199,7 +231,7 @@ def compute_batch(segmenter: Segmenter, batch: Batch) -> ComputedBatch:
             rows = iter(segmenter.source_logits(batch.inputs, windows))
     seconds = time.monotonic() - began_s
     return ComputedBatch(
-        frames=[(each, next(rows) if each.key else None) for each in batch.frames],
+        frames=deque((each, next(rows) if each.key else None) for each in batch.frames),
         wait=mark_work(segmenter.model.device),
         seconds_per_mask=seconds / batch.keys if batch.keys else None,
     )
@@ -208,10 +240,11 @@ def compute_batch(segmenter: Segmenter, batch: Batch) -> ComputedBatch:
 def when_done(
     batches: Iterator[ComputedBatch],
 ) -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
-    """Yield the frames of each batch once its logits are computed."""
+    """Yield the frames of each batch once its logits are computed; they leave the batch."""
     for batch in batches:
         batch.wait()
-        yield from batch.frames
+        while batch.frames:
+            yield batch.frames.popleft()
 
 
 def smoothed(
@@ -240,8 +273,15 @@ def codec_threads(plan: SegmentPlan, model: LoadedModel) -> int:
 
     Next to a light network on the CPU, more threads would only take its cores away.
     """
+    if are_large(plan):
+        return min(LARGE_FRAME_THREADS, os.cpu_count() or 1)
     small = plan.video.width * plan.video.height <= SMALL_FRAME_PX
     return 1 if small and model.light and model.device.type == "cpu" else 0
+
+
+def are_large(plan: SegmentPlan) -> bool:
+    """Return whether the frames of a video are so large that few of them are held."""
+    return plan.video.width * plan.video.height >= LARGE_FRAME_PX
 
 
 def masked(

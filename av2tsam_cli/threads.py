@@ -1,4 +1,8 @@
-"""Run a stage of a pipeline on its own thread, connected to the other stages by a bounded queue."""
+"""Run a stage of a pipeline on its own thread, connected to the other stages by a queue.
+
+How many values are ahead is bounded before they are made, not when they are put into the queue, and
+no value is held here longer than needed: a value can be a batch of large frames.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,13 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 POLL_S = 0.05
-"""Seconds between checks whether the other side has stopped, while waiting for room in a queue."""
+"""Seconds between checks whether the other side has stopped, while waiting for room."""
 JOIN_S = 5.0
 """Seconds to wait for a thread that was told to stop to finish its current step."""
 
@@ -27,7 +32,8 @@ _running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref
 class _Item(Generic[T]):
     """A value on its way from one stage to the next."""
 
-    value: T
+    values: list[T]
+    """The value, until it is taken."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +53,23 @@ def run_ahead(
     name: str,
     context: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Generator[T, None, None]:
-    """Yield the values of a generator that runs on its own thread, up to `depth` values ahead.
+    """Yield the values of a generator that runs on its own thread.
 
     An exception in `items` is raised here, after the values before it. Closing this generator
     closes `items` on its thread, so chained stages are closed from the last to the first.
 
     Args:
         items: The stage. Only the new thread uses it.
-        depth: Size of the queue in values, which bounds the memory.
+        depth: Most values that are ready or being made, beside the one that was yielded last.
         name: Name of the thread, for debuggers.
         context: Entered on the new thread and left when it ends, such as `torch_threads`.
     """
-    values: _Queue[T] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-    thread = _create_thread(lambda: _produce(items, values, stop, context), name, stop)
+    values: _Queue[T] = queue.Queue()
+    room, stop = threading.Semaphore(depth), threading.Event()
+    thread = _create_thread(lambda: _produce(items, values, room, stop, context), name, stop)
     try:
         thread.start()
-        yield from _take(values)
+        yield from _take(values, room)
     finally:
         stop.set()
         if thread.ident is not None:  # the thread was started
@@ -86,15 +92,17 @@ def run_behind(
 
     Args:
         stage: Iterates over the values, on the new thread.
-        depth: Size of the queue in values, which bounds the memory.
+        depth: Most values that wait for the stage; with 0, the function returns when the stage has
+            finished with the value before.
         name: Name of the thread, for debuggers.
     """
-    values: _Queue[T] = queue.Queue(maxsize=depth)
+    values: _Queue[T] = queue.Queue()
+    room = threading.Semaphore(depth)
     done, errors = threading.Event(), list[BaseException]()
 
     def run() -> None:
         try:
-            stage(_take(values))
+            stage(_take(values, room))
         except Abandoned:
             pass
         except BaseException as error:  # noqa: BLE001 - it is raised on the other thread
@@ -103,14 +111,15 @@ def run_behind(
             done.set()
 
     def put(value: T) -> None:
-        if not _put(values, _Item(value), done):
+        if not _wait(room, done):
             raise errors[0] if errors else RuntimeError(f"{name}: ended before its last value")
+        values.put(_Item([value]))
 
     thread = _create_thread(run, name, done)
     thread.start()
     try:
         yield put
-        _put(values, _End(None), done)
+        values.put(_End(None))
         thread.join()
     except BaseException:
         _abandon(values)
@@ -144,33 +153,39 @@ def _create_thread(run: Callable[[], None], name: str, stop: threading.Event) ->
 def _produce(
     items: Generator[T, None, None],
     values: _Queue[T],
+    room: threading.Semaphore,
     stop: threading.Event,
     context: Callable[[], AbstractContextManager[object]],
 ) -> None:
     error: BaseException | None = None
     try:
         with context(), contextlib.closing(items):
-            for value in items:
-                if not _put(values, _Item(value), stop):
-                    break
+            while _wait(room, stop) and (made := [*islice(items, 1)]):
+                values.put(_Item(made))
     except BaseException as caught:  # noqa: BLE001 - it is raised on the other thread
         error = caught
-    _put(values, _End(error), stop)
+    values.put(_End(error))
 
 
-def _take(values: _Queue[T]) -> Generator[T, None, None]:
-    """Yield the values of a queue up to its end, and raise the error that ended it."""
-    while isinstance(item := values.get(), _Item):
-        yield item.value
+def _take(values: _Queue[T], room: threading.Semaphore) -> Generator[T, None, None]:
+    """Yield the values of a queue up to its end, and raise the error that ended it.
+
+    Asking for the next value makes room for one more.
+    """
+    while True:
+        room.release()
+        item = values.get()
+        if isinstance(item, _End):
+            break
+        yield item.values.pop()
     if item.error is not None:
         raise item.error
 
 
-def _put(values: _Queue[T], item: _Item[T] | _End, stop: threading.Event) -> bool:
-    """Wait for room in a queue and add an item; return False if `stop` was set before."""
+def _wait(room: threading.Semaphore, stop: threading.Event) -> bool:
+    """Wait for room; return False if `stop` was set before."""
     while not stop.is_set():
-        with contextlib.suppress(queue.Full):
-            values.put(item, timeout=POLL_S)
+        if room.acquire(timeout=POLL_S):
             return True
     return False
 
@@ -180,4 +195,4 @@ def _abandon(values: _Queue[T]) -> None:
     with contextlib.suppress(queue.Empty):
         while True:
             values.get_nowait()
-    values.put_nowait(_End(Abandoned()))
+    values.put(_End(Abandoned()))

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
@@ -27,7 +29,35 @@ def test_values_arrive_in_order_from_another_thread() -> None:
 def test_the_producer_is_at_most_the_depth_ahead() -> None:
     made: list[int] = []
     for taken in run_ahead(counting(200, [], made), depth=3, name="count"):
-        assert len(made) <= taken + 1 + 3 + 2  # in the queue, waiting for room, being made
+        assert len(made) <= taken + 1 + 3
+
+
+def test_no_stage_holds_a_value_that_was_passed_on() -> None:
+    class Large:
+        """Stands for a batch of frames."""
+
+    alive: list[weakref.ref[Large]] = []
+    most: list[int] = []
+
+    def make() -> Generator[Large, None, None]:
+        for _ in range(20):
+            most.append(sum(each() is not None for each in alive))
+            yield new()
+
+    def new() -> Large:
+        large = Large()
+        alive.append(weakref.ref(large))
+        return large
+
+    def take(values: Iterator[Large]) -> None:
+        for _ in map(id, values):  # unlike a loop over the values, this holds none of them
+            pass
+
+    with run_behind(take, depth=0, name="take") as put:
+        for _ in map(put, run_ahead(make(), depth=1, name="make")):
+            pass
+    assert len(alive) == 20
+    assert max(most) <= 2  # one on its way to the caller, one on its way to the stage behind
 
 
 def test_an_error_is_raised_after_the_values_before_it() -> None:
@@ -93,6 +123,20 @@ def test_a_stage_behind_has_processed_every_value_at_the_end_of_the_block() -> N
     assert taken == list(range(50))
     assert threads == {"av2tsam-take"}
     assert not still_running()
+
+
+def test_without_depth_a_stage_behind_finishes_one_value_before_it_gets_the_next() -> None:
+    taken: list[int] = []
+
+    def take(values: Iterator[int]) -> None:
+        for value in values:
+            time.sleep(0.002)
+            taken.append(value)
+
+    with run_behind(take, depth=0, name="take") as put:
+        for number in range(10):
+            put(number)
+            assert len(taken) == number
 
 
 def test_an_error_of_the_stage_behind_is_raised_in_its_caller() -> None:

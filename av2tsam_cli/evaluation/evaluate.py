@@ -233,7 +233,7 @@ def evaluate_videos(
             progress=partial(progress, "embeddings") if progress else None,
         )
         route = TrainedRoute(model, options, plan, cache)
-    with closing(run_ahead(_read(route, options, videos), depth=1, name="read")) as read:
+    with closing(run_ahead(_read(route, options, videos), depth=2, name="read")) as read:
         for done, (video, samples) in enumerate(read, start=1):
             yield _evaluate_video(route, options, video, samples) if samples else video
             if progress:

@@ -44,7 +44,8 @@ class Fader:
     """Follows the masks of one video."""
 
     def __init__(self) -> None:
-        self._last: tuple[Frame, Fading] | None = None
+        self._last: tuple[tuple[int, tuple[int, ...], float], Fading] | None = None
+        """Shot, size and time of the last frame, and how it was drawn."""
 
     def next(self, frame: Frame, labels: UInt8Array) -> Fading | None:
         """Return how to draw the next frame; None as it is.
@@ -56,11 +57,11 @@ class Fader:
         visible = bool(labels.any())
         fading = Fading(labels, labels, None, float(visible), float(visible))
         if self._last is not None:
-            before, past = self._last
-            if before.shot == frame.shot and before.rgb.shape == frame.rgb.shape:
+            (shot, size, time_s), past = self._last
+            if (shot, size) == (frame.shot, labels.shape):
                 dim_s = DIM_S * max(1.0, _brightness(frame.rgb) / BRIGHT)
-                fading = _continue(past, labels, visible, frame.time_s - before.time_s, dim_s)
-        self._last = frame, fading
+                fading = _continue(past, labels, visible, frame.time_s - time_s, dim_s)
+        self._last = (frame.shot, labels.shape, frame.time_s), fading
         return fading if fading.dimming else None
 
 

@@ -162,15 +162,19 @@ def add_motion(frames: Iterable[ScheduledFrame]) -> Generator[ScheduledFrame, No
         yield replace(each, motion=motion)
 
 
-def batches(frames: Iterable[ScheduledFrame], size: int) -> Iterator[list[ScheduledFrame]]:
+def batches(
+    frames: Iterable[ScheduledFrame], size: int, most_bytes: int | None = None
+) -> Iterator[list[ScheduledFrame]]:
     """Group consecutive frames: at most `size` key frames, at most twice as many frames in all.
 
+    If `most_bytes` is given, their pixels have at most so many bytes, or there is only one frame.
     Frames of a batch have one size. Frames with and without a prompt are not mixed, so that a long
     silence does not delay frames whose masks can be computed.
     """
     batch: list[ScheduledFrame] = []
     for each in frames:
-        if batch and not _fits(batch, each, size):
+        most = max(1, most_bytes // each.frame.rgb.nbytes) if most_bytes else None
+        if batch and (len(batch) == most or not _fits(batch, each, size)):
             yield batch
             batch = []
         batch.append(each)

@@ -160,7 +160,8 @@ class _Smoother:
 
     def __init__(self, level: float) -> None:
         self._level = level
-        self._last: _Item | None = None
+        self._last_grey: UInt8Array | None = None
+        """The last frame as a grey square; None if no source has a mask in it."""
         self._smoothed: dict[Track, Float32Array] = {}
         """Smoothed logits (h, w) of the sources that have a mask in the last frame."""
         self._motions: dict[int, _Motion] = {}
@@ -181,7 +182,7 @@ class _Smoother:
             else:
                 shown.append(np.minimum(source.values, self._level))
         self._motions.pop(now.frame.frame.index, None)
-        self._last, self._smoothed = now, smoothed
+        self._smoothed, self._last_grey = smoothed, now.grey if smoothed else None
         if now.logits is None or not (smoothed or any(s.visible for s in now.sources.values())):
             return now.frame, now.logits
         return now.frame, now.logits.new_tensor(np.stack(shown))
@@ -199,11 +200,11 @@ class _Smoother:
     def _follow(self, now: _Item, track: Track) -> Float32Array:
         """Return the logits of a source, smoothed with those of the frames before."""
         source, past = now.sources[track], self._smoothed.get(track)
-        if past is None or self._last is None or (now.interpolated and source.visible):
+        if past is None or self._last_grey is None or (now.interpolated and source.visible):
             return source.values
         if now.frame.repeats and source.visible:  # the picture stands still
             return source.values + np.float32(PAST_SHARE) * (past - source.values)
-        motion = self._motion(self._last, now, past.shape)
+        motion = self._motion(self._last_grey, now, past.shape)
         moved = motion.to_later(past)
         return motion.mix(source.values, moved, PAST_SHARE) if source.visible else moved
 
@@ -216,14 +217,14 @@ class _Smoother:
             return values
         if now.interpolated or waiting[0].frame.repeats:
             return values
-        motion = self._motion(now, waiting[0], values.shape)
+        motion = self._motion(now.grey, waiting[0], values.shape)
         return motion.mix(values, motion.to_earlier(following.values), NEXT_SHARE)
 
-    def _motion(self, earlier: _Item, later: _Item, size: tuple[int, ...]) -> _Motion:
-        """Return the motion between two consecutive frames, on a grid of a size (h, w)."""
+    def _motion(self, earlier: UInt8Array, later: _Item, size: tuple[int, ...]) -> _Motion:
+        """Return the motion from a grey square to the next frame, on a grid of a size (h, w)."""
         index = later.frame.frame.index
         if index not in self._motions:
-            self._motions[index] = _find_motion(self._finder, earlier.grey, later.grey, size)
+            self._motions[index] = _find_motion(self._finder, earlier, later.grey, size)
         return self._motions[index]
 
 

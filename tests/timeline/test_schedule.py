@@ -177,6 +177,15 @@ def test_frames_of_two_sizes_never_share_a_batch() -> None:
     assert [len(g) for g in batches(pair_with_audio(mixed, [window(0)], None), 4)] == [1, 1]
 
 
+def test_batches_of_large_frames_are_bounded_in_bytes() -> None:
+    every = list(without_audio(frames(k / 25 for k in range(7))))
+    size = every[0].frame.rgb.nbytes
+    assert [len(g) for g in batches(every, 4)] == [4, 3]
+    assert [len(g) for g in batches(every, 4, 2 * size + 1)] == [2, 2, 2, 1]
+    assert [len(g) for g in batches(every, 4, size - 1)] == [1] * 7
+    assert [len(g) for g in batches(every, 4, 100 * size)] == [4, 3]
+
+
 def over_time(*rows: tuple[float, int | None, float | None]) -> list[float | None]:
     """(time, window, logit of a key) each, to the logit of every frame."""
     marked = scheduled(*((time_s, index, logit is not None) for time_s, index, logit in rows))
