@@ -52,6 +52,8 @@ FINEST_TICK, COARSEST_TICK = Fraction(1, 1_000_000), Fraction(1, 10_000)
 
 FROM_RGB = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 """How swscale encodes colours: chroma is the mean of the pixels that share it."""
+HEADER_BYTES = 4096
+"""More than the header of any container."""
 CONVERTER_THREADS = max(1, (os.cpu_count() or 1) // 4)
 """Threads that convert colours; the encoder, which takes longer, needs most of the cores."""
 
@@ -157,6 +159,8 @@ class VideoWriter:
             # timescale is as fine as the frames' times, because a late start is stored in it.
             timescale = round(1 / self._tick)
             options = {"movflags": "+faststart", "movie_timescale": str(timescale)}
+        # A full disk is noticed here: if PyAV cannot write a header, it leaves the file open.
+        part.write_bytes(bytes(HEADER_BYTES))
         self._container: OutputContainer = av.open(
             str(part.absolute()),
             mode="w",
