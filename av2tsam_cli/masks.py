@@ -10,32 +10,19 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 import torch
 
-from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
+from av2tsam_cli.refine import refine
+from av2tsam_cli.values import Float32Array, UInt8Array
 
+LEAST_ENLARGED = 1.25
+"""Pixels of the frame's shorter side per cell of the logits from which on edges are refined."""
+MOST_OUTSIDE = 127
+"""Highest opacity of a pixel outside the mask."""
 Resize: TypeAlias = "Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]"
 """Enlarges logits (N, 1, h, w) to (N, 1, H, W), as `TextSam.resize` does."""
-
-
-def native_mask(
-    logits: torch.Tensor | None, size: tuple[int, int], threshold: float, *, resize: Resize
-) -> BoolArray:
-    """Return the pixels whose probability is above a threshold, bool, (H, W).
-
-    Args:
-        logits: Mask logits, (1, h, w), any float dtype, on any device; None for an empty mask.
-        size: Height and width of the frame in pixels, (H, W).
-        threshold: Probability in (0, 1).
-        resize: How the network enlarges its logits.
-    """
-    level = logit(threshold)
-    # Interpolated values are not greater than the greatest logit.
-    if logits is None or not bool((logits > level).any()):
-        return np.zeros(size, dtype=np.bool_)
-    mask: BoolArray = (resize(logits[None].float(), size)[0, 0] > level).cpu().numpy()
-    return mask
 
 
 def native_labels(
@@ -43,15 +30,57 @@ def native_labels(
 ) -> UInt8Array:
     """Return which of K sources each pixel belongs to, uint8, (H, W): k for the k-th, 0 for none.
 
-    Where masks overlap, that is the source with the highest probability. Arguments are those of
-    `native_mask`, with logits (K, h, w) for at most 255 sources.
+    Where masks overlap, that is the source with the highest probability.
+
+    Args:
+        logits: Mask logits of at most 255 sources, (K, h, w), any float dtype, on any device; None
+            for an empty mask.
+        size: Height and width of the frame in pixels, (H, W).
+        threshold: Probability in (0, 1) above which a pixel belongs to a source.
+        resize: How the network enlarges its logits.
     """
     level = logit(threshold)
+    # Interpolated values are not greater than the greatest logit.
     if logits is None or not bool((logits > level).any()):
         return np.zeros(size, dtype=np.uint8)
     highest, source = resize(logits[None].float(), size)[0].max(dim=0)
     labels: UInt8Array = ((source + 1) * (highest > level)).to(torch.uint8).cpu().numpy()
     return labels
+
+
+def native_masks(
+    logits: torch.Tensor | None,
+    rgb: UInt8Array,
+    threshold: float,
+    *,
+    resize: Resize,
+    edges: bool,
+) -> tuple[UInt8Array, UInt8Array | None]:
+    """Return the labels of `native_labels`, and the opacity of their pixels if edges are refined.
+
+    Args:
+        logits: Mask logits of K sources, (K, h, w); None for an empty mask.
+        rgb: The frame, uint8, (H, W, 3), RGB.
+        threshold: Probability in (0, 1).
+        resize: How the network enlarges its logits.
+        edges: Whether edges follow those of the frame, if it is large enough for that.
+
+    Returns:
+        The labels, uint8, (H, W), and the opacity of `refine`, the sum of those of the sources, or
+        None.
+    """
+    size, level = rgb.shape[:2], logit(threshold)
+    if not edges or logits is None or min(size) < LEAST_ENLARGED * max(logits.shape[1:]):
+        return native_labels(logits, size, threshold, resize=resize), None
+    values = logits.float().cpu().numpy() - np.float32(level)
+    labels, total, most = (np.zeros(size, np.uint8) for _ in range(3))
+    for k, own in enumerate(values):
+        others = np.delete(values, k, axis=0).max(axis=0, initial=0)
+        alpha = refine(rgb, own - others)
+        labels[alpha > most] = k + 1
+        most, total = cv2.max(most, alpha), cv2.add(total, alpha)
+    labels[total <= MOST_OUTSIDE] = 0
+    return labels, total
 
 
 def native_probability(

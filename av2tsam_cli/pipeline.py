@@ -109,6 +109,8 @@ class SegmentResult:
     """How the sound was cut: `fine` or `paper`; None with a text prompt."""
     smooth: bool
     """Whether the masks were smoothed over time."""
+    refine: bool
+    """Whether the edges of masks were to follow those of the picture."""
     sources: tuple[SourceSummary, ...]
     """What was named and masked, most frames first; empty if nothing has a name."""
     damage: Damage | None = None
@@ -149,6 +151,7 @@ def segment_video(
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
     smooth: bool = True,
+    refine: bool = True,
     codec: Codec | None = None,
     crf: int | None = None,
     pix_fmt: PixelFormat | None = None,
@@ -190,6 +193,7 @@ def segment_video(
             compute every mask.
         smooth: Whether masks are kept steady from frame to frame: smoothed over time, and without
             those that vanish or appear for up to three frames.
+        refine: Whether the edges of masks follow those of the picture.
         codec: `h264`, `h265`, `vp9`, `av1` or `prores` for a video; None for `vp9` in WebM, else
             for `h264`.
         crf: Constant rate factor of a video, lower is better and larger; None for one at which the
@@ -229,6 +233,7 @@ def segment_video(
         silence_dbfs=silence_dbfs,
         reuse=reuse,
         smooth=smooth,
+        refine=refine,
         codec=codec,
         crf=crf,
         pix_fmt=pix_fmt,
@@ -257,6 +262,7 @@ def iter_masks(
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
     smooth: bool = True,
+    refine: bool = True,
     batch_size: int | None = None,
     model: str | Path | LoadedModel | None = None,
     device: str = "auto",
@@ -284,6 +290,7 @@ def iter_masks(
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
         smooth: Whether masks are kept steady from frame to frame.
+        refine: Whether the edges of masks follow those of the picture.
         batch_size: Frames per forward pass.
         model: A name, the path of a checkpoint, or a model from `load_model`.
         device: Where to run the model.
@@ -313,6 +320,7 @@ def iter_masks(
         silence_dbfs=silence_dbfs,
         reuse=reuse,
         smooth=smooth,
+        refine=refine,
         batch_size=batch_size,
     )
     plan = plan_reading(Path(video), options, "masks", Path())
@@ -338,6 +346,7 @@ def segment_frames(
     silence_dbfs: float | None = SILENCE_DBFS,
     reuse: float | None = REUSE_LEVELS,
     smooth: bool = True,
+    refine: bool = True,
     batch_size: int | None = None,
     model: str | Path | LoadedModel | None = None,
     device: str = "auto",
@@ -362,6 +371,7 @@ def segment_frames(
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
         smooth: Whether masks are kept steady from frame to frame.
+        refine: Whether the edges of masks follow those of the picture.
         batch_size: Frames per forward pass.
         model: A name, the path of a checkpoint, or a model from `load_model`.
         device: Where to run the model.
@@ -385,6 +395,7 @@ def segment_frames(
         silence_dbfs=silence_dbfs,
         reuse=reuse,
         smooth=smooth,
+        refine=refine,
         batch_size=batch_size,
     )
     if (times is None) == (frame_rate is None):
@@ -493,7 +504,7 @@ def segment_planned(
         with torch_threads(1), own_stream(model.device), writer:
             interpolated = logits_over_time(when_done(computed))
             for each, logits in smoothed(interpolated, segmenter, options):
-                result = masked(each, logits, segmenter, options.threshold)
+                result = masked(each, logits, segmenter, options)
                 writer.write(result)
                 tally.add(result)
                 if progress is not None:
@@ -532,6 +543,7 @@ def segment_planned(
         mean_area=tally.area / tally.frames,
         timing=options.timing if options.text is None else None,
         smooth=options.smooth,
+        refine=options.refine,
         sources=tally.summaries(),
         damage=damage.found,
     )
@@ -583,7 +595,7 @@ def _masked_frames(
     with closing(compute(frames, segmenter, options)) as computed:
         filled = logits_over_time(when_done(computed))
         for each, logits in smoothed(filled, segmenter, options):
-            yield masked(each, logits, segmenter, options.threshold)
+            yield masked(each, logits, segmenter, options)
     if damage is not None:
         damage.report()
 

@@ -181,6 +181,11 @@ class SegmentOptions(VocabularyOptions):
     ] = True
     """Whether masks are smoothed over time, without those that vanish or appear for up to three
     frames; see `timeline.steady`."""
+    refine: Annotated[
+        bool,
+        Option("make edges follow those of the picture", panel=Panel.ADVANCED, default="on"),
+    ] = True
+    """Whether the edges of masks follow those of the picture; see `refine`."""
     codec: Annotated[
         Codec | None,
         Option(

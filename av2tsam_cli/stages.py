@@ -285,28 +285,29 @@ def are_large(plan: SegmentPlan) -> bool:
 
 
 def masked(
-    frame: ScheduledFrame, logits: torch.Tensor | None, segmenter: Segmenter, threshold: float
+    frame: ScheduledFrame,
+    logits: torch.Tensor | None,
+    segmenter: Segmenter,
+    options: SegmentOptions,
 ) -> MaskedFrame:
     """Return a frame with its mask at its own size, and the masks by name if there are names."""
-    from av2tsam_cli.masks import mean_scores, native_labels, native_mask, native_probability
+    from av2tsam_cli.masks import mean_scores, native_masks, native_probability
 
-    size, resize = frame.frame.rgb.shape[:2], segmenter.model.network.text_sam.resize
+    rgb, resize = frame.frame.rgb, segmenter.model.network.text_sam.resize
     names = segmenter.names_of(frame.window)
-    score, scores = mean_scores(logits, threshold)
-    sources = None
-    if names is None:
-        mask = native_mask(logits, size, threshold, resize=resize)
-    else:
-        labels = native_labels(logits, size, threshold, resize=resize)
-        mask, sources = labels > 0, SourceMasks(names, labels, scores)
+    score, scores = mean_scores(logits, options.threshold)
+    labels, alpha = native_masks(
+        logits, rgb, options.threshold, resize=resize, edges=options.refine
+    )
     return MaskedFrame(
         frame.frame,
-        mask,
+        labels > 0,
         _origin(frame),
-        sources,
+        None if names is None else SourceMasks(names, labels, scores),
         score=score,
         level_dbfs=frame.level_dbfs,
-        soft_mask=partial(native_probability, logits, size, resize=resize),
+        soft_mask=partial(native_probability, logits, rgb.shape[:2], resize=resize),
+        soft_edges=alpha,
     )
 
 

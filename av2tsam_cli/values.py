@@ -192,6 +192,16 @@ class MaskedFrame:
     """RMS level of the sound around the frame, in dB relative to full scale; None without sound."""
     soft_mask: Callable[[], Float32Array] | None = field(default=None, repr=False)
     """Computes `probability`; None for that of the mask itself, 0 or 1."""
+    soft_edges: UInt8Array | None = field(default=None, repr=False)
+    """The mask with soft edges, uint8, (H, W); None if its edges are hard."""
+
+    @property
+    def alpha(self) -> UInt8Array:
+        """Opacity of each pixel for a cutout, uint8, (H, W): 0 outside the mask, 255 inside.
+
+        A pixel belongs to the mask where it is above 127. Soft edges need `refine`.
+        """
+        return self.mask * np.uint8(255) if self.soft_edges is None else self.soft_edges
 
     @cached_property
     def probability(self) -> Float32Array:

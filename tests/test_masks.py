@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av2tsam_cli.masks import logit, mean_scores, native_mask, native_probability
+from av2tsam_cli.masks import logit, mean_scores, native_labels, native_probability
 
 
 def ramp(height: int, width: int) -> torch.Tensor:
@@ -19,7 +19,7 @@ def resize(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def mask_of(
     logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.5
 ) -> npt.NDArray[np.bool_]:
-    return native_mask(logits, size, threshold, resize=resize)
+    return native_labels(logits, size, threshold, resize=resize) > 0
 
 
 @pytest.mark.parametrize("size", [(37, 51), (3, 200)])

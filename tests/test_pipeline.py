@@ -47,7 +47,8 @@ def model(tiny_model: Path) -> LoadedModel:
 
 
 def masks_of(clip: Path, model: LoadedModel, **options: Any) -> list[BoolArray]:
-    return [each.mask for each in iter_masks(clip, model=model, **options)]
+    """The masks as the network computes them, unless `refine` is set."""
+    return [each.mask for each in iter_masks(clip, model=model, **{"refine": False, **options})]
 
 
 def one_by_one(clip: Path, model: LoadedModel) -> list[BoolArray]:
@@ -300,7 +301,7 @@ def test_mask_pngs_equal_the_masks_of_iter_masks(
     segment_video(clip, tmp_path / "out", model=model, format="masks")
     files = sorted((tmp_path / "out" / "clip").iterdir())
     assert [file.name for file in files] == [f"{k:06d}.png" for k in range(6)]
-    for file, mask in zip(files, masks_of(clip, model), strict=True):
+    for file, mask in zip(files, masks_of(clip, model, refine=True), strict=True):
         assert np.array_equal(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), mask * np.uint8(255))
 
 
@@ -425,7 +426,7 @@ def test_frames_come_with_their_mask_and_probability(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
     clip = make_clip(seconds=2, rate=8, size=(50, 38), sounds=[{"samples": tone(1.0)}])
-    found = list(iter_masks(clip, model=model, fps=Fraction(4), threshold=0.4))
+    found = list(iter_masks(clip, model=model, fps=Fraction(4), threshold=0.4, refine=False))
     assert [each.frame.time_s for each in found] == [k / 8 for k in range(16)]
     for each in found:
         assert each.frame.rgb.shape == (38, 50, 3)

@@ -6,7 +6,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from av2tsam_cli.masks import native_mask
+from av2tsam_cli.masks import native_labels
 from av2tsam_cli.timeline.schedule import ScheduledFrame, add_motion, logits_over_time
 from av2tsam_cli.values import Frame
 
@@ -46,7 +46,7 @@ def iou(a: BoolArray, b: BoolArray) -> float:
 
 
 def mask_of(found: torch.Tensor) -> BoolArray:
-    return native_mask(found, SIZE[::-1], 0.5, resize=resize)
+    return native_labels(found, SIZE[::-1], 0.5, resize=resize) > 0
 
 
 def resize(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
