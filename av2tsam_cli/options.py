@@ -49,6 +49,7 @@ class Panel(StrEnum):
     DATA = "Data"
     SCORING = "Scoring"
     NAMES = "Names"
+    LOOK = "Look of overlays"
     MODEL = "Model"
     TRAINING = "Training"
     MESSAGES = "Messages"

@@ -32,11 +32,13 @@ from av2tsam_cli.segment_options import (
     REUSE_LEVELS,
     SILENCE_DBFS,
     Codec,
+    Colour,
     Format,
     Hear,
     PixelFormat,
     Rate,
     SegmentOptions,
+    Style,
     Timing,
 )
 from av2tsam_cli.stages import (
@@ -139,6 +141,11 @@ def segment_video(
     vocabulary: Path | None = None,
     name: Sequence[str] = (),
     names: bool = False,
+    style: Style = "highlight",
+    color: Colour | None = None,
+    opacity: float | None = None,
+    dim: bool = True,
+    hud: bool = False,
     overwrite: bool = False,
     start: float = 0.0,
     end: float | None = None,
@@ -176,6 +183,11 @@ def segment_video(
         vocabulary: A vocabulary file for `words`; None for the built-in one.
         name: Name only these sources of the vocabulary; empty for all.
         names: Whether overlays show the names, and one colour per source.
+        style: `highlight`, `outline`, `blur`, `spotlight`, `mono`, `heat` or `side-by-side`.
+        color: RGB of the tint or outline, 0 to 255; None for pink.
+        opacity: Opacity of the tint, from 0 to 1; None for that of the style.
+        dim: Whether the rest of the picture is darkened, if the style does so.
+        hud: Whether overlays show the time, the level of the sound and the names in a corner.
         overwrite: Whether existing outputs are replaced.
         start: Where to start, in seconds.
         end: Where to stop, in seconds; None for the end of the video.
@@ -221,6 +233,11 @@ def segment_video(
         vocabulary=vocabulary,
         name=tuple(name),
         names=names,
+        style=style,
+        color=color,
+        opacity=opacity,
+        dim=dim,
+        hud=hud,
         overwrite=overwrite,
         start=start,
         end=end,
@@ -496,8 +513,8 @@ def segment_planned(
         stop_s=options.end,
         overwrite=options.overwrite,
         threads=codec_threads(plan, model),
-        names=options.names,
         damage=damage,
+        look=options,
     )
 
     def write(computed: Iterator[ComputedBatch]) -> None:

@@ -25,6 +25,8 @@ Format = Literal["video", "masks", "overlays", "named-masks", "indexed-masks"]
 Codec = Literal["h264", "h265", "vp9", "av1", "prores"]
 PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"]
 """How pixels are stored, by FFmpeg's names: a colour for 4, 2 or 1 of them, with 8 or 10 bits."""
+Style = Literal["highlight", "outline", "blur", "spotlight", "mono", "heat", "side-by-side"]
+Colour = tuple[int, int, int]
 
 Rate = Fraction | float | Literal["auto", "all"]
 """Masks to compute per second; `all`, or `auto` for those that optical flow cannot predict."""
@@ -52,8 +54,74 @@ def _parse_rate(text: str) -> Rate:
         ) from None
 
 
+def parse_colour(text: str) -> Colour:
+    """Convert a colour, such as #ff4096 or orange, to RGB from 0 to 255.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    from PIL import ImageColor
+
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a colour; use a name such as orange, or a code such as #ff8800"
+        ) from None
+    return red, green, blue
+
+
 @dataclass(frozen=True)
-class SegmentOptions(VocabularyOptions):
+class LookOptions:
+    """How overlays look."""
+
+    names: Annotated[
+        bool, Option("draw names, and a colour per source, in overlays", panel=Panel.NAMES)
+    ] = False
+    """Whether overlays show the names of the sources, each in a colour of its own."""
+    style: Annotated[
+        Style, Option("what overlays do to the picture", panel=Panel.LOOK, default="highlight")
+    ] = "highlight"
+    """`highlight` to tint and outline the source and darken the rest, `outline` only to outline it,
+    `blur`, `spotlight` or `mono` to blur, black out or decolour the rest, `heat` for the
+    probability of each pixel, `side-by-side` for the frame beside its highlighted copy."""
+    color: Annotated[
+        Colour | None,
+        Option("colour of the source", panel=Panel.LOOK, metavar="COLOR", parse=parse_colour),
+    ] = None
+    """RGB of the tint or outline, 0 to 255; None for pink. With `names`, each has its own."""
+    opacity: Annotated[
+        float | None,
+        Option("opacity of the colour, 0 to 1", panel=Panel.LOOK, metavar="SHARE"),
+    ] = None
+    """Opacity of the tint, from 0 to 1; None for that of the style."""
+    dim: Annotated[
+        bool, Option("darken the rest of the picture", panel=Panel.LOOK, default="on")
+    ] = True
+    """Whether the rest of the picture is darkened, if the style does so."""
+    hud: Annotated[bool, Option("show time, sound level and names", panel=Panel.LOOK)] = False
+    """Whether overlays show the time, the level of the sound and the names in a corner."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: A value is out of range, or two options do not go together.
+        """
+        check_values(self)
+        if self.color is not None and self.names:
+            raise UsageError("`color` has no effect with `names`; drop one of them")
+        if self.color is not None and not all(0 <= value <= 255 for value in self.color):
+            raise UsageError(f"`color` must be three numbers from 0 to 255, not {self.color}")
+        if self.opacity is not None and not 0 <= self.opacity <= 1:
+            raise UsageError(f"`opacity` must be between 0 and 1, not {self.opacity:g}")
+
+
+DEFAULT_LOOK = LookOptions()
+
+
+@dataclass(frozen=True)
+class SegmentOptions(LookOptions, VocabularyOptions):
     """What to segment in a video and how. Values are checked on construction."""
 
     format: Annotated[
@@ -86,10 +154,6 @@ class SegmentOptions(VocabularyOptions):
     ] = None
     """`trained` for the audio part of the model, `words` to name what is heard and segment each
     name; None for `words` if another option needs names, else `trained` if the model was."""
-    names: Annotated[
-        bool, Option("draw names, and a colour per source, in overlays", panel=Panel.NAMES)
-    ] = False
-    """Whether overlays show the names of the sources, each in a colour of its own."""
     overwrite: Overwrite = False
     """Whether existing outputs are replaced."""
     start: Annotated[
@@ -226,7 +290,7 @@ class SegmentOptions(VocabularyOptions):
         Raises:
             UsageError: A value is out of range, or two options do not go together.
         """
-        check_values(self)
+        super().__post_init__()
         if self.text is not None:
             self._check_text(self.text)
         elif self.hear == "trained" and self._needs_names:

@@ -252,7 +252,7 @@ def drawn_clip(scene: Scene, seconds: float | None = None) -> Clip:
 
 def segmented(masked: Iterable[MaskedFrame]) -> tuple[list[BoolArray], Values]:
     """Return the masks, and how much they and the overlays change from frame to frame."""
-    draw = overlay_drawer(names=False)
+    draw = overlay_drawer()
     masks, lumas, computed = [], [], []
     for each in masked:
         computed.append(float(each.origin == "computed"))

@@ -38,6 +38,7 @@ from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.metadata import copy_metadata
 from av2tsam_cli.outputs.overlay import overlay_drawer
 from av2tsam_cli.outputs.sound import SoundTrack
+from av2tsam_cli.segment_options import DEFAULT_LOOK, LookOptions
 from av2tsam_cli.values import (
     AudioStream,
     MaskedFrame,
@@ -76,15 +77,16 @@ class VideoWriter:
         stop_s: float | None = None,
         overwrite: bool = False,
         threads: int = 0,
-        names: bool = False,
         damage: DamageLog | None = None,
+        look: LookOptions = DEFAULT_LOOK,
     ) -> None:
         self.encoding = encoding
         self.target, self.info, self.video, self.audio = target, info, video, audio
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
         self.overwrite, self.threads = overwrite, threads
         self.outputs: tuple[Path, ...] = (target,)
-        self._draw = overlay_drawer(names=names)
+        self._draw = overlay_drawer(look)
+        self._columns = 2 if look.style == "side-by-side" else 1  # pictures side by side
         self._sound: SoundTrack | None = None
         self._damage = damage or DamageLog(info.path)
         self._unfit = 0  # corrupted packets of sound, which a container does not take
@@ -190,7 +192,8 @@ class VideoWriter:
             self._container.add_stream(encoding.encoder, rate=rate, options=dict(encoding.options)),
         )
         context = stream.codec_context
-        width, height, aspect = self.video.width, self.video.height, self.video.sample_aspect
+        width, height = self._columns * self.video.width, self.video.height
+        aspect = self.video.sample_aspect
         if encoding.square_pixels:
             width, aspect = round(width * aspect), Fraction(1)
         context.width, context.height = encoding.padded(width, height)

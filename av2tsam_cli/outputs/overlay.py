@@ -1,4 +1,4 @@
-"""Draw masks on a frame: highlighted, with contours and names, and the rest dimmed."""
+"""Draw masks on a frame: highlighted, with contours and names, and the rest in the background."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from av2tsam_cli.outputs.fade import Fader, Fading
+from av2tsam_cli.outputs.hud import draw_hud
 from av2tsam_cli.outputs.labels import Box, Label, LabelPainter
 from av2tsam_cli.outputs.names import NameTable, colour_of
+from av2tsam_cli.segment_options import DEFAULT_LOOK, LookOptions, Style
 from av2tsam_cli.values import (
     BoolArray,
     Float32Array,
@@ -33,6 +35,10 @@ class OverlayStyle:
     """Opacity of the highlight inside the mask, from 0 to 1."""
     dim: float = 0.45
     """By how much pixels outside the mask are darkened, from 0 to 1."""
+    blur_share: float = 0.0
+    """How strongly they are blurred: the standard deviation as a share of the shorter side."""
+    grey: bool = False
+    """Whether they lose their colours."""
     contour_share: float = 1 / 200
     """Width of the contour as a share of the frame's shorter side; 0 for no contour."""
     contour_colour: tuple[int, int, int] = (255, 244, 214)
@@ -44,6 +50,17 @@ class OverlayStyle:
 
 
 DEFAULT_STYLE = OverlayStyle()
+PLAIN = OverlayStyle(opacity=0.0, dim=0.0, contour_share=0.0)
+STYLES: dict[Style, OverlayStyle] = {
+    "highlight": DEFAULT_STYLE,
+    "outline": replace(PLAIN, contour_share=1 / 150, contour_colour=DEFAULT_STYLE.colour),
+    "blur": replace(PLAIN, blur_share=1 / 30),
+    "spotlight": replace(PLAIN, dim=0.85),
+    "mono": replace(PLAIN, grey=True),
+    "heat": replace(PLAIN, opacity=0.65),
+    "side-by-side": DEFAULT_STYLE,
+}
+"""The look of each style. `heat` shows probabilities, and `side-by-side` the frame beside it."""
 
 MOST_NUMBERS = 248
 """Names that are told apart in a frame: what fits into 8 bits, a multiple of the colours."""
@@ -53,20 +70,62 @@ Draw = Callable[[MaskedFrame], Pixels]
 """Draws the next frame of a video with its mask, or with its masks by name; see `overlay_drawer`"""
 
 
-def overlay_drawer(*, names: bool) -> Draw:
-    """Return what draws the overlays of one video; with `names`, in a colour and with a name each.
+def overlay_drawer(look: LookOptions = DEFAULT_LOOK) -> Draw:
+    """Return what draws the overlays of one video.
 
-    Dimming and highlights fade in and out. Frames in which nothing is named are drawn with their
-    mask.
+    What is done to a picture fades in and out. With names, frames in which nothing is named are
+    drawn with their mask.
     """
-    plain, named = PlainOverlays(), NamedOverlays()
+    style = style_of(look)
+    plain, named = PlainOverlays(style), NamedOverlays(style)
 
     def draw(masked: MaskedFrame) -> Pixels:
-        if masked.sources is None or not names:
-            return plain.draw(masked.frame, masked.mask)
-        return named.draw(masked.frame, masked.sources)
+        pixels = masked.frame.pixels
+        if look.style == "heat":
+            picture = draw_heat(pixels, masked.probability, style.opacity)
+        elif masked.sources is None or not look.names:
+            picture = plain.draw(masked.frame, masked.mask)
+        else:
+            picture = named.draw(masked.frame, masked.sources)
+        if look.hud:
+            picture = draw_hud(picture, masked)
+        if look.style == "side-by-side":
+            picture = np.hstack([pixels, picture])
+        return picture
 
     return draw
+
+
+def style_of(look: LookOptions) -> OverlayStyle:
+    """Return the style that was chosen, with its colour, opacity and dimming."""
+    style = STYLES[look.style]
+    if look.color is not None:
+        recoloured = style.contour_colour == style.colour
+        contour = look.color if recoloured else style.contour_colour
+        style = replace(style, colour=look.color, contour_colour=contour)
+    if look.opacity is not None:
+        style = replace(style, opacity=look.opacity)
+    return style if look.dim else replace(style, dim=0.0)
+
+
+def draw_heat(pixels: Pixels, probability: Float32Array, opacity: float) -> Pixels:
+    """Draw probabilities on a frame as colours from blue to red.
+
+    Args:
+        pixels: The frame, (H, W, 3), RGB; not modified.
+        probability: Probability of each pixel, float32, (H, W), 0 to 1.
+        opacity: Opacity of the colours where it is 1, from 0 to 1. They vanish where it is 0.
+
+    Returns:
+        The image, like the frame.
+    """
+    heat = cv2.applyColorMap(cv2.convertScaleAbs(probability, alpha=255), cv2.COLORMAP_TURBO)
+    shown = opacity * np.minimum(1.0, 2 * probability)
+    colours = cv2.cvtColor(heat, cv2.COLOR_BGR2RGB)
+    if pixels.dtype == np.uint8:
+        return cast("Pixels", cv2.blendLinear(colours, pixels, shown, 1 - shown))
+    added = shown[..., None] * colours * np.float32(levels(pixels))
+    return cast("Pixels", np.rint(added + (1 - shown[..., None]) * pixels).astype(pixels.dtype))
 
 
 def draw_overlay(
@@ -104,7 +163,7 @@ class PlainOverlays:
         fading = self._fader.next(frame, mask.view(np.uint8))
         if fading is None:
             return frame.pixels
-        picture = _dimmed(frame.pixels, self.style, fading)
+        picture = _background(frame.pixels, self.style, fading.dimming)
         _highlight(picture, frame.pixels, 1, self.style, fading)
         return picture
 
@@ -137,7 +196,7 @@ class NamedOverlays:
         fading = self._fader.next(frame, numbers[sources.labels])
         if fading is None:
             return frame.pixels
-        picture = _dimmed(frame.pixels, self.style, fading)
+        picture = _background(frame.pixels, self.style, fading.dimming)
         names = {*present.values(), *self._shown}
         self._shown, labels = [], []
         for name in filter(names.__contains__, self.table.frames):
@@ -157,14 +216,34 @@ class NamedOverlays:
         return (self.table.number(name) - 1) % MOST_NUMBERS + 1
 
 
-def _dimmed(pixels: Pixels, style: OverlayStyle, fading: Fading) -> Pixels:
-    return _scaled(pixels, 1.0 - style.dim * fading.dimming)
+def _background(pixels: Pixels, style: OverlayStyle, strength: float) -> Pixels:
+    """Return a frame as it looks outside of masks, if a share of the style is applied, 0 to 1."""
+    share = 1.0 - style.dim * strength
+    if not (style.grey or style.blur_share):
+        return _scaled(pixels, share)
+    changed: Any = pixels
+    if style.grey:
+        changed = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if style.blur_share:
+        changed = _blurred(changed, style.blur_share * min(pixels.shape[:2]))
+    mixed = cv2.addWeighted(changed, strength, pixels, 1 - strength, 0)
+    return _scaled(cast("Pixels", mixed), share)
 
 
 def _scaled(pixels: Pixels, share: float) -> Pixels:
     if pixels.dtype == np.uint8:
         return cast("Pixels", cv2.convertScaleAbs(pixels, alpha=share))
     return cast("Pixels", cv2.multiply(pixels, (share,) * 4))
+
+
+def _blurred(pixels: Pixels, sigma_px: float) -> Pixels:
+    """Blur a picture with a standard deviation in pixels; a strong blur at a reduced size."""
+    height, width = pixels.shape[:2]
+    scale = max(1, int(sigma_px / 3))
+    size = -(-width // scale), -(-height // scale)
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), max(0.3, sigma_px / scale))
+    return cast("Pixels", cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _highlight(

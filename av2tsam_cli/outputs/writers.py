@@ -23,7 +23,7 @@ from av2tsam_cli.outputs.png import (
     Pictures,
     PngWriter,
 )
-from av2tsam_cli.segment_options import Format
+from av2tsam_cli.segment_options import DEFAULT_LOOK, Format, LookOptions
 from av2tsam_cli.values import AudioStream, MaskedFrame, MediaInfo, VideoStream
 
 PICTURE_NAME = re.compile(r"\d{6,}\.png")
@@ -60,8 +60,8 @@ def open_writer(
     stop_s: float | None = None,
     overwrite: bool = False,
     threads: int = 0,
-    names: bool = False,
     damage: DamageLog | None = None,
+    look: LookOptions = DEFAULT_LOOK,
 ) -> Writer:
     """Return the writer of a format; nothing is created before it is entered.
 
@@ -77,12 +77,12 @@ def open_writer(
         stop_s: Seconds of the presentation at which the audio ends; None for its own end.
         overwrite: Whether an existing result is replaced.
         threads: Threads of the video encoder; 0 lets FFmpeg choose.
-        names: Whether overlays show a colour and the name of each source.
         damage: Collects what of the audio is damaged; None to ignore it.
+        look: How overlays look.
     """
     path = output_path(target, format, info.path)
     if encoding is None:
-        return PngWriter(path, _pictures(format, names=names), overwrite=overwrite)
+        return PngWriter(path, _pictures(format, look), overwrite=overwrite)
     return VideoWriter(
         path,
         info=info,
@@ -94,17 +94,17 @@ def open_writer(
         stop_s=stop_s,
         overwrite=overwrite,
         threads=threads,
-        names=names,
         damage=damage,
+        look=look,
     )
 
 
-def _pictures(format: Format, *, names: bool) -> Pictures:  # noqa: A002
+def _pictures(format: Format, look: LookOptions) -> Pictures:  # noqa: A002
     if format == "named-masks":
         return NamedMasks()
     if format == "indexed-masks":
         return IndexedMasks()
-    return Masks() if format == "masks" else Overlays(overlay_drawer(names=names))
+    return Masks() if format == "masks" else Overlays(overlay_drawer(look))
 
 
 def output_path(target: Path, format: Format, source: Path) -> Path:  # noqa: A002

@@ -1,12 +1,13 @@
 """Make the pictures in the documentation from the output of `av2tsam` on the sample videos.
 
 Run from the repository: `python recipes/samples/pictures.py`. It writes docs/images/duet.webp (the
-animation at the top of the README), docs/images/duet.jpg, names.jpg and tour-*.jpg.
+animation at the top of the README), docs/images/duet.jpg, names.jpg, styles.jpg and
+tour-*.jpg.
 """
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import av
 import cv2
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from av2tsam import load_model, segment_video
+from av2tsam_cli.segment_options import Style
 
 SAMPLES = Path("sample_media")
 IMAGES = Path("docs/images")
@@ -26,6 +28,8 @@ WIDTH = 480
 STRIP_HEIGHT = 56
 """Height in pixels of the waveform below the animation."""
 LARGEST_BYTES = 1_000_000
+
+STYLES = get_args(Style)
 
 BACKGROUND = (24, 26, 32)
 UNPLAYED = (92, 98, 112)
@@ -44,9 +48,13 @@ def main() -> None:
         masks = _masks("duet", work)
         dog = _overlays("duet", work / "text", text="the dog")
         named = _overlays("duet", work / "words", hear="words", names=True)
+        styled = [_overlays("duet", work / style, style=style, end=2.0)[RATE] for style in STYLES]
     _animate(named, IMAGES / "duet.webp")
     _save(_grid([named[s * RATE] for s in (1, 3, 5, 7)]), IMAGES / "names.jpg")
     _save(_grid([overlays["duet"][s * RATE] for s in (1, 3, 5, 7)]), IMAGES / "duet.jpg")
+    *single, side_by_side = styled
+    halves = np.array_split(side_by_side, 2, axis=1)
+    _save(_grid([*single, *halves]), IMAGES / "styles.jpg")
     pair = [overlays["duet"][5 * RATE], masks[5 * RATE]]
     _save(_grid(pair), IMAGES / "tour-masks.jpg")
     _save(_grid([dog[s * RATE] for s in (1, 3)]), IMAGES / "tour-text.jpg")

@@ -15,6 +15,7 @@ from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.encoding import bits_per_channel, choose_encoding
 from av2tsam_cli.outputs.writers import Format, open_writer
+from av2tsam_cli.segment_options import LookOptions
 from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
 Job = Callable[..., list[float]]
@@ -49,6 +50,7 @@ def job() -> Job:
         masked: Callable[[Frame], npt.NDArray[np.bool_]] = middle,
         named: Callable[[Frame], SourceMasks | None] = lambda _: None,
         names: bool = False,
+        look: dict[str, Any] | None = None,
         start_s: float = 0.0,
         stop_s: float | None = None,
         overwrite: bool = False,
@@ -73,7 +75,7 @@ def job() -> Job:
             audio=audio,
             encoding=chosen,
             overwrite=overwrite,
-            names=names,
+            look=LookOptions(names=names, **(look or {})),
             **trim,
         ) as writer:
             for frame in read_frames(info, stream=video, deep=deep, **trim):

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from av2tsam_cli.outputs.overlay import NamedOverlays, overlay_drawer
+from av2tsam_cli.segment_options import LookOptions
 from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
 HEIGHT, WIDTH, RATE = 120, 200, 25
@@ -33,7 +34,7 @@ def overlays(
     picture: npt.NDArray[np.uint8] = GREY,
 ) -> npt.NDArray[np.uint8]:
     """Draw a grey video, (T, H, W, 3); with names, all of the mask is a dog."""
-    draw = overlay_drawer(names=names)
+    draw = overlay_drawer(LookOptions(names=names))
     pictures = []
     for k, mask in enumerate(masks):
         shot = 0 if cut is None or k < cut else 1

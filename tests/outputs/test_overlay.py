@@ -8,6 +8,7 @@ import pytest
 
 from av2tsam_cli.outputs.names import COLOURS
 from av2tsam_cli.outputs.overlay import NamedOverlays, OverlayStyle, draw_overlay, overlay_drawer
+from av2tsam_cli.segment_options import LookOptions
 from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
 GREY = np.full((120, 200, 3), 100, np.uint8)
@@ -128,11 +129,11 @@ def test_without_names_the_picture_is_that_of_the_mask() -> None:
     plain = draw_overlay(GREY, labels > 0)
     named = MaskedFrame(frame, labels > 0, "computed", sources)
     unnamed = MaskedFrame(frame, labels > 0, "computed")
-    np.testing.assert_array_equal(overlay_drawer(names=False)(named), plain)
-    np.testing.assert_array_equal(overlay_drawer(names=True)(unnamed), plain)
+    np.testing.assert_array_equal(overlay_drawer()(named), plain)
+    np.testing.assert_array_equal(overlay_drawer(LookOptions(names=True))(unnamed), plain)
     nothing = SourceMasks(("dog",), np.zeros_like(labels))
     empty = MaskedFrame(frame, labels < 0, "silent", nothing)
-    assert overlay_drawer(names=True)(empty) is GREY
+    assert overlay_drawer(LookOptions(names=True))(empty) is GREY
 
 
 @pytest.mark.parametrize("names", [False, True])
@@ -140,7 +141,8 @@ def test_16_bits_are_drawn_like_8_and_keep_their_precision(*, names: bool) -> No
     deep = np.tile(np.linspace(20_000, 24_000, 200)[None, :, None], (120, 1, 3)).astype(np.uint16)
     rgb = np.rint(deep / 257).astype(np.uint8)
     labels = disc().astype(np.uint8)
-    one, other = overlay_drawer(names=names), overlay_drawer(names=names)
+    look = LookOptions(names=names)
+    one, other = overlay_drawer(look), overlay_drawer(look)
     for k in range(8):  # the object jumps in frame 3, and vanishes from frame 6 on
         mask = np.roll(labels, 100 if k >= 3 else 0, axis=1) * np.uint8(k < 6)
         sources = SourceMasks(("dog",), mask)
