@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
-from av2tsam_cli.errors import Av2tsamError, UsageError
+from av2tsam_cli.errors import NOT_A_FILE, Av2tsamError, UsageError
 
 FIXES = {
     errno.ENOSPC: "free disk space",
@@ -38,6 +38,9 @@ FIXES = {
 OTHER_FIX = "check the folder and its permissions"
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How safetensors, written in Rust, reports an error number: only in its message."""
+
+LARGEST_TEXT = 2**20
+"""Bytes of the largest file of text that is read, such as options or a vocabulary."""
 
 PART_NAME = re.compile(
     r"\.av2tsam-(?P<host>[0-9a-f]{8})-(?P<space>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}"
@@ -175,6 +178,27 @@ def check_new_file(path: Path, *, overwrite: bool, suffix: str = "") -> None:
         raise UsageError(f"{path}: is a folder; use the name of a file in it")
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: already exists; set `overwrite` to replace it")
+
+
+def is_special(path: Path) -> bool:
+    """Return whether a path is a pipe or a device: reading it might wait for ever, or never end."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def read_text_file(path: Path, *, raises: type[Av2tsamError] = UsageError) -> bytes:
+    """Return the content of a file of text, such as options or a vocabulary.
+
+    Raises:
+        UsageError: Or `raises`: it is a pipe or a device, or too large.
+        OSError: It cannot be read.
+    """
+    if is_special(path):
+        raise raises(f"{path}: {NOT_A_FILE}")
+    with path.open("rb") as file:
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise raises(f"{path}: larger than {LARGEST_TEXT >> 20} MiB; pass a file of text")
+    return content
 
 
 def check_writable(target: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from av2tsam_cli.errors import UsageError
+from av2tsam_cli.files import read_text_file
 from av2tsam_cli.options import OptionField, option_fields, unknown
 
 SUFFIXES = (".toml", ".yaml", ".yml")
@@ -49,13 +50,13 @@ def _read(path: Path) -> dict[Any, Any]:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path).decode("utf-8")
         # In YAML, 'off' would be False and 2e-4 a text, so all scalars are read as text.
         is_toml = path.suffix == ".toml"
         content = tomllib.loads(text) if is_toml else yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - creates only text, lists and mappings
     except FileNotFoundError as error:
         raise UsageError(f"{path}: file not found; check the path") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: cannot be read ({reason}); correct the file") from error
     if not isinstance(content, dict):
@@ -89,7 +90,8 @@ def _text(field: OptionField, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str | int | float):
-        raise UsageError(f"`{field.name}`: {value!r} is not a single value")
+        # Not shown, because a few lines of YAML can stand for gigabytes.
+        raise UsageError(f"`{field.name}`: not a single value")
     return str(value)
 
 

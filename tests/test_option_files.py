@@ -29,6 +29,8 @@ class CutOptions:
 
 
 FIELDS = option_fields(CutOptions)
+LAUGHS = "".join(f"  n{k + 1}: &a{k + 1} [{f'*a{k},' * 10}]\n" for k in range(12))
+"""Each line repeats the one before it ten times: in full, they would be terabytes."""
 BY_NAME = {field.name: field for field in FIELDS}
 
 
@@ -101,7 +103,7 @@ def test_values_left_empty_in_yaml_are_not_set(tmp_path: Path) -> None:
         ("[cut]\nlength = 3", "unknown option 'cut'; "),
         ("length = 'long'", "`length`: 'long' is not a number"),
         ("length = true", "`length`: true is not a value for LENGTH"),
-        ("length = {s = 3}", "`length`: {'s': 3} is not a single value"),
+        ("length = {s = 3}", "`length`: not a single value"),
         ("pieces = 1.5", "`pieces`: '1.5' is not a whole number"),
         ("pieces = [1, 2]", "`pieces`: '1,2' is not a whole number"),
         ("subset = 's5'", "unknown subset 's5'; use s4, ms3 or avss"),
@@ -125,6 +127,10 @@ def test_errors_are_one_line_that_names_the_file_and_the_option(
         ("a.yaml", "a: [", "cannot be read"),
         ("a.yaml", "length", "not a list of options"),
         ("a.yaml", "- length", "not a list of options"),
+        ("a.yaml", "length: " + "[" * 5000, "cannot be read"),
+        ("a.toml", "length = " + "[" * 5000, "cannot be read"),
+        ("a.yaml", "#" * 2**20 + "\n", "larger than 1 MiB"),
+        ("a.yaml", f"length:\n  n0: &a0 x\n{LAUGHS}", "`length`: not a single value"),
     ],
 )
 def test_files_that_are_no_options_are_a_usage_error(

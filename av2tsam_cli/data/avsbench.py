@@ -21,6 +21,7 @@ from av2tsam_cli.avsbench_format import (
     Subset,
 )
 from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.files import read_text_file
 from av2tsam_cli.options import unknown
 
 DATA_VARIABLE = "AVSBENCH_ROOT"
@@ -217,11 +218,11 @@ def read_classes(root: Path) -> tuple[str, ...]:
         raise MediaError(_missing_csv(root, "avss"))
     path = table.parent / "label2idx.json"
     try:
-        numbers = json.loads(path.read_text("utf-8"))
+        numbers = json.loads(read_text_file(path, raises=MediaError))
         names = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
     except FileNotFoundError:
         return AVSS_CLASSES
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise MediaError(f"{path}: cannot be read as classes ({error}); copy it again") from error
     if len(names) != len(AVSS_CLASSES) or names[0] != AVSS_CLASSES[0]:
         raise MediaError(

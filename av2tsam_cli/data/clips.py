@@ -17,7 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from av2tsam_cli.avsbench_format import AVSS_COLOURS, FRAME_OFFSET_S, FRAME_PX
 from av2tsam_cli.data.avsbench import Clip, find_dangling_link
 from av2tsam_cli.data.integrity import MAX_MISSING_S, check_size, check_wav
-from av2tsam_cli.errors import MediaError
+from av2tsam_cli.errors import NOT_A_FILE, MediaError
+from av2tsam_cli.files import is_special
 from av2tsam_cli.media import audio, frames
 from av2tsam_cli.media.probe import probe
 from av2tsam_cli.values import AudioStream, BoolArray, Float32Array, MediaInfo, UInt8Array
@@ -154,6 +155,8 @@ def read_file(path: Path) -> bytes:
         MediaError: The file is missing, empty or unreadable.
     """
     try:
+        if is_special(path):
+            raise MediaError(f"{path}: {NOT_A_FILE}")
         data = path.read_bytes()
     except FileNotFoundError as error:
         link = find_dangling_link(path)

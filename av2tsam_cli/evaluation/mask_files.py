@@ -24,9 +24,9 @@ from av2tsam_cli.avsbench_format import AVSS_COLOURS
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.clips import NO_CLASS, labels_of_colours
 from av2tsam_cli.data.integrity import check_image
-from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.errors import NOT_A_FILE, MediaError, UsageError
 from av2tsam_cli.evaluation.semantic import resize_labels
-from av2tsam_cli.files import atomic_folder, write_errors
+from av2tsam_cli.files import atomic_folder, is_special, write_errors
 from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.outputs.png import PNG_OPTIONS
 from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
@@ -187,6 +187,8 @@ def _mask_files(folder: Path, clip: Clip) -> list[Path]:
 def _read_image(path: Path) -> npt.NDArray[Any]:
     """Read a mask: grey, (H, W), or colours, (H, W, 3 or 4), in OpenCV's order, BGR."""
     try:
+        if is_special(path):
+            raise MediaError(f"{path}: {NOT_A_FILE}")
         data = path.read_bytes()
     except OSError as error:
         reason = "missing" if isinstance(error, FileNotFoundError) else error.strerror

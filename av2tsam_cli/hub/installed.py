@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from safetensors import SafetensorError
 
 from av2tsam_cli.errors import UsageError, WeightsError
-from av2tsam_cli.files import atomic_file, write_errors
+from av2tsam_cli.files import atomic_file, read_text_file, write_errors
 from av2tsam_cli.hub.locate import home, installed_models, installed_path
 from av2tsam_cli.hub.registry import (
     BPE_TOKENIZERS,
@@ -199,9 +199,9 @@ def record_path(name: str) -> Path:
 def read_install_record(name: str) -> InstallRecord | None:
     """Return the record of an installed model, or None if it is missing or unreadable."""
     try:
-        values = json.loads(record_path(name).read_text(encoding="utf-8"))
+        values = json.loads(read_text_file(record_path(name)))
         return InstallRecord(**{**values, "source": Origin(**values["source"])})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UsageError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -73,7 +73,7 @@ def _weights_in(folder: Path) -> Path:
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
-        shard_of: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        shard_of: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
         shards = sorted(set(shard_of.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.files import check_writable
+from av2tsam_cli.files import check_writable, read_text_file
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.mp4 import VideoWriter
@@ -151,7 +151,9 @@ def _check_video(path: Path, source: Path) -> None:
 
 def _check_folder(target: Path, path: Path) -> None:
     for folder in (target, path):
-        if os.path.lexists(folder) and not folder.is_dir():
+        if folder.is_symlink() and not folder.exists():
+            raise UsageError(f"{folder}: a symbolic link to no folder; check where it points")
+        if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder}: is a file; choose a folder for the output")
     # Replacing removes the whole folder, so it must contain nothing but an earlier result.
     if (other := next(_foreign(path), None)) is not None:
@@ -172,7 +174,15 @@ def _foreign(path: Path) -> Iterator[Path]:
 def _listed_folders(summary: Path) -> list[str]:
     """Return the names that belong to a `names.json`, its own included; [] if it is not ours."""
     try:
-        content = json.loads(summary.read_text("utf-8"))
+        content = json.loads(read_text_file(summary))
         return [SUMMARY_NAME, *(str(each.get("folder", "")) for each in content["names"])]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (
+        UsageError,
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ):
         return []

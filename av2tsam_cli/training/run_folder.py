@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from av2tsam_cli.errors import MediaError, UsageError, WeightsError
-from av2tsam_cli.files import atomic_file, parent_folders, write_errors
+from av2tsam_cli.files import atomic_file, parent_folders, read_text_file, write_errors
 from av2tsam_cli.hub.checkpoint import save_network, write_tensors
 from av2tsam_cli.hub.tensor_file import TensorFile
 from av2tsam_cli.model.av2tsam import Av2tSam
@@ -208,10 +208,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: dict[str, Any] = json.loads(read_text_file(path, raises=MediaError))
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: no run to resume; omit `resume` to start one") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MediaError(
             f"{path}: corrupted ({error}); set `overwrite` to start the run again"
         ) from error

@@ -64,7 +64,7 @@ def read_toml(text: str) -> tuple[list[Row], list[Problem]]:
     """Read the `[[source]]` and `[[background]]` entries of a TOML file, and their problems."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         return [], [_syntax_problem(error, text)]
     lines = text.split("\n")
     rows, problems = [], []
@@ -80,7 +80,7 @@ def read_toml(text: str) -> tuple[list[Row], list[Problem]]:
     return rows, problems
 
 
-def _syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> Problem:
+def _syntax_problem(error: Exception, text: str) -> Problem:
     match = _POSITION.match(str(error))
     what = match[1] if match else str(error)
     line = int(match[2]) if match and match[2] else len(text.rstrip().split("\n"))

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 from av2tsam_cli.avsbench_format import AVSS_CLASSES, S4_CATEGORIES
 from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.files import read_text_file
 from av2tsam_cli.options import either, unknown
 from av2tsam_cli.words.rows import Problem, Row, read_text, read_toml
 
@@ -174,7 +175,7 @@ def read_vocabulary(path: Path) -> tuple[Vocabulary, list[Problem]]:
         MediaError: The file cannot be read.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_text_file(path).decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise UsageError(f"{path}: file not found; check the path") from error
     except OSError as error:

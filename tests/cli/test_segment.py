@@ -332,6 +332,32 @@ def test_pipes_stdin_and_link_loops_are_one_line(segment: Segment, tmp_path: Pat
         assert segment.only_line == f"av2tsam: error: {source}: {complaint}"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_other_files_than_videos_may_not_be_pipes_either(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    complaint = f"av2tsam: error: {pipe}: pipes and devices are not supported"
+    assert main(["listen", str(clip), "--vocabulary", str(pipe), "-m", "nano"]) == 2
+    assert main(["vocabulary", "check", str(pipe)]) == 2
+    assert main(["train", "-o", str(tmp_path / "run"), "--config", str(pipe)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith(complaint) for line in lines)
+
+
+def test_a_loop_of_links_is_no_folder_for_masks(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for overwrite in ((), ("--overwrite",)):
+        assert segment(clip, "-o", loop, "-f", "masks", *overwrite) == 2
+        complaint = "a symbolic link to no folder; check where it points"
+        assert segment.only_line == f"av2tsam: error: {loop}: {complaint}"
+    assert loop.is_symlink()
+
+
 def test_a_folder_of_videos_may_have_a_dot_in_its_name(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
