@@ -439,7 +439,7 @@ def _scores(scores: Any, parts: Collection[str]) -> str:
     """Return the scores on a model's card; for a whole network also that there are none."""
     try:
         return f"; mIoU {scores['s4']['miou']:.3f} S4, {scores['ms3']['miou']:.3f} MS3"
-    except (KeyError, TypeError):
+    except (LookupError, TypeError, ValueError):
         return "; not measured here" if "text_sam" in parts else ""
 
 

@@ -94,11 +94,11 @@ def _resumed_seeds(runs: list[TrainOptions], given: Given) -> list[TrainOptions]
 
 def _resumed(options: TrainOptions, given: Given) -> TrainOptions:
     """Return the options of a resumed run: its own, unless given on the command line."""
-    from av2tsam_cli.training.run_folder import RECORD, has_run, read_record
+    from av2tsam_cli.training.run_folder import RECORD, has_run, read_options
 
     if not has_run(options.out) and any(options.out.glob(f"seed-*/{RECORD}")):
         raise UsageError(f"{options.out}: has a run per seed; pass `seeds` too, such as 1,2,3")
-    original = TrainOptions.from_json(read_record(options.out)["options"])
+    original = read_options(options.out)
     kept = {*RESULT_OPTIONS, "data", "data_root", "test"} - given
     return replace(options, **{name: getattr(original, name) for name in kept})
 

@@ -17,6 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from av2tsam_cli.errors import MediaError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_HEADER = b"\0\0\0\rIHDR"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_TAIL = 1024
 """Bytes at the end of a JPEG that are searched for its end marker; some cameras append data."""
@@ -52,6 +53,8 @@ def check_image(path: Path, data: bytes) -> tuple[int, int]:
         height, width = _check_jpeg(path, data)
     else:
         raise MediaError(f"{path}: not an image; copy or extract it again")
+    if not height * width:
+        raise MediaError(f"{path}: corrupted (no pixels); copy or extract it again")
     if height * width > MAX_PIXELS:
         raise MediaError(
             f"{path}: is {width} x {height} pixels, too large for a frame or mask; extract it "
@@ -74,6 +77,8 @@ def _check_jpeg(path: Path, data: bytes) -> tuple[int, int]:
 def _check_png(path: Path, data: memoryview) -> tuple[int, int]:
     """Check all chunks of a PNG; each is a length, a name, its content and a checksum."""
     begin = len(PNG_SIGNATURE)
+    if data[begin : begin + 8] != PNG_HEADER:
+        raise MediaError(f"{path}: corrupted (no header); copy or extract it again")
     name = b""
     while name != b"IEND":
         if begin + 12 > len(data):

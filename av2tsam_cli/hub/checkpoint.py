@@ -34,6 +34,17 @@ TEXT_PARTS: tuple[TextPart, ...] = ("clap_text", "clip_text")
 MEMORY_PART = "memory"
 """SAM 2's weights for tracking in videos, kept in the file of `text_sam` and not used yet."""
 
+BUILD_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AssertionError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+)
+"""What the constructors of networks raise for sizes that do not fit together."""
+
 READ_AT_ONCE = 8
 """Tensors that are read through one memory mapping, which counts as the process's memory."""
 
@@ -154,7 +165,7 @@ def load_network(
             configuration, or a part cannot be found.
     """
     config = config or read_config(path)
-    model = build_empty(config)
+    model = _build(path, config)
     for part, module in model.named_children():
         if part not in parts:
             module.to("meta")
@@ -172,6 +183,21 @@ def load_network(
         )
     model.load_state_dict({**state, **loaded}, strict=True, assign=True)
     return model.eval()
+
+
+def _build(path: Path, config: ModelConfig) -> Av2tSam:
+    try:
+        return build_empty(config)
+    except BUILD_ERRORS as error:
+        raise _no_network(path, error) from error
+
+
+def _no_network(path: Path, error: Exception) -> WeightsError:
+    reason = " ".join(str(error).split())[:200]
+    return WeightsError(
+        f"{path}: its configuration describes no network ({reason}); download or convert the file "
+        "again"
+    )
 
 
 def _read_tensors(
@@ -228,7 +254,11 @@ def load_text_encoder(path: Path, part: TextPart, device: torch.device | str = "
     Raises:
         WeightsError: The file is missing, corrupted, or has no text encoder.
     """
-    encoder = build_empty_text(read_text_config(path, part), part)
+    config = read_text_config(path, part)
+    try:
+        encoder = build_empty_text(config, part)
+    except BUILD_ERRORS as error:
+        raise _no_network(path, error) from error
     prefix = f"{part}."
     state = encoder.state_dict(prefix=prefix)
     loaded = _read_tensors(
@@ -256,7 +286,12 @@ def read_config(path: Path) -> ModelConfig:
     Raises:
         WeightsError: The file is missing, corrupted or of another kind.
     """
-    return ModelConfig.from_json(read_metadata(path)["config"])
+    try:
+        return ModelConfig.from_json(read_metadata(path)["config"])
+    except ValueError as error:
+        raise WeightsError(
+            f"{path}: this version does not support its configuration: {error}"
+        ) from error
 
 
 def parts_in(path: Path) -> set[str]:

@@ -174,7 +174,9 @@ def restore_buffers(
         clap = ClapEmbedder(config.clap)
     for name, buffer in clap.named_buffers(prefix="clap"):
         if re.search(r"\.(relative_position_index|attn_mask|num_batches_tracked)$", name):
-            restored[name] = tensors.get(name, buffer).to(buffer.dtype)
+            stored = tensors.get(name, buffer)
+            if stored.shape == buffer.shape:  # others are reported by `check_fit`
+                restored[name] = stored.to(buffer.dtype)
     return restored
 
 

@@ -85,7 +85,8 @@ def network_config(model: str | None) -> ModelConfig:
         UsageError: The model is not a whole network.
         WeightsError: There is no such model, or its file is corrupted.
     """
-    from av2tsam_cli.model.config import PRESETS, ModelConfig
+    from av2tsam_cli.hub.checkpoint import read_config
+    from av2tsam_cli.model.config import PRESETS
 
     entry = MODELS.get(model or "")
     if entry is not None and "projector" not in entry.parts:
@@ -95,7 +96,7 @@ def network_config(model: str | None) -> ModelConfig:
         )
     if entry is not None and not installed_path(entry.name).is_file():
         return PRESETS[entry.preset or ""]
-    return ModelConfig.from_json(read_metadata(resolve(model))["config"])
+    return read_config(resolve(model))
 
 
 def describe_checkpoint(path: Path) -> dict[str, object]:
@@ -104,10 +105,10 @@ def describe_checkpoint(path: Path) -> dict[str, object]:
     Raises:
         WeightsError: It is missing, corrupted or not one of this tool's checkpoints.
     """
-    from av2tsam_cli.model.config import ModelConfig
+    from av2tsam_cli.hub.checkpoint import read_config
 
     metadata = read_metadata(path)
-    config = ModelConfig.from_json(metadata["config"])
+    config = read_config(path)
     parameters, types = Counter[str](), Counter[str]()
     for name, tensor in TensorFile(path).tensors.items():
         parameters[name.partition(".")[0]] += prod(tensor.shape)
@@ -157,5 +158,5 @@ def _scores(path: Path) -> object:
 def _json_or_text(text: str) -> object:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -1,13 +1,13 @@
 """The sizes of all parts, the named presets, and their JSON form."""
 
 import json
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from av2tsam_cli.embeddings.clap import ClapConfig
 from av2tsam_cli.embeddings.clip import ClipConfig
 from av2tsam_cli.embeddings.text import TextConfig
-from av2tsam_cli.errors import WeightsError
 
 ProjectorKind = Literal["mul", "clap", "clip"]
 
@@ -197,16 +197,91 @@ class ModelConfig:
         """Parse the text of `to_json`.
 
         Raises:
-            WeightsError: This version does not support the configuration.
+            ValueError: This version does not support the configuration.
         """
         try:
             values = json.loads(text)
             parts = {name: _PARTS[name](values.pop(name)) for name in _PARTS}
-            return cls(**parts, **_tuples(values))
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise WeightsError(
-                f"this version does not support the checkpoint's configuration: {error}"
-            ) from error
+            config = cls(**parts, **_tuples(values))
+        except (TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+        _check_values(config)
+        return config
+
+
+MOST_BLOCKS = 256
+"""Largest number of blocks, stages or layers; the largest network has 36 in a stage."""
+LARGEST_SIZE = 8192
+"""Largest width, or side of an image in pixels."""
+LARGEST_COUNT = 2**20
+"""Largest number of words, classes, samples or hertz."""
+LARGEST_CLAP = 2**28
+"""Most weights, or entries of attention masks, of CLAP; LAION's have 28 million and 0.3 million."""
+
+_BLOCKS = frozenset({"depth", "depths", "layers", "stages", "decoder_depth", "iou_head_depth"})
+_COUNTS = frozenset(
+    {
+        *("vocabulary_size", "classes", "clip_samples", "rate_hz", "mel_rate_hz", "fmin_hz"),
+        *("fmax_hz", "hop"),
+    }
+)
+_MAY_BE_0 = frozenset({"fmin_hz", "global_blocks"})
+
+
+def _check_values(config: Any) -> None:
+    """Check the types of all values, and that sizes are no larger than a network's can be.
+
+    A checkpoint of a few bytes could else make its networks fill the memory when they are built.
+
+    Raises:
+        ValueError: A value is of another type, or too small or large.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if is_dataclass(value):
+            _check_values(value)
+        elif not _has_type(value, kind):
+            raise ValueError(f"{name} is {str(value)[:50]!r}")
+        for size in value if isinstance(value, tuple) else (value,):
+            if isinstance(size, int | float) and not isinstance(size, bool):
+                _check_size(name, size)
+    if isinstance(config, ClapConfig):
+        _check_clap(config)
+
+
+def _has_type(value: object, kind: Any) -> bool:
+    """Return whether a value has the type of a field: one of those that configurations use."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in {Union, UnionType}:
+        return any(_has_type(value, each) for each in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is tuple:
+        if not isinstance(value, tuple) or not (inner[-1] is Ellipsis or len(value) == len(inner)):
+            return False
+        return all(_has_type(each, inner[0]) for each in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind or (value is None and kind is NoneType)
+
+
+def _check_size(name: str, size: float) -> None:
+    most = MOST_BLOCKS if name in _BLOCKS else LARGEST_SIZE
+    most = LARGEST_COUNT if name in _COUNTS else most
+    if not (0 if name in _MAY_BE_0 else 1) <= size <= most:
+        raise ValueError(f"{name} is {str(size)[:20]}, not 1 to {most}")
+
+
+def _check_clap(config: ClapConfig) -> None:
+    """Check the product of sizes, as HTSAT is built with memory of its own."""
+    widths = [config.dim << stage for stage in range(len(config.depths))]
+    weights = sum(
+        12 * depth * width**2 for depth, width in zip(config.depths, widths, strict=False)
+    )
+    spectrogram = config.n_fft**2
+    masks = (config.spec_size // config.patch_size * config.window_size) ** 2
+    if max(weights, spectrogram, masks) > LARGEST_CLAP or len(widths) > MOST_BLOCKS:
+        raise ValueError("the sizes of its CLAP are too large")
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

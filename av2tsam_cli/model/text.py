@@ -22,6 +22,7 @@ SEMANTIC_ID = 64_002
 
 # SentencePiece files start with three special pieces, in a different order.
 SENTENCEPIECE_SPECIALS = 3
+VARINT_BITS = 70  # ten bytes of seven bits, the longest integer of a protocol buffer
 
 
 class Tokenizer(Protocol):
@@ -196,6 +197,8 @@ def _varint(data: bytes, offset: int) -> tuple[int, int]:
     """Read a variable-length integer; return it and the offset after it."""
     value = shift = 0
     while True:
+        if shift >= VARINT_BITS:
+            raise ValueError("it is not a protocol buffer")
         byte = data[offset]
         value |= (byte & 0x7F) << shift
         offset, shift = offset + 1, shift + 7

@@ -9,7 +9,7 @@ from typing import Any
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.training.options import RESULT_OPTIONS
-from av2tsam_cli.training.run_folder import RECORD, has_run, read_record
+from av2tsam_cli.training.run_folder import RECORD, corruption_errors, has_run, read_record
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ def compare_runs(paths: Sequence[Path]) -> list[RunGroup]:
         is_run = has_run(path)
         for folder in [path] if is_run else _seed_folders(path):
             record = read_record(folder)
+            with corruption_errors(folder / RECORD):
+                _check(record)
             if not record.get("ended"):
                 log.warning("%s: not finished; left out", folder)
                 continue
@@ -107,6 +109,20 @@ def _seed_folders(path: Path) -> list[Path]:
 
 def _compared(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record["options"].get(name) for name in COMPARED}
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Check that a record has the options and scores of a run.
+
+    Raises:
+        LookupError: Something is missing.
+        TypeError: Something is of another type.
+        ValueError: A score is no number.
+    """
+    _compared(record)
+    for section, key in SCORES.values():
+        if record.get(section):
+            float(record[section][key])
 
 
 def _scores(records: Sequence[Mapping[str, Any]]) -> dict[str, Statistic]:

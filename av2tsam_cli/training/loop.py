@@ -46,7 +46,14 @@ from av2tsam_cli.training.record import (
     utc_now,
 )
 from av2tsam_cli.training.result import FinalScores, TrainResult, training_result
-from av2tsam_cli.training.run_folder import RunFolder, open_folder, read_record, read_tensors
+from av2tsam_cli.training.run_folder import (
+    RECORD,
+    RunFolder,
+    corruption_errors,
+    open_folder,
+    read_record,
+    read_tensors,
+)
 from av2tsam_cli.training.start import StartingPoint, load_starting_point
 from av2tsam_cli.training.state import (
     TrainingState,
@@ -342,24 +349,30 @@ class _Training:
 
     def _restore(self) -> None:
         path = self.options.out / "resume.safetensors"
-        stored = json.loads(read_metadata(path)["state"])
-        self.options.check_resumes(TrainOptions.from_json(stored["options"]))
+        with corruption_errors(path):
+            stored = json.loads(read_metadata(path)["state"])
+            original = TrainOptions.from_json(stored["options"])
+            state = TrainingState.from_json(stored["position"])
+            videos, frozen, precision = (stored[key] for key in ("videos", "frozen", "precision"))
+            stored_digests = {split: videos.get(split) for split in self.videos.digests}
+        self.options.check_resumes(original)
         for split, digest in self.videos.digests.items():
             # The test split may have been added by `test` in the meantime.
-            if stored["videos"].get(split, digest) != digest:
+            if (stored_digests[split] or digest) != digest:
                 raise MediaError(
                     f"{self.videos.root}: not the {split} split that the run in {self.options.out} "
                     "was started with: names, frames, masks or sound have changed; use the same "
                     "data, or set `out` to a new folder"
                 )
-        if stored["frozen"] != self.weights.frozen:
+        if frozen != self.weights.frozen:
             raise UsageError(
                 f"`model` {self.options.model}: not the weights that the run in {self.options.out} "
                 "was started with; use the same files, or set `out` to a new folder"
             )
-        restore_tensors(read_tensors(path), self.learner)
-        self.fabric.strategy.precision.load_state_dict(stored["precision"])
-        self.state = TrainingState.from_json(stored["position"])
+        with corruption_errors(path):
+            restore_tensors(read_tensors(path), self.learner)
+            self.fabric.strategy.precision.load_state_dict(precision)
+        self.state = state
 
     def _open_files(self, folder: RunFolder) -> None:
         """Open the loggers, and start the run's files or continue them."""
@@ -371,7 +384,8 @@ class _Training:
         )
         if self.options.resume:
             self.record = read_record(folder.path)
-            self.record["data"]["sha256"] |= self.videos.digests
+            with corruption_errors(folder.path / RECORD):
+                self.record["data"]["sha256"] |= self.videos.digests
             folder.drop_steps_after(self.state.step)
         else:
             self.record = run_record(

@@ -98,8 +98,12 @@ class RunFolder:
             self._replace("curves.png", curves)
 
     def read_steps(self) -> list[StepRow]:
-        """Return the rows of `steps.csv`."""
-        with self.steps.open(newline="") as file:
+        """Return the rows of `steps.csv`.
+
+        Raises:
+            MediaError: It is corrupted.
+        """
+        with corruption_errors(self.steps), self.steps.open(newline="") as file:
             return [
                 StepRow(
                     step=int(row["step"]),
@@ -215,7 +219,45 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise MediaError(
             f"{path}: corrupted ({error}); set `overwrite` to start the run again"
         ) from error
+    if not isinstance(record, dict):
+        raise MediaError(f"{path}: corrupted; set `overwrite` to start the run again")
     return record
+
+
+def read_options(folder: Path) -> TrainOptions:
+    """Return the options in `run.json`.
+
+    Raises:
+        UsageError: It does not exist.
+        MediaError: It is corrupted, or from another version.
+    """
+    record = read_record(folder)
+    with corruption_errors(folder / RECORD):
+        return TrainOptions.from_json(record["options"])
+
+
+@contextmanager
+def corruption_errors(path: Path) -> Iterator[None]:
+    """Turn what a block raises if the content of a file of the run is wrong into one line.
+
+    Raises:
+        MediaError: The block failed.
+    """
+    try:
+        yield
+    except (
+        UsageError,  # a value that no option can have
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise MediaError(
+            f"{path}: corrupted ({reason}); set `overwrite` to start the run again"
+        ) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

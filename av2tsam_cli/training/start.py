@@ -12,7 +12,7 @@ from torch import nn
 from av2tsam_cli.embeddings.clap import ClapEmbedder
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.hub import locate
-from av2tsam_cli.hub.checkpoint import load_network, part_of
+from av2tsam_cli.hub.checkpoint import load_network, part_of, read_config
 from av2tsam_cli.hub.registry import BUNDLED_MODEL, TEXT_ONLY_MODELS
 from av2tsam_cli.hub.tensor_file import TensorFile, read_metadata
 from av2tsam_cli.inference.loading import is_light
@@ -86,7 +86,7 @@ def load_starting_point(options: TrainOptions) -> StartingPoint:
     model = starting_model(options)
     path = locate.resolve(model)
     metadata = read_metadata(path)
-    stored_config = ModelConfig.from_json(metadata["config"])
+    stored_config = read_config(path)
     present = {part_of(name) for name in TensorFile(path).tensors}
     keep_projector = "projector" in present and options.init == "auto"
     config = _requested_config(stored_config, options, keep_projector=keep_projector)
@@ -130,11 +130,12 @@ def starting_model(options: TrainOptions) -> str:
 
 def _earlier_training(metadata: Mapping[str, str]) -> str:
     """Return what a checkpoint was trained on, by its metadata; "" if it does not say."""
-    data, metrics = (json.loads(metadata.get(key, "null")) for key in ("data", "metrics"))
-    if not data:
-        return ""
-    epoch = f" to epoch {metrics['epoch']}" if metrics else ""
-    return f"{data['name']} {data['subset']}{epoch}"
+    try:
+        data, metrics = (json.loads(metadata.get(key, "null")) for key in ("data", "metrics"))
+        epoch = f" to epoch {metrics['epoch']}" if metrics else ""
+        return f"{data['name']} {data['subset']}{epoch}" if data else ""
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return "unknown data"
 
 
 def _requested_config(

@@ -126,7 +126,9 @@ def _wrong_files(folder: Path, before: set[str]) -> Iterator[str]:
     elif (folder / "outside" / "keep.png").read_bytes() != b"kept":
         yield "a changed file outside its folder"
     new = set(os.listdir(folder)) - before
-    if others := [each for each in new if each.partition(".")[0] not in {"out", "home", "o", "cache"}]:
+    if others := [
+        each for each in new if each.partition(".")[0] not in {"out", "home", "o", "cache"}
+    ]:
         yield f"new files: {others}"
     if parts := [path.name for path in folder.rglob(".av2tsam-*")]:
         yield f"unfinished files: {parts}"
@@ -249,7 +251,9 @@ def command_line() -> int:
     parser.add_argument("--only", action="append", metavar="NAME")
     parser.add_argument("--keep", type=Path, metavar="DIR")
     options = parser.parse_args()
-    names = options.only or case_names(options.seed, {kind: getattr(options, kind) for kind in KINDS})
+    names = options.only or case_names(
+        options.seed, {kind: getattr(options, kind) for kind in KINDS}
+    )
     with TemporaryDirectory(prefix="fuzz-samples-") as folder:
         results = fuzz(names, Samples.make(Path(folder)), options.keep)
     print(summary(results))

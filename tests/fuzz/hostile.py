@@ -73,8 +73,12 @@ class Samples:
         for subset in ("s4", "avss"):
             data = folder / "data"
             write_dataset(data, subset=subset, videos=3, seed=3, split_sizes=(1, 1, 1), workers=1)  # type: ignore[arg-type]
-        shutil.copytree(folder / "data" / "Single-source" / "s4_data" / "gt_masks", folder / "masks")
-        (folder / "bomb.png").write_bytes(png(60_000, 60_000, 1, 0, zlib.compress(bytes(450_060_000), 1)))
+        shutil.copytree(
+            folder / "data" / "Single-source" / "s4_data" / "gt_masks", folder / "masks"
+        )
+        (folder / "bomb.png").write_bytes(
+            png(60_000, 60_000, 1, 0, zlib.compress(bytes(450_060_000), 1))
+        )
         train = ["train", "--data", str(folder / "data"), "-m", str(folder / "tiny.safetensors")]
         train += ["-o", str(folder / "run"), "--max-steps", "1", "--no-test", "--quiet"]
         if main([*train, "--cache", str(folder / "cache"), "--device", "cpu"]):
@@ -86,7 +90,9 @@ def png(width: int, height: int, depth: int, colour: int, content: bytes) -> byt
     """Return a PNG with this header, whatever its content is."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     end = chunk(b"IDAT", content) + chunk(b"IEND", b"")
@@ -236,7 +242,9 @@ def pickle_bytes(samples: Samples, folder: Path, random: Random) -> Command:
     name = random.choice(("published.pt", "clap.pt", "legacy.pt"))
     data, path = (samples.folder / name).read_bytes(), folder / "m.pth"
     if name == "legacy.pt" or random.random() < 0.5:
-        path.write_bytes(mutate(data, random, marks=(b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"))[0])
+        path.write_bytes(
+            mutate(data, random, marks=(b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"))[0]
+        )
         return converted(path, folder, random)
     compression = random.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
     chosen = random.choice(("data.pkl", "data.pkl", "version", "byteorder", "data/0"))
@@ -312,7 +320,11 @@ def pickle_opcodes(samples: Samples, folder: Path, random: Random) -> Command:
             b"\x80\x02" + b"]q\x00" + b"h\x00a" * 1000 + b".",
             b"\x80\x02}X\x01\x00\x00\x00a" + b"]" + b"\x85" * 2000 + b"s.",
             *(b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R."),
-            *(b"\x80\x02\x8a\xff" + b"\x7f" * 255 + b".", b"cos\nsystem\n(S'true'\ntR.", b"\x80\x02N."),
+            *(
+                b"\x80\x02\x8a\xff" + b"\x7f" * 255 + b".",
+                b"cos\nsystem\n(S'true'\ntR.",
+                b"\x80\x02N.",
+            ),
             *(b"\x80\x02ccollections\nCounter\n)R.", b"(dp0\nS'a'\np1\nI1\ns.", b"\x80\x02h\xff."),
         )
     )
@@ -349,7 +361,15 @@ def shards(samples: Samples, folder: Path, random: Random) -> Command:
         save_file({"visual.proj": torch.ones(2)}, path)
     index: Any = {"metadata": {}, "weight_map": {"visual.proj": "1.safetensors"}}
     name = random.choice(("model.safetensors.index.json", "pytorch_model.bin.index.json"))
-    targets = (name, "../secret.safetensors", str(outside), ".", "..", "../shards", "1.safetensors/.")
+    targets = (
+        name,
+        "../secret.safetensors",
+        str(outside),
+        ".",
+        "..",
+        "../shards",
+        "1.safetensors/.",
+    )
     kind = random.random()
     if kind < 0.6:
         index["weight_map"] = {"visual.proj": random.choice((*targets, *HOSTILE_NAMES))}
@@ -447,7 +467,8 @@ def _hostile_text(text: str, random: Random) -> bytes:
                 b"epochs = " + b"[" * 20_000,
                 b"x" * 5_000_000,
                 b"\xff\xfe" + text.encode("utf-16-le"),
-                b"a: &a [x]\n" + b"".join(b"a%d: &a%d [%s]\n" % (k, k, b"*a," * 9) for k in range(9)),
+                b"a: &a [x]\n"
+                + b"".join(b"a%d: &a%d [%s]\n" % (k, k, b"*a," * 9) for k in range(9)),
                 b"lr: {a: &a [x,x], b: &b [*a,*a,*a,*a], c: &c [*b,*b,*b,*b], d: [*c,*c,*c,*c]}",
                 b"!!python/object/apply:os.system ['touch outside']",
                 b"epochs: !!python/name:os.system",
@@ -464,7 +485,12 @@ def _hostile_text(text: str, random: Random) -> bytes:
     key, mark, _ = lines[at].partition("=" if "=" in lines[at] else ":")
     value = random.choice(HOSTILE_VALUES)
     lines[at] = random.choice(
-        (f"{key}{mark} {value!r}", f"{key}{mark} {json.dumps(value)}", f"{value}{mark} 1", str(value))
+        (
+            f"{key}{mark} {value!r}",
+            f"{key}{mark} {json.dumps(value)}",
+            f"{value}{mark} 1",
+            str(value),
+        )
     )
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
@@ -549,7 +575,9 @@ def _hostile_image(valid: bytes, samples: Samples, random: Random) -> bytes:
         ((60_000, 60_000), (0, 0), (1, 2**31 - 1), (2**32 - 1, 2**32 - 1), (8192, 8192), (224, 0))
     )
     depth, colour = random.choice(((8, 0), (16, 6), (1, 0), (8, 3), (3, 9), (16, 2)))
-    content = random.choice((b"", zlib.compress(bytes(100_000)), zlib.compress(bytes(2**24)), valid))
+    content = random.choice(
+        (b"", zlib.compress(bytes(100_000)), zlib.compress(bytes(2**24)), valid)
+    )
     if kind < 0.9:
         return png(width, height, depth, colour, content)
     end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
@@ -604,7 +632,9 @@ def _logits(random: Random) -> bytes:
     data = file.getvalue()
     if random.random() < 0.4:
         return mutate(data, random, marks=(b"PK\x01\x02", b"PK\x03\x04", b"NUMPY"))[0]
-    declared = random.choice(("(5, 1000000, 1000000)", "(5, 60000, 60000)", "(99999999999999999999,)"))
+    declared = random.choice(
+        ("(5, 1000000, 1000000)", "(5, 60000, 60000)", "(99999999999999999999,)")
+    )
     header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {declared}, }}".encode()
     header = header.ljust(117) + b"\n"
     npy = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
@@ -649,7 +679,9 @@ def old_masks(samples: Samples, folder: Path, random: Random) -> Command:
 def run(samples: Samples, folder: Path, random: Random) -> Command:
     """Change the files of a training, then resume or compare it."""
     path = Path(shutil.copytree(samples.folder / "run", folder / "run"))
-    name = random.choice(("run.json", "run.json", "resume.safetensors", "steps.csv", "best.safetensors"))
+    name = random.choice(
+        ("run.json", "run.json", "resume.safetensors", "steps.csv", "best.safetensors")
+    )
     if name == "run.json":
         record = json.loads((path / name).read_text())
         text = json_text(mutate_json(record, random), random)
@@ -670,10 +702,14 @@ def _change_state(path: Path, random: Random) -> None:
     header = json.loads(data[8 : 8 + length])
     if random.random() < 0.7:
         state = mutate_json(json.loads(header["__metadata__"]["state"]), random)
-        header["__metadata__"]["state"] = json_text(state, random).encode("utf-8", "replace").decode()
+        header["__metadata__"]["state"] = (
+            json_text(state, random).encode("utf-8", "replace").decode()
+        )
     else:
         name = random.choice([name for name in header if name != "__metadata__"])
-        header[random.choice(("x", "optimiser:x", "optimiser:a:b", "random:cpu2"))] = header.pop(name)
+        header[random.choice(("x", "optimiser:x", "optimiser:a:b", "random:cpu2"))] = header.pop(
+            name
+        )
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
 

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from av2tsam_cli.errors import WeightsError
 from av2tsam_cli.model.av2tsam import build_empty
 from av2tsam_cli.model.config import PRESETS, ModelConfig
 
@@ -34,16 +33,41 @@ def test_presets_survive_json(name: str) -> None:
     assert ModelConfig.from_json(PRESETS[name].to_json()) == PRESETS[name]
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "nonsense", '{"sam": 3}'])
+@pytest.mark.parametrize("text", ["{}", "[1]", "nonsense", '{"sam": 3}', "[" * 100_000])
 def test_invalid_configurations_are_errors(text: str) -> None:
-    with pytest.raises(WeightsError, match="configuration"):
+    with pytest.raises(ValueError, match=r"\w"):
         ModelConfig.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("beit3", "dim", 10**9),
+        ("beit3", "depth", 10**6),
+        ("beit3", "heads", 0),
+        ("beit3", "vocabulary_size", 2**31),
+        ("sam", "dim", 1.5),
+        ("sam", "image_size", "x"),
+        ("sam", "global_blocks", [[1]]),
+        ("sam", "stem", "other"),
+        ("clap", "depths", [1] * 1000),
+        ("clap", "dim", 8192),
+        ("clap", "window_size", 8192),
+        ("clip", "layers", [1, 2]),
+        ("clip", "patch_size", True),
+    ],
+)
+def test_sizes_that_no_network_has_are_errors(part: str, name: str, value: object) -> None:
+    values = json.loads(PRESETS["nano"].to_json())
+    values[part][name] = value
+    with pytest.raises(ValueError, match=r"is |too large"):
+        ModelConfig.from_json(json.dumps(values))
 
 
 def test_an_unknown_field_is_an_error() -> None:
     values = json.loads(PRESETS["nano"].to_json())
     values["beit3"]["something_new"] = 1
-    with pytest.raises(WeightsError, match="something_new"):
+    with pytest.raises(ValueError, match="something_new"):
         ModelConfig.from_json(json.dumps(values))
 
 
