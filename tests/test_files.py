@@ -41,6 +41,22 @@ def test_a_folder_appears_when_the_block_ends_and_replaces_the_old_one(tmp_path:
     assert list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+def test_a_link_is_replaced_and_what_it_points_to_is_kept(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("old")
+    (tmp_path / "file").symlink_to(outside / "kept")
+    (tmp_path / "folder").symlink_to(outside)
+    with atomic_file(tmp_path / "file") as part:
+        part.write_text("new")
+    with atomic_folder(tmp_path / "folder") as part:
+        (part / "file").touch()
+    assert not (tmp_path / "file").is_symlink()
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
+    assert [path.read_text() for path in outside.iterdir()] == ["old"]
+
+
 def fill(atomic: Atomic, target: Path, error: BaseException | None = None) -> None:
     """Write a file, or a folder with one file in it, and fail before the end if told to."""
     with atomic(target) as part:

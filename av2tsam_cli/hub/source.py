@@ -6,6 +6,7 @@ import pickle
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -120,7 +121,11 @@ def _read_pickle(path: Path) -> object:
     try:
         is_archive = zipfile.is_zipfile(path)
         (_check_archive if is_archive else _check_legacy)(path)
-        with torch.serialization.safe_globals(list(ALLOWED_GLOBALS)):
+        with (
+            torch.serialization.safe_globals(list(ALLOWED_GLOBALS)),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # about kinds of tensors that are rejected below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
         refused = re.search(r"(?:GLOBAL|Unsupported \w+:?) ([\w.]+\.[\w.]+)", str(error))

@@ -109,7 +109,10 @@ def _pictures(format: Format, look: LookOptions) -> Pictures:  # noqa: A002
 
 def output_path(target: Path, format: Format, source: Path) -> Path:  # noqa: A002
     """Return the path of a source's result: the target itself, or its folder of PNGs."""
-    return target if format == "video" else target / source.stem
+    if format == "video":
+        return target
+    name = source.stem if source.stem.strip(".") else source.name  # "...mp4" would be ".."
+    return target / name
 
 
 def check_target(
@@ -162,10 +165,12 @@ def _check_folder(target: Path, path: Path) -> None:
 
 
 def _foreign(path: Path) -> Iterator[Path]:
-    """Yield what is in a folder and is no result of this program."""
+    """Yield what is in a folder and is no result of this program, such as symbolic links."""
     ours = set(_listed_folders(path / SUMMARY_NAME))
     for entry in path.iterdir() if path.is_dir() else ():
-        if entry.name in ours and entry.is_dir():
+        if entry.is_symlink():
+            yield entry
+        elif entry.name in ours and entry.is_dir():
             yield from (file for file in entry.iterdir() if not PICTURE_NAME.fullmatch(file.name))
         elif entry.name not in ours and not PICTURE_NAME.fullmatch(entry.name):
             yield entry

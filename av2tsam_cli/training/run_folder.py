@@ -36,6 +36,9 @@ from av2tsam_cli.training.options import TrainOptions
 RECORD = "run.json"
 CONFIG = "config.toml"
 LOCK = ".lock"
+FOLLOWED = (LOCK, "tensorboard", "wandb")
+"""What is opened in place. Other files are written beside their name and renamed, which replaces a
+symbolic link and leaves what it points to."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,12 @@ def check_folder(options: TrainOptions) -> None:
             f"{folder}: already has a run; set `resume` to continue it, `overwrite` to replace it, "
             "or `out` to another folder"
         )
+    for name in FOLLOWED:
+        if (folder / name).is_symlink():
+            raise UsageError(
+                f"{folder / name}: a symbolic link, which leads out of the run; remove it, or set "
+                "`out` to another folder"
+            )
     has_content = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
     if has_content and not has_run(folder):
         raise UsageError(f"{folder}: not empty and not a run; set `out` to another folder")

@@ -341,7 +341,7 @@ def pickle_opcodes(samples: Samples, folder: Path, random: Random) -> Command:
 def zip_bomb(samples: Samples, folder: Path, random: Random) -> Command:
     """Compress gigabytes into an archive, or declare them."""
     path = folder / "m.pt"
-    size = random.choice((2**28, 2**30))
+    size = random.choice((2**26, 2**28))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open(random.choice(("archive/data.pkl", "archive/data/0")), "w") as file:
             for _ in range(size >> 24):

@@ -75,6 +75,63 @@ def test_pickle_that_would_run_code_is_refused(tmp_path: Path, *, zipped: bool) 
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickle_that_would_fill_the_memory_is_refused(tmp_path: Path, *, zipped: bool) -> None:
+    # protocol 2: {"a": bytearray(2 ** 48)}
+    size = b"\x8a\x07" + (2**48).to_bytes(7, "little")
+    bomb = b"\x80\x02}U\x01ac__builtin__\nbytearray\n" + size + b"\x85Rs."
+    path, magic = tmp_path / "weights.pt", tmp_path / "magic.pt"
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", bomb)
+            archive.writestr("archive/version", "3\n")
+    else:
+        torch.save(1, magic, _use_new_zipfile_serialization=False)
+        content = magic.read_bytes()
+        path.write_bytes(content[: content.rindex(b"\x80\x02K\x01.")] + bomb)
+    with pytest.raises(WeightsError, match=r"refused, .* run __builtin__\.bytearray"):
+        read_state(path)
+
+
+def test_archive_that_is_larger_when_unpacked_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}." + bytes(10_000_000))
+        archive.writestr("archive/version", "3\n")
+    with pytest.raises(WeightsError, match="corrupted"):
+        read_state(path)
+
+
+def test_mapping_that_contains_itself_is_no_checkpoint(tmp_path: Path) -> None:
+    loop: dict[str, Any] = {"a": torch.ones(1)}
+    loop["model"] = loop
+    torch.save(loop, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match="not tensors"):
+        read_state(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    "value", [torch.ones(2, 2).to_sparse(), torch.ones(2, device="meta")], ids=["sparse", "meta"]
+)
+def test_tensors_without_ordinary_memory_are_rejected(value: Any, tmp_path: Path) -> None:
+    torch.save({"a": value}, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match=r"not tensors|corrupted"):
+        read_state(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    "shard", ["../secret.safetensors", "/etc/passwd", "a\0b", "model.safetensors.index.json", 5]
+)
+def test_index_cannot_name_files_elsewhere_or_itself(shard: object, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file(STATE, tmp_path / "secret.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a.weight": shard}}))
+    with pytest.raises(WeightsError, match=r"no file of weights beside it|not an index"):
+        read_state(folder)
+
+
 def test_folder_of_shards(tmp_path: Path) -> None:
     names = {"a.weight": "model-1.safetensors", "b.bias": "model-2.safetensors"}
     for name, shard in names.items():

@@ -75,6 +75,23 @@ def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
     assert "is a file" in refusal(tmp_path / "out", "masks")
 
 
+@pytest.mark.parametrize("name", ["...mp4", "..mp4"])
+def test_the_name_of_an_input_leads_to_no_other_folder(tmp_path: Path, name: str) -> None:
+    assert output_path(tmp_path / "out", "masks", Path(name)) == tmp_path / "out" / name
+
+
+@pytest.mark.parametrize("name", ["000000.png", "dog"])
+def test_links_are_no_part_of_an_earlier_result(tmp_path: Path, name: str) -> None:
+    outside, result = tmp_path / "outside", tmp_path / "duet"
+    outside.mkdir()
+    result.mkdir()
+    (outside / "000000.png").touch()
+    (result / "names.json").write_text('{"names": [{"folder": "dog"}, {"folder": "../outside"}]}')
+    (result / name).symlink_to(outside if name == "dog" else outside / "000000.png")
+    with pytest.raises(UsageError, match=rf"other files \({name}\)"):
+        check_target(tmp_path, "named-masks", source=SOURCE, overwrite=True)
+
+
 def test_existing_pngs(tmp_path: Path) -> None:
     (tmp_path / "duet").mkdir()
     (tmp_path / "duet" / "000000.png").touch()

@@ -639,6 +639,10 @@ def test_existing_run_is_replaced_or_resumed_only_on_request(options: Make, tmp_
         train(options(resume=True, data=str(_other_data(tmp_path))))
     assert first.checkpoint.read_bytes() == kept
     assert train(options(overwrite=True, epochs=1)).steps == STEPS_PER_EPOCH
+    (first.checkpoint.parent / "tensorboard").rename(tmp_path / "moved")
+    (first.checkpoint.parent / "tensorboard").symlink_to(tmp_path / "moved")
+    with pytest.raises(UsageError, match="leads out of the run"):
+        train(options(resume=True))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(UsageError, match="not empty"):
