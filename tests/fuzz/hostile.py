@@ -277,7 +277,7 @@ def _hostile_objects(random: Random) -> list[Any]:
     for _ in range(60):
         laugh = (laugh, laugh)
     deep: Any = []
-    for _ in range(random.choice((100, 900))):
+    for _ in range(random.choice((50, 150))):
         deep = [deep]
     huge = torch.zeros(1).expand(2**20, 2**20)
     published = {"audio_branch.relative_position_index": torch.zeros(1, dtype=torch.int64)}
