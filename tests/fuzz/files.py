@@ -41,6 +41,8 @@ PEAK_BYTES = 1 << 30
 """Memory that a case may take for itself; the networks and data are tiny."""
 GROWTH_BYTES = 200 << 20
 """Memory that all cases together may keep."""
+LONGEST = 12_000
+"""Characters of the longest line."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -68,13 +70,13 @@ class Result:
 
 def run_case(name: str, samples: Samples, folder: Path) -> Result:
     """Make the files of a case in an empty folder and run its command in this process."""
-    random = Random(name)
+    random = Random(name)  # noqa: S311 - not security-relevant
     maker = random.choice(KINDS[name.split("-")[1]])
     outside = folder / "outside"
     outside.mkdir()
     (outside / "keep.png").write_bytes(b"kept")
     command = maker(samples, folder, random)
-    before, out, err = set(os.listdir(folder)), io.StringIO(), io.StringIO()
+    before, out, err = set(_names(folder)), io.StringIO(), io.StringIO()
     _reset_peak()
     start, memory = time.process_time(), _memory("VmRSS")
     home = {"AV2TSAM_HOME": str(folder / "home")}
@@ -102,38 +104,50 @@ def _wrong_output(command: list[str], code: int, out: str, err: str) -> Iterator
     lines = [line for line in err.splitlines() if line]
     if code not in CODES:
         yield f"exit code {code}"
-    if "unexpected " in err and "use --debug" in err or "Traceback" in err + out:
-        yield next(line for line in lines if "unexpected" in line or "Traceback" in line)
-    if others := [line for line in lines if not line.startswith("av2tsam: ")]:
-        table = command[0] == "train" and all(re.fullmatch(r"[ \w./+%-]+", each) for each in others)
-        if not table:
-            yield f"not a line of av2tsam: {others[0]!r}"
-    if code and not any(line.startswith("av2tsam: error: ") for line in lines):
-        if command[:2] != ["models", "verify"]:
-            yield f"exit code {code} without an error"
+    wrong = [line for line in lines if "unexpected " in line or "Traceback" in line]
+    if wrong := wrong or [line for line in lines if not _is_ours(command, line)]:
+        yield f"{wrong[0][:500]!r}"
+    has_error = any(line.startswith("av2tsam: error: ") for line in lines)
+    if code and not has_error and command[:2] != ["models", "verify"]:
+        yield f"exit code {code} without an error"
     if CONTROL.search(err) or CONTROL.search(out):
         yield "control characters"
-    if max(map(len, lines), default=0) > 12_000:
+    if max(map(len, lines), default=0) > LONGEST:
         yield f"a line of {max(map(len, lines))} characters"
     if "--json" in command:
+        yield from _wrong_json(out)
+
+
+def _is_ours(command: list[str], line: str) -> bool:
+    """Return whether a line on stderr is a message of av2tsam, or the table of a training."""
+    is_table = command[0] == "train" and re.fullmatch(r"[ \w./+%-]+", line)
+    return line.startswith("av2tsam: ") or bool(is_table)
+
+
+def _wrong_json(out: str) -> Iterator[str]:
+    for line in out.splitlines():
         try:
-            [json.loads(line) for line in out.splitlines()]
+            json.loads(line)
         except ValueError as error:
             yield f"not JSON: {error}"
 
 
 def _wrong_files(folder: Path, before: set[str]) -> Iterator[str]:
-    if sorted(os.listdir(folder / "outside")) != ["keep.png"]:
+    if _names(folder / "outside") != ["keep.png"]:
         yield "a file outside its folder"
     elif (folder / "outside" / "keep.png").read_bytes() != b"kept":
         yield "a changed file outside its folder"
-    new = set(os.listdir(folder)) - before
+    new = set(_names(folder)) - before
     if others := [
         each for each in new if each.partition(".")[0] not in {"out", "home", "o", "cache"}
     ]:
         yield f"new files: {others}"
     if parts := [path.name for path in folder.rglob(".av2tsam-*")]:
         yield f"unfinished files: {parts}"
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def _memory(name: str) -> int:

@@ -99,7 +99,7 @@ def png(width: int, height: int, depth: int, colour: int, content: bytes) -> byt
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + end
 
 
-def mutate_json(value: Any, random: Random) -> Any:
+def mutate_json(value: Any, random: Random) -> Any:  # noqa: PLR0911
     """Return JSON in which one value or key is changed, removed, repeated or nested."""
     if isinstance(value, dict) and value and random.random() < 0.85:
         key = random.choice(list(value))
