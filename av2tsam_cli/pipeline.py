@@ -101,6 +101,8 @@ class SegmentResult:
     """`fp32`, `bf16` or `fp16`."""
     fps: str
     """Masks to compute per second, such as `5` or `30000/1001`; `auto` or `all`."""
+    pix_fmt: str | None
+    """Pixel format of the video written; None for PNGs."""
     wall_s: float
     """Seconds it took, without loading the model."""
     frames_with_mask: int
@@ -555,6 +557,7 @@ def segment_planned(
         device=model.device.type,
         precision=model.precision,
         fps=str(rate_for(options, model)),
+        pix_fmt=None if plan.encoding is None else plan.encoding.pixel_format,
         wall_s=time.monotonic() - began_s,
         frames_with_mask=tally.with_mask,
         mean_area=tally.area / tally.frames,

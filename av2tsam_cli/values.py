@@ -55,6 +55,8 @@ class VideoStream:
     """Duration in seconds; None if unknown."""
     pixel_format: str = "yuv420p"
     """FFmpeg's name of the format in which pixels are stored."""
+    primaries: int = 1
+    """Which red, green and blue the colours are made of, numbered as in libavutil/pixfmt.h."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,11 @@ class Frame:
     def pixels(self) -> Pixels:
         """The pixels with the bits per channel that the result needs, (H, W, 3), RGB."""
         return self.rgb if self.deep is None else self.deep
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the pixels take, in bytes."""
+        return self.rgb.nbytes + (0 if self.deep is None else self.deep.nbytes)
 
     def __post_init__(self) -> None:
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8:

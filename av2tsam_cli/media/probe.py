@@ -172,6 +172,7 @@ def _describe_video(path: Path, stream: AvVideoStream) -> VideoStream | None:
         start_s=(frame_time_s(frame) or 0.0) if stream.start_time is None else _start_s(stream),
         duration_s=_video_duration_s(stream),
         pixel_format=frame.format.name,
+        primaries=frame.color_primaries,
     )
 
 

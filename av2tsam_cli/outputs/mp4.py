@@ -55,6 +55,8 @@ FROM_RGB = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_
 """How swscale encodes colours: chroma is the mean of the pixels that share it."""
 HEADER_BYTES = 4096
 """More than the header of any container."""
+OF_SD = {ColorPrimaries.BT470BG, ColorPrimaries.SMPTE170M}
+"""Primaries that are kept; wider ones are converted to BT.709."""
 CONVERTER_THREADS = max(1, (os.cpu_count() or 1) // 4)
 """Threads that convert colours; the encoder, which takes longer, needs most of the cores."""
 
@@ -203,7 +205,10 @@ class VideoWriter:
             context.codec_tag = encoding.tag
         context.time_base = self._tick
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        context.color_primaries = ColorPrimaries.BT709
+        if self.video.primaries in OF_SD:
+            context.color_primaries = self.video.primaries
+        context.color_trc = ColorTrc.BT709
         context.thread_type, context.thread_count = ThreadType.AUTO, self.threads
         return stream
 

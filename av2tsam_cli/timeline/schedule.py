@@ -173,7 +173,7 @@ def batches(
     """
     batch: list[ScheduledFrame] = []
     for each in frames:
-        most = max(1, most_bytes // each.frame.rgb.nbytes) if most_bytes else None
+        most = max(1, most_bytes // each.frame.nbytes) if most_bytes else None
         if batch and (len(batch) == most or not _fits(batch, each, size)):
             yield batch
             batch = []

@@ -30,6 +30,7 @@ KEYS = {
     "device",
     "precision",
     "fps",
+    "pix_fmt",
     "wall_s",
     "frames_with_mask",
     "mean_area",

@@ -184,3 +184,14 @@ def test_10_bits_stay_10_bits(
     before, after = (planes[0][32] for planes in (planes_of(clip), planes_of(target)))
     assert abs((after - before).mean()) < 0.3
     assert len(np.unique(np.rint(after))) > 50  # 4,000 of 65,535 are 16 levels with 8 bits
+
+
+@pytest.mark.parametrize(("primaries", "expected"), [(2, 1), (5, 5), (6, 6), (9, 1), (12, 1)])
+def test_primaries_are_kept_or_converted(
+    make_clip: MakeClip, job: Job, tmp_path: Path, primaries: int, expected: int
+) -> None:
+    clip = make_clip(seconds=0.08, colours={**TAGS, "color_primaries": primaries})
+    job(clip, target := tmp_path / "out.mp4", masked=nothing)
+    with av.open(str(target)) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.color_primaries, frame.color_trc, frame.colorspace) == (expected, 1, 1)
