@@ -12,12 +12,20 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
 from av2tsam_cli.errors import MediaError, UsageError
-from av2tsam_cli.media.container import decode_from, frame_time_s
+from av2tsam_cli.media.container import (
+    MAX_CHANNELS,
+    MAX_RATE_HZ,
+    can_decode,
+    decode_from,
+    frame_time_s,
+)
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.values import AudioStream, AudioWindow, Float32Array, MediaInfo
 
 GAP_S = 0.01
 """Jumps in a track's timestamps below this are rounding (Matroska: milliseconds), not gaps."""
+SILENCE_CHUNK = 48_000
+"""Samples of silence in a gap that are in memory at a time."""
 MANY_CHANNELS = 8
 """Number of channels from which PyAV miscounts the planes of a frame."""
 PREROLL_S = 1
@@ -34,7 +42,19 @@ def choose_audio(info: MediaInfo, wanted: int | str | None) -> AudioStream | Non
 
     Raises:
         UsageError: The file has no such stream.
+        MediaError: The stream declares a sample rate or a number of channels that is not decoded.
     """
+    stream = _find_audio(info, wanted)
+    if stream is not None and not can_decode(stream.rate_hz, stream.channels):
+        raise MediaError(
+            f"{info.path}: its audio (stream {stream.index}, {stream.codec}) declares "
+            f"{stream.rate_hz} Hz and {stream.channels} channels, of at most {MAX_RATE_HZ} Hz and "
+            f"{MAX_CHANNELS} channels; re-encode it, or choose another `audio_stream`"
+        )
+    return stream
+
+
+def _find_audio(info: MediaInfo, wanted: int | str | None) -> AudioStream | None:
     if wanted is None:
         return max(info.audio, key=lambda stream: stream.default, default=None)
     text = str(wanted)
@@ -161,11 +181,11 @@ def contiguous(frames: Iterable[AudioFrame], begin_s: float) -> Iterator[AudioFr
 
 
 def _silence(samples: int, like: AudioFrame) -> Iterator[AudioFrame]:
-    """Yield silence in the format of a frame, at most one second at a time."""
+    """Yield silence in the format of a frame, a little at a time."""
     stored = _planar(like)
     level = 128 if stored.dtype == np.uint8 else 0
-    for begin in range(0, samples, like.sample_rate):
-        shape = stored.shape[0], min(like.sample_rate, samples - begin)
+    for begin in range(0, samples, SILENCE_CHUNK):
+        shape = stored.shape[0], min(SILENCE_CHUNK, samples - begin)
         yield _with_samples(like, np.full(shape, level, stored.dtype))
 
 

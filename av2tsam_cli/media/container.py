@@ -33,6 +33,14 @@ SEEK_MARGINS_S = (0.5, 10.0)
 """Seconds before the wanted time at which a seek aims; the second if the first ends up too late."""
 TIME_TOLERANCE_S = 1e-6
 """Times closer than this are equal: longer than rounding errors, shorter than clock ticks."""
+MAX_PIXELS = 8192 * 8192
+"""Pixels of the largest picture that is decoded; a few bytes can declare more than memory holds."""
+LIMITS = {"max_pixels": str(MAX_PIXELS)}
+"""Options of FFmpeg's decoders, which check the size before they allocate memory."""
+MAX_RATE_HZ = 768_000
+"""Highest sample rate that is decoded; a second of silence in a gap has that many samples."""
+MAX_CHANNELS = 64
+"""Largest number of channels that is decoded: ambisonics of the seventh order."""
 UNTIMED_FORMATS = frozenset({"avi"})
 """Formats without presentation times: FFmpeg's are guesses, wrong with B-frames."""
 PREDICTED = frozenset({PictureType.P, PictureType.B})
@@ -59,7 +67,12 @@ def open_media(path: Path) -> Iterator[InputContainer]:
     _check_file(path)
     try:
         # An absolute path, because FFmpeg would read "a:b.mp4" as a protocol.
-        container = av.open(str(path.absolute()), mode="r", metadata_errors="replace")
+        container = av.open(
+            str(path.absolute()),
+            mode="r",
+            options=LIMITS,  # some formats decode a picture to find out what they contain
+            metadata_errors="replace",
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_explain(path, error)) from error
     with container:
@@ -165,6 +178,7 @@ def select_stream(container: InputContainer, index: int, *, threads: int = 0) ->
     for other in container.streams:
         if other is not stream and not (may_jump(container) and _is_timed(other)):
             other.discard = Discard.all  # not even read from the disk, where the format allows
+    stream.codec_context.options = LIMITS
     stream.codec_context.thread_type = ThreadType.AUTO
     stream.codec_context.thread_count = threads
     return stream
@@ -287,12 +301,22 @@ def _is_timed(stream: Stream) -> bool:
 
 
 def decode_packet(packet: "Packet[Any]", damage: DamageLog) -> list[VideoFrame | AudioFrame] | None:
-    """Return the frames of a packet; None if it is corrupted, which is counted."""
+    """Return the frames of a packet; None if it is corrupted or beyond the limits, which is counted."""
     try:
-        return list(packet.decode())
+        frames: list[VideoFrame | AudioFrame] = list(packet.decode())
     except av.FFmpegError:
         _count_corrupted(packet, damage)
         return None
+    sounds = [frame for frame in frames if isinstance(frame, AudioFrame)]
+    if not all(can_decode(sound.sample_rate, sound.layout.nb_channels) for sound in sounds):
+        _count_corrupted(packet, damage)
+        return None
+    return frames
+
+
+def can_decode(rate_hz: int, channels: int) -> bool:
+    """Return whether sound with these properties is decoded."""
+    return 0 < rate_hz <= MAX_RATE_HZ and channels <= MAX_CHANNELS
 
 
 def _check_file(path: Path) -> None:

@@ -19,6 +19,7 @@ from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media.clock import may_jump
 from av2tsam_cli.media.container import (
     ENCRYPTED_MEDIA,
+    MAX_PIXELS,
     NO_PICTURE_LEFT,
     AvStream,
     decode_from,
@@ -237,6 +238,9 @@ def _why_no_video(
     if (candidates or not audio) and read_structure(path).cut_short:
         return NO_PICTURE_LEFT
     if candidates:
-        return "no frame of its video can be decoded; re-encode it as H.264 in MP4"
+        return (
+            "no frame of its video can be decoded; re-encode it as H.264 in MP4, with at most "
+            f"{MAX_PIXELS // 1_000_000} million pixels"
+        )
     content = "only audio" if audio else f"no video ({container.format.name})"
     return f"contains {content}; use a file with a video stream"

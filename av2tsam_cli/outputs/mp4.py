@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -103,19 +103,20 @@ class VideoWriter:
 
         Raises:
             Av2tsamError: The file cannot be written.
+            MediaError: The format cannot store what the input contains, such as its times.
         """
         frame = masked.frame
         time_s = frame.time_s - self.start_s
         picture = self._encodable(self._draw(masked))
-        self._last_pts = picture.pts = max(round(time_s / self._tick), self._last_pts + 1)
-        picture.time_base = self._tick
-        self._durations[self._last_pts] = round((frame.duration_s or 0.0) / self._tick)
-        with write_errors(self.target, catch=(av.FFmpegError,)):
+        with self._writing():
+            self._last_pts = picture.pts = max(round(time_s / self._tick), self._last_pts + 1)
+            picture.time_base = self._tick
+            self._durations[self._last_pts] = round((frame.duration_s or 0.0) / self._tick)
             self._encode(picture)
             self._mux_sound(time_s)
 
     def __enter__(self) -> Self:
-        with write_errors(self.target, catch=(av.FFmpegError,)), ExitStack() as opened:
+        with self._writing(), ExitStack() as opened:
             self._begin(opened)
             self._open = opened.pop_all()
         return self
@@ -129,7 +130,7 @@ class VideoWriter:
         if error is not None:
             self._open.__exit__(kind, error, trace)
             return
-        with write_errors(self.target, catch=(av.FFmpegError,)), self._open:
+        with self._writing(), self._open:
             if self._last_pts < 0:
                 raise UsageError(
                     f"{self.target}: nothing to write, because {self.info.path} has no frame "
@@ -137,6 +138,21 @@ class VideoWriter:
                 )
             self._encode(None)
             self._mux_sound(float("inf"))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn errors into one line: those of the system, and those that the input causes."""
+        with write_errors(self.target, catch=(av.FFmpegError,)):
+            try:
+                yield
+            except (av.FFmpegError, OverflowError) as error:
+                if isinstance(error, OSError):
+                    raise
+                reason = getattr(error, "strerror", None) or str(error)
+                raise MediaError(
+                    f"{self.info.path}: its pictures, audio or times do not fit into "
+                    f"{self.target.suffix} ({reason}); write .mkv, or re-encode it first"
+                ) from error
 
     def _close(
         self,
@@ -305,4 +321,5 @@ def _tick(source: InputContainer, video: VideoStream) -> Fraction:
     tick = source.streams[video.index].time_base or COARSEST_TICK
     while tick > COARSEST_TICK:
         tick /= 2
-    return max(tick, FINEST_TICK)
+    # FFmpeg's numbers have 32 bits.
+    return FINEST_TICK if tick.denominator >= 1 << 31 else max(tick, FINEST_TICK)

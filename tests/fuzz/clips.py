@@ -53,7 +53,7 @@ MARKS = {
 """What comes before fields of interest in a kind of file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """How a valid file is made."""
 

@@ -10,10 +10,14 @@ that have findings.
 """
 
 import argparse
+import contextlib
+import gc
+import io
 import json
 import os
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,21 +25,35 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
+
+from av2tsam_cli.__main__ import main as command_line
+
 from .clips import Clip, clips
+from .declared import Declared, declared
 from .forked import Outcome, run_forked
 from .mutate import mutate
 
 CPU_S = 20
 """Seconds of CPU time that a file may take; all have at most six small frames to begin with."""
 MEMORY_BYTES = 1 << 30
-"""Memory that a file may take; see `MAX_PIXELS` for the largest pictures that are accepted."""
+"""Peak memory of a process, of which torch takes 0.4 GiB; small files can have large pictures."""
+DECLARED_BYTES = 640 << 20
+"""Peak memory of a process that rejects what a header declares."""
 DOCUMENTED = frozenset({0, 2, 3})
 """Exit codes for a readable file, options that do not fit it, and an unreadable one."""
 TARGETS = (
     *(["-o", "out.mp4"], ["-o", "out.mkv"], ["-o", "out.mov"], ["-o", "out.webm"]),
     *(["-o", "out", "-f", "masks"], ["-o", "out", "-f", "overlays"]),
 )
-SECTIONS = ([], [], [], ["--start", "0.2"], ["--end", "0.3"], ["--start", "0.3", "--end", "0.4"])
+SECTIONS: tuple[list[str], ...] = (
+    [],
+    [],
+    [],
+    ["--start", "0.2"],
+    ["--end", "0.3"],
+    ["--start", "0.3", "--end", "0.4"],
+)
 
 
 @dataclass(frozen=True)
@@ -48,16 +66,41 @@ class Attempt:
     """The valid file."""
     data: bytes
     """The content of the damaged one."""
-    mutations: str
+    changes: str
     """What was done to it."""
     words: tuple[str, ...]
     """The command and its options."""
+    exit_codes: frozenset[int] = DOCUMENTED
+    """How it may end."""
+    most_bytes: int = MEMORY_BYTES
+    """Peak memory that it may take."""
 
 
-def make_attempt(seed: int, number: int, originals: list[tuple[Clip, bytes]]) -> Attempt:
-    """Return the attempt with a number in the series of a seed."""
+def attempts(seed: int, numbers: range) -> Iterator[Attempt]:
+    """Yield the attempts with the given numbers in the series of a seed.
+
+    The first ones declare too much in their headers, and are the same for every seed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        valid = {clip: clip.write(Path(folder)).read_bytes() for clip in clips()}
+    named = {clip.name: clip for clip in valid}
+    fixed = declared({clip.name: data for clip, data in valid.items()})
+    originals = list(valid.items())
+    for number in numbers:
+        if number < len(fixed):
+            yield _declared(number, named[fixed[number].clip], fixed[number])
+        else:
+            yield _mutated(seed, number, *originals[number % len(originals)])
+
+
+def _declared(number: int, clip: Clip, file: Declared) -> Attempt:
+    words = ("listen",) if clip.video is None else ("segment", "-o", "out.mkv")
+    codes = frozenset({0, 3} if file.readable else {3})
+    return Attempt(number, clip, file.data, file.what, words, codes, DECLARED_BYTES)
+
+
+def _mutated(seed: int, number: int, clip: Clip, data: bytes) -> Attempt:
     random = Random(f"{seed}-{number}")  # noqa: S311 - reproducible on purpose
-    clip, data = originals[number % len(originals)]
     damaged, mutations = mutate(data, random, marks=clip.marks)
     timing = random.choice(([], ["--timing", "fine"]))
     if clip.video is None or (clip.sound is not None and random.random() < 0.1):
@@ -77,26 +120,22 @@ def run(attempt: Attempt, model: Path) -> tuple[Outcome, str | None]:
         chosen = str(model) if command == "segment" else "nano"  # the tiny one has no words
         argv = [command, str(source), *options, "--model", chosen, "--json"]
         outcome = run_forked(argv, cpu_s=CPU_S)
-        left = [path for path in Path().iterdir() if path != source]
+        left = [path.name for path in Path().iterdir() if path != source]
         os.chdir("/")
-    return outcome, outcome.fault or _check(outcome, command, left)
+    return outcome, outcome.fault or _check(attempt, outcome, left)
 
 
-def _check(outcome: Outcome, command: str, left: list[Path]) -> str | None:
+def _check(attempt: Attempt, outcome: Outcome, left: list[str]) -> str | None:
     """Return what is wrong with a command that ended by itself; None if nothing is."""
-    if outcome.exit_code not in DOCUMENTED:
+    if outcome.exit_code not in attempt.exit_codes:
         return f"exit code {outcome.exit_code}"
-    if outcome.peak_bytes > MEMORY_BYTES:
+    if outcome.peak_bytes > attempt.most_bytes:
         return "memory"
     records = [json.loads(line) for line in outcome.stdout.splitlines()]
     if [each.get("exit_code", 0) for each in records] != [outcome.exit_code]:
         return "not one record with the exit code"
-    written = command == "segment" and outcome.exit_code == 0
-    if [path.name for path in left] != (
-        [Path(records[0]["outputs"][0]).parts[0]] if written else []
-    ):
-        return "unfinished or missing output"
-    return None
+    outputs = [Path(path).parts[0] for path in records[0].get("outputs", ())]
+    return None if left == outputs else "unfinished or missing output"
 
 
 def report(attempt: Attempt, outcome: Outcome, problem: str) -> dict[str, Any]:
@@ -105,7 +144,7 @@ def report(attempt: Attempt, outcome: Outcome, problem: str) -> dict[str, Any]:
         "number": attempt.number,
         "problem": problem,
         "clip": attempt.clip.name,
-        "mutations": attempt.mutations,
+        "changes": attempt.changes,
         "command": " ".join(attempt.words),
         "exit_code": outcome.exit_code,
         "stderr": outcome.stderr[-2000:],
@@ -114,34 +153,29 @@ def report(attempt: Attempt, outcome: Outcome, problem: str) -> dict[str, Any]:
     }
 
 
-def originals() -> list[tuple[Clip, bytes]]:
-    """Return the valid files."""
-    with tempfile.TemporaryDirectory() as folder:
-        return [(clip, clip.write(Path(folder)).read_bytes()) for clip in clips()]
-
-
 def make_model(folder: Path) -> Path:
-    """Write a tiny network with random weights, and import everything that commands need."""
-    import torch
-
-    import av2tsam_cli.pipeline
-    import av2tsam_cli.words.listen  # noqa: F401 - imported before forking
+    """Write a tiny network with random weights."""
     from av2tsam_cli.hub.checkpoint import save_network
     from av2tsam_cli.model.av2tsam import build
 
     from ..tiny import TINY_CHECKPOINT
 
-    torch.set_num_threads(1)  # threads do not survive forking
     torch.manual_seed(0)
     path = folder / "tiny.safetensors"
     save_network(build(TINY_CHECKPOINT).eval(), path)
     return path
 
 
-def attempts(seed: int, numbers: range) -> Iterator[Attempt]:
-    """Yield the attempts with the given numbers."""
-    valid = originals()
-    return (make_attempt(seed, number, valid) for number in numbers)
+def warm_up(folder: Path, model: Path) -> None:
+    """Run the commands here once, so that forked processes find everything imported."""
+    clip = str(next(iter(clips())).write(folder))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for suffix in (".mkv", ".webm"):
+            out = str(folder / f"out{suffix}")
+            assert command_line(["segment", clip, "-o", out, "-m", str(model)]) == 0
+        assert command_line(["listen", clip, "-m", "nano", "--json"]) == 0
+    assert threading.active_count() == 1
+    gc.freeze()  # so that a collection does not copy the memory that processes share
 
 
 def main() -> int:
@@ -155,8 +189,10 @@ def main() -> int:
     keep = args.keep and args.keep.absolute()
     codes: Counter[int] = Counter()
     most_mib, most_s, findings = 0, 0.0, 0
+    torch.set_num_threads(1)  # threads do not survive forking
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder))
+        warm_up(Path(folder), model)
         for attempt in attempts(args.seed, range(args.first, args.first + args.count)):
             outcome, problem = run(attempt, model)
             codes[outcome.exit_code] += 1

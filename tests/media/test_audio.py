@@ -16,6 +16,8 @@ from av2tsam_cli.media.audio import choose_audio, read_channels, read_windows
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.values import AudioWindow
 
+from ..conftest import write_sound
+
 MakeClip = Callable[..., Path]
 Tone = Callable[..., npt.NDArray[np.float32]]
 RATE_HZ = 16_000
@@ -41,6 +43,15 @@ def sounding(samples: npt.NDArray[np.float32], rate_hz: int = RATE_HZ) -> list[b
     """Whether each tenth of a second has sound."""
     tenths = samples.reshape(-1, rate_hz // 10)
     return [bool(np.abs(tenth).max() > 0.05) for tenth in tenths]
+
+
+def test_audio_that_declares_too_much_is_not_decoded(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", {"samples": np.zeros((1, 480)), "codec": "pcm_s16le"})
+    data = bytearray(path.read_bytes())
+    data[24:28] = (1_000_000_000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=r"a.wav: its audio .* declares 1000000000 Hz and 1 chan"):
+        choose_audio(probe(path, need_video=False), None)
 
 
 def test_windows_tile_the_track_and_the_last_is_padded(make_clip: MakeClip, tone: Tone) -> None:

@@ -45,6 +45,15 @@ def test_odd_sizes(make_clip: MakeClip) -> None:
     assert (video.width, video.height) == (63, 47)
 
 
+def test_too_large_pictures_are_not_decoded(make_clip: MakeClip) -> None:
+    clip = make_clip("a.gif", codec="gif", pixel_format="rgb8", seconds=0.1)
+    data = bytearray(clip.read_bytes())
+    data[6:10] = struct.pack("<HH", 10_000, 10_000)
+    clip.write_bytes(data)
+    with pytest.raises(MediaError, match=r"a.gif: no frame .* with at most 67 million pixels"):
+        probe(clip)
+
+
 def test_cover_picture_is_not_a_video_stream(make_clip: MakeClip) -> None:
     cover = {
         "size": (320, 240),

@@ -104,6 +104,20 @@ def test_a_gap_that_the_container_cannot_store_is_blamed_on_the_clock(
         job(clip, tmp_path / "out.mp4")
 
 
+def test_what_the_container_cannot_store_is_blamed_on_the_input(
+    make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path
+) -> None:
+    clip = make_clip("a.mkv", sounds=[{"samples": tone(1), "codec": "libopus"}])
+    data = bytearray(clip.read_bytes())
+    at = data.index(b"OpusHead") - 3  # the header of Opus, without which MP4 cannot describe it
+    assert data[at : at + 3] == b"\x63\xa2\x93"
+    data[at : at + 3] = b"\xec\x94\x00"  # now filler
+    clip.write_bytes(data)
+    with pytest.raises(MediaError, match=r"a.mkv: its pictures, audio or times do not fit into"):
+        job(clip, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_audio_packets_are_copied(
     make_clip: MakeClip, job: Job, tone: Tone, tmp_path: Path, suffix: str
