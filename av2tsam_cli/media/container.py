@@ -301,7 +301,7 @@ def _is_timed(stream: Stream) -> bool:
 
 
 def decode_packet(packet: "Packet[Any]", damage: DamageLog) -> list[VideoFrame | AudioFrame] | None:
-    """Return the frames of a packet; None if it is corrupted or beyond the limits, which is counted."""
+    """Return the frames of a packet; None if it is corrupted or beyond the limits, and counted."""
     try:
         frames: list[VideoFrame | AudioFrame] = list(packet.decode())
     except av.FFmpegError:
