@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -199,6 +199,33 @@ def read_text_file(path: Path, *, raises: type[Av2tsamError] = UsageError) -> by
     if len(content) > LARGEST_TEXT:
         raise raises(f"{path}: larger than {LARGEST_TEXT >> 20} MiB; pass a file of text")
     return content
+
+
+def place_file(out: Path, source: Path, suffixes: Sequence[str], suffix: str = "") -> Path:
+    """Return the file for an input: `out` itself, or a file named after the input in that folder.
+
+    Args:
+        out: A file name with a known suffix, or a folder.
+        source: The input.
+        suffixes: The known suffixes, such as `.csv`.
+        suffix: The suffix of files in a folder; "" for the first known one.
+    """
+    if out.suffix.lower() in suffixes and not out.is_dir():
+        return out
+    return out / f"{source.stem}{suffix or suffixes[0]}"
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Check before any work that a path is free or may be replaced, and can be written.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(
+            f"{path}: already exists; set `overwrite` to replace it, or choose another path"
+        )
+    check_writable(path)
 
 
 def check_writable(target: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +26,8 @@ from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.audio import split_windows
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import frames_from_arrays
-from av2tsam_cli.outputs.writers import open_writer
+from av2tsam_cli.outputs.frame_table import FrameTable
+from av2tsam_cli.outputs.writers import Writer, open_writer
 from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
 from av2tsam_cli.segment_options import (
     REUSE_LEVELS,
@@ -86,7 +87,7 @@ class SegmentResult:
     hear: Hear | None
     """How sound sources were found: `trained` or `words`; None with a text prompt."""
     outputs: tuple[Path, ...]
-    """The file or folder that was written."""
+    """The file or folder that was written, then the files beside it."""
     frames: int
     """Number of frames written."""
     frames_computed: int
@@ -148,6 +149,7 @@ def segment_video(
     opacity: float | None = None,
     dim: bool = True,
     hud: bool = False,
+    frames_csv: Path | None = None,
     overwrite: bool = False,
     start: float = 0.0,
     end: float | None = None,
@@ -190,6 +192,8 @@ def segment_video(
         opacity: Opacity of the tint, from 0 to 1; None for that of the style.
         dim: Whether the rest of the picture is darkened, if the style does so.
         hud: Whether overlays show the time, the level of the sound and the names in a corner.
+        frames_csv: A .csv file for a table of the frames; or a folder, for a file that is named
+            after the video.
         overwrite: Whether existing outputs are replaced.
         start: Where to start, in seconds.
         end: Where to stop, in seconds; None for the end of the video.
@@ -240,6 +244,7 @@ def segment_video(
         opacity=opacity,
         dim=dim,
         hud=hud,
+        frames_csv=frames_csv,
         overwrite=overwrite,
         start=start,
         end=end,
@@ -503,28 +508,17 @@ def segment_planned(
     model, options, large = segmenter.model, plan.options, are_large(plan)
     tally = _Tally()
     damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
-    writer = open_writer(
-        plan.target,
-        plan.format,
-        info=plan.info,
-        video=plan.video,
-        audio=plan.audio,
-        encoding=plan.encoding,
-        zero_s=plan.zero_s,
-        start_s=options.start,
-        stop_s=options.end,
-        overwrite=options.overwrite,
-        threads=codec_threads(plan, model),
-        damage=damage,
-        look=options,
-    )
+    writers = _writers(plan, damage, threads=codec_threads(plan, model))
 
     def write(computed: Iterator[ComputedBatch]) -> None:
-        with torch_threads(1), own_stream(model.device), writer:
+        with torch_threads(1), own_stream(model.device), ExitStack() as opened:
+            for writer in reversed(writers):  # the main output is completed first
+                opened.enter_context(writer)
             interpolated = logits_over_time(when_done(computed))
             for each, logits in smoothed(interpolated, segmenter, options):
                 result = masked(each, logits, segmenter, options)
-                writer.write(result)
+                for writer in writers:
+                    writer.write(result)
                 tally.add(result)
                 if progress is not None:
                     progress(tally.frames)
@@ -549,7 +543,7 @@ def segment_planned(
         input=plan.info.path,
         text=options.text,
         hear=segmenter.route,
-        outputs=writer.outputs,
+        outputs=tuple(path for writer in writers for path in writer.outputs),
         frames=tally.frames,
         frames_computed=tally.computed,
         duration_s=tally.duration_s(plan.video.rate),
@@ -567,6 +561,31 @@ def segment_planned(
         sources=tally.summaries(),
         damage=damage.found,
     )
+
+
+def _writers(plan: SegmentPlan, damage: DamageLog, *, threads: int) -> list[Writer]:
+    """Return the writer of the main output, and one for each file beside it."""
+    options = plan.options
+    writers: list[Writer] = [
+        open_writer(
+            plan.target,
+            plan.format,
+            info=plan.info,
+            video=plan.video,
+            audio=plan.audio,
+            encoding=plan.encoding,
+            zero_s=plan.zero_s,
+            start_s=options.start,
+            stop_s=options.end,
+            overwrite=options.overwrite,
+            threads=threads,
+            damage=damage,
+            look=options,
+        )
+    ]
+    if path := plan.sides.get("frames_csv"):
+        writers.append(FrameTable(path, first_frame=0, overwrite=options.overwrite))
+    return writers
 
 
 def _announce_time(plan: SegmentPlan, model: LoadedModel, mask_s: float) -> None:

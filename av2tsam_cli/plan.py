@@ -1,15 +1,18 @@
 """Check a video and its output before any work, and say what is going to be done."""
 
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from mimetypes import guess_type
 from pathlib import Path
 
 from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.files import check_output
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.options import either
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, bits_per_channel, choose_encoding
-from av2tsam_cli.outputs.writers import check_target
+from av2tsam_cli.outputs.writers import check_target, output_path
 from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
@@ -34,6 +37,8 @@ class SegmentPlan:
     """The options."""
     encoding: Encoding | None = None
     """How an overlay video is encoded; None for PNGs."""
+    sides: Mapping[str, Path] = field(default_factory=dict)
+    """The files to write beside that, by the option that asks for each."""
 
     @property
     def deep(self) -> bool:
@@ -65,8 +70,9 @@ def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
         MediaError: The video cannot be read, or has no audio though `require_audio` is set.
     """
     kind, target = place_output(source, out, options.format)
-    plan = plan_reading(source, options, kind, target)
+    plan = replace(plan_reading(source, options, kind, target), sides=options.sides(source))
     check_target(target, kind, source=source, overwrite=options.overwrite)
+    _check_sides(plan.sides, source, output_path(target, kind, source), options.overwrite)
     return replace(plan, encoding=_encoding(plan))
 
 
@@ -138,3 +144,23 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
             f"folder, or use {suffixes}"
         )
     return wanted, out / f"{source.stem}.mp4" if wanted == "video" else out
+
+
+def _check_sides(sides: Mapping[str, Path], source: Path, main: Path, overwrite: bool) -> None:
+    """Check before any work that the files beside the main output can be written.
+
+    Raises:
+        UsageError: They cannot, or one would replace the input or another output.
+    """
+    owners = {Path(os.path.realpath(main)): "out"}
+    for option, path in sides.items():
+        real = Path(os.path.realpath(path))
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder; remove it, or choose another `{option}`")
+        if source.exists() and path.exists() and path.samefile(source):
+            raise UsageError(f"{path}: is the input itself; choose another `{option}`")
+        for place in (real, *real.parents):
+            if place in owners:
+                raise UsageError(f"{path}: belongs to `{owners[place]}`; choose another `{option}`")
+        check_output(path, overwrite=overwrite)
+        owners[real] = option

@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Literal, cast
 
 from av2tsam_cli.errors import UsageError
+from av2tsam_cli.files import place_file
 from av2tsam_cli.options import (
     AllowPartial,
     BatchSize,
@@ -14,6 +16,7 @@ from av2tsam_cli.options import (
     Panel,
     VocabularyOptions,
     check_values,
+    either,
     parse_or_off,
     parse_seconds,
 )
@@ -35,6 +38,9 @@ NAMED_FORMATS: tuple[Format, ...] = ("named-masks", "indexed-masks")
 """Formats that tell sources apart by their names."""
 WORDS_ONLY = ("vocabulary", "name")
 """Options that only matter where sources are named."""
+SIDE_SUFFIXES: dict[str, tuple[str, ...]] = {"frames_csv": (".csv",)}
+"""Options that ask for a file beside the main output, and the suffixes that it may have. Files in a
+folder get the first."""
 
 SILENCE_DBFS = -60.0
 """Level below which a second of audio counts as silent, in dB relative to full scale."""
@@ -154,6 +160,11 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     ] = None
     """`trained` for the audio part of the model, `words` to name what is heard and segment each
     name; None for `words` if another option needs names, else `trained` if the model was."""
+    frames_csv: Annotated[
+        Path | None,
+        Option("also write a table of the frames", panel=Panel.OUTPUT, metavar="PATH"),
+    ] = None
+    """A .csv file for a table of the frames, or a folder for files named after the inputs."""
     overwrite: Overwrite = False
     """Whether existing outputs are replaced."""
     start: Annotated[
@@ -324,6 +335,25 @@ class SegmentOptions(LookOptions, VocabularyOptions):
         for option in ("hear", *WORDS_ONLY):
             if getattr(self, option):
                 raise UsageError(f"`{option}` has no effect with `text`; drop one of them")
+
+    def sides(self, source: Path) -> dict[str, Path]:
+        """Return the files to write beside the main output of an input, by their options.
+
+        Raises:
+            UsageError: The suffix of a file does not fit its option.
+        """
+        sides = {}
+        for option, suffixes in SIDE_SUFFIXES.items():
+            path = getattr(self, option)
+            if path is None:
+                continue
+            sides[option] = place_file(path, source, suffixes)
+            if sides[option] != path and path.suffix and not path.is_dir():
+                raise UsageError(
+                    f"{path}: `{option}` cannot write {path.suffix} files; use {either(suffixes)}, "
+                    "or the name of a folder"
+                )
+        return sides
 
     @property
     def use(self) -> Literal["trained", "words", "text"] | None:

@@ -122,7 +122,12 @@ def check_input(source: Path) -> None:
 
 
 def check_outputs(
-    inputs: Sequence[Path], output: Callable[[Path], Path], *, out: Path, hint: str
+    inputs: Sequence[Path],
+    output: Callable[[Path], Path],
+    *,
+    out: Path,
+    hint: str,
+    option: str = "out",
 ) -> None:
     """Check that no two inputs have the same output.
 
@@ -131,6 +136,7 @@ def check_outputs(
         output: Returns the output of an input.
         out: The value of `out`.
         hint: What to do if `out` is the output of several inputs.
+        option: The option's name, if it is not `out`.
 
     Raises:
         UsageError: Two of them do.
@@ -145,5 +151,5 @@ def check_outputs(
         if other != source:
             raise UsageError(
                 f"{other} and {source}: both would be written to {path}; run them one by one, "
-                "each with its own `out`"
+                f"each with its own `{option}`"
             )

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,13 +36,13 @@ def allow_isolation() -> None:
     _allowed.set()
 
 
-def run_isolated(batch: Batch, work: Callable[[], int], *, out: Path | None) -> int:
+def run_isolated(batch: Batch, work: Callable[[], int], *, outs: Sequence[Path]) -> int:
     """Process the inputs of a batch, so that a crash costs one of them.
 
     Args:
         batch: The inputs. `attempt` says which one is being processed.
         work: Processes the pending inputs of the batch and returns the exit code.
-        out: The file or folder in which outputs are written; None for stdout.
+        outs: The files to write, and the folders in which outputs are written.
 
     Raises:
         SystemExit: In the process that waits, with the exit code; the child has said everything.
@@ -50,8 +50,7 @@ def run_isolated(batch: Batch, work: Callable[[], int], *, out: Path | None) -> 
     with batch.interruptible():
         if not _allowed.is_set() or sys.platform != "linux" or threading.active_count() > 1:
             return work()
-        places = [] if out is None else [out, *out.parents]
-        missing = [folder for folder in places if not folder.exists()]
+        missing = [folder for out in outs for folder in (out, *out.parents) if not folder.exists()]
         while batch.pending:
             code = _fork_and_wait()
             if code is None:
@@ -61,7 +60,7 @@ def run_isolated(batch: Batch, work: Callable[[], int], *, out: Path | None) -> 
             if code >= 0:
                 raise SystemExit(code)
             batch.console.remove_bar()
-            _remove_unfinished(places[:2], missing)
+            _remove_unfinished([place for out in outs for place in (out, out.parent)], missing)
             _report(batch, signal.Signals(-code))
         raise SystemExit(batch.exit_code)
 

@@ -1,7 +1,6 @@
 """`av2tsam listen`: list what is heard in videos and audio files, and when."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from av2tsam_cli.cli.console import Console, escape, print_table, print_text
 from av2tsam_cli.cli.isolation import run_isolated
 from av2tsam_cli.cli.options import command, expand, new_app
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.files import atomic_file, check_writable, write_errors
+from av2tsam_cli.files import atomic_file, check_output, place_file, write_errors
 from av2tsam_cli.options import (
     AllowPartial,
     Messages,
@@ -116,7 +115,9 @@ def listen(
     console = Console(quiet=messages.quiet, debug=messages.debug)
     batch = Batch(sources, console, json=messages.json and files is None)
     with console.logged():
-        return run_isolated(batch, _JobRunner(job, console, batch).run, out=options.out)
+        return run_isolated(
+            batch, _JobRunner(job, console, batch).run, outs=[out] if (out := options.out) else []
+        )
 
 
 def _as_json(listening: "Listening") -> str:
@@ -177,9 +178,7 @@ class Files:
 
     def path(self, source: Path) -> Path:
         """Return the file for an input."""
-        if self.out.suffix.lower() in {each.suffix for each in FORMATS} and not self.out.is_dir():
-            return self.out
-        return self.out / f"{source.stem}{self.format.suffix}"
+        return place_file(self.out, source, [each.suffix for each in FORMATS], self.format.suffix)
 
     def check(self, sources: Sequence[Path]) -> None:
         """Check that each input has a file of its own, of the right kind.
@@ -201,12 +200,7 @@ class Files:
         Raises:
             UsageError: It cannot, or it exists and may not be replaced.
         """
-        path = self.path(source)
-        if os.path.lexists(path) and not self.overwrite:
-            raise UsageError(
-                f"{path}: already exists; set `overwrite` to replace it, or choose another path"
-            )
-        check_writable(path)
+        check_output(self.path(source), overwrite=self.overwrite)
 
     def write(self, listening: "Listening") -> Path:
         """Write a result and return its file."""

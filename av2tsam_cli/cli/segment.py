@@ -74,7 +74,11 @@ def segment(
     console = Console(quiet=messages.quiet, debug=messages.debug)
     batch = Batch(job.inputs, console, json=messages.json)
     with console.logged():
-        return run_isolated(batch, _JobRunner(job, console, batch).run, out=out)
+        return run_isolated(batch, _JobRunner(job, console, batch).run, outs=job.outs)
+
+
+def _side(options: SegmentOptions, option: str, source: Path) -> Path:
+    return options.sides(source)[option]
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,16 @@ class SegmentJob:
     skip_existing: bool
     """Whether to skip inputs whose output already exists."""
 
+    @property
+    def outs(self) -> list[Path]:
+        """The files and folders that the options name for outputs."""
+        return [self.out, *(getattr(self.options, option) for option in self.sides)]
+
+    @property
+    def sides(self) -> list[str]:
+        """The options that ask for files beside the main output."""
+        return list(self.options.sides(self.inputs[0]))
+
     def output(self, source: Path) -> Path:
         """Return the file or folder that is written for an input."""
         from av2tsam_cli.outputs.writers import output_path
@@ -101,6 +115,10 @@ class SegmentJob:
 
         kind, target = place_output(source, self.out, self.options.format)
         return output_path(target, kind, source)
+
+    def outputs(self, source: Path) -> list[Path]:
+        """Return everything that is written for an input."""
+        return [self.output(source), *self.options.sides(source).values()]
 
 
 class _JobRunner:
@@ -119,6 +137,14 @@ class _JobRunner:
             out=self.job.out,
             hint="set `out` to a folder and `format` to video, masks or overlays",
         )
+        for option in self.job.sides:
+            check_outputs(
+                self.job.inputs,
+                partial(_side, self.job.options, option),
+                out=getattr(self.job.options, option),
+                hint=f"set `{option}` to a folder",
+                option=option,
+            )
         attempt, pending = self.batch.attempt, self.batch.pending
         plans = [plan for each in pending if (plan := attempt(each, partial(self._plan, each)))]
         if plans and (segmenter := self.batch.attempt_all(partial(self._load, plans))):
@@ -130,10 +156,10 @@ class _JobRunner:
         """Check an input; return None if it is skipped."""
         from av2tsam_cli.plan import plan_video
 
-        output = self.job.output(source)
-        if self.job.skip_existing and output.exists():
-            self.console.note(f"{source}: skipped, {output} already exists")
-            self.batch.finish(source, {"outputs": [output], "skipped": True})
+        outputs = self.job.outputs(source)
+        if self.job.skip_existing and all(output.exists() for output in outputs):
+            self.console.note(f"{source}: skipped, {outputs[0]} already exists")
+            self.batch.finish(source, {"outputs": outputs, "skipped": True})
             return None
         check_input(source)
         return plan_video(source, self.job.out, self.job.options)

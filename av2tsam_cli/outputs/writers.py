@@ -1,7 +1,6 @@
 """Open the writer of a format, and check a target before any work."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.files import check_writable, read_text_file
+from av2tsam_cli.files import check_output, read_text_file
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.mp4 import VideoWriter
@@ -132,11 +131,7 @@ def check_target(
         _check_video(path, source)
     else:
         _check_folder(target, path)
-    if os.path.lexists(path) and not overwrite:
-        raise UsageError(
-            f"{path}: already exists; set `overwrite` to replace it, or choose another path"
-        )
-    check_writable(path)
+    check_output(path, overwrite=overwrite)
 
 
 def _check_video(path: Path, source: Path) -> None:

@@ -52,7 +52,7 @@ def process(source):
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 allow_isolation()
 try:
-    code = run_isolated(batch, work, out=out)
+    code = run_isolated(batch, work, outs=[out])
 except KeyboardInterrupt:
     code = 130
 sys.exit(code)

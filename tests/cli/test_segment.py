@@ -505,7 +505,8 @@ def test_an_interruption_removes_unfinished_outputs_and_exits_with_130(
     thread = threading.Thread(target=interrupt_when_it_writes, daemon=True)
     thread.start()
     try:
-        code = segment(clip, "--out", out, "--format", kind, "--json")
+        table = ("--frames-csv", tmp_path / "new" / "frames.csv")
+        code = segment(clip, "--out", out, "--format", kind, "--json", *table)
     finally:
         over.set()
         thread.join()
@@ -515,6 +516,66 @@ def test_an_interruption_removes_unfinished_outputs_and_exits_with_130(
     assert "interrupted" in segment.only_line
     assert segment.records[0]["exit_code"] == 130
     assert names(tmp_path) == ["clip.mp4"]
+
+
+def test_files_beside_the_main_output_are_named_after_their_inputs(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    shutil.copy(clip, tmp_path / "other.mp4")
+    (tmp_path / "broken.mp4").write_text("not a video")
+    out = tmp_path / "out"
+    words = (tmp_path / "*.mp4", "--out", out, "-f", "masks", "--frames-csv", out, "--json")
+    assert segment(*words) == 3
+    assert {name for name in names(out) if "/" not in name} == {
+        "clip",
+        "clip.csv",
+        "other",
+        "other.csv",
+    }
+    written = {Path(record["input"]).stem: record.get("outputs") for record in segment.records}
+    assert written["clip"] == [str(out / "clip"), str(out / "clip.csv")]
+    assert segment(*words, "--skip-existing") == 3
+    skipped = [record for record in segment.records if "skipped" in record]
+    assert [record["outputs"] for record in skipped] == [written["clip"], written["other"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("t.tsv", "--frames-csv cannot write .tsv files; use .csv, or the name of a folder"),
+        ("t.csv", "cannot hold the output of 2 inputs; set --frames-csv to a folder"),
+        ("full", "full/clip.csv: already exists; set --overwrite"),
+        ("/proc/t", "/proc/t/clip.csv: cannot be written"),
+    ],
+)
+def test_unusable_files_beside_the_main_output_are_refused_before_any_work(
+    segment: Segment, clip: Path, tmp_path: Path, path: str, complaint: str
+) -> None:
+    other = shutil.copy(clip, tmp_path / "other.mp4")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "clip.csv").touch()
+    (tmp_path / "full" / "other.csv").touch()
+    words = ("--out", tmp_path / "out", "-f", "masks", "--frames-csv", tmp_path / path)
+    assert segment(clip, other, *words) == 2
+    assert complaint in segment.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("clip.csv", "clip.csv: is the input itself; choose another --frames-csv"),
+        ("out/clip", "out/clip/clip.csv: belongs to --out; choose another --frames-csv"),
+    ],
+)
+def test_a_file_beside_the_main_output_replaces_neither_the_input_nor_that_output(
+    segment: Segment, clip: Path, tmp_path: Path, path: str, complaint: str
+) -> None:
+    source = clip.rename(tmp_path / "clip.csv")
+    words = ("--out", tmp_path / "out", "-f", "masks", "--frames-csv", tmp_path / path)
+    assert segment(source, *words, "--overwrite") == 2
+    assert complaint in segment.only_line
+    assert names(tmp_path) == ["clip.csv"]
 
 
 def test_a_note_is_printed_when_nano_is_used_by_default(
