@@ -1,4 +1,5 @@
 import gc
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -323,6 +324,23 @@ def test_the_number_of_frames_in_memory_depends_on_the_batch_size_only(
     segment_video(clip, tmp_path / "o.mp4", model=model, batch_size=2, progress=count)
     assert len(alive) == 4
     assert max(alive) <= 16  # decode: 2 + 2, network: 2 + 2, and what is in somebody's hands
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
+def test_many_videos_leave_no_open_file_and_no_thread(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path
+) -> None:
+    clip = make_clip(rate=5, sounds=[{"samples": tone(1.0)}])
+
+    def used() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    segment_video(clip, tmp_path / "first.mp4", model=model)
+    gc.collect()
+    before = used()
+    for index in range(12):
+        segment_video(clip, tmp_path / f"{index}{('.mp4', '.webm')[index % 2]}", model=model)
+    assert used() == before
 
 
 @pytest.mark.parametrize("out", ["new/o.mp4", "new/o"])
