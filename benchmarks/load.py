@@ -26,19 +26,23 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import av
 import numpy as np
 from machine import MIB, facts
 
 from av2tsam_cli.outputs.clip import write_clip
+from av2tsam_cli.segment_options import Format
 
 SIZE, RATE_HZ = (64, 48), 16_000
+MICROSECONDS = 1_000_000
+"""FFmpeg's unit of the length of a file, per second."""
 FLAT = {"rss_mib": 16.0, "files": 0.5, "threads": 0.5}
 """Largest growth over the last half that counts as none."""
 COMMAND = (sys.executable, "-m", "av2tsam_cli", "segment")
 NANO = ("--model", "nano", "--device", "cpu")
-Result = dict[str, object]
+Result = dict[str, Any]
 
 
 def main() -> None:
@@ -75,7 +79,7 @@ def many(folder: Path, args: argparse.Namespace) -> Result:
     usage = []
     for index in range(args.videos):
         target = folder / (f"{index}.mp4" if index % 2 else f"{index}")
-        kind = "video" if index % 2 else "masks"
+        kind: Format = "video" if index % 2 else "masks"
         segment_video(kinds[index % len(kinds)], target, model=model, format=kind)
         usage.append(usage_of(os.getpid()))
         (shutil.rmtree if target.is_dir() else Path.unlink)(target)
@@ -141,7 +145,7 @@ def together(folder: Path, args: argparse.Namespace) -> Result:
     others = [(str(video), "-o", str(folder / f"{k}.mp4"), *NANO) for k in range(args.runs)]
     same = (str(video), "-o", str(folder / "same.mp4"), *NANO)
     shared = (str(video), "-o", str(folder), "-f", "masks", *NANO)
-    rounds = {
+    rounds: dict[str, list[tuple[str, ...]]] = {
         "different": others,
         "same": [same] * args.runs,
         "replaced": [(*same, "--overwrite")] * args.runs,
@@ -289,15 +293,15 @@ def repeat(video: Path, target: Path, times: int) -> None:
     """Join a video to itself, packet by packet."""
     with av.open(str(video)) as source, av.open(str(target), "w") as output:
         tracks = {s.index: output.add_stream_from_template(s) for s in source.streams}
-        packets = [packet for packet in source.demux() if packet.dts is not None]
-        ends = [(p.pts + p.duration) * p.time_base for p in packets if p.pts and p.duration]
-        length = max(ends, default=Fraction(0))
-        copies = [(p, p.pts, p.dts, tracks[p.stream.index]) for p in packets]
+        length = Fraction(source.duration or 0, MICROSECONDS)
         for index in range(times):
-            for packet, pts, dts, track in copies:
+            source.seek(0)
+            for packet in source.demux():
+                if packet.pts is None or packet.dts is None:
+                    continue
                 shift = round(index * length / packet.time_base)
-                packet.stream = track
-                packet.pts, packet.dts = pts + shift, dts + shift
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = tracks[packet.stream_index]
                 output.mux(packet)
 
 
