@@ -316,11 +316,13 @@ def _hash(*texts: str) -> str:
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
+        # A process that has ended keeps its number until its parent, or PID 1, asks how it ended.
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # it belongs to another user
         return True
-    return True
+    return state not in {"Z", "X"}
 
 
 def _check_free(target: Path, *, overwrite: bool) -> None:

@@ -160,13 +160,15 @@ def test_the_next_run_removes_only_the_parts_of_dead_processes(tmp_path: Path) -
         "    (d / 'a').touch(), f.touch(), os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     command = [sys.executable, "-c", write_and_die, str(tmp_path)]
-    subprocess.run(command, check=False)  # noqa: S603 - our own interpreter and code
+    process = subprocess.Popen(command)  # noqa: S603 - our own interpreter and code
+    # It has ended, but keeps its number for now.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     dead = list(tmp_path.glob(".av2tsam-*.part"))
     assert len(dead) == 2
-    _, host, space, process, number = dead[0].name.split("-")
+    _, host, space, pid, number = dead[0].name.split("-")
     other = "e" * 8
-    of_another_computer = tmp_path / f".av2tsam-{other}-{space}-{process}-{number}"
-    of_another_container = tmp_path / f".av2tsam-{host}-{other}-{process}-{number}"
+    of_another_computer = tmp_path / f".av2tsam-{other}-{space}-{pid}-{number}"
+    of_another_container = tmp_path / f".av2tsam-{host}-{other}-{pid}-{number}"
     of_an_earlier_start = tmp_path / f".av2tsam-{host}-{other}-{os.getpid()}-{number}"
     kept = [temporary_path(tmp_path / "x"), of_another_computer, of_another_container]
     for path in (*kept, of_an_earlier_start):
@@ -174,4 +176,5 @@ def test_the_next_run_removes_only_the_parts_of_dead_processes(tmp_path: Path) -
     for path in (of_another_computer, of_an_earlier_start):  # since long before the last start
         os.utime(path, (1e9, 1e9))
     fill(atomic_file, tmp_path / "file")
+    process.wait()
     assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / "file"])

@@ -169,6 +169,9 @@ def _new_file(name: str) -> Iterator[tuple[Path, Path]]:
     errors = write_errors(path, raises=WeightsError, catch=(SafetensorError,), hint=HOME_HINT)
     with errors, atomic_file(record_path(name)) as note, atomic_file(path) as part:
         yield part, note
+        # If this is killed between the renaming of the two, the new model has no record. It must
+        # not have that of the old one, by which it would count as corrupted.
+        record_path(name).unlink(missing_ok=True)
 
 
 def _write_record(name: str, part: Path, note: Path, origin: Origin) -> InstallRecord:

@@ -15,12 +15,14 @@ import csv
 import json
 import multiprocessing
 import os
+import threading
 import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,11 +166,23 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Entry]]]:
         return
     # Not "fork": forking a process with threads (of a progress bar, of PyTorch) can hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
     try:
         yield partial(pool.map, chunksize=4)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Prepare a process of the pool, which would outlive a killed parent without this."""
+    cv2.setNumThreads(1)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _write_video(root: Path, subset: SynthSubset, seed: int, off_grid: bool, job: Job) -> Entry:
