@@ -328,6 +328,10 @@ AllowPartial = Annotated[
     bool,
     Option("use what is there of a truncated or damaged input", panel=Panel.ADVANCED),
 ]
+AllowUrl = Annotated[
+    bool,
+    Option("open URLs, and the files and URLs that playlists name", panel=Panel.ADVANCED),
+]
 Overwrite = Annotated[bool, Option("replace existing outputs", panel=Panel.OUTPUT)]
 Data = Annotated[
     str,

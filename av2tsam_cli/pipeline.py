@@ -26,6 +26,7 @@ from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.audio import split_windows
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import frames_from_arrays
+from av2tsam_cli.network import input_path
 from av2tsam_cli.outputs.frame_table import FrameTable
 from av2tsam_cli.outputs.writers import Writer, open_writer
 from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
@@ -156,6 +157,7 @@ def segment_video(
     audio_stream: int | str | None = None,
     require_audio: bool = False,
     allow_partial: bool = False,
+    allow_url: bool = False,
     fps: Rate | None = None,
     timing: Timing = "fine",
     threshold: float = 0.5,
@@ -201,6 +203,8 @@ def segment_video(
         require_audio: Whether a video without audio is an error.
         allow_partial: Whether to use what is there of a truncated or damaged video, instead of
             raising an error.
+        allow_url: Whether `source` may be an http or https URL, or a playlist that names other
+            files and URLs. Otherwise, nothing but the file itself is opened.
         fps: Masks to compute per second, `auto` for those that optical flow cannot predict, or
             `all`; optical flow fills in the others. None for `auto` with a full-size model on a
             CPU, else `all`.
@@ -251,6 +255,7 @@ def segment_video(
         audio_stream=audio_stream,
         require_audio=require_audio,
         allow_partial=allow_partial,
+        allow_url=allow_url,
         fps=fps,
         timing=timing,
         threshold=threshold,
@@ -263,7 +268,7 @@ def segment_video(
         pix_fmt=pix_fmt,
         batch_size=batch_size,
     )
-    plan = plan_video(Path(source), Path(out), options)
+    plan = plan_video(input_path(source, allow_url=allow_url), Path(out), options)
     segmenter = load_for(options, model, device=device, precision=precision)
     return segment_planned(plan, segmenter, progress=progress)
 
@@ -280,6 +285,7 @@ def iter_masks(
     audio_stream: int | str | None = None,
     require_audio: bool = False,
     allow_partial: bool = False,
+    allow_url: bool = False,
     fps: Rate | None = None,
     timing: Timing = "fine",
     threshold: float = 0.5,
@@ -308,6 +314,7 @@ def iter_masks(
         audio_stream: The audio stream to use.
         require_audio: Whether a video without audio is an error.
         allow_partial: Whether to use what is there of a damaged video.
+        allow_url: Whether `video` may be a URL or name other files.
         fps: Masks to compute per second, `auto` or `all`.
         timing: `fine` to find when sources start and stop, `paper` for the seconds of the paper.
         threshold: Probability from which a pixel belongs to the mask.
@@ -338,6 +345,7 @@ def iter_masks(
         audio_stream=audio_stream,
         require_audio=require_audio,
         allow_partial=allow_partial,
+        allow_url=allow_url,
         fps=fps,
         timing=timing,
         threshold=threshold,
@@ -347,7 +355,7 @@ def iter_masks(
         refine=refine,
         batch_size=batch_size,
     )
-    plan = plan_reading(Path(video), options, "masks", Path())
+    plan = plan_reading(input_path(video, allow_url=allow_url), options, "masks", Path())
     segmenter = load_for(options, model, device=device, precision=precision)
     damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
     return _masked_frames(read_scheduled(plan, segmenter, damage), segmenter, options, damage)

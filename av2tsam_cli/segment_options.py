@@ -10,6 +10,7 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import place_file
 from av2tsam_cli.options import (
     AllowPartial,
+    AllowUrl,
     BatchSize,
     Option,
     Overwrite,
@@ -201,6 +202,8 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     """Whether a video without an audio stream is an error."""
     allow_partial: AllowPartial = False
     """Whether to use what is there of a truncated or damaged video, instead of failing."""
+    allow_url: AllowUrl = False
+    """Whether to open URLs, and the files and URLs that playlists name."""
     fps: Annotated[
         Rate | None,
         Option(

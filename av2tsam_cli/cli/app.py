@@ -10,7 +10,6 @@ from av2tsam_cli.cli.console import (
     READER_ENDED,
     StdoutError,
     exit_code_of,
-    is_url,
     name_flags,
     print_error,
     print_text,
@@ -113,13 +112,11 @@ def _unknown(word: str) -> str:
     """Write the error for a first word that is not a command."""
     from shlex import quote
 
+    from av2tsam_cli.network import is_url
     from av2tsam_cli.options import unknown
 
     if is_url(word):
-        return (
-            f"unknown command {word!r}; URLs are not supported: download the video, then run: "
-            "av2tsam segment FILE"
-        )
+        return f"unknown command {word!r}; did you mean: av2tsam segment {quote(word)} --allow-url?"
     kind = "option" if word.startswith("-") else "command"
     advice = "see 'av2tsam --help'"
     if kind == "command" and any(mark in word for mark in "./\\*?"):  # a file or a pattern

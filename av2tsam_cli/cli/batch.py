@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from av2tsam_cli.cli.console import Console, StdoutError, exit_code_of, explain, print_json
 from av2tsam_cli.errors import NOT_A_FILE, Av2tsamError, Interrupted, UsageError
+from av2tsam_cli.network import is_remote
 
 T = TypeVar("T")
 
@@ -108,6 +109,8 @@ def check_input(source: Path) -> None:
     Raises:
         UsageError: It is not.
     """
+    if is_remote(source):
+        return
     if source.is_dir():
         raise UsageError(f"{source}: is a folder; pass the files in it, such as '{source}/*.mp4'")
     if not source.exists():

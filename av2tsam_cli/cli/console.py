@@ -50,11 +50,6 @@ def with_flags(text: str) -> str:
     return text
 
 
-def is_url(word: str) -> bool:
-    """Return whether a word is a URL, such as https://example.org/video.mp4."""
-    return "://" in word
-
-
 def escape(text: str, *, keep: str = "") -> str:
     r"""Return a text that cannot control a terminal: `\x1b` in place of the escape character.
 

@@ -15,6 +15,7 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, check_output, place_file, write_errors
 from av2tsam_cli.options import (
     AllowPartial,
+    AllowUrl,
     Messages,
     ModelOptions,
     Option,
@@ -77,6 +78,8 @@ class ListenOptions:
     """`paper` for whole seconds, `fine` to find when sources start and stop."""
     allow_partial: AllowPartial = False
     """Whether to use what is there of a truncated or damaged file, instead of failing."""
+    allow_url: AllowUrl = False
+    """Whether to open URLs, and what playlists name."""
 
 
 @command(
@@ -104,7 +107,7 @@ def listen(
     messages: Messages,
 ) -> int:
     """List what is heard in videos or audio files, and when."""
-    sources, chosen = expand(inputs), _choose_format(options, messages)
+    sources, chosen = expand(inputs, allow_url=options.allow_url), _choose_format(options, messages)
     files = None
     if options.out is not None and chosen is not None:
         files = Files(options.out, chosen, options.overwrite)

@@ -13,8 +13,9 @@ from typing import Annotated, Any, NewType, cast, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from av2tsam_cli.cli.console import is_url, name_flags, print_text
+from av2tsam_cli.cli.console import name_flags, print_text
 from av2tsam_cli.errors import UsageError
+from av2tsam_cli.network import input_path, is_url
 from av2tsam_cli.option_files import read_options
 from av2tsam_cli.options import (
     Option,
@@ -277,22 +278,26 @@ def command(
     return decorate
 
 
-def expand(words: Sequence[str]) -> tuple[Path, ...]:
-    """Return the files for paths and glob patterns, without duplicates.
+def expand(words: Sequence[str], *, allow_url: bool = False) -> tuple[Path, ...]:
+    """Return the files for paths and glob patterns, and the URLs, without duplicates.
 
     Paths and patterns that match no file are kept, so that the error for a missing file names them.
 
     Raises:
-        UsageError: One of them is a URL.
+        UsageError: One of them is a URL, and that is not allowed.
     """
-    paths: dict[Path, Path] = {}
+    paths: dict[str, Path] = {}
     for word in words:
         if is_url(word):
-            raise UsageError(f"{word}: URLs are not supported; download the video first")
+            if not allow_url:
+                raise UsageError(f"{word}: a URL; set `allow_url` to open it, or download it first")
+            paths.setdefault(word, input_path(word, allow_url=True))
+            continue
         matches = [] if Path(word).exists() else sorted(glob(word, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
         files = [Path(match) for match in matches if Path(match).is_file()]
         for path in files or [Path(word)]:
-            paths.setdefault(Path(os.path.realpath(path)), path)  # resolve() fails on link loops
+            real = os.path.realpath(path)  # resolve() fails on link loops
+            paths.setdefault(real, input_path(path, allow_url=allow_url))
     return tuple(paths.values())
 
 

@@ -70,7 +70,8 @@ def segment(
     """Highlight the sound source in videos, or write masks of it."""
     if options.overwrite and skip_existing:
         raise UsageError("`overwrite` and `skip_existing` exclude each other; pass one of them")
-    job = SegmentJob(expand(inputs), out, options, model, compile, skip_existing)
+    sources = expand(inputs, allow_url=options.allow_url)
+    job = SegmentJob(sources, out, options, model, compile, skip_existing)
     console = Console(quiet=messages.quiet, debug=messages.debug)
     batch = Batch(job.inputs, console, json=messages.json)
     with console.logged():

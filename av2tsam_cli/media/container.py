@@ -24,6 +24,7 @@ from av2tsam_cli.errors import NOT_A_FILE, MediaError
 from av2tsam_cli.media.clock import Clock, DisplayClock, may_jump
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.structure import is_encrypted, mp4_index, read_structure
+from av2tsam_cli.network import NetworkPath, is_remote
 
 AvStream = AvVideoStream | AvAudioStream
 
@@ -49,6 +50,20 @@ APPLE_DOUBLE_MAGIC = b"\x00\x05\x16\x07"
 TEXT_FORMATS = frozenset({"tty"})
 """Formats as which FFmpeg would render a text file as a video."""
 
+NAME_FILES = frozenset(
+    {"concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sap", "sdp", "vobsub"}
+    | {"webm_dash_manifest"}
+)
+"""Formats of playlists, scripts and series of images, which name other files or URLs."""
+SINGLE_FILES = ",".join(sorted(av.formats_available - NAME_FILES))
+"""All other formats, as FFmpeg expects them."""
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD")
+"""What playlists and scripts begin with."""
+NETWORK = "http,https,tls,tcp,httpproxy,crypto,data"
+"""FFmpeg's protocols for URLs. Without `file`, as what a server sends must not open files here."""
+TIMEOUT_S = 30.0
+"""Seconds to wait for a server."""
+
 NO_PICTURE_LEFT = "truncated, it ends before its first picture; copy it again"
 """What is wrong with a file of which too little is there."""
 ENCRYPTED_MEDIA = "encrypted (DRM); use a copy that is not protected"
@@ -64,14 +79,18 @@ def open_media(path: Path) -> Iterator[InputContainer]:
     Raises:
         MediaError: The file is missing, truncated or not a media file.
     """
-    _check_file(path)
+    remote = is_remote(path)
+    if not remote:
+        _check_file(path)
     try:
         # An absolute path, because FFmpeg would read "a:b.mp4" as a protocol.
         container = av.open(
-            str(path.absolute()),
+            str(path if remote else path.absolute()),
             mode="r",
-            options=LIMITS,  # some formats decode a picture to find out what they contain
+            # Some formats decode a picture to find out what they contain.
+            options=LIMITS | _access(path),
             metadata_errors="replace",
+            timeout=TIMEOUT_S if remote else None,
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_explain(path, error)) from error
@@ -79,6 +98,15 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         if container.format.name in TEXT_FORMATS:
             raise MediaError(f"{path}: a text file, not a video; name a video file")
         yield container
+
+
+def _access(path: Path) -> dict[str, str]:
+    """Return the options of FFmpeg that limit what it opens: a file alone, unless allowed."""
+    if is_remote(path):
+        return {"protocol_whitelist": NETWORK}
+    if isinstance(path, NetworkPath):
+        return {"protocol_whitelist": f"file,{NETWORK}"}
+    return {"protocol_whitelist": "file", "format_whitelist": SINGLE_FILES}
 
 
 def frame_time_s(frame: VideoFrame | AudioFrame) -> float | None:
@@ -343,6 +371,9 @@ def _check_file(path: Path) -> None:
 
 
 def _explain(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    if is_remote(path):
+        return f"{path}: cannot be opened ({reason}); check the URL, or download the video first"
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] in {b"ftyp", b"mdat", b"free", b"wide"}:
@@ -353,5 +384,9 @@ def _explain(path: Path, error: Exception) -> str:
             return f"{path}: truncated, its index (moov) is missing; copy or record it again"
     if read_structure(path).cut_short:
         return f"{path}: {NO_PICTURE_LEFT}"
-    reason = getattr(error, "strerror", None) or str(error)
+    if head.startswith(PLAYLISTS):
+        advice = "set `allow_url` to open them, or pass a video"
+        if isinstance(path, NetworkPath):
+            advice = f"they cannot be opened ({reason}); check them"
+        return f"{path}: a playlist that names other files or URLs; {advice}"
     return f"{path}: not a readable media file ({reason}); convert it to MP4"

@@ -27,6 +27,7 @@ from av2tsam_cli.media.container import (
     open_media,
 )
 from av2tsam_cli.media.structure import is_encrypted, mp4_index, read_structure
+from av2tsam_cli.network import is_remote
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
 STILL_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -47,7 +48,7 @@ def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
         MediaError: The file cannot be read or contains no video.
     """
     with open_media(path) as container:
-        version = _file_version(path)
+        version = None if is_remote(path) else _file_version(path)
         candidates = _video_streams(container)
         video = [_describe_video(path, stream) for stream in candidates]
         audio = tuple(

@@ -11,6 +11,7 @@ from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import choose_audio, read_windows
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.probe import check_unchanged, clock_zero, probe
+from av2tsam_cli.network import input_path
 from av2tsam_cli.segment_options import Timing
 from av2tsam_cli.values import AudioStream, Damage, HeardSource, MediaInfo, SoundEvent
 from av2tsam_cli.words.hearing import Hearing, load_hearing
@@ -49,6 +50,7 @@ def listen(
     device: str = "auto",
     precision: str = "auto",
     allow_partial: bool = False,
+    allow_url: bool = False,
     progress: Progress | None = None,
 ) -> Listening:
     """List what is heard in a video or an audio file, and when.
@@ -65,6 +67,7 @@ def listen(
         precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is loaded already.
         allow_partial: Whether to use what is there of a truncated or damaged file, instead of
             raising an error.
+        allow_url: Whether `source` may be a URL or name other files; see `segment_video`.
         progress: Called with the number of seconds done.
 
     Raises:
@@ -72,7 +75,7 @@ def listen(
         MediaError: The file has no audio or cannot be read, or the vocabulary is not valid.
         WeightsError: The model cannot be loaded, or cannot name sounds.
     """
-    info, stream = probe_audio(Path(source))
+    info, stream = probe_audio(input_path(source, allow_url=allow_url))
     if not isinstance(model, LoadedModel):
         model = load_model(model, use="sounds", device=device, precision=precision)
     hearing = load_hearing(model, vocabulary, name)

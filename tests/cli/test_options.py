@@ -115,7 +115,7 @@ def test_a_pattern_without_matches_is_kept_for_the_error_message() -> None:
 
 
 def test_a_url_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=r"https://example\.org/a\.mp4: URLs are not supported"):
+    with pytest.raises(UsageError, match=r"https://example\.org/a\.mp4: a URL; set `allow_url`"):
         expand(["https://example.org/a.mp4"])
 
 
