@@ -271,7 +271,8 @@ def verify(
         if messages.json:
             print_json({"model": each, "status": status, "path": installed_path(each)})
         else:
-            print_text(f"{each}: {VERDICTS[status].format(path=installed_path(each), name=each)}\n")
+            verdict = VERDICTS[status].format(path=installed_path(each), name=each)
+            print_text(f"{escape(f'{each}: {verdict}')}\n")
     if not set(statuses.values()) <= {"ok"}:
         return WeightsError.exit_code
     if name is not None and name in MODELS and MODELS[name].is_set:
@@ -299,7 +300,7 @@ def remove(name: Name, *, dry_run: DryRun = False, messages: Messages) -> int:
         )
     else:
         action = "would remove" if dry_run else "removed"
-        print_text("".join(f"{action} {path}\n" for path in paths))
+        print_text("".join(f"{action} {escape(str(path))}\n" for path in paths))
         print_text("".join(f"kept {each}, which another installed model needs\n" for each in kept))
     return 0
 

@@ -7,23 +7,27 @@ which tell the class of each pixel. Logits are an NPZ per video in the same fold
 Letters: T labelled frames of a video, H, W size of its masks.
 """
 
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0
 from torch import Tensor
 
 from av2tsam_cli.avsbench_format import AVSS_COLOURS
 from av2tsam_cli.data.avsbench import Clip
 from av2tsam_cli.data.clips import NO_CLASS, labels_of_colours
-from av2tsam_cli.data.integrity import check_image
+from av2tsam_cli.data.integrity import MAX_PIXELS, check_image
 from av2tsam_cli.errors import NOT_A_FILE, MediaError, UsageError
 from av2tsam_cli.evaluation.semantic import resize_labels
 from av2tsam_cli.files import atomic_folder, is_special, write_errors
@@ -31,6 +35,11 @@ from av2tsam_cli.inference.distributed import Processes
 from av2tsam_cli.outputs.png import PNG_OPTIONS
 from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
 
+READ_ERRORS = (
+    *(OSError, ValueError, LookupError, EOFError, OverflowError, MemoryError, NotImplementedError),
+    *(RuntimeError, SyntaxError, struct.error, zlib.error, BadZipFile),
+)
+"""What `zipfile` and NumPy raise for a damaged NPZ."""
 MISSING = "save a mask of every labelled frame"
 
 
@@ -224,13 +233,31 @@ def _probabilities(image: npt.NDArray[Any]) -> Float32Array:
 def _read_logits(path: Path, clip: Clip) -> Float32Array:
     """Read an NPZ of `write_logits`: float32, (T, H, W)."""
     try:
+        _check_declared(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             logits, seconds = arrays["logits"], arrays["seconds"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except READ_ERRORS as error:
         raise MediaError(f"{path}: cannot be read as logits ({error}); save it again") from error
-    if logits.ndim != 3 or not len(logits) == len(seconds) or [*seconds] != [*clip.labelled]:
+    if not len(logits) == len(seconds) or [*seconds] != [*clip.labelled] or not logits.size:
         raise MediaError(f"{path}: has other frames than the labelled ones; save it again")
     return np.asarray(logits, np.float32)
+
+
+def _check_declared(path: Path) -> None:
+    """Check types and shapes in the headers of an NPZ, before NumPy allocates what they declare.
+
+    Raises:
+        ValueError: They are not those of logits, or larger than any image is.
+    """
+    with ZipFile(path) as archive:
+        for name, kinds, dimensions in (("logits", "f", 3), ("seconds", "iuf", 1)):
+            with archive.open(f"{name}.npy") as file:
+                is_first = np.lib.format.read_magic(file) == (1, 0)
+                shape, _, dtype = (read_array_header_1_0 if is_first else read_array_header_2_0)(
+                    file
+                )
+            if dtype.kind not in kinds or len(shape) != dimensions or prod(shape) > MAX_PIXELS:
+                raise ValueError(f"{name} of shape {shape}")
 
 
 def _resize(image: Float32Array, size: tuple[int, int]) -> Float32Array:

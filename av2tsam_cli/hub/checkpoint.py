@@ -45,6 +45,9 @@ BUILD_ERRORS = (
 )
 """What the constructors of networks raise for sizes that do not fit together."""
 
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""Types of floating-point tensors that networks run with, as safetensors abbreviates them."""
+
 READ_AT_ONCE = 8
 """Tensors that are read through one memory mapping, which counts as the process's memory."""
 
@@ -231,6 +234,11 @@ def _read_tensors(
     names = [name for name in file.tensors if name in needed]
     for name in names:
         stored, expected = list(file.tensors[name].shape), list(state[name].shape)
+        kind = file.tensors[name].dtype
+        if (kind in FLOATS) != state[name].is_floating_point():
+            raise WeightsError(
+                f"{path}: {name} has the type {kind}; download or convert the file again"
+            )
         if stored != expected:
             raise WeightsError(
                 f"{path}: {name} has the shape {stored}, not {expected}; download or convert the "
@@ -290,7 +298,7 @@ def read_config(path: Path) -> ModelConfig:
         return ModelConfig.from_json(read_metadata(path)["config"])
     except ValueError as error:
         raise WeightsError(
-            f"{path}: this version does not support its configuration: {error}"
+            f"{path}: this version does not support its configuration: {str(error)[:200]}"
         ) from error
 
 

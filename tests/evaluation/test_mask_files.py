@@ -1,6 +1,8 @@
 """Predicted masks and logits as files, in the layouts that other programs write."""
 
 import shutil
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,6 +193,16 @@ def cut_logits(folder: Path) -> Path:
     return path
 
 
+def declare_terabytes(folder: Path) -> Path:
+    path = folder / logits_path(clip_of("s4"))
+    path.parent.mkdir(parents=True)
+    header = b"{'descr': '<f2', 'fortran_order': False, 'shape': (5, 999999, 999999)}"
+    npy = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("logits.npy", npy)
+    return path
+
+
 def drop_logits_of_a_frame(folder: Path) -> Path:
     path = folder / logits_path(clip_of("s4"))
     path.parent.mkdir(parents=True)
@@ -199,7 +211,15 @@ def drop_logits_of_a_frame(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "damage", [remove_frame, truncate_frame, remove_folder, cut_logits, drop_logits_of_a_frame]
+    "damage",
+    [
+        remove_frame,
+        truncate_frame,
+        remove_folder,
+        cut_logits,
+        declare_terabytes,
+        drop_logits_of_a_frame,
+    ],
 )
 def test_a_missing_or_damaged_file_is_named(damage: Callable[[Path], Path], tmp_path: Path) -> None:
     save(tmp_path, "dog/v.1/v.1_{}.png")

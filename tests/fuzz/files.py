@@ -104,7 +104,7 @@ def _wrong_output(command: list[str], code: int, out: str, err: str) -> Iterator
     lines = [line for line in err.splitlines() if line]
     if code not in CODES:
         yield f"exit code {code}"
-    wrong = [line for line in lines if "unexpected " in line or "Traceback" in line]
+    wrong = [line for line in lines if "error: unexpected " in line or "Traceback" in line]
     if wrong := wrong or [line for line in lines if not _is_ours(command, line)]:
         yield f"{wrong[0][:500]!r}"
     has_error = any(line.startswith("av2tsam: error: ") for line in lines)

@@ -34,6 +34,16 @@ def test_loading_restores_a_saved_network(tiny_network: Av2tSam, tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_tensor_of_another_type_is_an_error(tiny_network: Av2tSam, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_network(tiny_network, path)
+    state, metadata = load_file(path), read_metadata(path)
+    name = "text_sam.mask_decoder.mask_tokens.weight"
+    save_file({**state, name: state[name].to(torch.complex64)}, path, metadata)
+    with pytest.raises(WeightsError, match=f"{name} has the type C64"):
+        load_network(path)
+
+
 def test_audio_front_end_stays_in_float32(tiny_network: Av2tSam, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_network(tiny_network, path, dtype=torch.float16)
