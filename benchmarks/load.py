@@ -142,7 +142,9 @@ def long(folder: Path, args: argparse.Namespace) -> Result:
 def together(folder: Path, args: argparse.Namespace) -> Result:
     """Run several commands at once in one folder."""
     video = short_video(folder / "in.mp4", 0, seconds=2, rate=10)
-    others: list[tuple[str, ...]] = [(str(video), "-o", str(folder / f"{k}.mp4"), *NANO) for k in range(args.runs)]
+    others: list[tuple[str, ...]] = [
+        (str(video), "-o", str(folder / f"{k}.mp4"), *NANO) for k in range(args.runs)
+    ]
     same = (str(video), "-o", str(folder / "same.mp4"), *NANO)
     shared = (str(video), "-o", str(folder), "-f", "masks", *NANO)
     rounds: dict[str, list[tuple[str, ...]]] = {
