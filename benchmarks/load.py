@@ -130,6 +130,7 @@ def long(folder: Path, args: argparse.Namespace) -> Result:
     run, usage = watched((str(video), "-o", str(out), "--json", *NANO), folder)
     grown = growth(usage)
     wrong = grown["wrong"] + differences("exit code", run.returncode, 0)
+    wrong += run.stderr.splitlines()[-3:] if run.returncode else []
     frames = seconds // 60 * 60 * args.rate
     if not run.returncode:
         record = json.loads(run.stdout)
