@@ -17,6 +17,7 @@ import numpy as np
 from av.codec.context import ThreadType
 from av.container import InputContainer, OutputContainer
 from av.error import ArgumentError, InvalidDataError, PatchWelcomeError
+from av.filter import Graph
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import (
@@ -24,8 +25,6 @@ from av.video.reformatter import (
     ColorRange,
     Colorspace,
     ColorTrc,
-    Interpolation,
-    VideoReformatter,
 )
 from av.video.stream import VideoStream as AvVideoStream
 
@@ -51,8 +50,13 @@ from av2tsam_cli.values import (
 FINEST_TICK, COARSEST_TICK = Fraction(1, 1_000_000), Fraction(1, 10_000)
 """Bounds of an output's clock tick in seconds; coarser clocks of a source are subdivided."""
 
-FROM_RGB = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
-"""How swscale encodes colours: chroma is the mean of the pixels that share it."""
+RGB = 0
+"""The colour space of RGB (libavutil/pixfmt.h)."""
+TO_YUV = (
+    "flags=area+accurate_rnd+full_chroma_inp:"
+    "out_color_matrix=bt709:out_range=tv:out_chroma_loc=left"
+)
+"""How FFmpeg's scaler encodes colours: exact to the rounding."""
 HEADER_BYTES = 4096
 """More than the header of any container."""
 OF_SD = {ColorPrimaries.BT470BG, ColorPrimaries.SMPTE170M}
@@ -94,9 +98,7 @@ class VideoWriter:
         self._unfit = 0  # corrupted packets of sound, which a container does not take
         self._last_pts = -1
         self._durations: dict[int, int] = {}  # in ticks, of the frames that the encoder holds
-        self._reformatter = (
-            VideoReformatter()
-        )  # kept, because creating one costs more than using it
+        self._to_yuv: Graph | None = None
 
     def write(self, masked: MaskedFrame) -> None:
         """Draw and encode the next frame, and add the audio up to its time.
@@ -254,20 +256,15 @@ class VideoWriter:
         if 1 in {bottom, right}:  # an odd size: repeat the last row or column
             padded = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
             rgb = cast("Pixels", padded)
-        return self._reformatter.reformat(
-            VideoFrame.from_numpy_buffer(
-                cast("UInt8Array", np.ascontiguousarray(rgb)),
-                "rgb24" if rgb.dtype == np.uint8 else "rgb48le",
-            ),
-            width=context.width,
-            height=context.height,
-            format=self.encoding.pixel_format,
-            dst_colorspace=Colorspace.ITU709,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=FROM_RGB,
-            threads=CONVERTER_THREADS,
+        pixels = VideoFrame.from_numpy_buffer(
+            cast("UInt8Array", np.ascontiguousarray(rgb)),
+            "rgb24" if rgb.dtype == np.uint8 else "rgb48le",
         )
+        pixels.colorspace, pixels.color_range = RGB, ColorRange.JPEG
+        if self._to_yuv is None:
+            self._to_yuv = _to_yuv(pixels, (context.width, context.height), context.pix_fmt)
+        self._to_yuv.vpush(pixels)
+        return self._to_yuv.vpull()
 
     def _encode(self, picture: VideoFrame | None) -> None:
         """Encode a picture, or with None the rest, and write what the encoder has finished."""
@@ -301,6 +298,26 @@ class VideoWriter:
                 self._damage.count_packet("audio", source_s)
         if self._unfit and until_s == float("inf"):
             log.warning("%s: %d corrupted audio packets left out", self.target, self._unfit)
+
+
+def _to_yuv(pixels: VideoFrame, size: tuple[int, int], pixel_format: str | None) -> Graph:
+    """Return what converts frames like this one to BT.709 with limited range.
+
+    A filter, because only filters know where players expect chroma: at the left one of two pixels.
+    """
+    graph = Graph()
+    graph.threads = CONVERTER_THREADS
+    graph.link_nodes(
+        graph.add(
+            "buffer",
+            f"video_size={pixels.width}x{pixels.height}:pix_fmt={pixels.format.name}:"
+            "colorspace=gbr:range=pc:time_base=1/1",
+        ),
+        graph.add("scale", f"w={size[0]}:h={size[1]}:{TO_YUV}"),
+        graph.add("format", pixel_format),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
 
 
 def _keep_end(packets: "Sequence[Packet[AvVideoStream]]") -> None:

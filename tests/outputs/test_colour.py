@@ -159,6 +159,38 @@ def test_a_lower_crf_is_closer_to_the_source(make_clip: MakeClip, job: Job, tmp_
     assert errors[0] < errors[1]
 
 
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p"])
+def test_colours_do_not_move_against_the_picture(
+    make_clip: MakeClip, job: Job, tmp_path: Path, pixel_format: str
+) -> None:
+    def spot(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        y, x = np.mgrid[:height, :width]
+        blue = 100 + 100 * np.exp(-((x - width / 2) ** 2 + (y - height / 2) ** 2) / 200)
+        return np.stack([np.full(x.shape, 100 + index), 0 * x + 100, blue], -1).astype(np.uint8)
+
+    path = make_clip(
+        size=(96, 96),
+        picture=spot,
+        pixel_format=pixel_format,
+        seconds=0.08,
+        options={"crf": "1"},
+        colours=TAGS,
+    )
+    places = []
+    for generation in range(4):
+        blue = np.clip(planes_of(path)[1] - 128, 0, None)
+        places.append([np.average(np.arange(len(line)), weights=line) for line in profiles(blue)])
+        job(path, target := tmp_path / f"{generation}.mp4", masked=nothing, crf=1)
+        path = target
+    assert np.ptp(places, axis=0).max() < 0.05
+
+
+def profiles(plane: Array) -> tuple[Array, Array]:
+    """Sums over the columns and the rows of what is distinct in a plane."""
+    distinct = np.where(plane > plane.max() / 4, plane, 0)
+    return distinct.sum(axis=0), distinct.sum(axis=1)
+
+
 @pytest.mark.parametrize(
     ("suffix", "codec"), [(".mp4", None), (".mov", "prores"), (".mkv", "h265"), (".mp4", "av1")]
 )
