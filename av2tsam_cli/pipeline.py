@@ -24,9 +24,11 @@ import numpy as np
 
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.media.audio import split_windows
+from av2tsam_cli.media.container import count_frames_before
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import frames_from_arrays
 from av2tsam_cli.network import input_path
+from av2tsam_cli.outputs.event_list import UNNAMED, EventList
 from av2tsam_cli.outputs.frame_table import FrameTable
 from av2tsam_cli.outputs.writers import Writer, open_writer
 from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
@@ -151,6 +153,7 @@ def segment_video(
     dim: bool = True,
     hud: bool = False,
     frames_csv: Path | None = None,
+    events: Path | None = None,
     overwrite: bool = False,
     start: float = 0.0,
     end: float | None = None,
@@ -196,6 +199,9 @@ def segment_video(
         hud: Whether overlays show the time, the level of the sound and the names in a corner.
         frames_csv: A .csv file for a table of the frames; or a folder, for a file that is named
             after the video.
+        events: A file for the times at which sources are seen and heard: .json, .csv, .srt, .vtt,
+            .txt (Audacity), .edl or .otio; or a folder, for a .json file that is named after the
+            video.
         overwrite: Whether existing outputs are replaced.
         start: Where to start, in seconds.
         end: Where to stop, in seconds; None for the end of the video.
@@ -249,6 +255,7 @@ def segment_video(
         dim=dim,
         hud=hud,
         frames_csv=frames_csv,
+        events=events,
         overwrite=overwrite,
         start=start,
         end=end,
@@ -592,7 +599,19 @@ def _writers(plan: SegmentPlan, damage: DamageLog, *, threads: int) -> list[Writ
         )
     ]
     if path := plan.sides.get("frames_csv"):
-        writers.append(FrameTable(path, first_frame=0, overwrite=options.overwrite))
+        before_s = options.start + plan.zero_s
+        first = count_frames_before(plan.info.path, plan.video.index, before_s)
+        writers.append(FrameTable(path, first_frame=first, overwrite=options.overwrite))
+    if path := plan.sides.get("events"):
+        writers.append(
+            EventList(
+                path,
+                source=plan.info.path,
+                rate=plan.video.rate,
+                unnamed=options.text or UNNAMED,
+                overwrite=options.overwrite,
+            )
+        )
     return writers
 
 

@@ -11,6 +11,7 @@ from av2tsam_cli.files import check_output
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.options import either
+from av2tsam_cli.outputs.edit_list import check_edit_list
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, bits_per_channel, choose_encoding
 from av2tsam_cli.outputs.writers import check_target, output_path
 from av2tsam_cli.segment_options import Format, SegmentOptions
@@ -153,6 +154,8 @@ def _check_sides(sides: Mapping[str, Path], source: Path, main: Path, overwrite:
         UsageError: They cannot, or one would replace the input or another output.
     """
     owners = {Path(os.path.realpath(main)): "out"}
+    if "events" in sides:
+        check_edit_list(sides["events"])
     for option, path in sides.items():
         real = Path(os.path.realpath(path))
         if path.is_dir():

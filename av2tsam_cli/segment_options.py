@@ -39,7 +39,9 @@ NAMED_FORMATS: tuple[Format, ...] = ("named-masks", "indexed-masks")
 """Formats that tell sources apart by their names."""
 WORDS_ONLY = ("vocabulary", "name")
 """Options that only matter where sources are named."""
-SIDE_SUFFIXES: dict[str, tuple[str, ...]] = {"frames_csv": (".csv",)}
+EVENT_SUFFIXES = (".json", ".csv", ".srt", ".vtt", ".txt", ".edl", ".otio")
+"""Suffixes of files with events, see `outputs.event_list`."""
+SIDE_SUFFIXES: dict[str, tuple[str, ...]] = {"frames_csv": (".csv",), "events": EVENT_SUFFIXES}
 """Options that ask for a file beside the main output, and the suffixes that it may have. Files in a
 folder get the first."""
 
@@ -166,6 +168,16 @@ class SegmentOptions(LookOptions, VocabularyOptions):
         Option("also write a table of the frames", panel=Panel.OUTPUT, metavar="PATH"),
     ] = None
     """A .csv file for a table of the frames, or a folder for files named after the inputs."""
+    events: Annotated[
+        Path | None,
+        Option(
+            "and when sources are seen: .json, .csv, .srt, .vtt, .txt (Audacity), .edl, .otio",
+            panel=Panel.OUTPUT,
+            metavar="PATH",
+        ),
+    ] = None
+    """A file for the times from and until which each source is masked, in the format of its suffix;
+    or a folder for .json files named after the inputs."""
     overwrite: Overwrite = False
     """Whether existing outputs are replaced."""
     start: Annotated[

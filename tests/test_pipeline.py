@@ -1,4 +1,6 @@
+import csv
 import gc
+import json
 import sys
 import threading
 from collections.abc import Callable
@@ -536,3 +538,47 @@ def test_arrays_that_are_not_frames_over_time_are_errors(
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
         list(segment_frames(frames, times=times, model=model))
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3])
+def test_the_table_and_the_events_say_what_the_masks_show(
+    make_clip: MakeClip, tone: Tone, model: LoadedModel, tmp_path: Path, start: float
+) -> None:
+    times_s = [0, 0.1, 0.15, 0.4, 0.5, 0.9, 1.0, 1.25, 1.5, 1.8]  # a variable frame rate
+    clip = make_clip(
+        times_s=times_s,
+        sounds=[
+            {"samples": tone(1.0)},
+        ],
+    )
+    table, events = tmp_path / "t.csv", tmp_path / "e.json"
+    result = segment_video(
+        clip, tmp_path / "o.mp4", frames_csv=table, events=events, start=start, model=model
+    )
+    assert result.outputs == (tmp_path / "o.mp4", table, events)
+    frames = list(iter_masks(clip, start=start, model=model))
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    first = len(times_s) - len(frames)
+    for row, masked in zip(rows, frames, strict=True):
+        assert int(row["frame"]) == masked.frame.index
+        assert int(row["source_frame"]) == masked.frame.index + first
+        assert float(row["time_s"]) == pytest.approx(times_s[int(row["source_frame"])], abs=1e-3)
+        assert row["origin"] == masked.origin
+        assert int(row["area_px"]) == masked.mask.sum()
+        if masked.level_dbfs is not None:
+            assert float(row["level_dbfs"]) == pytest.approx(masked.level_dbfs, abs=0.06)
+        if not masked.mask.any():
+            assert row["box_x"] == row["centroid_x"] == row["score"] == ""
+            continue
+        ys, xs = np.nonzero(masked.mask)
+        box = [int(row[f"box_{name}"]) for name in ("x", "y", "width", "height")]
+        assert box == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+        assert float(row["centroid_x"]) == pytest.approx(xs.mean(), abs=0.006)
+        assert float(row["centroid_y"]) == pytest.approx(ys.mean(), abs=0.006)
+        assert float(row["score"]) == pytest.approx(masked.score, abs=6e-4)
+    (event,) = json.loads(events.read_text("utf-8"))["events"]
+    seen = [masked.frame for masked in frames if masked.mask.any()]
+    assert event["name"] == "sound source"
+    assert event["start_s"] == pytest.approx(seen[0].time_s)
+    assert event["end_s"] == pytest.approx(seen[-1].time_s + (seen[-1].duration_s or 0))

@@ -46,6 +46,8 @@ UNTIMED_FORMATS = frozenset({"avi"})
 """Formats without presentation times: FFmpeg's are guesses, wrong with B-frames."""
 PREDICTED = frozenset({PictureType.P, PictureType.B})
 """Types of pictures that build on others."""
+VP8_SHOWN = 0x10
+"""Bit of a VP8 picture's first byte: whether it is displayed (RFC 6386, section 9.1)."""
 APPLE_DOUBLE_MAGIC = b"\x00\x05\x16\x07"
 TEXT_FORMATS = frozenset({"tty"})
 """Formats as which FFmpeg would render a text file as a video."""
@@ -311,6 +313,40 @@ def read_packets(
             continue
         else:
             return
+
+
+def count_frames_before(path: Path, index: int, before_s: float) -> int:
+    """Return how many frames of a video stream are displayed before a time, without decoding.
+
+    Args:
+        path: The file.
+        index: Position of the stream among all streams of the file.
+        before_s: Seconds on the file's own clock, made continuous.
+
+    Raises:
+        MediaError: The file cannot be opened.
+    """
+    frames = 0
+    with open_media(path) as container:
+        stream = select_stream(container, index)
+        untimed = container.format.name in UNTIMED_FORMATS
+        for packet in read_packets(container, stream, DamageLog(path)):
+            # In formats without presentation times, frames are displayed at their decoding times.
+            ticks = None if packet is None else packet.dts if untimed else packet.pts
+            if packet is None or ticks is None:
+                continue
+            if packet.dts is not None and packet.dts * packet.time_base >= before_s:
+                break  # what follows is displayed later still
+            is_early = ticks * packet.time_base < before_s - TIME_TOLERANCE_S
+            frames += is_early and not _is_hidden(packet)
+    return frames
+
+
+def _is_hidden(packet: "Packet[AvStream]") -> bool:
+    """Return whether a picture is never displayed: cut off by an edit list, or a VP8 reference."""
+    if packet.is_discard:
+        return True
+    return packet.stream.codec_context.name == "vp8" and not bytes(packet)[0] & VP8_SHOWN
 
 
 def _count_corrupted(packet: "Packet[Any]", damage: DamageLog) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from av2tsam_cli.errors import MediaError
+from av2tsam_cli.media.container import count_frames_before
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.values import Frame
@@ -382,3 +383,28 @@ def test_abandoned_reader_closes_the_file(make_clip: MakeClip) -> None:
     reader.close()  # type: ignore[attr-defined]
     clip.unlink()
     assert list(reader) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("a.mp4", {}),
+        ("a.mkv", {"options": {"bf": "3", "g": "250"}}),  # some decoding times are unknown
+        ("a.ts", {"options": {"bf": "2"}}),
+        ("a.avi", {"options": {"bf": "3"}}),  # no presentation times
+        ("a.mp4", {"times_s": [0, 0.1, 0.11, 0.4, 0.5, 0.9, 1.0, 1.5]}),
+        (
+            "a.webm",  # with pictures that are not displayed
+            {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
+        ),
+    ],
+)
+def test_frames_before_a_time_are_counted_as_they_are_displayed(
+    make_clip: MakeClip, name: str, what: dict[str, Any]
+) -> None:
+    info = probe(make_clip(name, **({"seconds": 1.6} | what)))
+    start_s = info.video[0].start_s
+    times_s = [frame.time_s for frame in read_frames(info)]
+    for before_s in (0.0, 0.41, 0.9, 1.2):
+        counted = count_frames_before(info.path, info.video[0].index, before_s + start_s)
+        assert counted == sum(time_s < before_s - 1e-6 for time_s in times_s)

@@ -1,0 +1,123 @@
+"""When sources are masked in a video, in the format that the suffix of a file stands for."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from av2tsam_cli.files import atomic_file, write_errors
+from av2tsam_cli.outputs.edit_list import write_edit_list
+from av2tsam_cli.outputs.events import to_audacity, to_csv, to_srt, to_vtt
+from av2tsam_cli.values import MaskedFrame, SoundEvent
+
+UNNAMED = "sound source"
+"""What a source without a name is called."""
+TEXT_FORMATS = {".csv": to_csv, ".srt": to_srt, ".vtt": to_vtt, ".txt": to_audacity}
+"""What writes events as text, by suffix."""
+
+
+@dataclass
+class _Interval:
+    """Consecutive frames with a mask of a source."""
+
+    start_s: float
+    end_s: float
+    scores: float = 0.0
+    frames: int = 0
+
+    def event(self, name: str) -> SoundEvent:
+        return SoundEvent(name, self.start_s, self.end_s, self.scores / self.frames)
+
+
+class EventList:
+    """Write from when until when each source is masked, once the video has ended.
+
+    An event is consecutive frames with a mask of one source: from the time of the first to the end
+    of the last. Times are seconds of the input, also if only a part of it is read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        source: Path,
+        rate: Fraction | None,
+        unnamed: str = UNNAMED,
+        overwrite: bool,
+    ) -> None:
+        """Nothing is created before the writer is entered.
+
+        Args:
+            path: The file; its suffix is the format.
+            source: The video.
+            rate: Frames per second of the video; None if unknown.
+            unnamed: The name of masks without names.
+            overwrite: Whether an existing file is replaced.
+        """
+        self.path, self.source, self.rate = path, source, rate
+        self.unnamed, self.overwrite = unnamed, overwrite
+        self.outputs: tuple[Path, ...] = (path,)
+        self._open = ExitStack()
+        self._events: list[SoundEvent] = []
+        self._current: dict[str, _Interval] = {}
+        self._end_s = 0.0
+
+    def write(self, masked: MaskedFrame) -> None:
+        """Add the next frame."""
+        frame = masked.frame
+        self._end_intervals(frame.time_s, keep=dict(self._scores(masked)))
+        step_s = frame.duration_s or float(1 / self.rate if self.rate else 0)
+        self._end_s = frame.time_s + step_s
+        for name, score in self._scores(masked):
+            interval = self._current.setdefault(name, _Interval(frame.time_s, frame.time_s))
+            interval.scores, interval.frames = interval.scores + score, interval.frames + 1
+
+    def _scores(self, masked: MaskedFrame) -> Iterator[tuple[str, float]]:
+        """Yield the name and score of each source that is masked in a frame."""
+        sources = masked.sources
+        if sources is None:
+            if masked.mask.any():
+                yield self.unnamed, masked.score
+            return
+        counts = zip(sources.names, sources.pixels, sources.scores, strict=True)
+        yield from ((name, score) for name, pixels, score in counts if pixels)
+
+    def _end_intervals(self, end_s: float, keep: dict[str, float]) -> None:
+        """End those that are not in the next frame, which begins at a time."""
+        for name in [name for name in self._current if name not in keep]:
+            interval = self._current.pop(name)
+            interval.end_s = end_s
+            self._events.append(interval.event(name))
+
+    def __enter__(self) -> Self:
+        with write_errors(self.path):
+            file = atomic_file(self.path, overwrite=self.overwrite)
+            self._part = self._open.enter_context(file)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with write_errors(self.path), self._open:
+            if error is None:
+                self._end_intervals(self._end_s, keep={})
+                self._write(sorted(self._events, key=lambda event: (event.start_s, event.end_s)))
+            self._open.pop_all().__exit__(kind, error, trace)
+
+    def _write(self, events: list[SoundEvent]) -> None:
+        suffix = self.path.suffix.lower()
+        if suffix in {".edl", ".otio"}:
+            write_edit_list(self._part, suffix, events, source=self.source, rate=self.rate)
+        elif suffix == ".json":
+            found = {"input": str(self.source), "events": [asdict(event) for event in events]}
+            self._part.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
+        else:
+            text = TEXT_FORMATS[suffix](events)
+            self._part.write_text(text, encoding="utf-8", errors="backslashreplace")
