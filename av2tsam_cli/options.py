@@ -49,17 +49,17 @@ class Panel(StrEnum):
     DATA = "Data"
     SCORING = "Scoring"
     NAMES = "Names"
-    LOOK = "Look of overlays"
     MODEL = "Model"
     TRAINING = "Training"
     MESSAGES = "Messages"
+    LOOK = "Look of overlays, mattes and cutouts"
     ENCODING = "Encoding"
     ADVANCED = "Advanced"
 
     @property
     def for_experts(self) -> bool:
         """Whether only `--help-all` shows it."""
-        return self in {Panel.ENCODING, Panel.ADVANCED}
+        return self in {Panel.LOOK, Panel.ENCODING, Panel.ADVANCED}
 
 
 @dataclass(frozen=True)

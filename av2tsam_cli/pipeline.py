@@ -151,6 +151,9 @@ def segment_video(
     color: Colour | None = None,
     opacity: float | None = None,
     dim: bool = True,
+    feather: float = 0.0,
+    grow: int = 0,
+    hard: bool = False,
     hud: bool = False,
     frames_csv: Path | None = None,
     events: Path | None = None,
@@ -183,8 +186,8 @@ def segment_video(
         source: The video file.
         out: A video file (.mp4, .mov, .mkv, .webm) for an overlay video with the original audio;
             for PNGs, the folder in which a folder named like the input is created.
-        format: `video`, `masks`, `overlays`, `named-masks` or `indexed-masks`; None to derive it
-            from the suffix of `out`.
+        format: `video`, `matte` or `cutout` for videos, `masks`, `overlays`, `mattes`, `cutouts`,
+            `named-masks` or `indexed-masks` for PNGs; None for an overlay video.
         text: What to segment, such as "the dog"; None for the sound source.
         hear: `trained` to find sound sources as the model was trained to, `words` to name what is
             heard and segment each name; None for `words` if another option needs names, else
@@ -196,6 +199,9 @@ def segment_video(
         color: RGB of the tint or outline, 0 to 255; None for pink.
         opacity: Opacity of the tint, from 0 to 1; None for that of the style.
         dim: Whether the rest of the picture is darkened, if the style does so.
+        feather: Pixels by which the edges of mattes and cutouts are softened.
+        grow: Pixels by which they are moved outwards; negative to move them inwards.
+        hard: Whether pixels of mattes and cutouts are either opaque or transparent.
         hud: Whether overlays show the time, the level of the sound and the names in a corner.
         frames_csv: A .csv file for a table of the frames; or a folder, for a file that is named
             after the video.
@@ -253,6 +259,9 @@ def segment_video(
         color=color,
         opacity=opacity,
         dim=dim,
+        feather=feather,
+        grow=grow,
+        hard=hard,
         hud=hud,
         frames_csv=frames_csv,
         events=events,

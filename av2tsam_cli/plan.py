@@ -14,7 +14,7 @@ from av2tsam_cli.options import either
 from av2tsam_cli.outputs.edit_list import check_edit_list
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, bits_per_channel, choose_encoding
 from av2tsam_cli.outputs.writers import check_target, output_path
-from av2tsam_cli.segment_options import Format, SegmentOptions
+from av2tsam_cli.segment_options import VIDEO_SUFFIXES, Format, SegmentOptions
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
 
@@ -37,13 +37,13 @@ class SegmentPlan:
     options: SegmentOptions
     """The options."""
     encoding: Encoding | None = None
-    """How an overlay video is encoded; None for PNGs."""
+    """How a video is encoded; None for other formats."""
     sides: Mapping[str, Path] = field(default_factory=dict)
     """The files to write beside that, by the option that asks for each."""
 
     @property
     def deep(self) -> bool:
-        """Whether the video and its overlay video have more than 8 bits per channel."""
+        """Whether the video and its result have more than 8 bits per channel."""
         source_bits = bits_per_channel(self.video.pixel_format)
         return self.encoding is not None and min(self.encoding.bits, source_bits) > 8
 
@@ -78,13 +78,14 @@ def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
 
 
 def _encoding(plan: SegmentPlan) -> Encoding | None:
-    """Return how the overlay video of a plan is encoded; None for PNGs."""
+    """Return how the result of a plan is encoded; None for one that is no video."""
     options = plan.options
     settings = {"codec": options.codec, "crf": options.crf, "pix_fmt": options.pix_fmt}
-    if plan.format == "video":
+    if plan.format in VIDEO_SUFFIXES:
         return choose_encoding(
             plan.target,
-            plan.video.pixel_format,
+            "gray" if plan.format == "matte" else plan.video.pixel_format,
+            alpha=plan.format == "cutout",
             codec=options.codec,
             crf=options.crf,
             pix_fmt=options.pix_fmt,
@@ -132,19 +133,20 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
     """
     suffixes = either(list(CONTAINERS))
     if out.suffix.lower() in CONTAINERS and not out.is_dir():
-        if wanted in {"masks", "overlays"}:
+        if wanted is not None and wanted not in VIDEO_SUFFIXES:
             raise UsageError(f"{out}: `format` {wanted} needs a folder, not a video file")
-        return "video", out
+        return wanted or "video", out
     if not out.is_dir() and (
-        (out.suffix and wanted is None) or (wanted == "video" and guess_type(out.name)[0])
+        (out.suffix and wanted is None) or (wanted in VIDEO_SUFFIXES and guess_type(out.name)[0])
     ):  # "out.v2" may be a folder, "out.avi" is not meant as one
         raise UsageError(f"{out}: cannot write {out.suffix}; use {suffixes}")
     if wanted is None:
         raise UsageError(
-            f"{out}: not a video file name; set `format` to video, masks or overlays to write to a "
+            f"{out}: not a video file name; set `format` to masks, cutout or another one to write to a "
             f"folder, or use {suffixes}"
         )
-    return wanted, out / f"{source.stem}.mp4" if wanted == "video" else out
+    suffix = VIDEO_SUFFIXES.get(wanted)
+    return wanted, out / f"{source.stem}{suffix}" if suffix else out
 
 
 def _check_sides(sides: Mapping[str, Path], source: Path, main: Path, overwrite: bool) -> None:

@@ -24,7 +24,20 @@ from av2tsam_cli.options import (
 
 Hear = Literal["trained", "words"]
 Timing = Literal["fine", "paper"]
-Format = Literal["video", "masks", "overlays", "named-masks", "indexed-masks"]
+Format = Literal[
+    "video",
+    "matte",
+    "cutout",
+    "masks",
+    "overlays",
+    "mattes",
+    "cutouts",
+    "named-masks",
+    "indexed-masks",
+]
+VIDEO_SUFFIXES: dict[Format, str] = {"video": ".mp4", "matte": ".mp4", "cutout": ".mov"}
+"""The formats that are videos, and how their names end unless they are chosen. The others are
+folders of PNGs."""
 
 Codec = Literal["h264", "h265", "vp9", "av1", "prores"]
 PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"]
@@ -35,6 +48,8 @@ Colour = tuple[int, int, int]
 Rate = Fraction | float | Literal["auto", "all"]
 """Masks to compute per second; `all`, or `auto` for those that optical flow cannot predict."""
 
+MOST_PX = 500
+"""Pixels by which edges can be moved or softened."""
 NAMED_FORMATS: tuple[Format, ...] = ("named-masks", "indexed-masks")
 """Formats that tell sources apart by their names."""
 WORDS_ONLY = ("vocabulary", "name")
@@ -82,14 +97,14 @@ def parse_colour(text: str) -> Colour:
 
 @dataclass(frozen=True)
 class LookOptions:
-    """How overlays look."""
+    """How overlays, mattes and cutouts look."""
 
     names: Annotated[
         bool, Option("draw names, and a colour per source, in overlays", panel=Panel.NAMES)
     ] = False
     """Whether overlays show the names of the sources, each in a colour of its own."""
     style: Annotated[
-        Style, Option("what overlays do to the picture", panel=Panel.LOOK, default="highlight")
+        Style, Option("what overlays do to the picture", panel=Panel.OUTPUT, default="highlight")
     ] = "highlight"
     """`highlight` to tint and outline the source and darken the rest, `outline` only to outline it,
     `blur`, `spotlight` or `mono` to blur, black out or decolour the rest, `heat` for the
@@ -108,6 +123,28 @@ class LookOptions:
         bool, Option("darken the rest of the picture", panel=Panel.LOOK, default="on")
     ] = True
     """Whether the rest of the picture is darkened, if the style does so."""
+    feather: Annotated[
+        float,
+        Option(
+            "soften the edges of mattes and cutouts by this many pixels on both sides",
+            panel=Panel.LOOK,
+            metavar="PX",
+            default="",
+        ),
+    ] = 0.0
+    """Pixels by which the edges of mattes and cutouts are softened, on both sides."""
+    grow: Annotated[
+        int,
+        Option(
+            "move the edges of mattes and cutouts outwards; inwards if negative",
+            panel=Panel.LOOK,
+            metavar="PX",
+            default="",
+        ),
+    ] = 0
+    """Pixels by which the edges of mattes and cutouts are moved outwards, at most `MOST_PX`."""
+    hard: Annotated[bool, Option("give mattes and cutouts hard edges", panel=Panel.LOOK)] = False
+    """Whether the pixels of mattes and cutouts are either opaque or transparent."""
     hud: Annotated[bool, Option("show time, sound level and names", panel=Panel.LOOK)] = False
     """Whether overlays show the time, the level of the sound and the names in a corner."""
 
@@ -122,6 +159,12 @@ class LookOptions:
             raise UsageError("`color` has no effect with `names`; drop one of them")
         if self.color is not None and not all(0 <= value <= 255 for value in self.color):
             raise UsageError(f"`color` must be three numbers from 0 to 255, not {self.color}")
+        if not 0 <= self.feather <= MOST_PX:
+            raise UsageError(f"`feather` must be from 0 to {MOST_PX} pixels, not {self.feather:g}")
+        if not -MOST_PX <= self.grow <= MOST_PX:
+            raise UsageError(f"`grow` must be from -{MOST_PX} to {MOST_PX} pixels, not {self.grow}")
+        if self.hard and self.feather:
+            raise UsageError("`hard` and `feather` exclude each other; pass one of them")
         if self.opacity is not None and not 0 <= self.opacity <= 1:
             raise UsageError(f"`opacity` must be between 0 and 1, not {self.opacity:g}")
 
@@ -142,8 +185,9 @@ class SegmentOptions(LookOptions, VocabularyOptions):
             default="",
         ),
     ] = None
-    """Overlay video, mask PNGs, overlay PNGs, mask PNGs for each name, or palette PNGs of the
-    names; None to derive it from the output's suffix."""
+    """`video` for an overlay video, `matte` for a grey video of the opacity, `cutout` for a video
+    with transparency; `masks`, `overlays`, `mattes` and `cutouts` for PNGs, `named-masks` for masks
+    of each name, `indexed-masks` for palette PNGs of the names. None for an overlay video."""
     text: Annotated[
         str | None,
         Option(

@@ -72,6 +72,8 @@ class _Codec:
     """See `Encoding.tag`."""
     vp9: bool = False
     """Whether sizes may be odd and pixels must be square."""
+    with_alpha: str | None = None
+    """Its pixel format with transparency; None if it has none."""
 
 
 _YUV: tuple[PixelFormat, ...] = (
@@ -104,6 +106,7 @@ CODECS: Mapping[Codec, _Codec] = MappingProxyType(
             24,
             63,
             vp9=True,
+            with_alpha="yuva420p",
         ),
         "av1": _Codec(
             "libsvtav1",
@@ -118,6 +121,7 @@ CODECS: Mapping[Codec, _Codec] = MappingProxyType(
             (".mov", ".mkv"),
             ("yuv422p10le", "yuv444p10le"),
             {"vendor": "apl0"},  # some editors accept only Apple's
+            with_alpha="yuva444p10le",
         ),
     }
 )
@@ -128,16 +132,18 @@ def choose_encoding(
     target: Path,
     source_format: str,
     *,
+    alpha: bool = False,
     codec: Codec | None = None,
     crf: int | None = None,
     pix_fmt: PixelFormat | None = None,
 ) -> Encoding:
-    """Return how an overlay video is encoded.
+    """Return how a video is encoded.
 
     Args:
         target: The file; its suffix is one of `CONTAINERS`.
         source_format: Pixel format of the source. 10 bits and 4:2:2 are kept if the codec can.
-        codec: The codec; None for VP9 in WebM, else for H.264.
+        alpha: Whether pixels have an opacity.
+        codec: The codec; None for VP9 in WebM, else for H.264, or for ProRes with `alpha`.
         crf: Constant rate factor; None for the codec's default.
         pix_fmt: Pixel format; None for the one nearest to the source's.
 
@@ -145,39 +151,61 @@ def choose_encoding(
         UsageError: The container does not hold the codec, or the codec has no such setting.
     """
     suffix = target.suffix.lower()
-    name: Codec = codec or ("vp9" if suffix == ".webm" else "h264")
+    name: Codec = codec or ("vp9" if suffix == ".webm" else "prores" if alpha else "h264")
     chosen = CODECS[name]
+    if alpha and (suffix == ".mp4" or chosen.with_alpha is None):
+        what = ".mp4" if suffix == ".mp4" else f"`codec` {name}"
+        raise UsageError(
+            f"{target}: {what} holds no transparency; end the name in .mov for ProRes or in .webm "
+            "for VP9"
+        )
     if suffix not in chosen.suffixes:
         raise UsageError(
             f"{target}: {suffix} does not hold {name}; "
             f"end the name in {either(chosen.suffixes)}, or choose another `codec`"
         )
-    if crf is not None and chosen.crf is None:
-        raise UsageError(f"`crf` has no effect with `codec` {name}; drop one of them")
-    if crf is not None and not 0 <= crf <= chosen.worst_crf:
-        raise UsageError(f"`crf` must be from 0 to {chosen.worst_crf} for {name}, not {crf}")
-    if pix_fmt is not None and pix_fmt not in chosen.pixel_formats:
+    if alpha and pix_fmt is not None:
+        raise UsageError(
+            f"`pix_fmt` has no effect on cutouts, which are {chosen.with_alpha}; drop it"
+        )
+    pixel_format = pix_fmt or _nearest(chosen.pixel_formats, source_format)
+    if alpha and chosen.with_alpha is not None:
+        pixel_format = chosen.with_alpha
+    elif pix_fmt is not None and pix_fmt not in chosen.pixel_formats:
         raise UsageError(
             f"`pix_fmt` {pix_fmt} is not for {name}; use {either(chosen.pixel_formats)}"
         )
-    pixel_format = pix_fmt or _nearest(chosen.pixel_formats, source_format)
-    if pix_fmt is None and name == "h264" and pixel_format != FOR_ALL_PLAYERS:
+    elif pix_fmt is None and name == "h264" and pixel_format != FOR_ALL_PLAYERS:
         log.warning(
             "%s: %s as in the source, which not all players support; `pix_fmt` %s is for all",
             target, pixel_format, FOR_ALL_PLAYERS,
         )  # fmt: skip
-    quality = chosen.crf if crf is None else crf
-    options = dict(chosen.options) if quality is None else {**chosen.options, "crf": str(quality)}
-    if name == "prores":
-        options["profile"] = "4444" if "444" in pixel_format else "hq"
     return Encoding(
         encoder=chosen.encoder,
         pixel_format=pixel_format,
-        options=options,
+        options=_options(name, crf, pixel_format),
         tag=chosen.tag if suffix != ".mkv" else None,
         odd_sizes=chosen.vp9,
         square_pixels=chosen.vp9,
     )
+
+
+def _options(name: Codec, crf: int | None, pixel_format: str) -> Mapping[str, str]:
+    """Return the options of a codec's encoder.
+
+    Raises:
+        UsageError: The codec has no such quality.
+    """
+    chosen = CODECS[name]
+    if crf is not None and chosen.crf is None:
+        raise UsageError(f"`crf` has no effect with `codec` {name}; drop one of them")
+    if crf is not None and not 0 <= crf <= chosen.worst_crf:
+        raise UsageError(f"`crf` must be from 0 to {chosen.worst_crf} for {name}, not {crf}")
+    quality = chosen.crf if crf is None else crf
+    options = dict(chosen.options) if quality is None else {**chosen.options, "crf": str(quality)}
+    if name == "prores":
+        options["profile"] = "4444" if "444" in pixel_format else "hq"
+    return options
 
 
 def bits_per_channel(pixel_format: str) -> int:

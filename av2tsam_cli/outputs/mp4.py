@@ -1,4 +1,4 @@
-"""Overlay videos with the original audio; every frame keeps its time."""
+"""Videos of what was drawn on each frame, with the original audio; every frame keeps its time."""
 
 import logging
 import os
@@ -35,9 +35,8 @@ from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import ASSUMED_RATE
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.metadata import copy_metadata
-from av2tsam_cli.outputs.overlay import overlay_drawer
+from av2tsam_cli.outputs.overlay import Draw
 from av2tsam_cli.outputs.sound import SoundTrack
-from av2tsam_cli.segment_options import DEFAULT_LOOK, LookOptions
 from av2tsam_cli.values import (
     AudioStream,
     MaskedFrame,
@@ -64,11 +63,20 @@ OF_SD = {ColorPrimaries.BT470BG, ColorPrimaries.SMPTE170M}
 CONVERTER_THREADS = max(1, (os.cpu_count() or 1) // 4)
 """Threads that convert colours; the encoder, which takes longer, needs most of the cores."""
 
+IMAGE_FORMATS = {
+    (1, 1): "gray",
+    (3, 1): "rgb24",
+    (3, 2): "rgb48le",
+    (4, 1): "rgba",
+    (4, 2): "rgba64le",
+}
+"""FFmpeg's name of the pixel format of an image by its channels and its bytes per channel."""
+
 log = logging.getLogger(__name__)
 
 
 class VideoWriter:
-    """Draw and encode an overlay video, which appears under its name when it is complete."""
+    """Draw and encode a video, which appears under its name when it is complete."""
 
     def __init__(
         self,
@@ -84,15 +92,15 @@ class VideoWriter:
         overwrite: bool = False,
         threads: int = 0,
         damage: DamageLog | None = None,
-        look: LookOptions = DEFAULT_LOOK,
+        draw: Draw,
+        columns: int = 1,
     ) -> None:
         self.encoding = encoding
         self.target, self.info, self.video, self.audio = target, info, video, audio
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
         self.overwrite, self.threads = overwrite, threads
         self.outputs: tuple[Path, ...] = (target,)
-        self._draw = overlay_drawer(look)
-        self._columns = 2 if look.style == "side-by-side" else 1  # pictures side by side
+        self._draw, self._columns = draw, columns
         self._sound: SoundTrack | None = None
         self._damage = damage or DamageLog(info.path)
         self._unfit = 0  # corrupted packets of sound, which a container does not take
@@ -249,16 +257,21 @@ class VideoWriter:
             )  # fmt: skip
         return sound
 
-    def _encodable(self, rgb: Pixels) -> VideoFrame:
-        """Convert an image to the encoder's size, in BT.709 with limited range."""
+    def _encodable(self, image: Pixels) -> VideoFrame:
+        """Convert an image to the encoder's size, in BT.709 with limited range.
+
+        Args:
+            image: Grey levels, (H, W), RGB, (H, W, 3), or RGBA, (H, W, 4).
+        """
         context = self._encoder.codec_context
-        bottom, right = context.height - rgb.shape[0], context.width - rgb.shape[1]
+        bottom, right = context.height - image.shape[0], context.width - image.shape[1]
         if 1 in {bottom, right}:  # an odd size: repeat the last row or column
-            padded = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-            rgb = cast("Pixels", padded)
+            padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+            image = cast("Pixels", padded)
+        channels = 1 if image.ndim == 2 else image.shape[2]
         pixels = VideoFrame.from_numpy_buffer(
-            cast("UInt8Array", np.ascontiguousarray(rgb)),
-            "rgb24" if rgb.dtype == np.uint8 else "rgb48le",
+            cast("UInt8Array", np.ascontiguousarray(image)),
+            IMAGE_FORMATS[channels, image.itemsize],
         )
         pixels.colorspace, pixels.color_range = RGB, ColorRange.JPEG
         if self._to_yuv is None:

@@ -67,7 +67,8 @@ MOST_NUMBERS = 248
 Rectangle = tuple[slice, slice]
 """Rows and columns."""
 Draw = Callable[[MaskedFrame], Pixels]
-"""Draws the next frame of a video with its mask, or with its masks by name; see `overlay_drawer`"""
+"""Draws the next frame of a video with what was found in it: grey levels, (H, W), RGB, (H, W, 3),
+or RGBA, (H, W, 4)."""
 
 
 def overlay_drawer(look: LookOptions = DEFAULT_LOOK) -> Draw:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -11,18 +12,19 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import check_output, read_text_file
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
+from av2tsam_cli.outputs.matte import draw_cutout, draw_matte
 from av2tsam_cli.outputs.mp4 import VideoWriter
 from av2tsam_cli.outputs.names import SUMMARY_NAME
-from av2tsam_cli.outputs.overlay import overlay_drawer
+from av2tsam_cli.outputs.overlay import Draw, overlay_drawer
 from av2tsam_cli.outputs.png import (
+    Drawings,
     IndexedMasks,
     Masks,
     NamedMasks,
-    Overlays,
     Pictures,
     PngWriter,
 )
-from av2tsam_cli.segment_options import DEFAULT_LOOK, Format, LookOptions
+from av2tsam_cli.segment_options import DEFAULT_LOOK, VIDEO_SUFFIXES, Format, LookOptions
 from av2tsam_cli.values import AudioStream, MaskedFrame, MediaInfo, VideoStream
 
 PICTURE_NAME = re.compile(r"\d{6,}\.png")
@@ -69,15 +71,15 @@ def open_writer(
         format: What to write.
         info: The source, as probed.
         video: Its video stream.
-        audio: Its audio stream for an overlay video; None for no audio.
-        encoding: How an overlay video is encoded; None for PNGs.
+        audio: Its audio stream, which videos other than mattes have; None for no audio.
+        encoding: How a video is encoded; None for PNGs.
         zero_s: Start of the presentation on the source's own clock, in seconds.
         start_s: Seconds of the presentation that become time 0 of the output.
         stop_s: Seconds of the presentation at which the audio ends; None for its own end.
         overwrite: Whether an existing result is replaced.
         threads: Threads of the video encoder; 0 lets FFmpeg choose.
         damage: Collects what of the audio is damaged; None to ignore it.
-        look: How overlays look.
+        look: How overlays, mattes and cutouts look.
     """
     path = output_path(target, format, info.path)
     if encoding is None:
@@ -86,7 +88,7 @@ def open_writer(
         path,
         info=info,
         video=video,
-        audio=audio,
+        audio=None if format == "matte" else audio,  # it would be heard twice beside the source
         encoding=encoding,
         zero_s=zero_s,
         start_s=start_s,
@@ -94,7 +96,8 @@ def open_writer(
         overwrite=overwrite,
         threads=threads,
         damage=damage,
-        look=look,
+        draw=_drawer(format, look),
+        columns=2 if format == "video" and look.style == "side-by-side" else 1,
     )
 
 
@@ -103,12 +106,20 @@ def _pictures(format: Format, look: LookOptions) -> Pictures:  # noqa: A002
         return NamedMasks()
     if format == "indexed-masks":
         return IndexedMasks()
-    return Masks() if format == "masks" else Overlays(overlay_drawer(look))
+    return Masks() if format == "masks" else Drawings(_drawer(format, look))
+
+
+def _drawer(format: Format, look: LookOptions) -> Draw:  # noqa: A002
+    if format in {"matte", "mattes"}:
+        return partial(draw_matte, look=look)
+    if format in {"cutout", "cutouts"}:
+        return partial(draw_cutout, look=look)
+    return overlay_drawer(look)
 
 
 def output_path(target: Path, format: Format, source: Path) -> Path:  # noqa: A002
     """Return the path of a source's result: the target itself, or its folder of PNGs."""
-    if format == "video":
+    if format in VIDEO_SUFFIXES:
         return target
     name = source.stem if source.stem.strip(".") else source.name  # "...mp4" would be ".."
     return target / name
@@ -127,7 +138,7 @@ def check_target(
         UsageError: The suffix is not that of a video, the path is in use, or it is not writable.
     """
     path = output_path(target, format, source)
-    if format == "video":
+    if format in VIDEO_SUFFIXES:
         _check_video(path, source)
     else:
         _check_folder(target, path)

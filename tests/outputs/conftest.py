@@ -15,7 +15,7 @@ from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.encoding import bits_per_channel, choose_encoding
 from av2tsam_cli.outputs.writers import Format, open_writer
-from av2tsam_cli.segment_options import LookOptions
+from av2tsam_cli.segment_options import VIDEO_SUFFIXES, LookOptions
 from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
 Job = Callable[..., list[float]]
@@ -48,6 +48,7 @@ def job() -> Job:
         kind: Format = "video",
         *,
         masked: Callable[[Frame], npt.NDArray[np.bool_]] = middle,
+        soft: Callable[[Frame], npt.NDArray[np.uint8]] | None = None,
         named: Callable[[Frame], SourceMasks | None] = lambda _: None,
         names: bool = False,
         look: dict[str, Any] | None = None,
@@ -64,7 +65,9 @@ def job() -> Job:
         trim: dict[str, Any] = {"zero_s": zero_s, "start_s": start_s, "stop_s": stop_s}
         times_s = []
         chosen = (
-            choose_encoding(target, video.pixel_format, **encoding) if kind == "video" else None
+            choose_encoding(target, video.pixel_format, alpha=kind == "cutout", **encoding)
+            if kind in VIDEO_SUFFIXES
+            else None
         )
         deep = chosen is not None and min(chosen.bits, bits_per_channel(video.pixel_format)) > 8
         with open_writer(
@@ -81,7 +84,9 @@ def job() -> Job:
             for frame in read_frames(info, stream=video, deep=deep, **trim):
                 if error is not None and frame.index == fail_after:
                     raise error
-                writer.write(MaskedFrame(frame, masked(frame), "computed", named(frame)))
+                edges = soft(frame) if soft else None
+                mask = masked(frame) if edges is None else edges > 127
+                writer.write(MaskedFrame(frame, mask, "computed", named(frame), soft_edges=edges))
                 times_s.append(frame.time_s - start_s)
         return times_s
 

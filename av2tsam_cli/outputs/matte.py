@@ -1,0 +1,45 @@
+"""Mattes and cutouts: the opacity of the sound source, and the source on transparency."""
+
+from typing import cast
+
+import cv2
+import numpy as np
+
+from av2tsam_cli.segment_options import DEFAULT_LOOK, LookOptions
+from av2tsam_cli.values import MaskedFrame, Pixels, UInt8Array, levels
+
+KEPT_PX = 16
+"""How far around a cutout colours are kept where nothing is visible, so that codecs and filters do
+not mix the colours of its edge with black."""
+
+
+def draw_matte(masked: MaskedFrame, look: LookOptions = DEFAULT_LOOK) -> UInt8Array:
+    """Return the opacity of each pixel, uint8, (H, W): 0 outside of the source, 255 inside."""
+    alpha = masked.mask * np.uint8(255) if look.hard else masked.alpha
+    if look.grow:
+        alpha = _grown(alpha, look.grow)
+    if look.feather:
+        # With this deviation, nearly all of the transition is within as many pixels on both sides.
+        alpha = cast("UInt8Array", cv2.GaussianBlur(alpha, (0, 0), look.feather / 2))
+    return alpha
+
+
+def draw_cutout(masked: MaskedFrame, look: LookOptions = DEFAULT_LOOK) -> Pixels:
+    """Return a frame with its opacity, (H, W, 4), RGBA; colours are not multiplied by it.
+
+    Far outside, where nothing is visible, the picture is black.
+    """
+    pixels, alpha = masked.frame.pixels, draw_matte(masked, look)
+    near = _grown(alpha, KEPT_PX) > 0
+    cutout = np.zeros((*alpha.shape, 4), pixels.dtype)
+    np.copyto(cutout[..., :3], pixels, where=near[..., None])
+    cutout[..., 3] = alpha * pixels.dtype.type(levels(pixels))
+    return cutout
+
+
+def _grown(alpha: UInt8Array, distance_px: int) -> UInt8Array:
+    """Move the edges of a matte outwards by a number of pixels; inwards if it is negative."""
+    side = 2 * abs(distance_px) + 1
+    shape = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    change = cv2.dilate if distance_px > 0 else cv2.erode
+    return cast("UInt8Array", change(alpha, shape))
