@@ -136,7 +136,7 @@ class _JobRunner:
             self.job.inputs,
             self.job.output,
             out=self.job.out,
-            hint="set `out` to a folder, and `format` to video, matte, cutout, masks or another one",
+            hint="set `out` to a folder, and `format` to video, cutout, masks or another one",
         )
         for option in self.job.sides:
             check_outputs(
