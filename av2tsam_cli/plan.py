@@ -142,8 +142,8 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
         raise UsageError(f"{out}: cannot write {out.suffix}; use {suffixes}")
     if wanted is None:
         raise UsageError(
-            f"{out}: not a video file name; set `format`, such as to masks, to write to a folder, or "
-            f"use {suffixes}"
+            f"{out}: not a video file name; use {suffixes}, or set `format`, such as to masks, to "
+            "write to a folder"
         )
     suffix = VIDEO_SUFFIXES.get(wanted)
     return wanted, out / f"{source.stem}{suffix}" if suffix else out

@@ -31,6 +31,7 @@ KEYS = {
     "precision",
     "fps",
     "pix_fmt",
+    "refine",
     "wall_s",
     "frames_with_mask",
     "mean_area",
