@@ -26,13 +26,13 @@ from av2tsam_cli.values import Float32Array, UInt8Array
 
 SIDE_PX = 540
 """Shorter side of the working picture; smaller frames are used as they are."""
-REACH_CELLS = 1.25
+REACH_CELLS = 1.0
 """How far an edge may move, in cells of the logits."""
 NOISE_PX = 0.7
 """Standard deviation of the blur without which noise would stop the flood, in working pixels."""
 CELL_PX = 4
 """Pixels per cell of the logits of the picture in which labels are compared."""
-FULL_GAIN = 0.1
+FULL_GAIN = 0.2
 """By which share of a label's variance the colours must explain the flooded label better than the
 network's mask for it to count fully; it does not count if they explain it worse."""
 EDGE_PX = 2

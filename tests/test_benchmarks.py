@@ -171,3 +171,11 @@ def test_memory_growth(last_line: LastLine) -> None:
     result = last_line("memory.py", "--minutes", "0.02,0.04", "--device", "cpu")
     assert math.isfinite(result["rss_growth"])
     assert is_positive(*result["peak_rss_mib"])
+
+
+def test_edges_are_closer_to_the_exact_ones_with_refine(last_line: LastLine) -> None:
+    arguments = ("--scenes", "2", "--heights", "540", "--kinds", "drawn", "--logits", "off-256")
+    result = last_line("edges.py", *arguments)["edges"]["540"]["drawn"]["off-256"]
+    assert result["pictures"] == 2
+    assert result["refined"]["iou"] > result["enlarged"]["iou"]
+    assert result["refined"]["f"] > result["enlarged"]["f"]

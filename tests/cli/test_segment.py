@@ -36,6 +36,7 @@ KEYS = {
     "frames_with_mask",
     "mean_area",
     "smooth",
+    "refine",
     "timing",
     "hear",
     "sources",
