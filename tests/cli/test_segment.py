@@ -36,7 +36,6 @@ KEYS = {
     "frames_with_mask",
     "mean_area",
     "smooth",
-    "refine",
     "timing",
     "hear",
     "sources",
