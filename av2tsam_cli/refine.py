@@ -32,9 +32,9 @@ NOISE_PX = 0.7
 """Standard deviation of the blur without which noise would stop the flood, in working pixels."""
 CELL_PX = 4
 """Pixels per cell of the logits of the picture in which labels are compared."""
-FULL_GAIN = 0.2
+LEAST_GAIN = 0.1
 """By which share of a label's variance the colours must explain the flooded label better than the
-network's mask for it to count fully; it does not count if they explain it worse."""
+network's mask for it to be used."""
 EDGE_PX = 2
 """Radius of the guided filter, in working pixels."""
 SMOOTHNESS = 1e-3
@@ -114,9 +114,9 @@ def _follow_edges(
     small = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (flooded, coarse)]
     colours = _Colours(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), CELL_PX)
     explained = [colours.model_of(each).explained for each in small]
-    trust = np.clip((explained[0] - explained[1]) / np.float32(FULL_GAIN), 0, 1)
-    trust = cv2.resize(_mean(trust, CELL_PX), (wide, high))
-    return cast("Float32Array", coarse + trust * (flooded - coarse))
+    gain = np.clip(explained[0] - explained[1], 0, 2 * LEAST_GAIN)
+    gain = cv2.resize(_mean(gain, CELL_PX), (wide, high))
+    return np.where(gain > LEAST_GAIN, flooded, coarse)  # a mix would have wide soft edges
 
 
 def _flood(picture: UInt8Array, inside: UInt8Array, reach: tuple[int, int]) -> Float32Array:
