@@ -75,7 +75,8 @@ class TensorFile:
             raise WeightsError(f"{self.path}: file not found; check the path") from error
         except (OSError, SafetensorError) as error:
             raise WeightsError(
-                f"{self.path}: corrupted, truncated or not a safetensors file ({error}); "
+                f"{self.path}: corrupted, truncated or not a safetensors file "
+                f"({str(error)[:200]}); "
                 "download or copy it again"
             ) from error
 

@@ -114,8 +114,22 @@ class TrainingState:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TrainingState":
-        """Read the values that `to_json` returned."""
-        return cls(**{**values, "rows": tuple(EpochRow(**row) for row in values["rows"])})
+        """Read the values that `to_json` returned.
+
+        Raises:
+            TypeError: A value is missing, unknown or no number.
+            ValueError: A count is negative.
+        """
+        state = cls(**{**values, "rows": tuple(EpochRow(**row) for row in values["rows"])})
+        counts = (state.epoch, state.batch, state.step, state.clips)
+        if not all(type(count) is int for count in counts):
+            raise TypeError("its position is no whole number")
+        if min(counts) < 0:
+            raise ValueError("its position is negative")
+        sums = (state.loss_sum, state.miou_sum, state.f_score_sum, state.train_s)
+        if not all(isinstance(value, int | float) for value in sums):
+            raise TypeError("its sums are no numbers")
+        return state
 
 
 def collect_tensors(learner: Learner) -> dict[str, Tensor]:
