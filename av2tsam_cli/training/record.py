@@ -168,11 +168,14 @@ def _version(package: str) -> str | None:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Return the commit of a folder's repository, and whether files of the folder differ from it.
 
-    None if no repository tracks the folder, or git is not installed.
+    None if no repository tracks the folder, or git is not installed. Whether files differ is None
+    if finding out would run a program that the repository names: a data set may be from anywhere.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or not _git(folder, "ls-files", "--", "."):
         return None
+    if _git(folder, "config", "--local", "--includes", "--get-regexp", r"^filter\."):
+        return {"commit": commit, "changed": None}
     return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain", "--", "."))}
 
 
@@ -183,7 +186,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
         return None
     try:
         completed = subprocess.run(  # noqa: S603 - git with fixed arguments, no shell
-            [git, "-C", str(folder), *arguments],
+            [git, "-C", str(folder), "-c", "core.fsmonitor=false", *arguments],
             capture_output=True,
             text=True,
             timeout=GIT_TIMEOUT_S,
