@@ -28,7 +28,7 @@ from av2tsam_cli.media.container import count_frames_before
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import frames_from_arrays
 from av2tsam_cli.network import input_path
-from av2tsam_cli.outputs.event_list import UNNAMED, EventList
+from av2tsam_cli.outputs.event_list import EventList
 from av2tsam_cli.outputs.frame_table import FrameTable
 from av2tsam_cli.outputs.writers import Writer, open_writer
 from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
@@ -187,7 +187,8 @@ def segment_video(
         out: A video file (.mp4, .mov, .mkv, .webm) for an overlay video with the original audio;
             for PNGs, the folder in which a folder named like the input is created.
         format: `video`, `matte` or `cutout` for videos, `masks`, `overlays`, `mattes`, `cutouts`,
-            `named-masks` or `indexed-masks` for PNGs; None for an overlay video.
+            `named-masks` or `indexed-masks` for PNGs, `coco`, `yolo` or `npz` for data sets; None
+            for an overlay video.
         text: What to segment, such as "the dog"; None for the sound source.
         hear: `trained` to find sound sources as the model was trained to, `words` to name what is
             heard and segment each name; None for `words` if another option needs names, else
@@ -617,7 +618,6 @@ def _writers(plan: SegmentPlan, damage: DamageLog, *, threads: int) -> list[Writ
                 path,
                 source=plan.info.path,
                 rate=plan.video.rate,
-                unnamed=options.text or UNNAMED,
                 overwrite=options.overwrite,
             )
         )

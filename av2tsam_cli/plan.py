@@ -13,7 +13,7 @@ from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.options import either
 from av2tsam_cli.outputs.edit_list import check_edit_list
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, bits_per_channel, choose_encoding
-from av2tsam_cli.outputs.writers import check_target, output_path
+from av2tsam_cli.outputs.writers import DATASETS, check_target, output_path
 from av2tsam_cli.segment_options import VIDEO_SUFFIXES, Format, SegmentOptions
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
@@ -136,6 +136,8 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
         if wanted is not None and wanted not in VIDEO_SUFFIXES:
             raise UsageError(f"{out}: `format` {wanted} needs a folder, not a video file")
         return wanted or "video", out
+    if wanted in DATASETS and out.suffix.lower() in {".json", ".npz", ".yaml"}:
+        raise UsageError(f"{out}: `format` {wanted} needs a folder, not the name of a file in it")
     if not out.is_dir() and (
         (out.suffix and wanted is None) or (wanted in VIDEO_SUFFIXES and guess_type(out.name)[0])
     ):  # "out.v2" may be a folder, "out.avi" is not meant as one

@@ -34,10 +34,13 @@ Format = Literal[
     "cutouts",
     "named-masks",
     "indexed-masks",
+    "coco",
+    "yolo",
+    "npz",
 ]
 VIDEO_SUFFIXES: dict[Format, str] = {"video": ".mp4", "matte": ".mp4", "cutout": ".mov"}
 """The formats that are videos, and how their names end unless they are chosen. The others are
-folders of PNGs."""
+folders for each input."""
 
 Codec = Literal["h264", "h265", "vp9", "av1", "prores"]
 PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"]
@@ -187,7 +190,8 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     ] = None
     """`video` for an overlay video, `matte` for a grey video of the opacity, `cutout` for a video
     with transparency; `masks`, `overlays`, `mattes` and `cutouts` for PNGs, `named-masks` for masks
-    of each name, `indexed-masks` for palette PNGs of the names. None for an overlay video."""
+    of each name, `indexed-masks` for palette PNGs of the names; `coco`, `yolo` and `npz` for data
+    sets. None for an overlay video."""
     text: Annotated[
         str | None,
         Option(

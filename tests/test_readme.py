@@ -15,6 +15,7 @@ from av2tsam_cli.__main__ import main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNNABLE = ("README.md", "docs/segment.md", "docs/masks.md", "docs/listen.md", "docs/scripts.md")
+RUNNABLE += ("docs/datasets.md",)
 """Pages whose `sh` blocks are run. Blocks marked `bash` need weights, data or a network."""
 FEWER = {"60": "12"}
 """Numbers that only affect the time."""

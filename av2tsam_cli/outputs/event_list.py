@@ -12,10 +12,9 @@ from typing import Self
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.outputs.edit_list import write_edit_list
 from av2tsam_cli.outputs.events import to_audacity, to_csv, to_srt, to_vtt
+from av2tsam_cli.outputs.names import UNNAMED
 from av2tsam_cli.values import MaskedFrame, SoundEvent
 
-UNNAMED = "sound source"
-"""What a source without a name is called."""
 TEXT_FORMATS = {".csv": to_csv, ".srt": to_srt, ".vtt": to_vtt, ".txt": to_audacity}
 """What writes events as text, by suffix."""
 

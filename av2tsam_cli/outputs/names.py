@@ -3,7 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from av2tsam_cli.values import SourceMasks
+import numpy as np
+
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.values import SourceMasks, UInt8Array
 
 COLOURS = (
     (255, 64, 150),
@@ -17,6 +20,10 @@ COLOURS = (
 )
 """RGB per source. Any two differ by 20 or more in CIELAB, the first four by 35, in normal vision
 and with protanopia, deuteranopia and tritanopia as simulated by Machado et al. (2009)."""
+UNNAMED = "sound source"
+"""What a source without a name is called."""
+MOST_NUMBERS = 255
+"""Names that the values of an 8-bit picture can tell apart, beside 0 for none."""
 SUMMARY_NAME = "names.json"
 """The file that lists the names beside masks."""
 FOLDER_LENGTH = 60
@@ -49,6 +56,22 @@ class NameTable:
     def number(self, name: str) -> int:
         """Return the number of a name that appeared."""
         return list(self.frames).index(name) + 1
+
+    def labels(self, sources: SourceMasks) -> UInt8Array:
+        """Count a frame; return the number of the name of each pixel, uint8, (H, W), 0 for none.
+
+        Raises:
+            UsageError: There are more names than 8 bits can hold.
+        """
+        numbers = np.zeros(256, np.uint8)
+        for label, name in self.add(sources).items():
+            if (number := self.number(name)) > MOST_NUMBERS:
+                raise UsageError(
+                    f"more than {MOST_NUMBERS} names appear, which 8 bits cannot hold; choose "
+                    "fewer names with `name`, or set `format` to named-masks"
+                )
+            numbers[label] = number
+        return numbers[sources.labels]
 
 
 def folder_names(names: Iterable[str]) -> Iterator[str]:

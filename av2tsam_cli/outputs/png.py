@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.outputs.names import SUMMARY_NAME, NameTable, colour_of, folder_names
 from av2tsam_cli.outputs.overlay import Draw
@@ -21,11 +20,9 @@ from av2tsam_cli.values import Frame, MaskedFrame, Pixels, UInt8Array
 
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 """Twice as fast as the default, for 10 % larger files."""
-MOST_INDEXED = 255
-"""Names that an 8-bit palette can tell apart, beside 0 for none."""
 
 PngFiles = Iterator[tuple[str, bytes]]
-"""Paths in the folder of a result, and what the files contain."""
+"""Paths in the folder of a result, and what the files contain; or the next piece of it."""
 
 
 class Pictures(Protocol):
@@ -34,12 +31,12 @@ class Pictures(Protocol):
     def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield the files of the next frame."""
 
-    def names(self) -> list[dict[str, Any]] | None:
-        """Return what `names.json` says about each name; None for no such file."""
+    def finish(self, folder: Path, frames: int) -> None:
+        """Write what comes after the last frame into the folder, given the number of frames."""
 
 
 class PngWriter:
-    """Write the PNGs of a video into a folder that appears when it is complete."""
+    """Write the PNGs, or the data set, of a video into a folder that appears when complete."""
 
     def __init__(self, folder: Path, pictures: Pictures, *, overwrite: bool) -> None:
         self.folder, self.pictures, self.overwrite = folder, pictures, overwrite
@@ -55,11 +52,12 @@ class PngWriter:
             UsageError: There are more names than the format can hold.
         """
         self._frames += 1
-        for name, png in self.pictures.files(masked):
-            with write_errors(self.folder):
+        with write_errors(self.folder):
+            for name, content in self.pictures.files(masked):
                 path = self._part / name
                 path.parent.mkdir(exist_ok=True)
-                path.write_bytes(png)
+                with path.open("ab") as file:
+                    file.write(content)
 
     def __enter__(self) -> Self:
         with write_errors(self.folder):
@@ -74,10 +72,8 @@ class PngWriter:
         trace: TracebackType | None,
     ) -> None:
         with write_errors(self.folder), self._open:
-            names = self.pictures.names()
-            if error is None and names is not None:
-                text = _summary(self._frames, names)
-                (self._part / SUMMARY_NAME).write_text(text, encoding="utf-8")
+            if error is None:
+                self.pictures.finish(self._part, self._frames)
             self._open.pop_all().__exit__(kind, error, trace)
 
 
@@ -88,8 +84,8 @@ class Masks:
         """Yield one image."""
         yield png_name(masked.frame), encode(_grey(masked.mask))
 
-    def names(self) -> None:
-        """Return None."""
+    def finish(self, folder: Path, frames: int) -> None:
+        """Do nothing."""
 
 
 class Drawings:
@@ -106,8 +102,8 @@ class Drawings:
             image = cast("Pixels", cv2.cvtColor(image, turn))
         yield png_name(masked.frame), encode(image)
 
-    def names(self) -> None:
-        """Return None."""
+    def finish(self, folder: Path, frames: int) -> None:
+        """Do nothing."""
 
 
 class NamedMasks:
@@ -126,13 +122,14 @@ class NamedMasks:
         for k, name in present.items():
             yield f"{folders[name]}/{png_name(masked.frame)}", encode(_grey(sources.labels == k))
 
-    def names(self) -> list[dict[str, Any]]:
-        """Return each name with its folder and the number of its images."""
-        frames = self.table.frames
-        return [
-            {"name": name, "folder": folder, "frames": frames[name]}
-            for name, folder in zip(frames, folder_names(frames), strict=True)
+    def finish(self, folder: Path, frames: int) -> None:
+        """Write `names.json`: each name with its folder and the number of its images."""
+        counts = self.table.frames
+        names = [
+            {"name": name, "folder": folder, "frames": counts[name]}
+            for name, folder in zip(counts, folder_names(counts), strict=True)
         ]
+        (folder / SUMMARY_NAME).write_bytes(_summary(frames, names))
 
 
 class IndexedMasks:
@@ -145,27 +142,16 @@ class IndexedMasks:
         """Yield one image."""
         labels, sources = np.zeros(masked.mask.shape, np.uint8), masked.sources
         if sources is not None:
-            numbers = np.zeros(256, np.uint8)
-            for k, name in self.table.add(sources).items():
-                numbers[k] = self._number(name)
-            labels = numbers[sources.labels]
+            labels = self.table.labels(sources)
         yield png_name(masked.frame), encode_indexed(labels)
 
-    def _number(self, name: str) -> int:
-        number = self.table.number(name)
-        if number > MOST_INDEXED:
-            raise UsageError(
-                f"more than {MOST_INDEXED} names appear, which indexed masks cannot hold; choose "
-                "fewer names with `name`, or set `format` to named-masks"
-            )
-        return number
-
-    def names(self) -> list[dict[str, Any]]:
-        """Return each name with its value in the images, its colour and the number of frames."""
-        return [
-            {"index": number, "name": name, "colour": colour_of(number), "frames": frames}
-            for number, (name, frames) in enumerate(self.table.frames.items(), start=1)
+    def finish(self, folder: Path, frames: int) -> None:
+        """Write `names.json`: each name with its value, its colour and the number of its frames."""
+        names = [
+            {"index": number, "name": name, "colour": colour_of(number), "frames": count}
+            for number, (name, count) in enumerate(self.table.frames.items(), start=1)
         ]
+        (folder / SUMMARY_NAME).write_bytes(_summary(frames, names))
 
 
 def png_name(frame: Frame) -> str:
@@ -190,10 +176,10 @@ def encode_indexed(labels: UInt8Array) -> bytes:
     return file.getvalue()
 
 
-def _summary(frames: int, names: list[dict[str, Any]]) -> str:
+def _summary(frames: int, names: list[dict[str, Any]]) -> bytes:
     """Return the content of `names.json`, with a line per name."""
     lines = ",".join(f"\n    {json.dumps(name, ensure_ascii=False)}" for name in names)
-    return f'{{\n  "frames": {frames},\n  "names": [{lines}\n  ]\n}}\n'
+    return f'{{\n  "frames": {frames},\n  "names": [{lines}\n  ]\n}}\n'.encode()
 
 
 def _grey(mask: npt.NDArray[np.bool_]) -> UInt8Array:

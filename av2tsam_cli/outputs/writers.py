@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import check_output, read_text_file
 from av2tsam_cli.media.damage import DamageLog
+from av2tsam_cli.outputs.datasets import Arrays, Coco, Yolo, own_files
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.matte import draw_cutout, draw_matte
 from av2tsam_cli.outputs.mp4 import VideoWriter
@@ -28,6 +29,9 @@ from av2tsam_cli.segment_options import DEFAULT_LOOK, VIDEO_SUFFIXES, Format, Lo
 from av2tsam_cli.values import AudioStream, MaskedFrame, MediaInfo, VideoStream
 
 PICTURE_NAME = re.compile(r"\d{6,}\.png")
+FILE_NAME = re.compile(r"\d{6,}\.(png|jpg|txt)")
+"""Files in the folders of a result."""
+DATASETS: dict[Format, Callable[[], Pictures]] = {"coco": Coco, "yolo": Yolo, "npz": Arrays}
 
 
 class Writer(Protocol):
@@ -102,6 +106,8 @@ def open_writer(
 
 
 def _pictures(format: Format, look: LookOptions) -> Pictures:  # noqa: A002
+    if format in DATASETS:
+        return DATASETS[format]()
     if format == "named-masks":
         return NamedMasks()
     if format == "indexed-masks":
@@ -172,12 +178,12 @@ def _check_folder(target: Path, path: Path) -> None:
 
 def _foreign(path: Path) -> Iterator[Path]:
     """Yield what is in a folder and is no result of this program, such as symbolic links."""
-    ours = set(_listed_folders(path / SUMMARY_NAME))
+    ours = {*_listed_folders(path / SUMMARY_NAME), *own_files(path)}
     for entry in path.iterdir() if path.is_dir() else ():
         if entry.is_symlink():
             yield entry
         elif entry.name in ours and entry.is_dir():
-            yield from (file for file in entry.iterdir() if not PICTURE_NAME.fullmatch(file.name))
+            yield from (file for file in entry.iterdir() if not FILE_NAME.fullmatch(file.name))
         elif entry.name not in ours and not PICTURE_NAME.fullmatch(entry.name):
             yield entry
 

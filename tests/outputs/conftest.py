@@ -35,7 +35,7 @@ def two_sources(frame: Frame) -> SourceMasks:
     labels[10:30, 4:20] = 2
     if frame.index >= 2:
         labels[10:30, 40:60] = 1
-    return SourceMasks(("acoustic guitar", "dog"), labels)
+    return SourceMasks(("acoustic guitar", "dog"), labels, (0.5, 0.75))
 
 
 @pytest.fixture

@@ -1,0 +1,242 @@
+"""Data sets: COCO and YOLO with pictures, and masks as NumPy arrays."""
+
+import json
+import shutil
+import zlib
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from av2tsam_cli.outputs.names import UNNAMED, NameTable
+from av2tsam_cli.outputs.png import PngFiles
+from av2tsam_cli.outputs.polygons import outlines
+from av2tsam_cli.values import BoolArray, MaskedFrame, SourceMasks
+
+JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 95)
+CHUNK = 1 << 20
+"""Bytes that are copied at once."""
+_SCRATCH = "images.json"
+"""What is known about the pictures of a COCO data set, until the annotations are complete."""
+
+COCO_NAME, COCO_BEGIN = "annotations.json", '{"info": {"description": "Made by av2tsam"}, '
+YOLO_NAME, YOLO_BEGIN = "data.yaml", "# Made by av2tsam\n"
+NPZ_NAME, NPZ_END = "masks.npz", b"Made by av2tsam"
+"""The file that describes each data set, and by what it is recognised as ours."""
+
+
+def own_files(folder: Path) -> list[str]:
+    """Return the files and folders in a folder that belong to a data set of this program."""
+    names = []
+    if _read(folder / COCO_NAME, len(COCO_BEGIN)) == COCO_BEGIN.encode():
+        names += [COCO_NAME, "images"]
+    if _read(folder / YOLO_NAME, len(YOLO_BEGIN)) == YOLO_BEGIN.encode():
+        names += [YOLO_NAME, "images", "labels"]
+    if _read(folder / NPZ_NAME, -len(NPZ_END)) == NPZ_END:
+        names += [NPZ_NAME]
+    return names
+
+
+def _read(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file, or with a negative count the last; b"" if there is none."""
+    if not path.is_file() or path.is_symlink() or path.stat().st_size < abs(count):
+        return b""
+    with path.open("rb") as file:
+        file.seek(min(0, count), 2 if count < 0 else 0)
+        return file.read(abs(count))
+
+
+class Coco:
+    """Pictures, and their masks in one `annotations.json` as run lengths.
+
+    The file grows from frame to frame. What it says about the pictures comes after the annotations
+    and is in a file of its own until then.
+    """
+
+    def __init__(self, unnamed: str = UNNAMED) -> None:
+        self.unnamed, self.table = unnamed, NameTable()
+        self._annotations = 0
+
+    def files(self, masked: MaskedFrame) -> PngFiles:
+        """Yield the picture, and what the file of all gets."""
+        frame, (height, width) = masked.frame, masked.mask.shape
+        name = f"{frame.index:06d}.jpg"
+        yield f"images/{name}", _jpeg(masked)
+        if frame.index == 0:
+            yield COCO_NAME, f'{COCO_BEGIN}"licenses": [], "annotations": ['.encode()
+        image = {
+            "id": frame.index + 1,
+            "file_name": name,
+            "width": width,
+            "height": height,
+            "frame_index": frame.index,
+            "time_s": round(frame.time_s, 6),
+        }
+        yield _SCRATCH, _line(image, first=frame.index == 0)
+        for number, mask, score in _instances(masked, self.table, self.unnamed):
+            self._annotations += 1
+            annotation = {
+                "id": self._annotations,
+                "image_id": frame.index + 1,
+                "category_id": number,
+                "segmentation": {"size": [height, width], "counts": run_lengths(mask)},
+                "area": int(np.count_nonzero(mask)),
+                "bbox": list(cv2.boundingRect(mask.view(np.uint8))),
+                "iscrowd": 0,
+                "score": round(score, 4),
+            }
+            yield COCO_NAME, _line(annotation, first=self._annotations == 1)
+
+    def finish(self, folder: Path, frames: int) -> None:  # noqa: ARG002
+        """Complete the file with what it says about the pictures, and the categories."""
+        categories = [
+            {"id": number, "name": name, "supercategory": UNNAMED}
+            for number, name in enumerate(self.table.frames, start=1)
+        ]
+        end = f'\n], "categories": {json.dumps(categories, ensure_ascii=False)}}}\n'
+        with (folder / COCO_NAME).open("ab") as file, _scratch(folder, _SCRATCH) as images:
+            file.write(b'\n], "images": [')
+            shutil.copyfileobj(images, file)
+            file.write(end.encode())
+
+
+class Yolo:
+    """Pictures, and a text file of polygons for each, as Ultralytics reads them."""
+
+    def __init__(self, unnamed: str = UNNAMED) -> None:
+        self.unnamed, self.table = unnamed, NameTable()
+
+    def files(self, masked: MaskedFrame) -> PngFiles:
+        """Yield the picture and its polygons."""
+        height, width = masked.mask.shape
+        lines = []
+        for number, mask, _ in _instances(masked, self.table, self.unnamed):
+            for outline in outlines(mask):
+                places = (outline + 0.5) / (width, height)  # the middle of each pixel
+                numbers = " ".join(f"{place:.6f}" for place in places.flat)
+                lines.append(f"{number - 1} {numbers}\n")
+        yield f"images/{masked.frame.index:06d}.jpg", _jpeg(masked)
+        yield f"labels/{masked.frame.index:06d}.txt", "".join(lines).encode()
+
+    def finish(self, folder: Path, frames: int) -> None:  # noqa: ARG002
+        """Write the file that names the classes."""
+        lines = [f"  {k}: {json.dumps(name)}" for k, name in enumerate(self.table.frames)]
+        text = "\n".join(["train: images", "val: images", "names:", *(lines or ["  {}"])])
+        (folder / YOLO_NAME).write_text(f"{YOLO_BEGIN}{text}\n", encoding="utf-8")
+
+
+class Arrays:
+    """All masks in one `.npz`, packed to bits.
+
+    Arrays are in compressed files of their own until their length is known; only the times and
+    scores, 12 bytes per frame, are in memory.
+    """
+
+    def __init__(self) -> None:
+        self.table = NameTable()
+        self._packers = {name: zlib.compressobj(level=1) for name in ("masks", "labels")}
+        self._times, self._scores = array("d"), array("f")
+        self._size = (0, 0)
+
+    def files(self, masked: MaskedFrame) -> PngFiles:
+        """Yield what the files of the arrays get."""
+        self._size = cast("tuple[int, int]", masked.mask.shape)
+        self._times.append(masked.frame.time_s)
+        self._scores.append(masked.score)
+        yield "masks", self._packers["masks"].compress(np.packbits(masked.mask, axis=1).data)
+        if masked.sources is not None:
+            labels = np.ascontiguousarray(self.table.labels(masked.sources))
+            yield "labels", self._packers["labels"].compress(labels.data)
+
+    def finish(self, folder: Path, frames: int) -> None:
+        """Write the file of all arrays."""
+        height, width = self._size
+        shapes = {"masks": (frames, height, (width + 7) // 8), "labels": (frames, height, width)}
+        arrays = {
+            "width": np.array(width),
+            "times_s": np.array(self._times),
+            "scores": np.array(self._scores),
+            "names": np.array(list(self.table.frames), np.str_),
+        }
+        with ZipFile(folder / NPZ_NAME, "w", ZIP_DEFLATED) as archive:
+            archive.comment = NPZ_END
+            for name, values in arrays.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, values, allow_pickle=False)
+            for name, shape in shapes.items():
+                if (folder / name).exists():
+                    with _scratch(folder, name) as packed:
+                        self._move(packed, name, archive, shape)
+
+    def _move(self, packed: IO[bytes], name: str, archive: ZipFile, shape: tuple[int, ...]) -> None:
+        """Write a compressed array, uint8, to a member of the archive."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        unpacker = zlib.decompressobj()
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header)
+            for chunk in iter(lambda: packed.read(CHUNK), b""):
+                member.write(unpacker.decompress(chunk))
+            member.write(unpacker.decompress(self._packers[name].flush()))
+
+
+@contextmanager
+def _scratch(folder: Path, name: str) -> Iterator[IO[bytes]]:
+    """Read a file of a folder, and remove it."""
+    with (folder / name).open("rb") as file:
+        yield file
+    (folder / name).unlink()
+
+
+def _instances(
+    masked: MaskedFrame, table: NameTable, unnamed: str
+) -> Iterator[tuple[int, BoolArray, float]]:
+    """Yield the number of the name, from 1, the mask and the score of each source in a frame."""
+    sources = masked.sources or SourceMasks(
+        (unnamed,), masked.mask.astype(np.uint8), (masked.score,)
+    )
+    for label, name in table.add(sources).items():
+        yield table.number(name), sources.labels == label, sources.scores[label - 1]
+
+
+def run_lengths(mask: BoolArray) -> str:
+    """Return a mask as COCO's compressed run lengths: column by column, beginning with zeros.
+
+    Each length but the first three is stored as the difference from the last but one. Numbers are
+    split into groups of five bits, lowest first; a sixth bit says that more follow, and 48 makes
+    it a character (`rleToString` in cocoapi's maskApi.c).
+    """
+    columns = mask.ravel(order="F")
+    changes = np.flatnonzero(columns[1:] != columns[:-1]) + 1
+    starts = [0] if columns[0] else []
+    ends = np.concatenate([[0], starts, changes, [columns.size]]).astype(np.int64)
+    lengths = np.diff(ends)
+    rest = lengths.copy()
+    rest[3:] -= lengths[1:-2]
+    groups, used = [], np.ones(rest.size, bool)
+    characters: list[npt.NDArray[np.int64]] = []
+    while used.any():
+        low = rest & 31
+        rest = rest >> 5
+        more = np.where(low & 16, rest != -1, rest != 0)
+        characters.append(np.where(used, (low | (more << 5)) + 48, 0))
+        groups.append(used)
+        used = used & more
+    table, kept = np.stack(characters, axis=1), np.stack(groups, axis=1)
+    return str(table[kept].astype(np.uint8).tobytes(), "ascii")
+
+
+def _jpeg(masked: MaskedFrame) -> bytes:
+    bgr = cv2.cvtColor(masked.frame.rgb, cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode(".jpg", bgr, JPEG_OPTIONS)
+    return bytes(jpeg.data)
+
+
+def _line(item: dict[str, Any], *, first: bool) -> bytes:
+    """Return an item of a JSON list on a line of its own."""
+    return f"{'' if first else ','}\n{json.dumps(item, ensure_ascii=False)}".encode()
