@@ -55,6 +55,7 @@ class Panel(StrEnum):
     LOOK = "Look of overlays, mattes and cutouts"
     ENCODING = "Encoding"
     ADVANCED = "Advanced"
+    LOGGING = "Progress and logging"
 
     @property
     def for_experts(self) -> bool:
@@ -377,7 +378,37 @@ Cache = Annotated[
 ]
 Json = Annotated[bool, Option("print one JSON object per result on stdout", panel=Panel.MESSAGES)]
 Quiet = Annotated[
-    bool, Option("print only results and errors, no notes or progress bar", panel=Panel.MESSAGES)
+    bool,
+    Option(
+        "print only results and errors, no notes or progress bar",
+        panel=Panel.MESSAGES,
+        short="-q",
+    ),
+]
+Verbose = Annotated[
+    bool,
+    Option(
+        "print more notes, such as the device, the codec and the time of each stage",
+        panel=Panel.LOGGING,
+        short="-v",
+    ),
+]
+ProgressStyle = Literal["bar", "json", "none"]
+Progress = Annotated[
+    ProgressStyle | None,
+    Option(
+        "how to show progress on stderr; json prints an object per update",
+        panel=Panel.LOGGING,
+        default="bar; none with --quiet",
+    ),
+]
+LogFile = Annotated[
+    Path | None,
+    Option(
+        "append notes, errors with tracebacks, and settings to a file",
+        panel=Panel.LOGGING,
+        metavar="FILE",
+    ),
 ]
 Debug = Annotated[bool, Option("print a traceback with every error", panel=Panel.MESSAGES)]
 
@@ -435,5 +466,31 @@ class Messages:
     """Whether results are printed as JSON, one object per line."""
     quiet: Quiet = False
     """Whether notes and progress bars are left out."""
+    verbose: Verbose = False
+    """Whether details are printed as notes too."""
+    progress: Progress = None
+    """How progress is shown; None for a bar unless `quiet` is set."""
+    log_file: LogFile = None
+    """The file to which notes, errors and settings are appended; None for none."""
     debug: Debug = False
     """Whether errors are printed with their traceback."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: A value is unknown, or two options do not go together.
+        """
+        check_values(self)
+        if self.quiet and self.verbose:
+            raise UsageError("`quiet` and `verbose` exclude each other; pass one of them")
+
+    @property
+    def silent(self) -> "Messages":
+        """Those of a process that works for another one, which reports."""
+        return Messages(quiet=True, debug=self.debug)
+
+    @property
+    def progress_style(self) -> ProgressStyle:
+        """How progress is shown."""
+        return self.progress or ("none" if self.quiet else "bar")

@@ -9,7 +9,9 @@ from av2tsam_cli import __version__
 from av2tsam_cli.cli.console import (
     READER_ENDED,
     StdoutError,
+    close_log,
     exit_code_of,
+    log_record,
     name_flags,
     print_error,
     print_text,
@@ -61,9 +63,17 @@ def run_command(argv: Sequence[str]) -> int:
     """Run a command and return its exit code; errors are printed instead of raised."""
     debug = "--debug" in argv
     name_flags({})
+    code = _run_reporting(list(argv), debug=debug)
+    log_record("end", f"exit code {code}")
+    close_log()
+    return code
+
+
+def _run_reporting(argv: list[str], *, debug: bool) -> int:
+    """Run a command and return its exit code; print errors."""
     try:
         with handle_signals(_InterruptOnce()):
-            return _dispatch(list(argv))
+            return _dispatch(argv)
     except KeyboardInterrupt:
         print_error(Interrupted("interrupted; unfinished outputs were removed"), debug=debug)
         return Interrupted.exit_code

@@ -1,62 +1,41 @@
 """The progress bar."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
 from rich.text import Text
+
+from av2tsam_cli.cli.console import escape
+from av2tsam_cli.cli.progress import Progress
 
 REFRESHES_HZ = 4
 """Redraws per second; more would take CPU time from the network."""
 
 
-class SpeedColumn(ProgressColumn):
-    """The speed, such as `12.5 frames/s`."""
+class Bar:
+    """A line with a bar that is as long as the terminal is wide at the moment."""
 
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        name = progress.name
+        self.name = escape(name.name if isinstance(name, Path) else name)
 
-    def render(self, task: Task) -> Text:
-        """Return the recent speed, or dashes before there is one."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{'--' if speed is None else format(speed, '.1f')} {self.unit}/s")
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Return the line, whose filled part is coloured."""
+        line = Text(
+            self.progress.line(options.max_width - 1, self.name), no_wrap=True, overflow="crop"
+        )
+        line.highlight_regex("━+", "magenta")
+        line.highlight_regex("─+", "bright_black")
+        yield line
 
 
 @contextmanager
-def progress_bar(
-    name: str, total: int | None, unit: str
-) -> Generator[Callable[[int], None], None, None]:
-    """Show a bar on stderr while the block runs.
-
-    Args:
-        name: What is in progress.
-        total: The expected number of units; None if it is unknown.
-        unit: `frames`, `videos`, `seconds` or `bytes`.
-
-    Yields:
-        A function that takes the number done so far.
-    """
-    in_bytes = unit == "bytes"
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn() if in_bytes else MofNCompleteColumn(),
-        TransferSpeedColumn() if in_bytes else SpeedColumn(unit),
-        TimeRemainingColumn(),
-    )
+def show_bar(progress: Progress) -> Generator[None, None, None]:
+    """Show a bar on stderr while the block runs."""
     screen = Console(stderr=True)
-    with Progress(*columns, console=screen, refresh_per_second=REFRESHES_HZ, transient=True) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda count: bar.update(task, completed=count)
+    with Live(Bar(progress), console=screen, refresh_per_second=REFRESHES_HZ, transient=True):
+        yield

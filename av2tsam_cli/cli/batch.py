@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from av2tsam_cli.cli.console import Console, StdoutError, exit_code_of, explain, print_json
+from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import NOT_A_FILE, Av2tsamError, Interrupted, UsageError
 from av2tsam_cli.network import is_remote
 
@@ -42,6 +43,14 @@ class Batch:
     def pending(self) -> list[Path]:
         """The inputs that are not finished."""
         return [source for source, place in self._places.items() if self._state[place] == _PENDING]
+
+    def progress(self, totals: Mapping[Path, float | None]) -> BatchProgress:
+        """Return the progress of inputs that are about to be processed.
+
+        Args:
+            totals: The amount of work in each of them, in frames or seconds; None if unknown.
+        """
+        return BatchProgress({each: place + 1 for each, place in self._places.items()}, totals)
 
     @property
     def active(self) -> Path | None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from av2tsam_cli.errors import Av2tsamError, UsageError
+
+if TYPE_CHECKING:  # 'av2tsam --help' needs none of them
+    from av2tsam_cli.cli.log_file import Kind, LogFile
+    from av2tsam_cli.cli.progress import BatchProgress, Progress, Unit
+    from av2tsam_cli.options import Messages
 
 READER_ENDED = 141
 """Exit code if the reader of stdout has ended: that of a process that SIGPIPE ends in a shell."""
@@ -19,10 +27,15 @@ HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 JOINERS = "\u200c\u200d"
 """Invisible characters that some scripts and emoji need."""
 
-Unit = Literal["frames", "videos", "seconds", "bytes"]
+LINE_EVERY_S = 30.0
+"""Seconds between two lines of progress if stderr is not a terminal."""
+JSON_EVERY_S = 0.5
+"""Least seconds between two objects of `--progress json`, except the first and the last."""
 
 _flags: dict[str, str] = {}
 """The running command's options by their Python names, such as {"end": "--end"}."""
+_logs: list[LogFile] = []
+"""The running command's log file, if it has one."""
 
 
 class StdoutError(Av2tsamError):
@@ -48,6 +61,30 @@ def with_flags(text: str) -> str:
     for name, flag in _flags.items():
         text = text.replace(f"`{name}`", flag)
     return text
+
+
+def open_log(path: Path) -> None:
+    """Write what the running command prints on stderr to a file too, with more details.
+
+    Raises:
+        UsageError: It cannot be written, or is not a log.
+    """
+    from av2tsam_cli.cli.log_file import LogFile
+
+    close_log()
+    _logs.append(LogFile(path))
+
+
+def close_log() -> None:
+    """Close the log file if there is one."""
+    while _logs:
+        _logs.pop().close()
+
+
+def log_record(kind: Kind, text: str) -> None:
+    """Append a record to the log file if there is one."""
+    for log in _logs:
+        log.write(kind, escape(text, keep="\n"))
 
 
 def escape(text: str, *, keep: str = "") -> str:
@@ -90,8 +127,6 @@ def print_text(text: str) -> None:
 
 def print_json(record: Mapping[str, object]) -> None:
     """Write a result for programs to stdout, as one line of JSON."""
-    import json
-
     print_text(json.dumps(record, default=str) + "\n")
 
 
@@ -116,12 +151,16 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def print_error(error: BaseException, *, debug: bool = False) -> None:
     """Write an error to stderr in one line, after its traceback if `debug` is set."""
-    if debug:
+    text = explain(error)
+    if debug or _logs:
         import traceback
 
-        for line in "".join(traceback.format_exception(error)).rstrip("\n").split("\n"):
+        trace = "".join(traceback.format_exception(error)).rstrip("\n")
+        log_record("trace", trace)
+        for line in trace.split("\n") if debug else ():
             _print_line(line)
-    _print_line(f"av2tsam: error: {explain(error)}")
+    log_record("error", _one_line(text))
+    _print_line(f"av2tsam: error: {text}")
 
 
 def explain(error: BaseException) -> str:
@@ -162,16 +201,27 @@ def exit_code_of(error: BaseException) -> int:
 
 
 class Console:
-    """The notes, errors and progress bars of a running command, on stderr."""
+    """The notes, errors and progress of a running command, on stderr."""
 
-    def __init__(self, *, quiet: bool, debug: bool) -> None:
-        self.quiet = quiet
-        self.debug = debug
+    def __init__(self, messages: Messages) -> None:
+        self.messages = messages
+        self.quiet = messages.quiet
+        self.debug = messages.debug
+        self._next_line_s = time.monotonic() + LINE_EVERY_S
 
     def note(self, text: str) -> None:
         """Print a line of information, unless `quiet` is set."""
+        text = with_flags(text)
+        log_record("note", _one_line(text))
         if not self.quiet:
-            _print_line(f"av2tsam: {with_flags(text)}")
+            _print_line(f"av2tsam: {text}")
+
+    def detail(self, text: str) -> None:
+        """Print a line of information if `verbose` is set."""
+        text = with_flags(text)
+        log_record("detail", _one_line(text))
+        if self.messages.verbose:
+            _print_line(f"av2tsam: {text}")
 
     def row(self, cells: Sequence[str], width: int) -> None:
         """Print a table row with columns of one width, unless `quiet` is set."""
@@ -184,34 +234,79 @@ class Console:
 
     @contextlib.contextmanager
     def logged(self) -> Generator[None, None, None]:
-        """Print the library's warnings as notes while the block runs."""
+        """Print the library's warnings as notes, and its details, while the block runs."""
         import logging
 
-        log, handler = logging.getLogger("av2tsam_cli"), logging.Handler(logging.WARNING)
-        handler.emit = lambda record: self.note(record.getMessage())  # type: ignore[method-assign]
+        def emit(record: logging.LogRecord) -> None:
+            show = self.note if record.levelno >= logging.WARNING else self.detail
+            show(record.getMessage())
+
+        log, handler = logging.getLogger("av2tsam_cli"), logging.Handler(logging.INFO)
+        handler.emit = emit  # type: ignore[method-assign]
         log.addHandler(handler)
+        level = log.level
+        if self.messages.verbose or _logs:
+            log.setLevel(logging.INFO)
         try:
             yield
         finally:
+            log.setLevel(level)
             log.removeHandler(handler)
 
     @contextlib.contextmanager
     def progress(
-        self, name: str, total: int | None, unit: Unit = "frames"
+        self,
+        name: str | Path,
+        total: int | None,
+        unit: Unit = "frames",
+        batch: BatchProgress | None = None,
     ) -> Generator[Callable[[int], None] | None, None, None]:
-        """Show a progress bar with speed and remaining time while the block runs.
+        """Show the progress of an input or a stage while the block runs.
+
+        That is a bar on a terminal, and a line now and then elsewhere; or JSON, or nothing.
+
+        Args:
+            name: An input, or the name of a stage.
+            total: The expected number of units; None if it is unknown.
+            unit: What is counted.
+            batch: The batch that the input belongs to.
 
         Yields:
-            A function that takes the number done so far; None if no bar is shown, because `quiet`
-            is set or stderr is not a terminal.
+            A function that takes the number done so far; None if nothing is shown.
         """
-        if self.quiet or not sys.stderr.isatty():
-            yield None
-            return
-        from av2tsam_cli.cli.bar import progress_bar
+        from av2tsam_cli.cli.progress import Progress
 
-        with progress_bar(escape(name), total, unit) as update:
-            yield update
+        progress = Progress(name, total, unit, batch)
+        if batch is not None and isinstance(name, Path):
+            batch.start(name)
+        try:
+            with self._shown(progress) as update:
+                yield update
+        finally:
+            if batch is not None:
+                batch.finish(progress.done)
+
+    @contextlib.contextmanager
+    def _shown(self, progress: Progress) -> Generator[Callable[[int], None] | None, None, None]:
+        style = self.messages.progress_style
+        if style == "none":
+            yield None
+        elif style == "json":
+            with _json_progress(progress) as update:
+                yield update
+        elif sys.stderr.isatty():
+            from av2tsam_cli.cli.bar import show_bar
+
+            with show_bar(progress):
+                yield progress.update
+        else:
+            yield lambda done: self._update_with_lines(progress, done)
+
+    def _update_with_lines(self, progress: Progress, done: int) -> None:
+        progress.update(done)
+        if (now_s := time.monotonic()) >= self._next_line_s:
+            self._next_line_s = now_s + LINE_EVERY_S
+            _print_line(f"av2tsam: {progress.describe()}")
 
     def remove_bar(self) -> None:
         """Remove a progress bar that a crashed process left, and show the cursor."""
@@ -244,6 +339,31 @@ class Stages(contextlib.ExitStack):
         """Remove the bar."""
         super().close()
         self.stage, self.update = "", None
+
+
+@contextlib.contextmanager
+def _json_progress(progress: Progress) -> Generator[Callable[[int], None], None, None]:
+    """Print progress as JSON: at the start, at most every `JSON_EVERY_S`, and at the end."""
+    next_s = 0.0
+
+    def show() -> None:
+        _print_line(json.dumps(progress.to_json()))
+
+    def update(done: int) -> None:
+        nonlocal next_s
+        progress.update(done)
+        if (now_s := time.monotonic()) >= next_s:
+            next_s = now_s + JSON_EVERY_S
+            show()
+
+    update(0)
+    yield update
+    show()
+
+
+def _one_line(text: str) -> str:
+    """Escape line breaks, as `_print_line` does."""
+    return text.replace("\n", "\\n")
 
 
 def _print_line(text: str) -> None:

@@ -124,7 +124,7 @@ def synth(
     """Generate short videos with synthesised sound and exact masks, in AVSBench's format."""
     from av2tsam_cli.synth.dataset import write_dataset
 
-    console = Console(quiet=messages.quiet, debug=messages.debug)
+    console = Console(messages)
     with Stages(console, "videos") as stages:
         write_dataset(
             out,
@@ -185,7 +185,7 @@ def check(
             f"{root}: contains no AVSBench subset ({', '.join(SUBSETS)}); use the folder that "
             "contains Single-source, Multi-sources or AVSBench_semantic"
         )
-    console = Console(quiet=messages.quiet, debug=messages.debug)
+    console = Console(messages)
     codes = [_check(console, root, each, strict=strict, json=messages.json) for each in subsets]
     return max(codes)
 

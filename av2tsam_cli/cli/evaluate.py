@@ -57,7 +57,7 @@ def evaluate(
     if options.predictions is not None and model.model is not None:
         raise UsageError("`predictions` and `model` exclude each other; pass one of them")
     processes = _start_processes(options, model)
-    console = Console(quiet=messages.quiet or not processes.first, debug=messages.debug)
+    console = Console(messages if processes.first else messages.silent)
     try:
         with console.logged():
             record = _evaluate(options, outputs, model, console, processes)

@@ -11,6 +11,7 @@ from av2tsam_cli.cli.batch import Batch, check_input, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_table, print_text
 from av2tsam_cli.cli.isolation import run_isolated
 from av2tsam_cli.cli.options import command, expand, new_app
+from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, check_output, place_file, write_errors
 from av2tsam_cli.options import (
@@ -115,7 +116,7 @@ def listen(
     elif chosen is not None and chosen.option != "json" and len(sources) > 1:
         raise UsageError(f"`{chosen.option}` is one file per input; set `out` to a folder for them")
     job = ListenJob(sources, chosen, files, options, vocabulary, model)
-    console = Console(quiet=messages.quiet, debug=messages.debug)
+    console = Console(messages)
     batch = Batch(sources, console, json=messages.json and files is None)
     with console.logged():
         return run_isolated(
@@ -246,8 +247,9 @@ class _JobRunner:
         attempt, pending = self.batch.attempt, self.batch.pending
         checked = [c for each in pending if (c := attempt(each, partial(self._check, each)))]
         if checked and (loaded := self.batch.attempt_all(self._load)):
+            progress = self.batch.progress({info.path: info.duration_s for info, _ in checked})
             for info, stream in checked:
-                attempt(info.path, partial(self._listen, info, stream, *loaded))
+                attempt(info.path, partial(self._listen, info, stream, *loaded, progress))
         return self.batch.exit_code
 
     def _check(self, source: Path) -> "tuple[MediaInfo, AudioStream]":
@@ -271,12 +273,17 @@ class _JobRunner:
         return model, load_hearing(model, names.vocabulary, names.name)
 
     def _listen(
-        self, info: "MediaInfo", stream: "AudioStream", model: "LoadedModel", hearing: "Hearing"
+        self,
+        info: "MediaInfo",
+        stream: "AudioStream",
+        model: "LoadedModel",
+        hearing: "Hearing",
+        batch: BatchProgress,
     ) -> None:
         from av2tsam_cli.words.listen import listen_to
 
         total = round(info.duration_s) if info.duration_s else None
-        with self.console.progress(info.path.name, total, "seconds") as progress:
+        with self.console.progress(info.path, total, "seconds", batch) as progress:
             listening = listen_to(
                 info,
                 stream,

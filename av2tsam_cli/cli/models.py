@@ -157,7 +157,7 @@ def pull(name: Name, *, options: PullOptions, dry_run: DryRun = False, messages:
         raise UsageError(f"{BUNDLED_MODEL}: comes with the package; there is nothing to download")
     if options.file is not None and MODELS[name].is_set:
         raise UsageError(f"`file`: {name} is a set of models; pull the one that the file is of")
-    console = Console(quiet=messages.quiet, debug=messages.debug)
+    console = Console(messages)
     missing = missing_models(name, force=options.force)
     if not missing:
         console.note(f"{name}: already installed; pass --force to download it again")
@@ -276,7 +276,7 @@ def verify(
     if not set(statuses.values()) <= {"ok"}:
         return WeightsError.exit_code
     if name is not None and name in MODELS and MODELS[name].is_set:
-        _self_check(name, Console(quiet=messages.quiet, debug=messages.debug), json=messages.json)
+        _self_check(name, Console(messages), json=messages.json)
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NewType, cast, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from av2tsam_cli.cli.console import name_flags, print_text
+from av2tsam_cli.cli.console import name_flags, open_log, print_text
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.network import input_path, is_url
 from av2tsam_cli.option_files import read_options
@@ -261,6 +261,8 @@ def command(
 
         @wraps(function)
         def run(**words: Any) -> int:
+            if log_file := words.get("log_file"):
+                open_log(Path(log_file))
             given = {f.name: _parsed(f, words[f.name]) for f in options if _is_given(words[f.name])}
             values = {parameter.name: parameter.value(given) for parameter in parameters}
             if given_name:

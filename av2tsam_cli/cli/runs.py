@@ -39,7 +39,7 @@ def compare(
     """
     from av2tsam_cli.training.compare import compare_runs, latex, markdown
 
-    console = Console(quiet=messages.quiet, debug=messages.debug)
+    console = Console(messages)
     with console.logged():
         groups = compare_runs([Path(run) for run in runs])
     if messages.json:

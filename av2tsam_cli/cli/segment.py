@@ -10,6 +10,7 @@ from av2tsam_cli.cli.batch import Batch, check_input, check_outputs
 from av2tsam_cli.cli.console import Console
 from av2tsam_cli.cli.isolation import run_isolated
 from av2tsam_cli.cli.options import command, expand, new_app
+from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
 from av2tsam_cli.segment_options import SegmentOptions
@@ -72,7 +73,7 @@ def segment(
         raise UsageError("`overwrite` and `skip_existing` exclude each other; pass one of them")
     sources = expand(inputs, allow_url=options.allow_url)
     job = SegmentJob(sources, out, options, model, compile, skip_existing)
-    console = Console(quiet=messages.quiet, debug=messages.debug)
+    console = Console(messages)
     batch = Batch(job.inputs, console, json=messages.json)
     with console.logged():
         return run_isolated(batch, _JobRunner(job, console, batch).run, outs=job.outs)
@@ -149,8 +150,9 @@ class _JobRunner:
         attempt, pending = self.batch.attempt, self.batch.pending
         plans = [plan for each in pending if (plan := attempt(each, partial(self._plan, each)))]
         if plans and (segmenter := self.batch.attempt_all(partial(self._load, plans))):
+            progress = self.batch.progress({plan.info.path: plan.frames for plan in plans})
             for plan in plans:
-                attempt(plan.info.path, partial(self._segment, plan, segmenter))
+                attempt(plan.info.path, partial(self._segment, plan, segmenter, progress))
         return self.batch.exit_code
 
     def _plan(self, source: Path) -> "SegmentPlan | None":
@@ -181,13 +183,13 @@ class _JobRunner:
             self.console.note(NANO_NOTE)
         return segmenter
 
-    def _segment(self, plan: "SegmentPlan", segmenter: "Segmenter") -> None:
+    def _segment(self, plan: "SegmentPlan", segmenter: "Segmenter", batch: BatchProgress) -> None:
         from av2tsam_cli.pipeline import segment_planned
 
         source = plan.info.path
         if plan.audio is None and plan.options.text is None:
             self.console.note(f"{source}: no audio, so all masks are empty")
-        with self.console.progress(source.name, plan.frames) as progress:
+        with self.console.progress(source, plan.frames, batch=batch) as progress:
             result = segment_planned(plan, segmenter, progress=progress)
         self.console.note(_summary(result))
         self.batch.finish(source, asdict(result))

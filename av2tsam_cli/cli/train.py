@@ -109,7 +109,7 @@ def _run(options: TrainOptions, messages: Messages) -> int:
     from av2tsam_cli.training.loop import train as train_model
 
     is_first = process_rank() == 0
-    console = Console(quiet=messages.quiet or not is_first, debug=messages.debug)
+    console = Console(messages if is_first else messages.silent)
     try:
         with console.logged(), TrainingProgress(console) as progress:
             result = train_model(options, progress)

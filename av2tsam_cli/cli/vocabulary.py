@@ -53,7 +53,7 @@ def show(file: Shown = None, *, messages: Messages) -> int:
 @command(app, examples=[("av2tsam vocabulary check mine.toml", "")])
 def check(file: Checked, *, messages: Messages) -> int:
     """Check a vocabulary file and list everything that is wrong in it, with line numbers."""
-    console = Console(quiet=messages.quiet, debug=messages.debug)
+    console = Console(messages)
     vocabulary, problems = read_vocabulary(file)
     sources, backgrounds = len(vocabulary.sources), len(vocabulary.backgrounds)
     for problem in problems:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli.console import Console, escape, print_table, print_text
 from av2tsam_cli.hub.tensor_file import read_metadata
+from av2tsam_cli.options import Messages
 
 HOSTILE = "a\x1b[2J\nb\u202ec\udce9[red]x[/red].mp4"
 """Clears the screen, fakes a line, reverses letters, is not UTF-8, and is coloured by Rich."""
@@ -57,7 +58,7 @@ def test_notes_and_progress_bars_are_escaped(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
-    console = Console(quiet=False, debug=False)
+    console = Console(Messages())
     console.note(f"{HOSTILE}: skipped")
     assert screen.getvalue() == f"av2tsam: {SHOWN}: skipped\n"
     with console.progress(HOSTILE, 2) as update:

@@ -26,9 +26,10 @@ from av2tsam_cli.cli.batch import Batch
 from av2tsam_cli.cli.console import Console
 from av2tsam_cli.cli.isolation import allow_isolation, run_isolated
 from av2tsam_cli.files import atomic_file
+from av2tsam_cli.options import Messages
 
 out, *inputs = map(Path, sys.argv[1:])
-batch = Batch(inputs, Console(quiet=False, debug=False), json=True)
+batch = Batch(inputs, Console(Messages()), json=True)
 
 def work():
     if out.name == "loading":

@@ -11,6 +11,7 @@ from av2tsam_cli.cli import segment as segment_command
 from av2tsam_cli.cli.options import command, expand, new_app
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import (
+    Messages,
     ModelOptions,
     OptionField,
     VocabularyOptions,
@@ -79,7 +80,9 @@ def test_the_options_of_segment_agree_in_python_and_on_the_command_line() -> Non
     defined |= {field.name: field.default for field in fields(ModelOptions)}
     command = {field.name: field.default for field in _command_options()}
     assert defined.items() <= command.items()
-    only_there = {"inputs", "out", "skip_existing", "compile", "json", "quiet", "debug"}
+    only_there = {"inputs", "out", "skip_existing", "compile"} | {
+        field.name for field in option_fields(Messages)
+    }
     assert command.keys() - defined.keys() == only_there
 
     keywords = {
