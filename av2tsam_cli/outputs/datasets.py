@@ -1,13 +1,13 @@
 """Data sets: COCO and YOLO with pictures, and masks as NumPy arrays."""
 
+import gzip
 import json
 import shutil
 import zlib
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import cv2
@@ -20,8 +20,8 @@ from av2tsam_cli.outputs.polygons import outlines
 from av2tsam_cli.values import BoolArray, MaskedFrame, SourceMasks
 
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 95)
-CHUNK = 1 << 20
-"""Bytes that are copied at once."""
+GZIP = 31
+"""What zlib writes: the format of gzip files."""
 _SCRATCH = "images.json"
 """What is known about the pictures of a COCO data set, until the annotations are complete."""
 
@@ -100,10 +100,12 @@ class Coco:
             for number, name in enumerate(self.table.frames, start=1)
         ]
         end = f'\n], "categories": {json.dumps(categories, ensure_ascii=False)}}}\n'
-        with (folder / COCO_NAME).open("ab") as file, _scratch(folder, _SCRATCH) as images:
+        scratch = folder / _SCRATCH
+        with (folder / COCO_NAME).open("ab") as file, scratch.open("rb") as images:
             file.write(b'\n], "images": [')
             shutil.copyfileobj(images, file)
             file.write(end.encode())
+        scratch.unlink()
 
 
 class Yolo:
@@ -140,7 +142,7 @@ class Arrays:
 
     def __init__(self) -> None:
         self.table = NameTable()
-        self._packers = {name: zlib.compressobj(level=1) for name in ("masks", "labels")}
+        self._packers = {name: zlib.compressobj(1, wbits=GZIP) for name in ("masks", "labels")}
         self._times, self._scores = array("d"), array("f")
         self._size = (0, 0)
 
@@ -170,27 +172,22 @@ class Arrays:
                 with archive.open(f"{name}.npy", "w") as member:
                     np.lib.format.write_array(member, values, allow_pickle=False)
             for name, shape in shapes.items():
-                if (folder / name).exists():
-                    with _scratch(folder, name) as packed:
-                        self._move(packed, name, archive, shape)
-
-    def _move(self, packed: IO[bytes], name: str, archive: ZipFile, shape: tuple[int, ...]) -> None:
-        """Write a compressed array, uint8, to a member of the archive."""
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        unpacker = zlib.decompressobj()
-        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(member, header)
-            for chunk in iter(lambda: packed.read(CHUNK), b""):
-                member.write(unpacker.decompress(chunk))
-            member.write(unpacker.decompress(self._packers[name].flush()))
+                if (path := folder / name).exists():
+                    with path.open("ab") as file:
+                        file.write(self._packers[name].flush())
+                    _move(path, archive, shape)
 
 
-@contextmanager
-def _scratch(folder: Path, name: str) -> Iterator[IO[bytes]]:
-    """Read a file of a folder, and remove it."""
-    with (folder / name).open("rb") as file:
-        yield file
-    (folder / name).unlink()
+def _move(path: Path, archive: ZipFile, shape: tuple[int, ...]) -> None:
+    """Move a compressed array, uint8, into an archive."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with (
+        gzip.open(path) as values,
+        archive.open(f"{path.name}.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array_header_1_0(member, header)
+        shutil.copyfileobj(values, member)
+    path.unlink()
 
 
 def _instances(

@@ -69,7 +69,7 @@ class Job:
 
 SEGMENT = "segment CLIP --model nano --device cpu --overwrite --out OUT"
 VIDEOS = ("mp4", "mov", "mkv", "webm")
-PICTURES = ("masks", "overlays", "named-masks", "indexed-masks")
+PICTURES = ("masks", "overlays", "named-masks", "indexed-masks", "coco", "yolo", "npz")
 JOBS = [
     *(Job(kind, f"{SEGMENT}/clip.{kind}", f"clip.{kind}") for kind in VIDEOS),
     *(Job(kind, f"{SEGMENT} --format {kind}", "clip") for kind in PICTURES),

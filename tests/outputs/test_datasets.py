@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ import yaml
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import Av2tsamError, UsageError
 from av2tsam_cli.inference.loading import load_model
 from av2tsam_cli.outputs.datasets import run_lengths
 from av2tsam_cli.outputs.polygons import outlines
@@ -227,6 +228,20 @@ def test_the_examples_of_the_documentation_run(
     for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
         folder = "b" if "npz" in code else "a"
         exec(code.replace("sets/1/", f"{folder}/1/"), {})  # noqa: S102 - our own code
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_full_disk_is_an_error_and_leaves_nothing(
+    make_clip: MakeClip,
+    job: Job,
+    tmp_path: Path,
+    files_up_to: Callable[[int], Any],
+    kind: Format,
+) -> None:
+    clip = make_clip("duet.mp4", seconds=0.4)
+    with files_up_to(400), pytest.raises(Av2tsamError, match="duet: cannot be written"):
+        job(clip, tmp_path / "out", kind)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["sets.json", "masks.npz", "data.yaml", "o.mp4"])
