@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,35 +28,56 @@ def read_options(path: Path, fields: Sequence[OptionField]) -> dict[str, bool | 
     Raises:
         UsageError: The file is missing or invalid, an option is unknown, or its value does not fit.
     """
+    try:
+        content = read_mapping(path)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: file not found; check the path") from error
+    return convert_options(content, fields, str(path))
+
+
+def convert_options(
+    content: Mapping[Any, Any], fields: Sequence[OptionField], where: str
+) -> dict[str, bool | str | list[str]]:
+    """Convert a mapping from options to values; see `read_options`.
+
+    Args:
+        content: The mapping, as read from a file.
+        fields: The options that it may set.
+        where: Where it is from, for errors.
+
+    Raises:
+        UsageError: An option is unknown, or its value does not fit.
+    """
     known = {field.name: field for field in fields if not field.option.positional}
     values: dict[str, bool | str | list[str]] = {}
-    for key, value in _read(path).items():
+    for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise UsageError(f"{path}: {unknown('option', str(key), list(known))}")
+            raise UsageError(f"{where}: {unknown('option', str(key), list(known))}")
         if isinstance(value, str) and value in NO_VALUE:
             continue
         try:
-            values[name] = _convert(known[name], value)
+            values[name] = convert_option(known[name], value)
         except UsageError as error:
-            raise UsageError(f"{path}: {error}") from error
+            raise UsageError(f"{where}: {error}") from error
     return values
 
 
-def _read(path: Path) -> dict[Any, Any]:
-    """Return what a file contains; scalars of YAML are text, as on the command line."""
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """Return what a file contains; scalars of YAML are text, as on the command line.
+
+    Raises:
+        UsageError: It cannot be read, or contains something else.
+        FileNotFoundError: It is missing.
+    """
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: not a .toml, .yaml or .yml file; use one of these formats")
-    import yaml
-
     try:
         text = read_text_file(path).decode("utf-8")
-        # In YAML, 'off' would be False and 2e-4 a text, so all scalars are read as text.
-        is_toml = path.suffix == ".toml"
-        content = tomllib.loads(text) if is_toml else yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - creates only text, lists and mappings
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: file not found; check the path") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        content = tomllib.loads(text) if path.suffix == ".toml" else _read_yaml(text)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: cannot be read ({reason}); correct the file") from error
     if not isinstance(content, dict):
@@ -64,17 +85,34 @@ def _read(path: Path) -> dict[Any, Any]:
     return content
 
 
-def _convert(field: OptionField, value: object) -> bool | str | list[str]:
-    """Return a value as it would be on the command line, after checking it."""
+def _read_yaml(text: str) -> Any:
+    """Return what a text in YAML means.
+
+    In YAML, 'off' would be False and 2e-4 a text, so all scalars are read as text.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - creates only text, lists and mappings
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def convert_option(field: OptionField, value: object) -> bool | str | list[str]:
+    """Return a value as it would be on the command line, after checking it.
+
+    Raises:
+        UsageError: It does not fit.
+    """
     if isinstance(value, list):
         texts = [_text(field, each) for each in value]
         if not field.is_list:
-            return _convert(field, ",".join(texts))
+            return convert_option(field, ",".join(texts))
         for each in texts:
             field.check(field.parse(each))
         return texts
     if field.is_list:
-        return _convert(field, [value])
+        return convert_option(field, [value])
     text = _text(field, value)
     if field.is_flag:
         if text not in {"true", "false"}:

@@ -101,7 +101,7 @@ class OptionField:
     flag: str
     """Its name on the command line: `--batch-size`, or `INPUT` for a positional argument."""
     negation: str
-    """The flag that switches it off, such as `--no-adapter`; "" if it is off by default."""
+    """The flag that switches it off, such as `--no-adapter`; "" if it takes a value."""
     metavar: str
     """The placeholder of the value in the help; "" for a flag."""
     choices: tuple[str, ...]
@@ -126,13 +126,13 @@ class OptionField:
         notes = [", ".join(self.choices)] if self.choices else []
         if self.is_list and not self.option.positional:
             notes.append("repeatable")
-        if self._default_text:
-            notes.append(f"default: {self._default_text}")
+        if self.default_text:
+            notes.append(f"default: {self.default_text}")
         return f"{self.option.help} ({'; '.join(notes)})" if notes else self.option.help
 
     @property
-    def _default_text(self) -> str:
-        """The default as shown in the help; "" to show none."""
+    def default_text(self) -> str:
+        """The built-in default as shown in the help; "" to show none."""
         if self.option.default is not None:
             return self.option.default
         if self.default is None or self.default is False or self.default in (MISSING, ()):
@@ -196,7 +196,7 @@ def option_field(name: str, hint: Any, default: Any = MISSING) -> OptionField | 
         option=option,
         default=default,
         flag=metavar if option.positional else f"--{long_name}",
-        negation=f"--no-{long_name}" if is_flag and default is not False else "",
+        negation=f"--no-{long_name}" if is_flag else "",
         metavar=metavar,
         choices=get_args(kind) if get_origin(kind) is Literal else (),
         required=default is MISSING,

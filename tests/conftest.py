@@ -1,5 +1,6 @@
 """Fixtures: tiny clips written with PyAV, with the requested irregularities, and a tiny model."""
 
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -184,6 +185,16 @@ def _signals_are_not_ignored() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_defaults_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hide the files and environment variables in which the user set defaults of options."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        for name in [name for name in os.environ if name.startswith("AV2TSAM_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """The entry point of the command line: runs a command and turns errors into exit codes."""
 
+from __future__ import annotations
+
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from av2tsam_cli import __version__
 from av2tsam_cli.cli.console import (
@@ -19,6 +22,9 @@ from av2tsam_cli.cli.console import (
 from av2tsam_cli.errors import Interrupted, UsageError
 from av2tsam_cli.signals import handle_signals
 
+if TYPE_CHECKING:
+    from av2tsam_cli.options import OptionField
+
 COMMANDS = {
     "segment": "highlight the sound source in videos, or write masks of it",
     "listen": "list what is heard in videos and audio files, and when",
@@ -28,6 +34,7 @@ COMMANDS = {
     "data": "create and check data sets",
     "models": "download, convert, verify, list and remove models",
     "vocabulary": "show and check lists of things that can be heard and seen",
+    "config": "show the options of a command, and where each is set",
     "doctor": "check this installation and show versions, devices and codecs",
 }
 """The commands with their summaries. Each is a module of this package with a Typer `app`.
@@ -132,6 +139,18 @@ def _unknown(word: str) -> str:
     if kind == "command" and any(mark in word for mark in "./\\*?"):  # a file or a pattern
         advice = f"did you mean: av2tsam segment {quote(word)}?"
     return unknown(kind, word, [*COMMANDS, "--help", "--version"], otherwise=advice)
+
+
+def command_options() -> dict[str, tuple[OptionField, ...]]:
+    """Return all commands, such as `segment` and `data synth`, with their options."""
+    found = {}
+    for name in COMMANDS:
+        app = importlib.import_module(f"av2tsam_cli.cli.{name}").app
+        for each in app.registered_commands:
+            word = each.name or each.callback.__name__
+            path = f"{name} {word}" if app.registered_callback else name
+            found[path] = each.callback.page.options
+    return found
 
 
 def _run(name: str, argv: list[str]) -> int:

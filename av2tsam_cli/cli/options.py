@@ -2,8 +2,11 @@
 
 import inspect
 import os
+import shlex
+import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, is_dataclass
 from functools import wraps
 from glob import glob
@@ -13,11 +16,13 @@ from typing import Annotated, Any, NewType, cast, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from av2tsam_cli.cli.console import name_flags, open_log, print_text
+from av2tsam_cli.cli.console import Console, log_record, name_flags, open_log, print_text
+from av2tsam_cli.cli.defaults import Setting, read_defaults
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.network import input_path, is_url
 from av2tsam_cli.option_files import read_options
 from av2tsam_cli.options import (
+    Messages,
     Option,
     OptionField,
     Panel,
@@ -26,6 +31,9 @@ from av2tsam_cli.options import (
     option_fields,
     unknown,
 )
+
+Settings = Mapping[str, Setting]
+"""The options that are set, by name."""
 
 Examples = Sequence[tuple[str, str]]
 """Command lines, each with a description, which may be empty."""
@@ -161,18 +169,29 @@ class HelpfulCommand(TyperCommand):
             raise UsageError(self._explain(error, ctx.command_path)) from error
         if ctx.args:
             raise UsageError(f"unexpected argument {ctx.args[0]!r}; {_see(ctx.command_path)}")
-        if ctx.params.get(CONFIG.name):
-            self._add_options_of_file(Path(ctx.params[CONFIG.name]), ctx.params)
+        ctx.obj = self._settings(ctx)
         for field in self.page.options:
-            if field.required and not _is_given(ctx.params[field.name]):
+            if field.required and field.name not in ctx.obj:
                 raise UsageError(f"missing {field.usage}; {_see(ctx.command_path)}")
         return rest
 
-    def _add_options_of_file(self, path: Path, params: dict[str, Any]) -> None:
-        """Add what a file sets and the command line does not."""
+    def invoke(self, ctx: Any) -> int:
+        """Run the command."""
+        return cast("int", self.callback.run(ctx.obj))  # type: ignore[union-attr]
+
+    def _settings(self, ctx: Any) -> Settings:
+        """Return all options that are set: on the command line, in files and in the environment."""
         fields = [field for field in self.page.options if field is not CONFIG]
-        values = read_options(path, fields)
-        params |= {name: value for name, value in values.items() if not _is_given(params[name])}
+        settings = {
+            name: Setting(word, "command line")
+            for name, word in ctx.params.items()
+            if word not in (None, (), [])
+        }
+        if config := ctx.params.get(CONFIG.name):
+            values = read_options(Path(config), fields)
+            settings = {name: Setting(value, config) for name, value in values.items()} | settings
+        command = ctx.command_path.removeprefix("av2tsam ")
+        return read_defaults(command, fields) | settings
 
     def _explain(self, error: typer.TyperException, path: str) -> str:
         """Return the message for a wrong option, in place of Typer's."""
@@ -259,25 +278,70 @@ def command(
         options += (CONFIG,) if config else ()
         summary, _, details = inspect.getdoc(function).partition("\n\n")  # type: ignore[union-attr]
 
+        def run(settings: Settings) -> int:
+            if log_file := settings.get("log_file"):
+                open_log(Path(str(log_file.value)))
+            log_record("command", shlex.join(sys.argv))
+            with _origins_in_errors(settings):
+                given = {
+                    f.name: _parsed(f, settings[f.name]) for f in options if f.name in settings
+                }
+                values = {parameter.name: parameter.value(given) for parameter in parameters}
+                _report(options, settings, values)
+                if given_name:
+                    names = (name for name, each in settings.items() if not each.is_default)
+                    values[given_name] = Given(frozenset(names))
+                return function(**values)
+
         @wraps(function)
-        def run(**words: Any) -> int:
-            if log_file := words.get("log_file"):
-                open_log(Path(log_file))
-            given = {f.name: _parsed(f, words[f.name]) for f in options if _is_given(words[f.name])}
-            values = {parameter.name: parameter.value(given) for parameter in parameters}
-            if given_name:
-                values[given_name] = Given(frozenset(given))
-            return function(**values)
+        def declared(**_: Any) -> None:
+            """Only the signature is used, by Typer; `HelpfulCommand.invoke` calls `run`."""
 
         signature = [_typer_parameter(field) for field in options]
-        run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in signature}
-        run.page = CommandPage(options, summary, details, examples)  # type: ignore[attr-defined]
+        declared.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+        declared.__annotations__ = {each.name: each.annotation for each in signature}
+        declared.page = CommandPage(options, summary, details, examples)  # type: ignore[attr-defined]
+        declared.run = run  # type: ignore[attr-defined]
         settings = _SETTINGS | {"allow_extra_args": True}  # so that the error is our own
-        app.command(name, cls=HelpfulCommand, context_settings=settings)(run)
-        return run
+        app.command(name, cls=HelpfulCommand, context_settings=settings)(declared)
+        return function
 
     return decorate
+
+
+def _report(options: Sequence[OptionField], settings: Settings, values: Mapping[str, Any]) -> None:
+    """Say which defaults are not the built-in ones, and write all settings to the log file."""
+    messages = next((each for each in values.values() if isinstance(each, Messages)), Messages())
+    own = {field.name for field in option_fields(Messages)}
+    flags: dict[str, list[str]] = {}
+    for field in options:
+        setting = settings.get(field.name)
+        if setting is None and field.default_text:
+            log_record("setting", f"{field.flag} {field.default_text} (default)")
+        elif setting is not None:
+            log_record("setting", f"{field.flag} {setting.value} ({setting.origin})")
+            if setting.is_default and field.name not in own:
+                flags.setdefault(setting.origin, []).append(field.flag)
+    if flags:
+        text = "; ".join(f"{', '.join(names)} from {origin}" for origin, names in flags.items())
+        Console(messages).note(text)
+
+
+@contextmanager
+def _origins_in_errors(settings: Settings) -> Iterator[None]:
+    """Add to usage errors where the defaults that they name are set."""
+    try:
+        yield
+    except UsageError as error:
+        text = str(error)
+        places = [
+            f"`{name}` is set by {each.origin}"
+            for name, each in settings.items()
+            if each.is_default and f"`{name}`" in text and each.origin not in text
+        ]
+        if places:
+            error.args = (f"{text} ({', '.join(places)})",)
+        raise
 
 
 def expand(words: Sequence[str], *, allow_url: bool = False) -> tuple[Path, ...]:
@@ -337,11 +401,6 @@ def _typer_parameter(field: OptionField) -> inspect.Parameter:
     )
 
 
-def _is_given(word: Any) -> bool:
-    """Return whether an option is on the command line, by Typer's value for it."""
-    return word not in (None, (), [])
-
-
 def _help_option(option: Any) -> Any:
     """Make the help option print by `print_text`, which explains a stdout that cannot be written.
 
@@ -361,7 +420,8 @@ def _see(path: str) -> str:
     return f"see '{path} --help'"
 
 
-def _parsed(field: OptionField, word: Any) -> Any:
+def _parsed(field: OptionField, setting: Setting) -> Any:
+    word: Any = setting.value
     if field.is_flag:
         return word
     if field.is_list:
@@ -381,7 +441,8 @@ def _row(field: OptionField) -> tuple[str, str]:
     """Return the two columns of an option in the help: its flags, and its description."""
     if field.option.positional:
         return field.metavar, field.help
-    flags = ", ".join(filter(None, [field.option.short, field.flag, field.negation]))
+    negation = "" if field.default is False else field.negation
+    flags = ", ".join(filter(None, [field.option.short, field.flag, negation]))
     return f"{flags} {field.metavar}".rstrip(), field.help
 
 
