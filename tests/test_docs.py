@@ -24,7 +24,7 @@ COMMANDS = (
     "models list",
 )
 COMMANDS += ("models info", "models path", "models pull", "models verify", "models remove")
-COMMANDS += ("models convert", "vocabulary show", "vocabulary check", "runs compare")
+COMMANDS += ("models convert", "vocabulary show", "vocabulary check", "runs compare", "config show")
 OTHER_PROGRAMS = {
     *("--index-url", "--rm", "--nproc-per-node", "--no-python", "--help", "--group", "--extra"),
     *("--nano", "--pytorch-init", "--samples", "--seeds", "--variants"),
@@ -56,6 +56,7 @@ def test_options_in_the_documentation_exist(capsys: pytest.CaptureFixture[str]) 
     for command in COMMANDS:
         assert main([*command.split(), "--help-all"]) == 0
     known = set(re.findall(r"--[a-z][a-z-]*[a-z]", capsys.readouterr().out)) | OTHER_PROGRAMS
+    known |= {flag.replace("--", "--no-", 1) for flag in known}  # each flag can be switched off
     for page in PAGES:
         if page.name != BENCHMARKS:
             used = set(
