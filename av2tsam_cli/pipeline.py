@@ -28,6 +28,7 @@ from av2tsam_cli.media.container import count_frames_before
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import frames_from_arrays
 from av2tsam_cli.network import input_path
+from av2tsam_cli.outputs.contact_sheet import ContactSheet
 from av2tsam_cli.outputs.event_list import EventList
 from av2tsam_cli.outputs.frame_table import FrameTable
 from av2tsam_cli.outputs.writers import Writer, open_writer
@@ -157,6 +158,7 @@ def segment_video(
     hud: bool = False,
     frames_csv: Path | None = None,
     events: Path | None = None,
+    preview: Path | None = None,
     overwrite: bool = False,
     start: float = 0.0,
     end: float | None = None,
@@ -209,6 +211,8 @@ def segment_video(
         events: A file for the times at which sources are seen and heard: .json, .csv, .srt, .vtt,
             .txt (Audacity), .edl or .otio; or a folder, for a .json file that is named after the
             video.
+        preview: A .jpg or .png file for a contact sheet, up to twelve frames with their overlays;
+            or a folder, for a .jpg file that is named after the video.
         overwrite: Whether existing outputs are replaced.
         start: Where to start, in seconds.
         end: Where to stop, in seconds; None for the end of the video.
@@ -266,6 +270,7 @@ def segment_video(
         hud=hud,
         frames_csv=frames_csv,
         events=events,
+        preview=preview,
         overwrite=overwrite,
         start=start,
         end=end,
@@ -618,6 +623,16 @@ def _writers(plan: SegmentPlan, damage: DamageLog, *, threads: int) -> list[Writ
                 path,
                 source=plan.info.path,
                 rate=plan.video.rate,
+                overwrite=options.overwrite,
+            )
+        )
+    if path := plan.sides.get("preview"):
+        writers.append(
+            ContactSheet(
+                path,
+                title=plan.info.path.name,
+                video=plan.video,
+                look=options,
                 overwrite=options.overwrite,
             )
         )

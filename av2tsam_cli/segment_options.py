@@ -59,7 +59,11 @@ WORDS_ONLY = ("vocabulary", "name")
 """Options that only matter where sources are named."""
 EVENT_SUFFIXES = (".json", ".csv", ".srt", ".vtt", ".txt", ".edl", ".otio")
 """Suffixes of files with events, see `outputs.event_list`."""
-SIDE_SUFFIXES: dict[str, tuple[str, ...]] = {"frames_csv": (".csv",), "events": EVENT_SUFFIXES}
+SIDE_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "frames_csv": (".csv",),
+    "events": EVENT_SUFFIXES,
+    "preview": (".jpg", ".jpeg", ".png"),
+}
 """Options that ask for a file beside the main output, and the suffixes that it may have. Files in a
 folder get the first."""
 
@@ -226,6 +230,12 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     ] = None
     """A file for the times from and until which each source is masked, in the format of its suffix;
     or a folder for .json files named after the inputs."""
+    preview: Annotated[
+        Path | None,
+        Option("and a contact sheet: .jpg or .png", panel=Panel.OUTPUT, metavar="PATH"),
+    ] = None
+    """A .jpg or .png file for a picture of up to twelve frames with their overlays, or a folder for
+    .jpg files named after the inputs."""
     overwrite: Overwrite = False
     """Whether existing outputs are replaced."""
     start: Annotated[

@@ -71,14 +71,18 @@ Draw = Callable[[MaskedFrame], Pixels]
 or RGBA, (H, W, 4)."""
 
 
-def overlay_drawer(look: LookOptions = DEFAULT_LOOK) -> Draw:
+def overlay_drawer(look: LookOptions = DEFAULT_LOOK, names: NameTable | None = None) -> Draw:
     """Return what draws the overlays of one video.
 
     What is done to a picture fades in and out. With names, frames in which nothing is named are
     drawn with their mask.
+
+    Args:
+        look: How overlays look.
+        names: The names so far, which have colours already; None if none has.
     """
     style = style_of(look)
-    plain, named = PlainOverlays(style), NamedOverlays(style)
+    plain, named = PlainOverlays(style), NamedOverlays(style, names)
 
     def draw(masked: MaskedFrame) -> Pixels:
         pixels = masked.frame.pixels
@@ -172,9 +176,9 @@ class PlainOverlays:
 class NamedOverlays:
     """Draws the frames of one video with a colour and a name for each source."""
 
-    def __init__(self, style: OverlayStyle = DEFAULT_STYLE) -> None:
+    def __init__(self, style: OverlayStyle = DEFAULT_STYLE, names: NameTable | None = None) -> None:
         self.style = style
-        self.table = NameTable()
+        self.table = NameTable() if names is None else names
         self.painter = LabelPainter()
         self._fader = Fader()
         self._shown: list[str] = []

@@ -1,0 +1,258 @@
+"""A contact sheet: frames in which something happens, spread over a video, in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from math import ceil, log
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from av2tsam_cli.files import atomic_file, write_errors
+from av2tsam_cli.outputs.labels import printable
+from av2tsam_cli.outputs.names import NameTable, colour_of
+from av2tsam_cli.outputs.overlay import overlay_drawer
+from av2tsam_cli.segment_options import LookOptions
+from av2tsam_cli.values import Frame, MaskedFrame, Pixels, UInt8Array, VideoStream
+
+SHOWN = 12
+"""Frames of a contact sheet, if the video has as many."""
+LONG_SIDE_PX = 400
+"""Longer side of each, as displayed."""
+SPANS_PER_FRAME = 4
+"""Spans of time from which each is chosen, at most; half of them at least."""
+FIRST_SPAN_S = 1 / 64
+"""Length of a span at first. It is doubled whenever there are too many."""
+SHEET_ASPECT = 4 / 3
+"""Width over height to which the sheet comes as close as whole rows allow."""
+PAPER_RGB, INK_RGB, FAINT_RGB = (18, 18, 22), (238, 238, 242), (160, 160, 170)
+GAP_PX, TEXT_PX, TITLE_PX = 16, 16, 22
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A frame that may be shown, reduced."""
+
+    masked: MaskedFrame
+    """The frame with what was found in it."""
+    rank: tuple[int, float]
+    """How much it shows: the sources in view, then their size times their score."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names in view."""
+        sources = self.masked.sources
+        return [] if sources is None else [name for name, _ in sources.areas()]
+
+
+@dataclass
+class Moments:
+    """Chooses frames of a video as they come; memory does not depend on its length.
+
+    The time is divided into equal spans, and the frame that shows most is kept of each. When there
+    are too many spans, each two become one.
+    """
+
+    video: VideoStream
+    """The video."""
+    look: LookOptions
+    """How overlays look."""
+    shown: int = SHOWN
+    """How many frames to choose."""
+    table: NameTable = field(default_factory=NameTable)
+    """The names so far, which give the sources the same colours as in the overlay video."""
+    _spans: dict[int, Moment] = field(default_factory=dict)
+    _span_s: float = FIRST_SPAN_S
+
+    def add(self, masked: MaskedFrame) -> None:
+        """Consider the next frame."""
+        if masked.sources is not None:
+            self.table.add(masked.sources)
+        rank = _rank(masked)
+        span = int(masked.frame.time_s / self._span_s)
+        if span in self._spans and self._spans[span].rank >= rank:
+            return
+        self._spans[span] = Moment(self._reduced(masked), rank)
+        if len(self._spans) > SPANS_PER_FRAME * self.shown:
+            self._halve()
+
+    def _halve(self) -> None:
+        self._span_s *= 2
+        spans, self._spans = self._spans, {}
+        for span, moment in spans.items():
+            other = self._spans.setdefault(span // 2, moment)
+            if moment.rank > other.rank:
+                self._spans[span // 2] = moment
+
+    def _reduced(self, masked: MaskedFrame) -> MaskedFrame:
+        """Return a frame with its masks at the size at which it is shown."""
+        width, height = self.video.width * float(self.video.sample_aspect), self.video.height
+        scale = LONG_SIDE_PX / max(width, height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        labels = masked.mask.view(np.uint8) if masked.sources is None else masked.sources.labels
+        labels = cast("UInt8Array", cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST))
+        reduced = replace(
+            masked,
+            frame=Frame(
+                cast(
+                    "UInt8Array", cv2.resize(masked.frame.rgb, size, interpolation=cv2.INTER_AREA)
+                ),
+                masked.frame.time_s,
+                masked.frame.index,
+            ),
+            mask=labels > 0,
+            sources=None if masked.sources is None else replace(masked.sources, labels=labels),
+            soft_mask=None,
+            soft_edges=None,
+        )
+        if self.look.style == "heat":
+            probability = cv2.resize(masked.probability, size, interpolation=cv2.INTER_AREA)
+            reduced = replace(reduced, soft_mask=lambda: probability)
+        return reduced
+
+    def chosen(self) -> list[Moment]:
+        """Return the chosen frames in order: those with a mask first, spread evenly over time."""
+        moments = [self._spans[span] for span in sorted(self._spans)]
+        masked = [moment for moment in moments if moment.rank > (0, 0.0)]
+        empty = [moment for moment in moments if moment.rank <= (0, 0.0)]
+        chosen = _spread(masked, self.shown)
+        chosen += _spread(empty, self.shown - len(chosen))
+        return sorted(chosen, key=lambda moment: moment.masked.frame.index)
+
+    def draw(self, moment: Moment) -> Pixels:
+        """Draw the overlay of a chosen frame, (h, w, 3), RGB."""
+        # A drawer of its own, so that nothing fades from one to the next.
+        return overlay_drawer(self.look, self.table)(moment.masked)
+
+
+def _rank(masked: MaskedFrame) -> tuple[int, float]:
+    seen = int(masked.mask.any()) if masked.sources is None else len(masked.sources.areas())
+    return seen, float(np.count_nonzero(masked.mask)) * masked.score
+
+
+def _spread(moments: Sequence[Moment], count: int) -> list[Moment]:
+    """Return so many of them at equal distances; all if there are no more."""
+    if len(moments) <= count:
+        return list(moments)
+    return [moments[int((k + 0.5) * len(moments) / count)] for k in range(count)]
+
+
+def _clock(time_s: float) -> str:
+    """Return a time as 1:02.50 or 1:00:02.50."""
+    seconds, hundredths = divmod(round(time_s * 100), 100)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{start}:{seconds:02d}.{hundredths:02d}"
+
+
+class ContactSheet:
+    """Write a picture with frames of a video, their times and names, once the video has ended."""
+
+    def __init__(
+        self, path: Path, *, title: str, video: VideoStream, look: LookOptions, overwrite: bool
+    ) -> None:
+        """Nothing is created before the writer is entered.
+
+        Args:
+            path: The file, a PNG or a JPEG.
+            title: What is written above the frames.
+            video: The video.
+            look: How overlays look.
+            overwrite: Whether an existing file is replaced.
+        """
+        self.path, self.title, self.overwrite = path, title, overwrite
+        self.moments = Moments(video, look)
+        self.outputs: tuple[Path, ...] = (path,)
+        self._open = ExitStack()
+
+    def write(self, masked: MaskedFrame) -> None:
+        """Consider the next frame."""
+        self.moments.add(masked)
+
+    def __enter__(self) -> Self:
+        with write_errors(self.path):
+            file = atomic_file(self.path, overwrite=self.overwrite)
+            self._part = self._open.enter_context(file)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with write_errors(self.path), self._open:
+            if error is None:
+                picture = Image.fromarray(draw_sheet(self.moments, self.title))
+                png = self.path.suffix.lower() == ".png"
+                picture.save(self._part, "PNG" if png else "JPEG", quality=90)
+            self._open.pop_all().__exit__(kind, error, trace)
+
+
+def draw_sheet(moments: Moments, title: str) -> UInt8Array:
+    """Return the chosen frames in rows, with the time and the names under each, (H, W, 3), RGB."""
+    chosen = moments.chosen()
+    pictures = [moments.draw(moment) for moment in chosen]
+    height, width = pictures[0].shape[:2]
+    across, down = width + GAP_PX, height + GAP_PX + 2 * TEXT_PX
+    columns = _columns(len(pictures), across / down)
+    rows = ceil(len(pictures) / columns)
+    top = TITLE_PX + 2 * GAP_PX
+    sheet = Image.new("RGB", (columns * across + GAP_PX, top + rows * down), PAPER_RGB)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(TITLE_PX)
+    room = sheet.width - 2 * GAP_PX
+    draw.text((GAP_PX, GAP_PX), _fitted(title, font, room), INK_RGB, font=font, anchor="lt")
+    for place, (moment, picture) in enumerate(zip(chosen, pictures, strict=True)):
+        left, upper = GAP_PX + place % columns * across, top + place // columns * down
+        sheet.paste(Image.fromarray(picture), (left, upper))
+        _caption(draw, moment, moments, (left, upper + height + TEXT_PX // 2), width)
+    return np.asarray(sheet)
+
+
+def _columns(count: int, aspect: float) -> int:
+    """Return the columns with which the sheet has about the aspect that it should have."""
+
+    def unfit(columns: int) -> float:
+        rows = ceil(count / columns)
+        return abs(log(columns * aspect / rows / SHEET_ASPECT)) + (rows * columns - count) / count
+
+    return min(range(1, count + 1), key=unfit)
+
+
+def _caption(
+    draw: ImageDraw.ImageDraw, moment: Moment, moments: Moments, place: tuple[int, int], width: int
+) -> None:
+    """Write the time and the names in view, each with its colour if the overlay has it."""
+    font = ImageFont.load_default(TEXT_PX)
+    (left, top), right = place, place[0] + width
+    base = top + TEXT_PX * 3 // 4
+    time = _clock(moment.masked.frame.time_s)
+    draw.text((left, base), time, INK_RGB, font=font, anchor="ls")
+    left += round(font.getlength(time)) + TEXT_PX
+    for name in moment.names:
+        if moments.look.names:
+            box = left, base - TEXT_PX * 2 // 3, left + TEXT_PX // 2, base
+            draw.rectangle(box, colour_of(moments.table.number(name)))
+            left += TEXT_PX // 2 + 5
+        text = _fitted(name, font, right - left)
+        if not text:
+            return
+        draw.text((left, base), text, FAINT_RGB, font=font, anchor="ls")
+        left += round(font.getlength(text)) + TEXT_PX
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
+    """Return a text, shortened until it fits a width in pixels; "" if not even that fits."""
+    text = shown = printable(text)
+    while text and font.getlength(shown) > room:
+        text = text[:-1]
+        shown = f"{text.rstrip()}…"
+    return shown if text else ""
