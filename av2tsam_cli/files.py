@@ -201,18 +201,23 @@ def read_text_file(path: Path, *, raises: type[Av2tsamError] = UsageError) -> by
     return content
 
 
-def place_file(out: Path, source: Path, suffixes: Sequence[str], suffix: str = "") -> Path:
-    """Return the file for an input: `out` itself, or a file named after the input in that folder.
+def output_name(source: Path) -> str:
+    """Return the name of an input's output, without a suffix."""
+    return source.stem if source.stem.strip(".") else source.name  # "...mp4" would be ".."
+
+
+def place_file(out: Path, name: Path | str, suffixes: Sequence[str], suffix: str = "") -> Path:
+    """Return the file for an input: `out` itself, or a file in that folder.
 
     Args:
         out: A file name with a known suffix, or a folder.
-        source: The input.
+        name: Where the file goes in the folder, without a suffix.
         suffixes: The known suffixes, such as `.csv`.
         suffix: The suffix of files in a folder; "" for the first known one.
     """
     if out.suffix.lower() in suffixes and not out.is_dir():
         return out
-    return out / f"{source.stem}{suffix or suffixes[0]}"
+    return out / f"{name}{suffix or suffixes[0]}"
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:

@@ -52,6 +52,7 @@ class Panel(StrEnum):
     MODEL = "Model"
     TRAINING = "Training"
     MESSAGES = "Messages"
+    INPUTS = "Many inputs"
     LOOK = "Look of overlays, mattes and cutouts"
     ENCODING = "Encoding"
     ADVANCED = "Advanced"
@@ -60,7 +61,7 @@ class Panel(StrEnum):
     @property
     def for_experts(self) -> bool:
         """Whether only `--help-all` shows it."""
-        return self in {Panel.LOOK, Panel.ENCODING, Panel.ADVANCED}
+        return self in {Panel.INPUTS, Panel.LOOK, Panel.ENCODING, Panel.ADVANCED}
 
 
 @dataclass(frozen=True)

@@ -598,7 +598,7 @@ def _writers(plan: SegmentPlan, damage: DamageLog, *, threads: int) -> list[Writ
     options = plan.options
     writers: list[Writer] = [
         open_writer(
-            plan.target,
+            plan.output,
             plan.format,
             info=plan.info,
             video=plan.video,

@@ -7,13 +7,13 @@ from mimetypes import guess_type
 from pathlib import Path
 
 from av2tsam_cli.errors import MediaError, UsageError
-from av2tsam_cli.files import check_output
+from av2tsam_cli.files import check_output, output_name
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.options import either
 from av2tsam_cli.outputs.edit_list import check_edit_list
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, bits_per_channel, choose_encoding
-from av2tsam_cli.outputs.writers import DATASETS, check_target, output_path
+from av2tsam_cli.outputs.writers import DATASETS, check_target
 from av2tsam_cli.segment_options import VIDEO_SUFFIXES, Format, SegmentOptions
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
@@ -32,8 +32,8 @@ class SegmentPlan:
     """Start of the presentation on the file's own clock, in seconds."""
     format: Format
     """What to write."""
-    target: Path
-    """The video file to write, or the folder in which a folder of PNGs is created."""
+    output: Path
+    """The video file or the folder of PNGs to write."""
     options: SegmentOptions
     """The options."""
     encoding: Encoding | None = None
@@ -63,17 +63,33 @@ class SegmentPlan:
         return max(1, round((end_s - self.options.start) * self.video.rate))
 
 
-def plan_video(source: Path, out: Path, options: SegmentOptions) -> SegmentPlan:
+def plan_video(
+    source: Path,
+    out: Path,
+    options: SegmentOptions,
+    *,
+    name: Path | None = None,
+    suffix: str = "",
+) -> SegmentPlan:
     """Check one video and its output before any work.
+
+    Args:
+        source: The video.
+        out: A video file, or the folder in which the output is created.
+        options: The options.
+        name: Where the output goes in that folder, without a suffix; None for the name of the
+            video.
+        suffix: Suffix of the output; "" for what suits the format.
 
     Raises:
         UsageError: The options do not fit the video or the output.
         MediaError: The video cannot be read, or has no audio though `require_audio` is set.
     """
-    kind, target = place_output(source, out, options.format)
-    plan = replace(plan_reading(source, options, kind, target), sides=options.sides(source))
-    check_target(target, kind, source=source, overwrite=options.overwrite)
-    _check_sides(plan.sides, source, output_path(target, kind, source), options.overwrite)
+    name = name or Path(output_name(source))
+    kind, output = place_output(out, name, options.format, suffix)
+    plan = replace(plan_reading(source, options, kind, output), sides=options.sides(name))
+    check_target(output, kind, source=source, overwrite=options.overwrite)
+    _check_sides(plan.sides, source, output, options.overwrite)
     return replace(plan, encoding=_encoding(plan))
 
 
@@ -83,7 +99,7 @@ def _encoding(plan: SegmentPlan) -> Encoding | None:
     settings = {"codec": options.codec, "crf": options.crf, "pix_fmt": options.pix_fmt}
     if plan.format in VIDEO_SUFFIXES:
         return choose_encoding(
-            plan.target,
+            plan.output,
             "gray" if plan.format == "matte" else plan.video.pixel_format,
             alpha=plan.format == "cutout",
             codec=options.codec,
@@ -95,14 +111,14 @@ def _encoding(plan: SegmentPlan) -> Encoding | None:
     return None
 
 
-def plan_reading(source: Path, options: SegmentOptions, kind: Format, target: Path) -> SegmentPlan:
+def plan_reading(source: Path, options: SegmentOptions, kind: Format, output: Path) -> SegmentPlan:
     """Check that a video can be read with these options; see `plan_video`.
 
     Args:
         source: The video.
         options: The options.
         kind: What to write.
-        target: See `SegmentPlan.target`.
+        output: See `SegmentPlan.output`.
     """
     info = probe(source)
     audio = choose_audio(info, options.audio_stream)
@@ -115,7 +131,7 @@ def plan_reading(source: Path, options: SegmentOptions, kind: Format, target: Pa
         audio=audio,
         zero_s=clock_zero(info, video, audio),
         format=kind,
-        target=target,
+        output=output,
         options=options,
     )
     if plan.end_s is not None and not info.may_jump and options.start >= plan.end_s:
@@ -125,8 +141,16 @@ def plan_reading(source: Path, options: SegmentOptions, kind: Format, target: Pa
     return plan
 
 
-def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format, Path]:
-    """Return the format, and the video file or the folder in which a folder of PNGs is created.
+def place_output(
+    out: Path, name: Path, wanted: Format | None, suffix: str = ""
+) -> tuple[Format, Path]:
+    """Return the format, and the video file or the folder of PNGs that is written for an input.
+
+    Args:
+        out: A video file, or the folder in which the output is created.
+        name: Where the output goes in that folder, without a suffix.
+        wanted: The format; None for an overlay video, if `out` is a file.
+        suffix: Suffix of the output; "" for what suits the format.
 
     Raises:
         UsageError: The name of the output does not fit the format.
@@ -147,8 +171,9 @@ def place_output(source: Path, out: Path, wanted: Format | None) -> tuple[Format
             f"{out}: not a video file name; use {suffixes}, or set `format`, such as to masks, to "
             "write to a folder"
         )
-    suffix = VIDEO_SUFFIXES.get(wanted)
-    return wanted, out / f"{source.stem}{suffix}" if suffix else out
+    if suffix.lower() in CONTAINERS and wanted not in VIDEO_SUFFIXES:
+        raise UsageError(f"`format` {wanted} writes folders; drop {suffix} from `name_template`")
+    return wanted, out / f"{name}{suffix or VIDEO_SUFFIXES.get(wanted, '')}"
 
 
 def _check_sides(sides: Mapping[str, Path], source: Path, main: Path, overwrite: bool) -> None:

@@ -409,8 +409,11 @@ class SegmentOptions(LookOptions, VocabularyOptions):
             if getattr(self, option):
                 raise UsageError(f"`{option}` has no effect with `text`; drop one of them")
 
-    def sides(self, source: Path) -> dict[str, Path]:
+    def sides(self, name: Path) -> dict[str, Path]:
         """Return the files to write beside the main output of an input, by their options.
+
+        Args:
+            name: Where the main output goes in the folder of outputs, without a suffix.
 
         Raises:
             UsageError: The suffix of a file does not fit its option.
@@ -420,7 +423,7 @@ class SegmentOptions(LookOptions, VocabularyOptions):
             path = getattr(self, option)
             if path is None:
                 continue
-            sides[option] = place_file(path, source, suffixes)
+            sides[option] = place_file(path, name, suffixes)
             if sides[option] != path and path.suffix and not path.is_dir():
                 raise UsageError(
                     f"{path}: `{option}` cannot write {path.suffix} files; use {either(suffixes)}, "

@@ -363,7 +363,7 @@ def time_codecs(plan: SegmentPlan) -> Result:
     rows, columns = np.indices((height, width))
     mask = np.hypot(rows - height / 2, columns - width / 2) < height / 2
     writer = open_writer(
-        plan.target,
+        plan.output,
         "video",
         info=plan.info,
         video=plan.video,

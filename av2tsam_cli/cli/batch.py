@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from av2tsam_cli.cli.console import Console, StdoutError, exit_code_of, explain, print_json
 from av2tsam_cli.cli.progress import BatchProgress
-from av2tsam_cli.errors import NOT_A_FILE, Av2tsamError, Interrupted, UsageError
-from av2tsam_cli.network import is_remote
+from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 
 T = TypeVar("T")
 
+OTHER_NAMES = "give them other names, such as --name-template '{parent}_{stem}'"
+"""What to do if outputs are in each other's way."""
 _PENDING = -1
 
 
@@ -112,56 +113,55 @@ class Batch:
             self.finish(source, {"error": explain(error), "exit_code": code}, exit_code=code)
 
 
-def check_input(source: Path) -> None:
-    """Check that an input is a file, not a pipe or a device.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if is_remote(source):
-        return
-    if source.is_dir():
-        raise UsageError(f"{source}: is a folder; pass the files in it, such as '{source}/*.mp4'")
-    if not source.exists():
-        if source.is_symlink():
-            raise UsageError(f"{source}: a symbolic link to no file; check where it points")
-        if str(source) == "-":
-            raise UsageError("-: stdin is not supported; save the input to a file first")
-        matches = "no file matches; check the pattern" if "*" in str(source) else ""
-        raise UsageError(f"{source}: {matches or 'file not found; check the path'}")
-    if not source.is_file():
-        raise UsageError(f"{source}: {NOT_A_FILE}")
-
-
 def check_outputs(
-    inputs: Sequence[Path],
-    output: Callable[[Path], Path],
-    *,
-    out: Path,
-    hint: str,
-    option: str = "out",
+    inputs: Sequence[Path], outputs: Sequence[Mapping[str, Path]], *, named: Mapping[str, Path]
 ) -> None:
-    """Check that no two inputs have the same output.
+    """Check that no output is also that of another input, in a folder of one, or an input.
 
     Args:
         inputs: The inputs.
-        output: Returns the output of an input.
-        out: The value of `out`.
-        hint: What to do if `out` is the output of several inputs.
-        option: The option's name, if it is not `out`.
+        outputs: The outputs of each, by the options that ask for them.
+        named: The files or folders that these options name.
 
     Raises:
-        UsageError: Two of them do.
+        UsageError: One is.
     """
     owners: dict[str, Path] = {}
-    for source in inputs:
-        path = output(source)
-        # Some file systems do not distinguish case.
-        other = owners.setdefault(str(path).casefold(), source)
-        if other != source and path == out:
-            raise UsageError(f"{path}: cannot hold the output of {len(inputs)} inputs; {hint}")
-        if other != source:
+    for source, own in zip(inputs, outputs, strict=True):
+        for option, path in own.items():
+            other = owners.setdefault(_key(path), source)
+            if other is source:
+                continue
+            if path == named[option]:
+                raise UsageError(
+                    f"{path}: cannot hold the output of {len(inputs)} inputs; set `{option}` to a "
+                    "folder" + (", and `format`" if option == "out" else "")
+                )
             raise UsageError(
-                f"{other} and {source}: both would be written to {path}; run them one by one, "
-                f"each with its own `{option}`"
+                f"{other} and {source}: both would be written to {path}; {OTHER_NAMES}"
             )
+    _check_nested(owners)
+    for source in inputs:
+        if (owner := owners.get(_key(source), source)) is not source:
+            raise UsageError(f"{source}: would be replaced by the output of {owner}; {OTHER_NAMES}")
+
+
+def _check_nested(owners: Mapping[str, Path]) -> None:
+    """Check that no output is in the folder of another; own ones are checked with the options."""
+    free: set[str] = set()
+    for key, source in owners.items():
+        for folder in Path(key).parents:
+            place = str(folder)
+            if place in free:
+                break
+            if (owner := owners.get(place, source)) is not source:
+                raise UsageError(
+                    f"{source}: its output would be in {folder}, which is that of {owner}; "
+                    f"{OTHER_NAMES}"
+                )
+            free.add(place)
+
+
+def _key(path: Path) -> str:
+    """Return what paths of the same file share; some file systems do not distinguish case."""
+    return str(path.absolute()).casefold()

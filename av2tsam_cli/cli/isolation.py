@@ -50,7 +50,8 @@ def run_isolated(batch: Batch, work: Callable[[], int], *, outs: Sequence[Path])
     with batch.interruptible():
         if not _allowed.is_set() or sys.platform != "linux" or threading.active_count() > 1:
             return work()
-        missing = [folder for out in outs for folder in (out, *out.parents) if not folder.exists()]
+        places = {place for out in outs for place in (out, *out.parents)}
+        missing = [place for place in places if not place.exists()]
         while batch.pending:
             code = _fork_and_wait()
             if code is None:
@@ -117,7 +118,7 @@ def _remove_unfinished(folders: list[Path], missing: list[Path]) -> None:
     remove_dead_parts.cache_clear()
     for folder in folders:
         remove_dead_parts(folder)
-    for folder in missing:
+    for folder in sorted(missing, key=lambda each: -len(each.parts)):
         with suppress(OSError):  # it is not empty, or was not created
             folder.rmdir()
 

@@ -1,16 +1,17 @@
 """`av2tsam listen`: list what is heard in videos and audio files, and when."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from av2tsam_cli.cli.batch import Batch, check_input, check_outputs
+from av2tsam_cli.cli.batch import Batch, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_table, print_text
+from av2tsam_cli.cli.inputs import SOUNDS, VIDEOS, Input, InputOptions, check_input, find_inputs
 from av2tsam_cli.cli.isolation import run_isolated
-from av2tsam_cli.cli.options import command, expand, new_app
+from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, check_output, place_file, write_errors
@@ -96,32 +97,34 @@ def listen(
     inputs: Annotated[
         list[str],
         Option(
-            "videos or audio files, or patterns in quotes, such as '*.wav'",
+            "videos or audio files, folders, or patterns in quotes, such as '*.wav'",
             metavar="FILE",
             positional=True,
         ),
-    ],
+    ] = [],  # noqa: B006 - it is not changed
     *,
+    search: InputOptions,
     options: ListenOptions,
     vocabulary: VocabularyOptions,
     model: ModelOptions,
     messages: Messages,
 ) -> int:
     """List what is heard in videos or audio files, and when."""
-    sources, chosen = expand(inputs, allow_url=options.allow_url), _choose_format(options, messages)
+    chosen = _choose_format(options, messages)
+    found = find_inputs(
+        inputs, search, kinds=(VIDEOS, SOUNDS), out=options.out, allow_url=options.allow_url
+    )
     files = None
     if options.out is not None and chosen is not None:
         files = Files(options.out, chosen, options.overwrite)
-        files.check(sources)
-    elif chosen is not None and chosen.option != "json" and len(sources) > 1:
+        files.check(found)
+    elif chosen is not None and chosen.option != "json" and len(found) > 1:
         raise UsageError(f"`{chosen.option}` is one file per input; set `out` to a folder for them")
-    job = ListenJob(sources, chosen, files, options, vocabulary, model)
+    job = ListenJob({each.path: each for each in found}, chosen, files, options, vocabulary, model)
     console = Console(messages)
-    batch = Batch(sources, console, json=messages.json and files is None)
+    batch = Batch(list(job.inputs), console, json=messages.json and files is None)
     with console.logged():
-        return run_isolated(
-            batch, _JobRunner(job, console, batch).run, outs=[out] if (out := options.out) else []
-        )
+        return run_isolated(batch, _JobRunner(job, console, batch).run, outs=job.folders)
 
 
 def _as_json(listening: "Listening") -> str:
@@ -180,11 +183,13 @@ class Files:
     overwrite: bool
     """Whether existing files are replaced."""
 
-    def path(self, source: Path) -> Path:
+    def path(self, source: Input) -> Path:
         """Return the file for an input."""
-        return place_file(self.out, source, [each.suffix for each in FORMATS], self.format.suffix)
+        return place_file(
+            self.out, source.name, [each.suffix for each in FORMATS], self.format.suffix
+        )
 
-    def check(self, sources: Sequence[Path]) -> None:
+    def check(self, sources: Sequence[Input]) -> None:
         """Check that each input has a file of its own, of the right kind.
 
         Raises:
@@ -196,9 +201,10 @@ class Files:
                 f"{self.out}: `{self.format.option}` writes {self.format.suffix} files, not "
                 f"{suffix}; rename it"
             )
-        check_outputs(sources, self.path, out=self.out, hint="set `out` to a folder")
+        outputs = [{"out": self.path(each)} for each in sources]
+        check_outputs([each.path for each in sources], outputs, named={"out": self.out})
 
-    def check_free(self, source: Path) -> None:
+    def check_free(self, source: Input) -> None:
         """Check that the file for an input can be written.
 
         Raises:
@@ -206,9 +212,9 @@ class Files:
         """
         check_output(self.path(source), overwrite=self.overwrite)
 
-    def write(self, listening: "Listening") -> Path:
+    def write(self, listening: "Listening", source: Input) -> Path:
         """Write a result and return its file."""
-        path = self.path(listening.input)
+        path = self.path(source)
         with write_errors(path), atomic_file(path, overwrite=self.overwrite) as part:
             part.write_text(
                 self.format.text(listening), encoding="utf-8", errors="backslashreplace"
@@ -220,8 +226,8 @@ class Files:
 class ListenJob:
     """The inputs of one command and what to do with them."""
 
-    inputs: tuple[Path, ...]
-    """The files to listen to, without duplicates."""
+    inputs: Mapping[Path, Input]
+    """The files to listen to by their paths, without duplicates."""
     format: Format | None
     """What to write; None for a table."""
     files: Files | None
@@ -232,6 +238,13 @@ class ListenJob:
     """What can be named."""
     model: ModelOptions
     """Which model to use."""
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders in which files are written; or the file that the options name."""
+        if self.files is None:
+            return []
+        return [self.files.out / folder for folder in {i.name.parent for i in self.inputs.values()}]
 
 
 class _JobRunner:
@@ -257,7 +270,7 @@ class _JobRunner:
 
         check_input(source)
         if self.job.files is not None:
-            self.job.files.check_free(source)
+            self.job.files.check_free(self.job.inputs[source])
         return probe_audio(source)
 
     def _load(self) -> "tuple[LoadedModel, Hearing]":
@@ -302,7 +315,7 @@ class _JobRunner:
         """Write a result to its file or to stdout; JSON on stdout is printed by the batch."""
         chosen = self.job.format
         if self.job.files is not None:
-            path = self.job.files.write(listening)
+            path = self.job.files.write(listening, self.job.inputs[listening.input])
             self.console.note(f"{path}: {len(listening.events)} sounds")
         elif chosen is None:
             if len(self.job.inputs) > 1:

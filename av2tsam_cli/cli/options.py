@@ -1,7 +1,6 @@
 """Typer commands made from dataclasses of options, with their own help pages and error messages."""
 
 import inspect
-import os
 import shlex
 import sys
 import textwrap
@@ -9,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, is_dataclass
 from functools import wraps
-from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, NewType, cast, get_origin, get_type_hints
 
@@ -19,7 +17,6 @@ from typer.core import TyperCommand, TyperGroup
 from av2tsam_cli.cli.console import Console, log_record, name_flags, open_log, print_text
 from av2tsam_cli.cli.defaults import Setting, read_defaults
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.network import input_path, is_url
 from av2tsam_cli.option_files import read_options
 from av2tsam_cli.options import (
     Messages,
@@ -342,29 +339,6 @@ def _origins_in_errors(settings: Settings) -> Iterator[None]:
         if places:
             error.args = (f"{text} ({', '.join(places)})",)
         raise
-
-
-def expand(words: Sequence[str], *, allow_url: bool = False) -> tuple[Path, ...]:
-    """Return the files for paths and glob patterns, and the URLs, without duplicates.
-
-    Paths and patterns that match no file are kept, so that the error for a missing file names them.
-
-    Raises:
-        UsageError: One of them is a URL, and that is not allowed.
-    """
-    paths: dict[str, Path] = {}
-    for word in words:
-        if is_url(word):
-            if not allow_url:
-                raise UsageError(f"{word}: a URL; set `allow_url` to open it, or download it first")
-            paths.setdefault(word, input_path(word, allow_url=True))
-            continue
-        matches = [] if Path(word).exists() else sorted(glob(word, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
-        files = [Path(match) for match in matches if Path(match).is_file()]
-        for path in files or [Path(word)]:
-            real = os.path.realpath(path)  # resolve() fails on link loops
-            paths.setdefault(real, input_path(path, allow_url=allow_url))
-    return tuple(paths.values())
 
 
 def _parameters(function: Callable[..., int]) -> tuple[list[Parameter], str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,18 @@ class BatchProgress:
         self._known = [total for total in totals.values() if total]
         self._finished = 0.0
         self._began_s = time.monotonic()
+
+    def expect(self, checked: Iterable[Path], totals: Mapping[Path, float | None]) -> None:
+        """Set what is known of inputs that have been checked; those without a total are skipped.
+
+        Args:
+            checked: The inputs.
+            totals: The amount of work of those that are to be processed; None where it is unknown.
+        """
+        for source in checked:
+            self._ahead.pop(source, None)
+        self._ahead.update(totals)
+        self._known += [total for total in totals.values() if total]
 
     def start(self, source: Path) -> None:
         """Begin an input."""

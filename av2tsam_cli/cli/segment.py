@@ -1,19 +1,20 @@
 """`av2tsam segment`: highlight the sound source in videos, or write masks of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from av2tsam_cli.cli.batch import Batch, check_input, check_outputs
+from av2tsam_cli.cli.batch import Batch, check_outputs
 from av2tsam_cli.cli.console import Console
+from av2tsam_cli.cli.inputs import Input, InputOptions, check_input, find_inputs, name_outputs
 from av2tsam_cli.cli.isolation import run_isolated
-from av2tsam_cli.cli.options import command, expand, new_app
+from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
-from av2tsam_cli.segment_options import SegmentOptions
+from av2tsam_cli.segment_options import SIDE_SUFFIXES, SegmentOptions
 
 if TYPE_CHECKING:
     from av2tsam_cli.inference.segmenter import Segmenter
@@ -26,6 +27,9 @@ NANO_NOTE = (
 )
 """Printed if nano is used because no other model is installed. The weights of the networks that
 follow sound may be unpublished."""
+
+PROBED_AHEAD = 1000
+"""Videos that are probed before the first of them is processed."""
 
 app = new_app()
 
@@ -42,9 +46,14 @@ app = new_app()
 def segment(
     inputs: Annotated[
         list[str],
-        Option("videos, or patterns in quotes, such as '*.mp4'", metavar="INPUT", positional=True),
-    ],
+        Option(
+            "videos, folders, or patterns in quotes, such as '*.mp4'",
+            metavar="INPUT",
+            positional=True,
+        ),
+    ] = [],  # noqa: B006 - it is not changed
     *,
+    search: InputOptions,
     out: Annotated[
         Path,
         Option(
@@ -55,6 +64,15 @@ def segment(
         ),
     ],
     options: SegmentOptions,
+    name_template: Annotated[
+        str | None,
+        Option(
+            "name outputs in --out, such as {folder}/{stem}_{number:03}.webm",
+            panel=Panel.INPUTS,
+            metavar="NAME",
+            default="{folder}/{stem}",
+        ),
+    ] = None,
     skip_existing: Annotated[
         bool, Option("skip inputs whose output already exists", panel=Panel.OUTPUT)
     ] = False,
@@ -71,24 +89,24 @@ def segment(
     """Highlight the sound source in videos, or write masks of it."""
     if options.overwrite and skip_existing:
         raise UsageError("`overwrite` and `skip_existing` exclude each other; pass one of them")
-    sources = expand(inputs, allow_url=options.allow_url)
-    job = SegmentJob(sources, out, options, model, compile, skip_existing)
+    found = find_inputs(inputs, search, out=out, allow_url=options.allow_url)
+    if name_template is not None:
+        found = name_outputs(found, name_template, out)
+    job = SegmentJob(
+        {each.path: each for each in found}, out, options, model, compile, skip_existing
+    )
     console = Console(messages)
-    batch = Batch(job.inputs, console, json=messages.json)
+    batch = Batch(list(job.inputs), console, json=messages.json)
     with console.logged():
-        return run_isolated(batch, _JobRunner(job, console, batch).run, outs=job.outs)
-
-
-def _side(options: SegmentOptions, option: str, source: Path) -> Path:
-    return options.sides(source)[option]
+        return run_isolated(batch, _JobRunner(job, console, batch).run, outs=job.folders)
 
 
 @dataclass(frozen=True)
 class SegmentJob:
     """The inputs of one command and what to do with them."""
 
-    inputs: tuple[Path, ...]
-    """The videos, without duplicates."""
+    inputs: Mapping[Path, Input]
+    """The videos by their paths, without duplicates."""
     out: Path
     """A video file, or a folder."""
     options: SegmentOptions
@@ -101,26 +119,24 @@ class SegmentJob:
     """Whether to skip inputs whose output already exists."""
 
     @property
-    def outs(self) -> list[Path]:
-        """The files and folders that the options name for outputs."""
-        return [self.out, *(getattr(self.options, option) for option in self.sides)]
+    def outs(self) -> dict[str, Path]:
+        """The files and folders that the options name for outputs, by these options."""
+        sides = [name for name in SIDE_SUFFIXES if getattr(self.options, name) is not None]
+        return {"out": self.out, **{name: getattr(self.options, name) for name in sides}}
 
     @property
-    def sides(self) -> list[str]:
-        """The options that ask for files beside the main output."""
-        return list(self.options.sides(self.inputs[0]))
+    def folders(self) -> list[Path]:
+        """The folders in which outputs are written, and the files that the options name."""
+        folders = {each.name.parent for each in self.inputs.values()}
+        return [out / folder for out in self.outs.values() for folder in folders]
 
-    def output(self, source: Path) -> Path:
-        """Return the file or folder that is written for an input."""
-        from av2tsam_cli.outputs.writers import output_path
+    def outputs(self, source: Path) -> dict[str, Path]:
+        """Return everything that is written for an input, by the options that ask for it."""
         from av2tsam_cli.plan import place_output
 
-        kind, target = place_output(source, self.out, self.options.format)
-        return output_path(target, kind, source)
-
-    def outputs(self, source: Path) -> list[Path]:
-        """Return everything that is written for an input."""
-        return [self.output(source), *self.options.sides(source).values()]
+        name, suffix = self.inputs[source].name, self.inputs[source].suffix
+        main = place_output(self.out, name, self.options.format, suffix)[1]
+        return {"out": main, **self.options.sides(name)}
 
 
 class _JobRunner:
@@ -132,25 +148,26 @@ class _JobRunner:
         self.batch = batch
 
     def run(self) -> int:
-        """Check pending inputs, load the model, process the inputs, and return the exit code."""
-        check_outputs(
-            self.job.inputs,
-            self.job.output,
-            out=self.job.out,
-            hint="set `out` to a folder, and `format` to video, cutout, masks or another one",
-        )
-        for option in self.job.sides:
-            check_outputs(
-                self.job.inputs,
-                partial(_side, self.job.options, option),
-                out=getattr(self.job.options, option),
-                hint=f"set `{option}` to a folder",
-                option=option,
-            )
-        attempt, pending = self.batch.attempt, self.batch.pending
-        plans = [plan for each in pending if (plan := attempt(each, partial(self._plan, each)))]
-        if plans and (segmenter := self.batch.attempt_all(partial(self._load, plans))):
-            progress = self.batch.progress({plan.info.path: plan.frames for plan in plans})
+        """Check pending inputs, load the model, process the inputs, and return the exit code.
+
+        Videos are probed in blocks, so that the first of very many does not wait for all.
+        """
+        attempt, sources = self.batch.attempt, list(self.job.inputs)
+        check_outputs(sources, list(map(self.job.outputs, sources)), named=self.job.outs)
+        for each in self.batch.pending:
+            attempt(each, partial(check_input, each))
+        segmenter: Segmenter | None = None
+        pending = self.batch.pending
+        progress = self.batch.progress(dict.fromkeys(pending))
+        for first in range(0, len(pending), PROBED_AHEAD):
+            block = pending[first : first + PROBED_AHEAD]
+            plans = [plan for each in block if (plan := attempt(each, partial(self._plan, each)))]
+            if not plans:
+                continue
+            segmenter = segmenter or self.batch.attempt_all(partial(self._load, plans))
+            if segmenter is None:
+                break
+            progress.expect(block, {plan.info.path: plan.frames for plan in plans})
             for plan in plans:
                 attempt(plan.info.path, partial(self._segment, plan, segmenter, progress))
         return self.batch.exit_code
@@ -159,13 +176,13 @@ class _JobRunner:
         """Check an input; return None if it is skipped."""
         from av2tsam_cli.plan import plan_video
 
-        outputs = self.job.outputs(source)
+        outputs = list(self.job.outputs(source).values())
         if self.job.skip_existing and all(output.exists() for output in outputs):
             self.console.note(f"{source}: skipped, {outputs[0]} already exists")
             self.batch.finish(source, {"outputs": outputs, "skipped": True})
             return None
-        check_input(source)
-        return plan_video(source, self.job.out, self.job.options)
+        name, suffix = self.job.inputs[source].name, self.job.inputs[source].suffix
+        return plan_video(source, self.job.out, self.job.options, name=name, suffix=suffix)
 
     def _load(self, plans: "Sequence[SegmentPlan]") -> "Segmenter":
         """Load the model for all inputs."""

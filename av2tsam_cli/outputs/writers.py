@@ -53,7 +53,7 @@ class Writer(Protocol):
 
 
 def open_writer(
-    target: Path,
+    path: Path,
     format: Format,  # noqa: A002 - the option's name
     *,
     info: MediaInfo,
@@ -71,7 +71,7 @@ def open_writer(
     """Return the writer of a format; nothing is created before it is entered.
 
     Args:
-        target: A video file, or the folder in which a folder of PNGs is created.
+        path: The video file, or the folder of PNGs.
         format: What to write.
         info: The source, as probed.
         video: Its video stream.
@@ -85,7 +85,6 @@ def open_writer(
         damage: Collects what of the audio is damaged; None to ignore it.
         look: How overlays, mattes and cutouts look.
     """
-    path = output_path(target, format, info.path)
     if encoding is None:
         return PngWriter(path, _pictures(format, look), overwrite=overwrite)
     return VideoWriter(
@@ -123,16 +122,8 @@ def _drawer(format: Format, look: LookOptions) -> Draw:  # noqa: A002
     return overlay_drawer(look)
 
 
-def output_path(target: Path, format: Format, source: Path) -> Path:  # noqa: A002
-    """Return the path of a source's result: the target itself, or its folder of PNGs."""
-    if format in VIDEO_SUFFIXES:
-        return target
-    name = source.stem if source.stem.strip(".") else source.name  # "...mp4" would be ".."
-    return target / name
-
-
 def check_target(
-    target: Path,
+    path: Path,
     format: Format,  # noqa: A002
     *,
     source: Path,
@@ -143,11 +134,10 @@ def check_target(
     Raises:
         UsageError: The suffix is not that of a video, the path is in use, or it is not writable.
     """
-    path = output_path(target, format, source)
     if format in VIDEO_SUFFIXES:
         _check_video(path, source)
     else:
-        _check_folder(target, path)
+        _check_folder(path)
     check_output(path, overwrite=overwrite)
 
 
@@ -164,8 +154,8 @@ def _check_video(path: Path, source: Path) -> None:
         raise UsageError(f"{path}: is the input itself; choose another path for the output")
 
 
-def _check_folder(target: Path, path: Path) -> None:
-    for folder in (target, path):
+def _check_folder(path: Path) -> None:
+    for folder in (path.parent, path):
         if folder.is_symlink() and not folder.exists():
             raise UsageError(f"{folder}: a symbolic link to no folder; check where it points")
         if folder.exists() and not folder.is_dir():

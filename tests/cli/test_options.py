@@ -8,7 +8,7 @@ import pytest
 
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli import segment as segment_command
-from av2tsam_cli.cli.options import command, expand, new_app
+from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import (
     Messages,
@@ -83,6 +83,7 @@ def test_the_options_of_segment_agree_in_python_and_on_the_command_line() -> Non
     only_there = {"inputs", "out", "skip_existing", "compile"} | {
         field.name for field in option_fields(Messages)
     }
+    only_there |= {"recursive", "files_from", "null", "name_template"}
     assert command.keys() - defined.keys() == only_there
 
     keywords = {
@@ -97,29 +98,6 @@ def _command_options() -> tuple[OptionField, ...]:
     (registered,) = segment_command.app.registered_commands
     options: tuple[OptionField, ...] = registered.callback.page.options  # type: ignore[union-attr]
     return options
-
-
-def test_patterns_are_expanded_in_order_without_duplicates(tmp_path: Path) -> None:
-    for name in ("b.mp4", "a.mp4", "._a.mp4", "notes.txt"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder.mp4").mkdir()
-    found = expand([str(tmp_path / "*.mp4"), str(tmp_path / "b.mp4")])
-    assert found == (tmp_path / "a.mp4", tmp_path / "b.mp4")
-
-
-def test_an_existing_file_is_not_treated_as_a_pattern(tmp_path: Path) -> None:
-    for name in ("take[1].mp4", "take1.mp4"):
-        (tmp_path / name).touch()
-    assert expand([str(tmp_path / "take[1].mp4")]) == (tmp_path / "take[1].mp4",)
-
-
-def test_a_pattern_without_matches_is_kept_for_the_error_message() -> None:
-    assert expand(["/nowhere/*.mp4"]) == (Path("/nowhere/*.mp4"),)
-
-
-def test_a_url_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=r"https://example\.org/a\.mp4: a URL; set `allow_url`"):
-        expand(["https://example.org/a.mp4"])
 
 
 def test_an_option_that_takes_several_values_is_repeated(

@@ -71,7 +71,7 @@ def job() -> Job:
         )
         deep = chosen is not None and min(chosen.bits, bits_per_channel(video.pixel_format)) > 8
         with open_writer(
-            target,
+            target if kind in VIDEO_SUFFIXES else target / clip.stem,
             kind,
             info=info,
             video=video,

@@ -200,11 +200,11 @@ def test_only_a_data_set_of_ours_is_replaced(
 ) -> None:
     clip, folder = make_clip("duet.mp4", seconds=0.1), tmp_path / "out" / "duet"
     job(clip, tmp_path / "out", kind)
-    check_target(tmp_path / "out", kind, source=clip, overwrite=True)
+    check_target(tmp_path / "out" / "duet", kind, source=clip, overwrite=True)
     main = {"coco": "annotations.json", "yolo": "data.yaml", "npz": "masks.npz"}[kind]
     (folder / main).write_text("{}")
     with pytest.raises(UsageError, match="contains other files"):
-        check_target(tmp_path / "out", kind, source=clip, overwrite=True)
+        check_target(tmp_path / "out" / "duet", kind, source=clip, overwrite=True)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.outputs.writers import Format, check_target, output_path
+from av2tsam_cli.outputs.writers import Format, check_target
 
 from .conftest import Job, two_sources
 
@@ -64,20 +64,11 @@ def test_unwritable_folder(kind: Format) -> None:
     assert "cannot be written" in line
 
 
-def test_pngs_go_to_a_folder_named_like_the_input(tmp_path: Path) -> None:
-    check_target(tmp_path / "x" / "y", "masks", source=SOURCE)
-    assert output_path(tmp_path / "x", "masks", SOURCE) == tmp_path / "x" / "duet"
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
-    assert "is a file" in refusal(tmp_path / "out", "masks")
-
-
-@pytest.mark.parametrize("name", ["...mp4", "..mp4"])
-def test_the_name_of_an_input_leads_to_no_other_folder(tmp_path: Path, name: str) -> None:
-    assert output_path(tmp_path / "out", "masks", Path(name)) == tmp_path / "out" / name
+    for path in (tmp_path / "out", tmp_path / "out" / "duet"):
+        with pytest.raises(UsageError, match=r"out: is a file"):
+            check_target(path, "masks", source=SOURCE)
 
 
 @pytest.mark.parametrize("name", ["000000.png", "dog"])
@@ -89,21 +80,21 @@ def test_links_are_no_part_of_an_earlier_result(tmp_path: Path, name: str) -> No
     (result / "names.json").write_text('{"names": [{"folder": "dog"}, {"folder": "../outside"}]}')
     (result / name).symlink_to(outside if name == "dog" else outside / "000000.png")
     with pytest.raises(UsageError, match=rf"other files \({name}\)"):
-        check_target(tmp_path, "named-masks", source=SOURCE, overwrite=True)
+        check_target(tmp_path / "duet", "named-masks", source=SOURCE, overwrite=True)
 
 
 def test_existing_pngs(tmp_path: Path) -> None:
     (tmp_path / "duet").mkdir()
     (tmp_path / "duet" / "000000.png").touch()
-    assert "`overwrite`" in refusal(tmp_path, "masks")
-    check_target(tmp_path, "masks", source=SOURCE, overwrite=True)
+    assert "`overwrite`" in refusal(tmp_path / "duet", "masks")
+    check_target(tmp_path / "duet", "masks", source=SOURCE, overwrite=True)
 
 
 def test_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "duet").mkdir()
     (tmp_path / "duet" / "thesis.tex").touch()
     with pytest.raises(UsageError, match=r"other files \(thesis.tex\)"):
-        check_target(tmp_path, "masks", source=SOURCE, overwrite=True)
+        check_target(tmp_path / "duet", "masks", source=SOURCE, overwrite=True)
 
 
 def earlier_result(folder: Path, kind: Format, make_clip: MakeClip, job: Job) -> Path:
@@ -116,8 +107,8 @@ def test_an_earlier_result_with_names_is_replaced(
     make_clip: MakeClip, job: Job, tmp_path: Path, kind: Format
 ) -> None:
     folder = earlier_result(tmp_path / "out", kind, make_clip, job)
-    assert "`overwrite`" in refusal(tmp_path / "out", kind)
-    check_target(tmp_path / "out", kind, source=SOURCE, overwrite=True)
+    assert "`overwrite`" in refusal(tmp_path / "out" / "duet", kind)
+    check_target(tmp_path / "out" / "duet", kind, source=SOURCE, overwrite=True)
     job(make_clip("duet.mp4", seconds=0.1), tmp_path / "out", "masks", overwrite=True)
     assert {file.name for file in folder.iterdir()} == {"000000.png", "000001.png"}
 
@@ -132,7 +123,7 @@ def test_a_result_with_other_files_is_never_replaced(
     else:
         (folder / name).touch()
     with pytest.raises(UsageError, match=rf"other files \({name}\)"):
-        check_target(tmp_path / "out", "named-masks", source=SOURCE, overwrite=True)
+        check_target(tmp_path / "out" / "duet", "named-masks", source=SOURCE, overwrite=True)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"names": ["dog"]}', '{"names": 3}', "no json"])
@@ -140,4 +131,4 @@ def test_a_names_json_of_something_else_is_never_replaced(tmp_path: Path, text: 
     (tmp_path / "duet").mkdir()
     (tmp_path / "duet" / "names.json").write_text(text)
     with pytest.raises(UsageError, match=r"other files \(names.json\)"):
-        check_target(tmp_path, "named-masks", source=SOURCE, overwrite=True)
+        check_target(tmp_path / "duet", "named-masks", source=SOURCE, overwrite=True)

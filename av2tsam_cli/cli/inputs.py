@@ -1,0 +1,322 @@
+"""The inputs of a command: files, folders, patterns and lists; and how their outputs are named."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from glob import glob, has_magic
+from pathlib import Path
+from string import Formatter
+from typing import Annotated
+
+from av2tsam_cli.errors import NOT_A_FILE, UsageError
+from av2tsam_cli.files import output_name
+from av2tsam_cli.network import input_path, is_remote, is_url
+from av2tsam_cli.options import Option, Panel, either
+
+VIDEOS = re.compile(
+    r"\.(3g2|3gp|asf|avi|dv|f4v|flv|m2ts|m4v|mkv|mov|mp4|mpe?g|mts|mxf|ogv|ts|vob|webm|wmv)",
+    re.IGNORECASE,
+)
+"""Suffixes by which videos in folders are recognised."""
+SOUNDS = re.compile(r"\.(aac|ac3|aiff?|flac|m4a|mp3|og[ag]|opus|wav|wma)", re.IGNORECASE)
+"""Suffixes by which audio files in folders are recognised."""
+TEMPLATE_FIELDS = ("stem", "name", "folder", "parent", "number")
+"""What a name template can contain in braces."""
+WIDTH = re.compile(r"0?\d{1,2}")
+"""How wide a number is: 05 for zeros before it."""
+SUFFIX = re.compile(r"\.\w+$")
+"""A suffix that a template ends in, which chooses the container of a video."""
+STDIN = Path("-")
+"""The list of files that is read from stdin."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some programs on Windows begin a list with."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to process."""
+
+    path: Path
+    """The file."""
+    name: Path
+    """Where its output goes in the folder of outputs, without a suffix, such as `day1/clip`."""
+    suffix: str = ""
+    """How the name of the output ends, such as `.webm`; "" for what suits the format."""
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How inputs are found."""
+
+    recursive: Annotated[
+        bool, Option("search the folders of a folder too", panel=Panel.INPUTS, short="-r")
+    ] = False
+    """Whether a folder stands for all files below it, and not only for those directly in it."""
+    files_from: Annotated[
+        Path | None,
+        Option(
+            "read inputs from a file, one per line; - for stdin",
+            panel=Panel.INPUTS,
+            metavar="FILE",
+        ),
+    ] = None
+    """A file with the names of inputs, or `-` for stdin; None without."""
+    null: Annotated[
+        bool,
+        Option("--files-from has a NUL after each name", panel=Panel.INPUTS, short="-0"),
+    ] = False
+    """Whether the names in `files_from` end with NUL instead of a line break."""
+
+    def __post_init__(self) -> None:
+        """Check that the options go together.
+
+        Raises:
+            UsageError: They do not.
+        """
+        if self.null and self.files_from is None:
+            raise UsageError("`null` has no effect without `files_from`; drop it")
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How folders and patterns are searched."""
+
+    kinds: Sequence[re.Pattern[str]]
+    """Suffixes of the files that a folder stands for."""
+    recursive: bool
+    """Whether the folders of a folder are searched."""
+    out: str | None
+    """The real path of the folder whose content is left out; None for no such folder."""
+
+    def expand(self, word: str) -> Iterator[Input]:
+        """Yield the files for a path, a folder or a pattern."""
+        if is_url(word) or not has_magic(word) or os.path.lexists(word):
+            yield from self.files(word, Path())
+            return
+        root = _fixed_part(word)
+        matches = sorted(glob(word, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
+        files = [Path(match) for match in matches if os.path.isfile(match)]  # noqa: PTH113 - fast
+        if self.out is not None and self.out != os.path.realpath(root):
+            files = [path for path in files if not self._leaves_out(os.path.realpath(path))]
+        for path in files:
+            yield Input(path, path.parent.relative_to(root) / output_name(path))
+        if not files:
+            yield Input(Path(word), Path())
+
+    def files(self, word: str, folder: Path) -> Iterator[Input]:
+        """Yield a file, or those in a folder.
+
+        Args:
+            word: A file, a folder or a URL.
+            folder: Where its outputs go in the folder of outputs.
+        """
+        search, files = self, list[Input]()
+        path = input_path(word, allow_url=is_url(word))  # `Path` would change a URL
+        if path.is_dir():
+            real = os.path.realpath(path)
+            if real != self.out and self._leaves_out(real):  # such as "takes" if `out` is "."
+                search = replace(self, out=None)
+            files = list(search._in_folder(path, real, folder))
+        yield from files or [Input(path, folder / output_name(path))]
+
+    def _in_folder(self, path: Path, real: str, folder: Path) -> Iterator[Input]:
+        """Yield the files in a folder; and folders that cannot be read, which then fail."""
+        if self._leaves_out(real):
+            return
+        try:
+            with os.scandir(path) as opened:
+                entries = sorted(opened, key=lambda entry: entry.name)
+        except OSError:
+            yield Input(path, folder)
+            return
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            each = path / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if self.recursive:
+                    inside = os.path.join(real, entry.name)  # noqa: PTH118 - fast
+                    yield from self._in_folder(each, inside, folder / entry.name)
+            elif self._is_wanted(each.suffix) and entry.is_file():
+                yield Input(each, folder / output_name(each))
+
+    def _is_wanted(self, suffix: str) -> bool:
+        return any(kind.fullmatch(suffix) for kind in self.kinds)
+
+    def _leaves_out(self, real: str) -> bool:
+        return self.out is not None and f"{real}{os.sep}".startswith(f"{self.out}{os.sep}")
+
+
+def find_inputs(
+    words: Sequence[str],
+    options: InputOptions,
+    *,
+    kinds: Sequence[re.Pattern[str]] = (VIDEOS,),
+    out: Path | None = None,
+    allow_url: bool = False,
+) -> tuple[Input, ...]:
+    """Return the files for paths, folders and glob patterns, and the URLs, without duplicates.
+
+    What stands for no file is kept, so that `check_input` says what is wrong with it: a missing
+    path, a pattern that matches nothing, a folder without videos.
+
+    Args:
+        words: Paths, patterns and URLs.
+        options: How inputs are found.
+        kinds: Suffixes of the files that a folder stands for.
+        out: What is in it is left out of folders and patterns, so that results do not become
+            inputs; except for a folder that is itself in `out`, as the working directory may be.
+        allow_url: Whether URLs are allowed.
+
+    Raises:
+        UsageError: There are no words, one is a URL and that is not allowed, or the list of files
+            cannot be read.
+    """
+    if not words and options.files_from is None:
+        raise UsageError("missing INPUT...; name files or folders, or set `files_from`")
+    search = _Search(kinds, options.recursive, None if out is None else os.path.realpath(out))
+    found: dict[str, Input] = {}
+    for each in _all(search, words, options):
+        word = str(each.path)
+        if is_url(word) and not allow_url:
+            raise UsageError(f"{word}: a URL; set `allow_url` to open it, or download it first")
+        real = word if is_url(word) else os.path.realpath(word)  # resolve() fails on link loops
+        found.setdefault(real, replace(each, path=input_path(word, allow_url=allow_url)))
+    return tuple(found.values())
+
+
+def _all(search: _Search, words: Sequence[str], options: InputOptions) -> Iterator[Input]:
+    """Yield the files for the words of the command line, then for those in a list."""
+    for word in words:
+        yield from search.expand(word)
+    if options.files_from is not None:
+        for word in _read_list(options.files_from, b"\0" if options.null else b"\n"):
+            yield from search.files(word, _listed_folder(word))
+
+
+def _read_list(path: Path, end: bytes) -> list[str]:
+    """Return the names in a list of files.
+
+    Raises:
+        UsageError: It cannot be read, or there are none.
+    """
+    try:
+        content = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    if end == b"\n" and b"\0" in content:
+        raise UsageError(f"{path}: contains NUL characters; set `null` if they end the names")
+    lines = content.removeprefix(BYTE_ORDER_MARK).split(end)
+    if end == b"\n":
+        lines = [line.removesuffix(b"\r") for line in lines]
+    names = [os.fsdecode(line) for line in lines if line]
+    if not names:
+        raise UsageError(f"{path}: lists no files; write one per line")
+    return names
+
+
+def _listed_folder(word: str) -> Path:
+    """Return where the output of a listed file goes: in its folder as seen from here, if it is."""
+    if is_url(word):
+        return Path()
+    inside = os.path.relpath(word)
+    return Path() if inside.startswith(os.pardir) else Path(inside).parent
+
+
+def _fixed_part(pattern: str) -> str:
+    """Return the folder of a pattern before its first wildcard; "" for the working directory."""
+    parts = Path(pattern).parts
+    first = next(k for k, part in enumerate(parts) if has_magic(part))
+    return str(Path(*parts[:first])) if first else ""
+
+
+def name_outputs(inputs: Sequence[Input], template: str, out: Path) -> tuple[Input, ...]:
+    """Return inputs with the names that a template gives to their outputs.
+
+    Args:
+        inputs: The inputs.
+        template: A path such as `{folder}/{stem}_matte.webm`, see `TEMPLATE_FIELDS`.
+        out: The folder of outputs.
+
+    Raises:
+        UsageError: `out` is a video file, a field is unknown, or a name is empty, absolute or
+            outside the folder.
+    """
+    if VIDEOS.fullmatch(out.suffix) and not out.is_dir():
+        raise UsageError(f"{out}: `name_template` names outputs in a folder; set `out` to one")
+    _check_template(template)
+    found = SUFFIX.search(template)
+    suffix = found[0] if found else ""
+    template = template.removesuffix(suffix)
+    return tuple(
+        replace(each, name=_named(each, number, template), suffix=suffix)
+        for number, each in enumerate(inputs, start=1)
+    )
+
+
+def _check_template(template: str) -> None:
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise UsageError(f"`name_template` {template!r}: {error}; write {{{{ for a brace") from None
+    for _, name, width, conversion in pieces:
+        if name is not None and (name not in TEMPLATE_FIELDS or conversion):
+            known = either([f"{{{each}}}" for each in TEMPLATE_FIELDS])
+            raise UsageError(f"`name_template` has the unknown field {{{name}}}; use {known}")
+        if width and not (name == "number" and WIDTH.fullmatch(width)):
+            raise UsageError(
+                f"`name_template` cannot format {{{name}:{width}}}; only {{number:05}} has a width"
+            )
+
+
+def _named(source: Input, number: int, template: str) -> Path:
+    values: dict[str, object] = {
+        "stem": output_name(source.path),
+        "name": source.path.name,
+        "folder": source.name.parent,
+        "parent": source.path.absolute().parent.name,
+        "number": number,
+    }
+    name = template.format(**values)
+    path = Path(name)
+    if not path.name or name.endswith("/"):
+        raise UsageError(f"`name_template` gives {source.path} an empty name; add {{stem}}")
+    if path.is_absolute() or os.pardir in path.parts:
+        raise UsageError(
+            f"`name_template` puts {source.path} at {name!r}, outside `out`; use a name in it"
+        )
+    return path
+
+
+def check_input(source: Path) -> None:
+    """Check that an input is a file, not a folder, a pipe or a device.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if is_remote(source) or source.is_file():
+        return
+    if source.is_dir():
+        raise UsageError(f"{source}: {_why_empty(source)}")
+    if not source.exists():
+        if source.is_symlink():
+            raise UsageError(f"{source}: a symbolic link to no file; check where it points")
+        if source == STDIN:
+            raise UsageError("-: stdin is not supported; save the input to a file first")
+        matches = "no file matches; check the pattern" if has_magic(str(source)) else ""
+        raise UsageError(f"{source}: {matches or 'file not found; check the path'}")
+    raise UsageError(f"{source}: {NOT_A_FILE}")
+
+
+def _why_empty(folder: Path) -> str:
+    """Return why a folder stands for no files."""
+    try:
+        os.listdir(folder)  # noqa: PTH208
+    except OSError as error:
+        return f"cannot be listed ({error.strerror}); check its permissions"
+    return (
+        "a folder without videos, apart from hidden files and those in `out`; set `recursive` to "
+        "search its folders, or name files"
+    )
