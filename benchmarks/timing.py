@@ -257,7 +257,7 @@ def segmented(masked: Iterable[MaskedFrame]) -> tuple[list[BoolArray], Values]:
     for each in masked:
         computed.append(float(each.origin == "computed"))
         masks.append(each.mask)
-        overlay = draw(each.frame, each.mask, each.sources)
+        overlay = draw(each)
         lumas.append((luma(overlay), luma(each.frame.rgb)))
     jumps = np.abs(np.diff(np.array(lumas), axis=0))
     pairs = [pair for pair in pairwise(masks) if pair[0].any() and pair[1].any()]
