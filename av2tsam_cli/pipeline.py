@@ -31,6 +31,7 @@ from av2tsam_cli.network import input_path
 from av2tsam_cli.outputs.contact_sheet import ContactSheet
 from av2tsam_cli.outputs.event_list import EventList
 from av2tsam_cli.outputs.frame_table import FrameTable
+from av2tsam_cli.outputs.metadata import read_timecode
 from av2tsam_cli.outputs.writers import Writer, open_writer
 from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
 from av2tsam_cli.segment_options import (
@@ -623,6 +624,7 @@ def _writers(plan: SegmentPlan, damage: DamageLog, *, threads: int) -> list[Writ
                 path,
                 source=plan.info.path,
                 rate=plan.video.rate,
+                timecode=read_timecode(plan.info.path, plan.video.index),
                 overwrite=options.overwrite,
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,7 @@ def write_edit_list(
     *,
     source: Path,
     rate: Fraction | None,
+    timecode: str | None = None,
 ) -> None:
     """Write a timeline with a clip of the source for each event.
 
@@ -54,6 +56,7 @@ def write_edit_list(
         events: The events, in order of their start.
         source: The video that the clips refer to.
         rate: Frames per second of the video; None if unknown.
+        timecode: That of the first frame, by which editors find the clips; None for zero.
     """
     import opentimelineio as otio
 
@@ -63,14 +66,15 @@ def write_edit_list(
     fps = float(rate or ASSUMED_RATE)
     if suffix == ".edl":
         fps = _timecode_rate(fps)
-    clips = [(event, _clip(event, source, fps)) for event in events]
+    first = _first_frame(timecode, fps)
+    clips = [(event, _clip(event, source, fps, first)) for event in events]
     timeline = otio.schema.Timeline(source.stem)
     if suffix == ".edl":
         track = otio.schema.Track("V1", children=[clip for _, clip in clips])
         timeline.tracks.append(track)
     for name in dict.fromkeys(event.name for event in events) if suffix == ".otio" else ():
         own = [clip for event, clip in clips if event.name == name]
-        timeline.tracks.append(otio.schema.Track(name, children=list(_with_gaps(own, fps))))
+        timeline.tracks.append(otio.schema.Track(name, children=list(_with_gaps(own, fps, first))))
     adapter = "cmx_3600" if suffix == ".edl" else "otio_json"
     rates = {"rate": fps} if suffix == ".edl" else {}
     otio.adapters.write_to_file(timeline, str(path), adapter_name=adapter, **rates)
@@ -84,10 +88,19 @@ def _timecode_rate(fps: float) -> float:
     return TIMECODE_RATES[-1]
 
 
-def _clip(event: SoundEvent, source: Path, fps: float) -> Any:
+def _first_frame(timecode: str | None, fps: float) -> int:
+    """Return the number of the frame with a timecode; 0 without, or if it does not fit the rate."""
     import opentimelineio as otio
 
-    start, end = (round(time_s * fps) for time_s in (event.start_s, event.end_s))
+    with suppress(ValueError):
+        return round(otio.opentime.from_timecode(timecode, fps).value) if timecode else 0
+    return 0
+
+
+def _clip(event: SoundEvent, source: Path, fps: float, first: int) -> Any:
+    import opentimelineio as otio
+
+    start, end = (first + round(time_s * fps) for time_s in (event.start_s, event.end_s))
     return otio.schema.Clip(
         " ".join(event.name.split()),  # one line
         media_reference=otio.schema.ExternalReference(source.resolve().as_uri()),
@@ -99,11 +112,11 @@ def _clip(event: SoundEvent, source: Path, fps: float) -> Any:
     )
 
 
-def _with_gaps(clips: Sequence[Any], fps: float) -> Iterator[Any]:
+def _with_gaps(clips: Sequence[Any], fps: float, first: int) -> Iterator[Any]:
     """Yield clips with gaps before them, so that each begins at the time that it shows."""
     import opentimelineio as otio
 
-    at = otio.opentime.RationalTime(0, fps)
+    at = otio.opentime.RationalTime(first, fps)
     for clip in clips:
         if clip.source_range.start_time > at:
             yield otio.schema.Gap(duration=clip.source_range.start_time - at)

@@ -45,6 +45,7 @@ class EventList:
         *,
         source: Path,
         rate: Fraction | None,
+        timecode: str | None = None,
         unnamed: str = UNNAMED,
         overwrite: bool,
     ) -> None:
@@ -54,10 +55,11 @@ class EventList:
             path: The file; its suffix is the format.
             source: The video.
             rate: Frames per second of the video; None if unknown.
+            timecode: That of the first frame of the video, for edit lists; None for zero.
             unnamed: The name of masks without names.
             overwrite: Whether an existing file is replaced.
         """
-        self.path, self.source, self.rate = path, source, rate
+        self.path, self.source, self.rate, self.timecode = path, source, rate, timecode
         self.unnamed, self.overwrite = unnamed, overwrite
         self.outputs: tuple[Path, ...] = (path,)
         self._open = ExitStack()
@@ -113,7 +115,14 @@ class EventList:
     def _write(self, events: list[SoundEvent]) -> None:
         suffix = self.path.suffix.lower()
         if suffix in {".edl", ".otio"}:
-            write_edit_list(self._part, suffix, events, source=self.source, rate=self.rate)
+            write_edit_list(
+                self._part,
+                suffix,
+                events,
+                source=self.source,
+                rate=self.rate,
+                timecode=self.timecode,
+            )
         elif suffix == ".json":
             found = {"input": str(self.source), "events": [asdict(event) for event in events]}
             self._part.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,11 +3,13 @@
 import re
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream as AvVideoStream
 
+from av2tsam_cli.media.container import open_media
 from av2tsam_cli.values import VideoStream
 
 KEPT = ("title", "artist", "comment", "copyright", "creation_time", "date", "description")
@@ -93,6 +95,16 @@ def later_timecode(timecode: str, frames: int, rate: Fraction) -> str | None:
     minutes += 10 * tens
     seconds, frame = divmod(number, fps)
     return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}{found[4]}{frame:02}"
+
+
+def read_timecode(path: Path, index: int) -> str | None:
+    """Return the timecode of the first frame of a video stream; None if there is none.
+
+    Raises:
+        MediaError: The file cannot be opened.
+    """
+    with open_media(path) as source:
+        return _timecode(source, index)
 
 
 def _timecode(source: InputContainer, index: int) -> str | None:

@@ -34,9 +34,8 @@ def frames(rate: Fraction, *, named: bool = True) -> Iterable[MaskedFrame]:
         yield MaskedFrame(frame, labels > 0, "computed", sources, score=0.25 * (index % 2))
 
 
-def written(path: Path, rate: Fraction, *, named: bool = True) -> Path:
-    writer = EventList(path, source=SOURCE, rate=rate, overwrite=False)
-    with writer:
+def written(path: Path, rate: Fraction, *, named: bool = True, timecode: str | None = None) -> Path:
+    with EventList(path, source=SOURCE, rate=rate, timecode=timecode, overwrite=False) as writer:
         for masked in frames(rate, named=named):
             writer.write(masked)
     return path
@@ -129,3 +128,27 @@ def test_edit_lists_need_optional_packages(monkeypatch: pytest.MonkeyPatch) -> N
     check_edit_list(Path("e.srt"))
     with pytest.raises(UsageError, match=r"e.edl: needs OpenTimelineIO; run: pip install"):
         check_edit_list(Path("e.edl"))
+
+
+@pytest.mark.parametrize(
+    ("rate", "timecode", "first"),
+    [
+        (Fraction(25), "01:00:00:10", 90_010),
+        (Fraction(30_000, 1001), "00:10:00;00", 17_982),  # drop frame
+        (Fraction(25), "00:10:00;00", 0),  # which does not exist at this rate
+    ],
+)
+def test_edit_lists_begin_at_the_timecode_of_the_video(
+    tmp_path: Path, rate: Fraction, timecode: str, first: int
+) -> None:
+    expected = [(name, first + start, end - start) for name, start, end in EXPECTED]
+    edl = written(tmp_path / "e.edl", rate, timecode=timecode)
+    (track,) = otio.adapters.read_from_file(str(edl), rate=float(rate)).tracks
+    assert spans(track) == expected
+    timeline = otio.adapters.read_from_file(
+        str(written(tmp_path / "e.otio", rate, timecode=timecode))
+    )
+    assert sorted(span for track in timeline.tracks for span in spans(track)) == sorted(expected)
+    for clip in timeline.find_clips():
+        offset = clip.source_range.start_time - clip.range_in_parent().start_time
+        assert offset.value == first

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import pytest
 
-from av2tsam_cli.outputs.metadata import later_timecode
+from av2tsam_cli.outputs.metadata import later_timecode, read_timecode
 
 MakeClip = Callable[..., Path]
 Job = Callable[..., list[float]]
@@ -92,6 +92,11 @@ def test_the_timecode_of_the_whole_video_is_that_of_its_source(
 ) -> None:
     job(tagged_clip, target := tmp_path / "out.mov")
     assert tags_of(ffprobe(target))["timecode"] == "10:00:00:00"
+    assert read_timecode(target, 0) == "10:00:00:00"
+
+
+def test_a_video_without_a_timecode(make_clip: MakeClip) -> None:
+    assert read_timecode(make_clip(seconds=0.1), 0) is None
 
 
 @pytest.mark.parametrize(
