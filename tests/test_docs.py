@@ -24,7 +24,14 @@ COMMANDS = (
     "models list",
 )
 COMMANDS += ("models info", "models path", "models pull", "models verify", "models remove")
-COMMANDS += ("models convert", "vocabulary show", "vocabulary check", "runs compare", "config show")
+COMMANDS += (
+    "models convert",
+    "vocabulary show",
+    "vocabulary check",
+    "runs compare",
+    "config show",
+    "completion",
+)
 OTHER_PROGRAMS = {
     *("--index-url", "--rm", "--nproc-per-node", "--no-python", "--help", "--group", "--extra"),
     *("--nano", "--pytorch-init", "--samples", "--seeds", "--variants"),

@@ -35,6 +35,7 @@ COMMANDS = {
     "models": "download, convert, verify, list and remove models",
     "vocabulary": "show and check lists of things that can be heard and seen",
     "config": "show the options of a command, and where each is set",
+    "completion": "print a script that completes commands and options in a shell",
     "doctor": "check this installation and show versions, devices and codecs",
 }
 """The commands with their summaries. Each is a module of this package with a Typer `app`.
