@@ -136,7 +136,7 @@ class OptionField:
         """The built-in default as shown in the help; "" to show none."""
         if self.option.default is not None:
             return self.option.default
-        if self.default is None or self.default is False or self.default in (MISSING, ()):
+        if self.default is None or self.default is False or self.default in (MISSING, (), []):
             return ""
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 

@@ -486,7 +486,7 @@ def load_for(
     """
     from av2tsam_cli.inference.loading import LoadedModel, load_model
 
-    use = options.use
+    use, began_s = options.use, time.monotonic()
     if isinstance(model, LoadedModel):
         return _segmenter(model, use or model.use, options)
     loaded = load_model(
@@ -495,6 +495,15 @@ def load_for(
     segmenter = _segmenter(loaded, loaded.use, options)
     if compile_frames:
         segmenter.model = _compile_or_pack(loaded, options, compile_frames)
+    log.info(
+        "model %s on %s in %s, up to %d frames per pass; loaded in %.1f s from %s",
+        loaded.name,
+        loaded.device,
+        loaded.precision,
+        batch_size_for(segmenter.model, options),
+        time.monotonic() - began_s,
+        loaded.path,
+    )
     return segmenter
 
 
@@ -540,6 +549,7 @@ def segment_planned(
     tally = _Tally()
     damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
     writers = _writers(plan, damage, threads=codec_threads(plan, model))
+    log.info("%s", plan.describe())
 
     def write(computed: Iterator[ComputedBatch]) -> None:
         with torch_threads(1), own_stream(model.device), ExitStack() as opened:
@@ -564,12 +574,17 @@ def segment_planned(
         ) as computed,
     ):
         announced = False
+        times = _StageTimes()
         for batch in computed:
+            times.add_network(batch)
             put(batch)
+            times.add_waiting()
             if batch.seconds_per_mask is not None and not announced:
                 announced = True
                 _announce_time(plan, model, batch.seconds_per_mask)
     damage.report()
+    times.add_waiting()  # until the writer is done
+    log.info("%s: %s", plan.info.path, times)
     return SegmentResult(
         input=plan.info.path,
         text=options.text,
@@ -690,6 +705,35 @@ def _masked_frames(
             yield masked(each, logits, segmenter, options)
     if damage is not None:
         damage.report()
+
+
+class _StageTimes:
+    """How long the main thread worked on the stages of one video, or waited for others."""
+
+    def __init__(self) -> None:
+        self.last_s = time.monotonic()
+        self.network_s = self.frames_s = self.writer_s = 0.0
+
+    def add_network(self, batch: ComputedBatch) -> None:
+        """Add the time since the last batch: the network, and waiting for its frames."""
+        now_s = time.monotonic()
+        keys = sum(each.key for each, _ in batch.frames)
+        network_s = (batch.seconds_per_mask or 0.0) * keys
+        self.network_s += network_s
+        self.frames_s += now_s - self.last_s - network_s
+        self.last_s = now_s
+
+    def add_waiting(self) -> None:
+        """Add the time since the network ended: waiting for the writer."""
+        now_s = time.monotonic()
+        self.writer_s += now_s - self.last_s
+        self.last_s = now_s
+
+    def __str__(self) -> str:
+        return (
+            f"{self.network_s:.1f} s for the network, {self.frames_s:.1f} s waiting for frames, "
+            f"{self.writer_s:.1f} s waiting for the writer"
+        )
 
 
 @dataclass

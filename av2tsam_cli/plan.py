@@ -62,6 +62,19 @@ class SegmentPlan:
         end_s = self.end_s if self.options.end is None else min(self.options.end, self.end_s)
         return max(1, round((end_s - self.options.start) * self.video.rate))
 
+    def describe(self) -> str:
+        """Return a line that says what is read and what is written."""
+        video, audio = self.video, self.audio
+        rate = "unknown" if video.rate is None else f"{float(video.rate):.5g}"
+        size = f"{video.width} x {video.height} at {rate} frames/s"
+        sound = "no audio" if audio is None else f"{audio.codec} audio at {audio.rate_hz} Hz"
+        encoding = self.encoding
+        how = "" if encoding is None else f", {encoding.encoder}, {encoding.pixel_format}"
+        return (
+            f"{self.info.path}: {video.codec}, {video.pixel_format}, {size}; {sound}; to "
+            f"{self.output} as {self.format}{how}"
+        )
+
 
 def plan_video(
     source: Path,

@@ -48,7 +48,7 @@ def test_errors_are_one_line_without_control_characters(
     words = ["segment", HOSTILE, "-o", "out.mp4", *(["--debug"] if debug else [])]
     assert main(words) == 2
     err = capsys.readouterr().err
-    assert err.endswith(f"av2tsam: error: {SHOWN}: file not found; check the path\n")
+    assert err.endswith(f"av2tsam: error: {SHOWN}: no file matches; check the pattern\n")
     assert "\x1b" not in err
     assert debug or err.count("\n") == 1
 

@@ -41,6 +41,26 @@ def test_notes_and_errors_are_appended_with_tracebacks(
     assert again[-1] == ("end", "exit code 2")
 
 
+def test_verbose_prints_the_model_the_codec_and_the_time_of_stages(
+    tiny_model: Path,
+    make_clip: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clip, out = make_clip(seconds=0.2), tmp_path / "out.mp4"
+    words = ["segment", str(clip), "-o", str(out), "-m", str(tiny_model), "--device", "cpu"]
+    assert main([*words, "-v"]) == 0
+    err = capsys.readouterr().err
+    assert f"model {tiny_model} on cpu in " in err
+    assert f"{clip}: h264, yuv420p, 64 x 48 at 25 frames/s; no audio; to {out} as video, lib" in err
+    assert " s for the network, " in err
+    assert main([*words, "--overwrite", "--log-file", str(tmp_path / "log")]) == 0
+    assert "s for the network" not in capsys.readouterr().err
+    assert any(
+        k == "detail" and "s for the network" in text for k, text in records(tmp_path / "log")
+    )
+
+
 def test_a_wrong_option_is_logged_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "run.log"
     assert main(["listen", "a.mp4", "--device", "tpu", "--log-file", str(log)]) == 2
