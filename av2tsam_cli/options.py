@@ -411,7 +411,7 @@ LogFile = Annotated[
         metavar="FILE",
     ),
 ]
-Debug = Annotated[bool, Option("print a traceback with every error", panel=Panel.MESSAGES)]
+Debug = Annotated[bool, Option("print a traceback with every error", panel=Panel.LOGGING)]
 
 
 @dataclass(frozen=True)
