@@ -61,7 +61,8 @@ class Panel(StrEnum):
     @property
     def for_experts(self) -> bool:
         """Whether only `--help-all` shows it."""
-        return self in {Panel.INPUTS, Panel.LOOK, Panel.ENCODING, Panel.ADVANCED}
+        panels = list(Panel)
+        return panels.index(self) > panels.index(Panel.MESSAGES)
 
 
 @dataclass(frozen=True)

@@ -115,10 +115,9 @@ class CommandPage:
         for panel in Panel:
             rows = [_row(field) for field in self.options if field.option.panel is panel]
             if panel is Panel.MESSAGES:
+                rows.append(("-h, --help", "print this help"))
                 if any(field.option.panel.for_experts for field in self.options):
-                    rows.append((f"-h, --help, {HELP_ALL}", "print this help, or all options"))
-                else:
-                    rows.append(("-h, --help", "print this help"))
+                    rows.append((HELP_ALL, "print this help with all options"))
             if rows and (everything or not panel.for_experts):
                 blocks.append(f"{panel}:\n{_table(rows, FLAGS_WIDTH)}")
         return "\n\n".join(blocks) + "\n"
