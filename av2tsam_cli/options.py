@@ -390,8 +390,8 @@ Quiet = Annotated[
 Verbose = Annotated[
     bool,
     Option(
-        "print more notes, such as the device, the codec and the time of each stage",
-        panel=Panel.LOGGING,
+        "print more notes: model, device, codec, times",
+        panel=Panel.MESSAGES,
         short="-v",
     ),
 ]
@@ -412,7 +412,7 @@ LogFile = Annotated[
         metavar="FILE",
     ),
 ]
-Debug = Annotated[bool, Option("print a traceback with every error", panel=Panel.LOGGING)]
+Debug = Annotated[bool, Option("print a traceback with every error", panel=Panel.MESSAGES)]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,6 @@ LONGEST_BAR = 30
 """Columns of the bar on a wide terminal."""
 SHORTEST_BAR = 10
 """Columns of the bar on a narrow terminal."""
-SHORTEST_NAME = 12
-"""Columns that a name gets before the bar becomes longer."""
 ELLIPSIS = "…"
 
 
@@ -38,7 +36,7 @@ class BatchProgress:
         self._ahead = dict(totals)
         self._known = [total for total in totals.values() if total]
         self._finished = 0.0
-        self._began_s = time.monotonic()
+        self._began_s: float | None = None
 
     def expect(self, checked: Iterable[Path], totals: Mapping[Path, float | None]) -> None:
         """Set what is known of inputs that have been checked; those without a total are skipped.
@@ -54,6 +52,8 @@ class BatchProgress:
 
     def start(self, source: Path) -> None:
         """Begin an input."""
+        if self._began_s is None:  # not before: loading a model can take longer than an input
+            self._began_s = time.monotonic()
         self.number = self._numbers[source]
         self._ahead.pop(source, None)
 
@@ -73,9 +73,10 @@ class BatchProgress:
         Returns:
             None if too little is known.
         """
-        elapsed_s, all_done = time.monotonic() - self._began_s, self._finished + done
-        if elapsed_s <= 0 or all_done <= 0 or not self._known:
+        all_done = self._finished + done
+        if self._began_s is None or all_done <= 0 or not self._known:
             return None
+        elapsed_s = time.monotonic() - self._began_s
         mean = sum(self._known) / len(self._known)
         ahead = sum(mean if each is None else each for each in self._ahead.values())
         ahead += max(0.0, (mean if total is None else total) - done)

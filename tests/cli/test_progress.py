@@ -57,14 +57,14 @@ def test_names_are_shortened_in_the_middle() -> None:
 
 @pytest.mark.usefixtures("seconds")
 def test_the_time_left_for_all_counts_what_is_known_of_each_input() -> None:
-    batch = batch_of([100.0, 300.0, None])  # starts at 0 s
+    batch = batch_of([100.0, 300.0, None])
+    batch.start(Path("0.mp4"))  # at 0 s
     assert batch.left_s(0, 100) is None
-    batch.start(Path("0.mp4"))
-    # 50 in 2 s: 50 of this one are left, 300 of the next, and the mean, 200, of the last.
-    assert batch.left_s(50, 100) == pytest.approx(2 * (50 + 300 + 200) / 50)
+    # 50 in 1 s: 50 of this one are left, 300 of the next, and the mean, 200, of the last.
+    assert batch.left_s(50, 100) == pytest.approx((50 + 300 + 200) / 50)
     batch.finish(100)
     batch.start(Path("1.mp4"))
-    assert batch.left_s(100, 300) == pytest.approx(3 * (200 + 200) / 200)
+    assert batch.left_s(100, 300) == pytest.approx(2 * (200 + 200) / 200)
     batch.finish(300)
     batch.start(Path("2.mp4"))
     assert batch.left_s(400, None) == 0
