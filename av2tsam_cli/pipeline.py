@@ -32,6 +32,7 @@ from av2tsam_cli.outputs.contact_sheet import ContactSheet
 from av2tsam_cli.outputs.event_list import EventList
 from av2tsam_cli.outputs.frame_table import FrameTable
 from av2tsam_cli.outputs.metadata import read_timecode
+from av2tsam_cli.outputs.report import Report
 from av2tsam_cli.outputs.writers import Writer, open_writer
 from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
 from av2tsam_cli.segment_options import (
@@ -160,6 +161,7 @@ def segment_video(
     frames_csv: Path | None = None,
     events: Path | None = None,
     preview: Path | None = None,
+    report: Path | None = None,
     overwrite: bool = False,
     start: float = 0.0,
     end: float | None = None,
@@ -214,6 +216,8 @@ def segment_video(
             video.
         preview: A .jpg or .png file for a contact sheet, up to twelve frames with their overlays;
             or a folder, for a .jpg file that is named after the video.
+        report: An .html file for a page with the overlay video, a timeline of levels and masks, the
+            settings and the model; or a folder, for a file that is named after the video.
         overwrite: Whether existing outputs are replaced.
         start: Where to start, in seconds.
         end: Where to stop, in seconds; None for the end of the video.
@@ -272,6 +276,7 @@ def segment_video(
         frames_csv=frames_csv,
         events=events,
         preview=preview,
+        report=report,
         overwrite=overwrite,
         start=start,
         end=end,
@@ -548,7 +553,7 @@ def segment_planned(
     model, options, large = segmenter.model, plan.options, are_large(plan)
     tally = _Tally()
     damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
-    writers = _writers(plan, damage, threads=codec_threads(plan, model))
+    writers = _writers(plan, segmenter, damage)
     log.info("%s", plan.describe())
 
     def write(computed: Iterator[ComputedBatch]) -> None:
@@ -609,7 +614,7 @@ def segment_planned(
     )
 
 
-def _writers(plan: SegmentPlan, damage: DamageLog, *, threads: int) -> list[Writer]:
+def _writers(plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog) -> list[Writer]:
     """Return the writer of the main output, and one for each file beside it."""
     options = plan.options
     writers: list[Writer] = [
@@ -624,7 +629,7 @@ def _writers(plan: SegmentPlan, damage: DamageLog, *, threads: int) -> list[Writ
             start_s=options.start,
             stop_s=options.end,
             overwrite=options.overwrite,
-            threads=threads,
+            threads=codec_threads(plan, segmenter.model),
             damage=damage,
             look=options,
         )
@@ -653,7 +658,37 @@ def _writers(plan: SegmentPlan, damage: DamageLog, *, threads: int) -> list[Writ
                 overwrite=options.overwrite,
             )
         )
+    if path := plan.sides.get("report"):
+        writers.append(
+            Report(
+                path,
+                info=plan.info,
+                video=plan.video,
+                options=options,
+                kind=plan.format,
+                encoding=plan.encoding,
+                outputs=[each for writer in writers for each in writer.outputs],
+                model=_model_card(segmenter.model),
+                overwrite=options.overwrite,
+            )
+        )
     return writers
+
+
+def _model_card(model: LoadedModel) -> dict[str, object]:
+    """Return what is known about a model, and how it is run."""
+    from av2tsam_cli.hub.describe import describe
+
+    known = describe(model.name)
+    parameters, card = known.get("parameters"), known.get("card")
+    return {
+        "name": model.name,
+        **{key: known[key] for key in ("purpose", "licence", "unverified") if known.get(key)},
+        **({"parameters": parameters["total"]} if isinstance(parameters, dict) else {}),
+        "device": model.device.type,
+        "precision": model.precision,
+        **(card if isinstance(card, dict) else {}),
+    }
 
 
 def _announce_time(plan: SegmentPlan, model: LoadedModel, mask_s: float) -> None:

@@ -63,6 +63,7 @@ SIDE_SUFFIXES: dict[str, tuple[str, ...]] = {
     "frames_csv": (".csv",),
     "events": EVENT_SUFFIXES,
     "preview": (".jpg", ".jpeg", ".png"),
+    "report": (".html", ".htm"),
 }
 """Options that ask for a file beside the main output, and the suffixes that it may have. Files in a
 folder get the first."""
@@ -236,6 +237,12 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     ] = None
     """A .jpg or .png file for a picture of up to twelve frames with their overlays, or a folder for
     .jpg files named after the inputs."""
+    report: Annotated[
+        Path | None,
+        Option("and a page with the video and a timeline", panel=Panel.OUTPUT, metavar="PATH"),
+    ] = None
+    """An .html file for a page with the overlay video, a timeline, the settings and the model, or a
+    folder for files named after the inputs."""
     overwrite: Overwrite = False
     """Whether existing outputs are replaced."""
     start: Annotated[

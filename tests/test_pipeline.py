@@ -552,10 +552,19 @@ def test_the_table_and_the_events_say_what_the_masks_show(
         ],
     )
     table, events = tmp_path / "t.csv", tmp_path / "e.json"
+    sheet, page = tmp_path / "p.jpg", tmp_path / "r.html"
     result = segment_video(
-        clip, tmp_path / "o.mp4", frames_csv=table, events=events, start=start, model=model
+        clip,
+        tmp_path / "o.mp4",
+        frames_csv=table,
+        events=events,
+        preview=sheet,
+        report=page,
+        start=start,
+        model=model,
     )
-    assert result.outputs == (tmp_path / "o.mp4", table, events)
+    assert result.outputs == (tmp_path / "o.mp4", table, events, sheet, page)
+    assert all(f'"link": "{each.name}"' in page.read_text() for each in result.outputs[:-1])
     frames = list(iter_masks(clip, start=start, model=model))
     with table.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -1,0 +1,323 @@
+"""A web page about a result: the overlay, a timeline, the settings, the model and the outputs."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from av2tsam_cli import __version__
+from av2tsam_cli.files import atomic_file, write_errors
+from av2tsam_cli.outputs.contact_sheet import Moments
+from av2tsam_cli.outputs.names import UNNAMED, colour_of
+from av2tsam_cli.outputs.overlay import style_of
+from av2tsam_cli.segment_options import Format, SegmentOptions
+from av2tsam_cli.values import MaskedFrame, MediaInfo, VideoStream
+
+if TYPE_CHECKING:
+    from av2tsam_cli.outputs.encoding import Encoding
+
+EMBEDDED_BYTES = 16 << 20
+"""Size up to which a video becomes a part of the page; larger ones are linked."""
+VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
+"""The containers that all browsers play, and their media types."""
+BROWSER_CODECS = {
+    "libx264": ("yuv420p",),
+    "libvpx-vp9": ("yuv420p",),
+    "libsvtav1": ("yuv420p", "yuv420p10le"),
+}
+"""The encoders, with pixel formats, whose videos nearly all browsers play."""
+MOST_SPANS = 2048
+"""Spans of time on the timeline, at most; half of them at least, unless there are fewer frames."""
+FIRST_SPAN_S = 1 / 64
+"""Length of a span at first. It is doubled whenever there are too many."""
+SILENCE_DBFS = -120.0
+"""The level that digital silence is given, because JSON has no infinity."""
+
+
+@dataclass
+class _Span:
+    """What is in the frames of a span of time."""
+
+    time_s: float
+    """Time of the first."""
+    frames: int = 0
+    level_dbfs: float | None = None
+    """Level of the loudest; None without sound."""
+    area: float = 0.0
+    """Sum of the shares of the frames that are masked."""
+    sources: dict[str, float] = field(default_factory=dict)
+    """The same for each name."""
+
+    def add(self, other: _Span) -> None:
+        """Add the span that comes next."""
+        self.frames += other.frames
+        self.area += other.area
+        if other.level_dbfs is not None:
+            own = SILENCE_DBFS if self.level_dbfs is None else self.level_dbfs
+            self.level_dbfs = max(own, other.level_dbfs)
+        for name, area in other.sources.items():
+            self.sources[name] = self.sources.get(name, 0.0) + area
+
+
+@dataclass
+class Timeline:
+    """The sound level and the masked area over time; memory does not depend on the length."""
+
+    unnamed: str = UNNAMED
+    """What masks without a name are called."""
+    span_s: float = FIRST_SPAN_S
+    """Length of a span in seconds."""
+    _spans: dict[int, _Span] = field(default_factory=dict)
+
+    def add(self, masked: MaskedFrame) -> None:
+        """Add the next frame."""
+        area = float(np.count_nonzero(masked.mask)) / masked.mask.size
+        level = masked.level_dbfs
+        sources = {self.unnamed: area} if area else {}
+        if masked.sources is not None:
+            sources = dict(masked.sources.areas())
+        level = None if level is None else max(level, SILENCE_DBFS)
+        span = _Span(masked.frame.time_s, 1, level, area, sources)
+        self._put(int(span.time_s / self.span_s), span)
+        if len(self._spans) > MOST_SPANS:
+            self.span_s *= 2
+            spans, self._spans = self._spans, {}
+            for number, each in spans.items():
+                self._put(number // 2, each)
+
+    def _put(self, number: int, span: _Span) -> None:
+        if number in self._spans:
+            self._spans[number].add(span)
+        else:
+            self._spans[number] = span
+
+    def to_json(self, colours: Mapping[str, tuple[int, int, int]]) -> dict[str, Any]:
+        """Return a list for each thing that the timeline shows, with a value per span.
+
+        Args:
+            colours: RGB of the sources, in the order in which they are shown.
+        """
+        spans = self._spans.values()
+        return {
+            "span_s": self.span_s,
+            "silence_dbfs": SILENCE_DBFS,
+            "times": [round(span.time_s, 3) for span in spans],
+            "levels": [
+                None if span.level_dbfs is None else round(span.level_dbfs) for span in spans
+            ],
+            "areas": [_share(span.area, span) for span in spans],
+            "sources": [
+                {
+                    "name": name,
+                    "color": "#{:02x}{:02x}{:02x}".format(*colour),
+                    "areas": [_share(span.sources.get(name, 0.0), span) for span in spans],
+                }
+                for name, colour in colours.items()
+            ],
+        }
+
+
+def _share(area: float, span: _Span) -> float:
+    """Return the mean area; not 0 where there is a mask."""
+    return max(round(area / span.frames, 4), 1e-4) if area else 0
+
+
+class Report:
+    """Write a page about a result, once the video has ended and the other outputs are complete.
+
+    It needs no network and no other file, but for a video of more than `EMBEDDED_BYTES`, which it
+    links. It shows pictures instead of a video that browsers do not play, or if there is none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        info: MediaInfo,
+        video: VideoStream,
+        options: SegmentOptions,
+        kind: Format,
+        encoding: Encoding | None,
+        outputs: Sequence[Path],
+        model: Mapping[str, object],
+        overwrite: bool,
+    ) -> None:
+        """Nothing is created before the writer is entered.
+
+        Args:
+            path: The file.
+            info: The input, as probed.
+            video: Its video stream.
+            options: The settings.
+            kind: What the main output is.
+            encoding: How it is encoded; None for one that is no video.
+            outputs: The main output and those beside it, which are complete before the page.
+            model: What the page says about the model: text, numbers, lists and objects.
+            overwrite: Whether an existing file is replaced.
+        """
+        self.path, self.info, self.video, self.options = path, info, video, options
+        self.kind, self.encoding, self.files, self.model = kind, encoding, outputs, model
+        self.overwrite = overwrite
+        self.outputs: tuple[Path, ...] = (path,)
+        self.moments = Moments(video, options)
+        self.timeline = Timeline(options.text or UNNAMED)
+        self._open = ExitStack()
+        self._end_s = 0.0
+        self._frames = self._with_mask = 0
+
+    def write(self, masked: MaskedFrame) -> None:
+        """Add the next frame."""
+        self.moments.add(masked)
+        self.timeline.add(masked)
+        rate = self.video.rate
+        self._end_s = masked.frame.time_s + (
+            masked.frame.duration_s or float(1 / rate if rate else 0)
+        )
+        self._frames += 1
+        self._with_mask += bool(masked.mask.any())
+
+    def __enter__(self) -> Self:
+        with write_errors(self.path):
+            file = atomic_file(self.path, overwrite=self.overwrite)
+            self._part = self._open.enter_context(file)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with write_errors(self.path), self._open:
+            if error is None:
+                page = fill_page(self.info.path.name, self._data())
+                # Names that are no valid UTF-8 are shown with replacement characters.
+                self._part.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+            self._open.pop_all().__exit__(kind, error, trace)
+
+    def _data(self) -> dict[str, Any]:
+        """Return what the page shows."""
+        return {
+            "title": self.info.path.name,
+            "summary": self._summary(),
+            "start_s": self.options.start,
+            "end_s": round(self._end_s, 3),
+            **self.timeline.to_json(self._colours()),
+            "pictures": [*self._pictures()],
+            "video": self._video(),
+            "no_video": self._no_video(),
+            "outputs": [self._output(file) for file in self.files],
+            "settings": [*_settings(self.options)],
+            "defaults": f"All other options have the defaults of av2tsam {__version__}.",
+            "model": self.model,
+        }
+
+    def _summary(self) -> str:
+        video, rate = self.video, self.video.rate
+        per_second = f", {float(rate):.5g} frames/s" if rate else ""
+        sound = self.info.audio[0].codec if self.info.audio else "no audio"
+        return (
+            f"{video.width} x {video.height}{per_second}, {video.codec}, {sound}; "
+            f"{self._with_mask} of {self._frames} frames with a mask"
+        )
+
+    def _colours(self) -> dict[str, tuple[int, int, int]]:
+        """Return the sources in order of first appearance, with their colours in the overlay."""
+        names = list(self.moments.table.frames) or [self.timeline.unnamed]
+        if self.options.names:
+            return {name: colour_of(k) for k, name in enumerate(names, start=1)}
+        return dict.fromkeys(names, style_of(self.options).colour)
+
+    def _pictures(self) -> Iterator[dict[str, Any]]:
+        for moment in self.moments.chosen():
+            picture, file = Image.fromarray(self.moments.draw(moment)), io.BytesIO()
+            picture.save(file, "JPEG", quality=85)
+            yield {
+                "time_s": round(moment.masked.frame.time_s, 3),
+                "names": moment.names,
+                "width": picture.width,
+                "height": picture.height,
+                "image": f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}",
+            }
+
+    def _video(self) -> dict[str, str] | None:
+        """Return the overlay video as Base64 or a link; None if browsers do not play it."""
+        main = self.files[0]
+        if self._no_video():
+            return None
+        kind = VIDEO_TYPES[main.suffix.lower()]
+        if main.stat().st_size > EMBEDDED_BYTES:
+            return {"type": kind, "link": self._link(main)}
+        return {"type": kind, "base64": base64.b64encode(main.read_bytes()).decode()}
+
+    def _no_video(self) -> str:
+        """Return why the page has pictures instead of a video; "" if it has one."""
+        main, encoding = self.files[0], self.encoding
+        if self.kind != "video" or encoding is None:
+            return f"Moments of the video: the output of --format {self.kind} is no overlay video."
+        played = encoding.pixel_format in BROWSER_CODECS.get(encoding.encoder, ())
+        if played and main.suffix.lower() in VIDEO_TYPES:
+            return ""
+        return (
+            f"Moments of the video: not all browsers play {main.name}. "
+            "An .mp4 with --codec h264 --pix-fmt yuv420p would be shown here."
+        )
+
+    def _output(self, file: Path) -> dict[str, str]:
+        what = "folder" if file.is_dir() else _size(file.stat().st_size)
+        return {"name": file.name, "link": self._link(file), "what": f"({what})"}
+
+    def _link(self, file: Path) -> str:
+        """Return a URL relative to the page."""
+        relative = os.path.relpath(file.absolute(), self.path.absolute().parent)
+        return quote(os.fsencode(Path(relative).as_posix()))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _settings(options: SegmentOptions) -> Iterator[tuple[str, str]]:
+    """Yield the options that differ from their defaults, as flags with their values."""
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if value == each.default:
+            continue
+        flag = f"--{each.name.replace('_', '-')}"
+        if isinstance(value, bool):
+            yield (flag if value else f"--no-{flag[2:]}"), ("on" if value else "off")
+        else:
+            many = isinstance(value, tuple)
+            yield flag, ", ".join(map(str, value)) if many else str(value)
+
+
+def fill_page(title: str, data: Mapping[str, Any]) -> str:
+    """Return the page, with text that no name can break out of.
+
+    Args:
+        title: Its title.
+        data: What it shows, as JSON values.
+    """
+    template = resources.files("av2tsam_cli") / "assets" / "report.html"
+    values = {
+        "title": html.escape(title),
+        # Within a script, HTML only recognises tags and comments, which begin with "<".
+        "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
+    }
+    pattern = re.compile(r"\{\{(\w+)\}\}")
+    return pattern.sub(lambda match: values[match[1]], template.read_text(encoding="utf-8"))
