@@ -35,8 +35,9 @@ COMMANDS += (
 OTHER_PROGRAMS = {
     *("--index-url", "--rm", "--nproc-per-node", "--no-python", "--help", "--group", "--extra"),
     *("--nano", "--pytorch-init", "--samples", "--seeds", "--variants"),
+    *("--count", "--first", "--keep", "--only"),
 }
-"""Options of pip, docker, torchrun, uv, and the scripts in recipes/."""
+"""Options of pip, docker, torchrun, uv, the scripts in recipes/, and the proofs in tests/."""
 BENCHMARKS = "performance.md"
 """This page names options of the scripts in benchmarks/."""
 
