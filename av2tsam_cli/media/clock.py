@@ -125,9 +125,17 @@ class DisplayClock:
     `frame.dts` is the time of the packet that was read last.
     """
 
-    def __init__(self, first: "Packet[Any]") -> None:
+    def __init__(self, first: "Packet[Any]", delay: int | None = None) -> None:
+        """Begin with a packet.
+
+        Args:
+            first: The first packet that is decoded.
+            delay: How late frames are, in ticks; None to measure it, which is only right at the
+                beginning of a file: elsewhere the first pictures may build on earlier ones and are
+                dropped.
+        """
         self._first = first.dts
-        self._delay: int | None = None
+        self._delay = delay
 
     def correct(self, frame: VideoFrame) -> None:
         """Set the time of the next frame; the last ones have none, as nothing is read for them."""

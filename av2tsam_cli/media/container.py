@@ -166,6 +166,7 @@ def _decode_near(
     path: Path, index: int, from_s: float, threads: int, damage: DamageLog
 ) -> Iterator[VideoFrame | AudioFrame]:
     """Yield the frames from a point at or before a time; none if no attempt gets there."""
+    delay = _display_delay(path, index)
     for margin_s in SEEK_MARGINS_S:
         with open_media(path) as container:
             stream = select_stream(container, index, threads=threads)
@@ -174,13 +175,28 @@ def _decode_near(
                 skipped_s = from_s - SEEK_MARGINS_S[-1]
             elif not seek(container, stream, from_s - margin_s):
                 return
-            frames = _decode(container, stream, damage, from_s=skipped_s)
+            frames = _decode(container, stream, damage, from_s=skipped_s, delay=delay)
             if (first := _first_complete(frames, from_s)) is not None:
                 yield first
                 yield from frames
                 return
             if may_jump(container):
                 return
+
+
+def _display_delay(path: Path, index: int) -> int | None:
+    """Return the delay of a `DisplayClock` for a stream; None if the format stores times."""
+    with open_media(path) as container:
+        if container.format.name not in UNTIMED_FORMATS:
+            return None
+        stream = select_stream(container, index, threads=1)
+        unused = DamageLog(path)
+        begin: int | None = None
+        for packet in read_packets(container, stream, unused):
+            begin = packet.dts if packet is not None and begin is None else begin
+            for frame in (packet and decode_packet(packet, unused)) or ():
+                return None if begin is None or frame.dts is None else frame.dts - begin
+    return None
 
 
 def _first_complete(
@@ -240,15 +256,19 @@ def _decode(
     damage: DamageLog,
     *,
     from_s: float = float("-inf"),
+    delay: int | None = None,
 ) -> Iterator[VideoFrame | AudioFrame]:
-    """Decode a stream from the first key frame after a time to its end; skip corrupted packets."""
+    """Decode a stream from the first key frame after a time to its end; skip corrupted packets.
+
+    `delay` is that of a `DisplayClock`.
+    """
     corrupted = in_a_row = 0
     decoded = False
     display = None
     packets = read_packets(container, stream, damage)
     for packet in dropwhile(lambda packet: not _may_begin(packet, from_s), packets):
         if packet is not None and display is None and container.format.name in UNTIMED_FORMATS:
-            display = DisplayClock(packet)
+            display = DisplayClock(packet, delay)
         frames = None if packet is None else decode_packet(packet, damage)
         if frames is None:
             corrupted, in_a_row = corrupted + 1, in_a_row + 1

@@ -362,6 +362,22 @@ def test_b_frames_in_avi_are_evenly_spaced(make_clip: MakeClip, codec: str, thre
     assert [frame.time_s for frame in some] == pytest.approx([k / 25 for k in range(18, 25)])
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_frames_of_an_avi_with_b_frames_are_the_same_after_a_seek(
+    make_clip: MakeClip, codec: str
+) -> None:
+    options = {"bf": "2", "g": "12"}
+    clip = make_clip("a.avi", seconds=3, codec=codec, tick=Fraction(1, 25), options=options)
+    info = probe(clip)
+    whole = [*read_frames(info, stream=info.video[0], zero_s=0.0)]
+    for start_s in (1.3, 2.9):
+        part = [*read_frames(info, stream=info.video[0], zero_s=0.0, start_s=start_s)]
+        expected = [each for each in whole if each.time_s >= start_s]
+        assert [each.time_s for each in part] == [each.time_s for each in expected]
+        for one, other in zip(part, expected, strict=True):
+            np.testing.assert_array_equal(one.rgb, other.rgb)
+
+
 @pytest.mark.parametrize("name", ["slides.gif", "slides.mp4", "slides.mkv"])
 def test_each_frame_lasts_until_the_next_and_the_last_as_the_file_says(
     make_clip: MakeClip, tmp_path: Path, name: str
