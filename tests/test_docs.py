@@ -12,7 +12,8 @@ from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli.app import COMMANDS as TOP_LEVEL
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 COMMANDS = (
     "segment",
     "listen",
