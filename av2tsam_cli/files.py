@@ -39,6 +39,10 @@ OTHER_FIX = "check the folder and its permissions"
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How safetensors, written in Rust, reports an error number: only in its message."""
 
+SAMPLES, SAMPLE_BYTES = 16, 1 << 16
+"""How many parts of a file identify its content, and how long they are."""
+ID_DIGITS = 16
+"""Hexadecimal digits of a hash that identifies content."""
 LARGEST_TEXT = 2**20
 """Bytes of the largest file of text that is read, such as options or a vocabulary."""
 
@@ -199,6 +203,32 @@ def read_text_file(path: Path, *, raises: type[Av2tsamError] = UsageError) -> by
     if len(content) > LARGEST_TEXT:
         raise raises(f"{path}: larger than {LARGEST_TEXT >> 20} MiB; pass a file of text")
     return content
+
+
+def content_id(*paths: Path) -> str:
+    """Return a hash of the sizes of files and of samples of their content, 16 hexadecimal digits.
+
+    It does not depend on names and times. Large files are not read as a whole: a change that keeps
+    the size and lies between the samples goes unnoticed.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            found.update(size.to_bytes(8, "little"))
+            step = max(SAMPLE_BYTES, -(-size // SAMPLES))
+            for begin in (*range(0, size, step), max(0, size - SAMPLE_BYTES)):
+                file.seek(begin)
+                found.update(file.read(SAMPLE_BYTES))
+    return found.hexdigest()[:ID_DIGITS]
+
+
+def text_id(text: str) -> str:
+    """Return a hash of a text, 16 hexadecimal digits."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:ID_DIGITS]
 
 
 def output_name(source: Path) -> str:

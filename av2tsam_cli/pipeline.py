@@ -34,7 +34,7 @@ from av2tsam_cli.outputs.frame_table import FrameTable
 from av2tsam_cli.outputs.metadata import read_timecode
 from av2tsam_cli.outputs.report import Report
 from av2tsam_cli.outputs.writers import Writer, open_writer
-from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video
+from av2tsam_cli.plan import SegmentPlan, plan_reading, plan_video, record_of
 from av2tsam_cli.segment_options import (
     REUSE_LEVELS,
     SILENCE_DBFS,
@@ -94,6 +94,18 @@ class SegmentResult:
     """How sound sources were found: `trained` or `words`; None with a text prompt."""
     outputs: tuple[Path, ...]
     """The file or folder that was written, then the files beside it."""
+    format: Format
+    """What was written."""
+    start: float
+    """Where it starts, in seconds from the beginning of the video."""
+    rate: Fraction | None
+    """Average frames per second of the video; None if unknown."""
+    size: tuple[int, int]
+    """Width and height of the frames in pixels, as displayed."""
+    has_audio: bool
+    """Whether the video has audio."""
+    silent_s: float | None
+    """Seconds in which no sound is audible; None with a text prompt."""
     frames: int
     """Number of frames written."""
     frames_computed: int
@@ -595,6 +607,12 @@ def segment_planned(
         text=options.text,
         hear=segmenter.route,
         outputs=tuple(path for writer in writers for path in writer.outputs),
+        format=plan.format,
+        start=options.start,
+        rate=plan.video.rate,
+        size=plan.size,
+        has_audio=plan.audio is not None,
+        silent_s=tally.silent_s(plan.video.rate) if options.text is None else None,
         frames=tally.frames,
         frames_computed=tally.computed,
         duration_s=tally.duration_s(plan.video.rate),
@@ -632,6 +650,14 @@ def _writers(plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog) -> list
             threads=codec_threads(plan, segmenter.model),
             damage=damage,
             look=options,
+            record=record_of(
+                plan.info.path,
+                options,
+                plan.format,
+                plan.output,
+                sides=plan.sides,
+                model=segmenter.model.identity,
+            ),
         )
     ]
     if path := plan.sides.get("frames_csv"):
@@ -782,6 +808,9 @@ class _Tally:
     first_s: float = 0.0
     last_s: float = 0.0
     last_duration_s: float | None = None
+    last_silent: bool = False
+    silence_s: float = 0.0
+    """Duration of the silent frames before the last frame."""
     areas: dict[str, list[float]] = field(default_factory=dict)
     """For each name its number of frames and the sum of its areas."""
 
@@ -789,6 +818,9 @@ class _Tally:
         """Count one frame."""
         frame, mask, sources = masked.frame, masked.mask, masked.sources
         covered = int(np.count_nonzero(mask))
+        if self.last_silent:
+            self.silence_s += frame.time_s - self.last_s
+        self.last_silent = masked.origin == "silent"
         self.last_s, self.last_duration_s = frame.time_s, frame.duration_s
         self.first_s = self.first_s if self.frames else self.last_s
         self.frames += 1
@@ -804,6 +836,11 @@ class _Tally:
         """Return the named sources, those with most frames first."""
         found = sorted(self.areas.items(), key=lambda item: -item[1][0])
         return tuple(SourceSummary(name, int(n), area / n) for name, (n, area) in found)
+
+    def silent_s(self, rate: Fraction | None) -> float:
+        """Return the duration of the frames without audible sound in seconds."""
+        last_s = self.duration_s(rate) - (self.last_s - self.first_s)
+        return self.silence_s + (last_s if self.last_silent else 0.0)
 
     def duration_s(self, rate: Fraction | None) -> float:
         """Return the seconds from the first frame to the end of the last."""

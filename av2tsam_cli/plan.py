@@ -5,17 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from mimetypes import guess_type
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from av2tsam_cli.errors import MediaError, UsageError
-from av2tsam_cli.files import check_output, output_name
+from av2tsam_cli.files import check_output, content_id, output_name, text_id
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.probe import clock_zero, probe
+from av2tsam_cli.network import is_remote
 from av2tsam_cli.options import either
 from av2tsam_cli.outputs.edit_list import check_edit_list
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, bits_per_channel, choose_encoding
+from av2tsam_cli.outputs.record import ResultRecord
 from av2tsam_cli.outputs.writers import DATASETS, check_target
 from av2tsam_cli.segment_options import VIDEO_SUFFIXES, Format, SegmentOptions
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
+
+if TYPE_CHECKING:
+    from av2tsam_cli.inference.loading import ModelIdentity
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,16 @@ class SegmentPlan:
             return self.video.frames or None
         end_s = self.end_s if self.options.end is None else min(self.options.end, self.end_s)
         return max(1, round((end_s - self.options.start) * self.video.rate))
+
+    @property
+    def duration_s(self) -> float | None:
+        """Approximate duration of the frames to come, in seconds; None if it is unknown."""
+        return self.frames / float(self.video.rate) if self.frames and self.video.rate else None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames in pixels, as displayed."""
+        return self.video.width, self.video.height
 
     def describe(self) -> str:
         """Return a line that says what is read and what is written."""
@@ -152,6 +168,38 @@ def plan_reading(source: Path, options: SegmentOptions, kind: Format, output: Pa
             f"{source}: `start` ({options.start:g} s) is after its end ({plan.end_s:g} s)"
         )
     return plan
+
+
+def record_of(
+    source: Path,
+    options: SegmentOptions,
+    kind: Format,
+    output: Path,
+    *,
+    sides: Mapping[str, Path],
+    model: "ModelIdentity",
+) -> ResultRecord:
+    """Return what a result is made from, to be stored in it.
+
+    Args:
+        source: The video.
+        options: The options.
+        kind: The format.
+        output: The result.
+        sides: The files beside it, by their options. Which there are and where counts too, because
+            nothing is stored in them.
+        model: The model that computes the masks.
+
+    Raises:
+        MediaError: The video cannot be read.
+    """
+    places = {name: os.path.relpath(path, output.parent) for name, path in sides.items()}
+    given = {**options.influences(kind), "precision": model.precision, **places}
+    try:
+        input_id = text_id(str(source)) if is_remote(source) else content_id(source)
+    except OSError as error:
+        raise MediaError(f"{source}: cannot be read ({error.strerror}); check it") from error
+    return ResultRecord(source.name, input_id, model.name, model.weights_id, given)
 
 
 def place_output(

@@ -1,13 +1,13 @@
 """The options of `segment_video` and `av2tsam segment`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.files import place_file
+from av2tsam_cli.files import content_id, place_file
 from av2tsam_cli.options import (
     AllowPartial,
     AllowUrl,
@@ -67,6 +67,11 @@ SIDE_SUFFIXES: dict[str, tuple[str, ...]] = {
 }
 """Options that ask for a file beside the main output, and the suffixes that it may have. Files in a
 folder get the first."""
+
+WITHOUT_INFLUENCE = frozenset(
+    {"overwrite", "require_audio", "allow_partial", "allow_url", "batch_size", *SIDE_SUFFIXES}
+)
+"""Options that do not change a result that there is."""
 
 SILENCE_DBFS = -60.0
 """Level below which a second of audio counts as silent, in dB relative to full scale."""
@@ -437,6 +442,24 @@ class SegmentOptions(LookOptions, VocabularyOptions):
                     "or the name of a folder"
                 )
         return sides
+
+    def influences(self, kind: Format) -> dict[str, object]:
+        """Return the options that influence a result and are not at their defaults.
+
+        Args:
+            kind: The format of the result.
+
+        Raises:
+            OSError: The vocabulary cannot be read.
+        """
+        given = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in WITHOUT_INFLUENCE and getattr(self, each.name) != each.default
+        }
+        if self.vocabulary is not None:
+            given["vocabulary"] = content_id(self.vocabulary)
+        return {**given, "format": kind}
 
     @property
     def use(self) -> Literal["trained", "words", "text"] | None:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from mmap import mmap
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from av2tsam_cli.cli.console import Console, StdoutError, exit_code_of, explain, print_json
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 
 T = TypeVar("T")
+Status = Literal["done", "planned", "skipped", "failed"]
 
 OTHER_NAMES = "give them other names, such as --name-template '{parent}_{stem}'"
 """What to do if outputs are in each other's way."""
@@ -24,16 +25,25 @@ class Batch:
     from it, see `isolation`.
     """
 
-    def __init__(self, inputs: Sequence[Path], console: Console, *, json: bool) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Path],
+        console: Console,
+        *,
+        json: bool,
+        keys: Mapping[str, object] | None = None,
+    ) -> None:
         """Begin a command.
 
         Args:
             inputs: The inputs; each is finished once, by `finish`, an error or an interruption.
             console: Prints the errors.
             json: Whether to print a record for each input that is finished.
+            keys: The keys of all records, with their values where these are not known.
         """
         self.console = console
         self.json = json
+        self.keys = keys or {}
         self._places = {source: place for place, source in enumerate(inputs)}
         # The exit code of each input, or _PENDING; the last is the place of the active input.
         self._state = memoryview(mmap(-1, 4 * (len(inputs) + 1))).cast("i")
@@ -58,11 +68,20 @@ class Batch:
         """The input at work; None if it is finished, between two, and while a model is loaded."""
         return next((each for each in self.pending if self._places[each] == self._state[-1]), None)
 
-    def finish(self, source: Path, record: Mapping[str, object], *, exit_code: int = 0) -> None:
+    def finish(
+        self,
+        source: Path,
+        record: Mapping[str, object],
+        *,
+        status: Status = "done",
+        exit_code: int = 0,
+    ) -> None:
         """Finish an input, and print its record if `json` is set."""
         self._state[self._places[source]] = exit_code
         if self.json:
-            print_json({"input": source, **record})
+            head = {"input": source, "status": status}
+            end = {"error": None, "exit_code": exit_code}
+            print_json({**head, **self.keys, **end, **record})
 
     def attempt(self, source: Path, work: Callable[[], T]) -> T | None:
         """Return what a function returns for an input; an error is printed, and finishes it."""
@@ -110,7 +129,7 @@ class Batch:
     def _finish_failed(self, error: Exception, sources: Sequence[Path]) -> None:
         code = exit_code_of(error)
         for source in sources:
-            self.finish(source, {"error": explain(error), "exit_code": code}, exit_code=code)
+            self.finish(source, {"error": explain(error)}, status="failed", exit_code=code)
 
 
 def check_outputs(

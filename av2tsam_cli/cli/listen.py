@@ -42,6 +42,9 @@ NANO_NOTE = (
 )
 """Printed if nano is used because no other model is installed."""
 
+KEYS = {"duration_s": None, "model": None, "timing": None, "events": (), "damage": None}
+"""The keys of the JSON for an input, with their values where these are unknown."""
+
 app = new_app()
 
 
@@ -122,7 +125,7 @@ def listen(
         raise UsageError(f"`{chosen.option}` is one file per input; set `out` to a folder for them")
     job = ListenJob({each.path: each for each in found}, chosen, files, options, vocabulary, model)
     console = Console(messages)
-    batch = Batch(list(job.inputs), console, json=messages.json and files is None)
+    batch = Batch(list(job.inputs), console, json=messages.json and files is None, keys=KEYS)
     with console.logged():
         return run_isolated(batch, _JobRunner(job, console, batch).run, outs=job.folders)
 

@@ -1,22 +1,24 @@
 """`av2tsam segment`: highlight the sound source in videos, or write masks of it."""
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.batch import Batch, check_outputs
-from av2tsam_cli.cli.console import Console
+from av2tsam_cli.cli.console import Console, escape, print_text
 from av2tsam_cli.cli.inputs import Input, InputOptions, check_input, find_inputs, name_outputs
 from av2tsam_cli.cli.isolation import run_isolated
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
-from av2tsam_cli.segment_options import SIDE_SUFFIXES, SegmentOptions
+from av2tsam_cli.segment_options import SIDE_SUFFIXES, Format, SegmentOptions
 
 if TYPE_CHECKING:
+    from av2tsam_cli.inference.loading import ModelIdentity
     from av2tsam_cli.inference.segmenter import Segmenter
     from av2tsam_cli.pipeline import SegmentResult
     from av2tsam_cli.plan import SegmentPlan
@@ -31,7 +33,63 @@ follow sound may be unpublished."""
 PROBED_AHEAD = 1000
 """Videos that are probed before the first of them is processed."""
 
+KEYS: dict[str, object] = dict.fromkeys(
+    (
+        "outputs",
+        "format",
+        "start",
+        "rate",
+        "size",
+        "has_audio",
+        "silent_s",
+        "duration_s",
+        "frames",
+        "frames_computed",
+        "frames_with_mask",
+        "mean_area",
+        "sources",
+        "text",
+        "hear",
+        "model",
+        "device",
+        "precision",
+        "fps",
+        "timing",
+        "smooth",
+        "refine",
+        "pix_fmt",
+        "wall_s",
+        "damage",
+    )
+)
+KEYS |= {"outputs": (), "sources": ()}
+"""The keys of the JSON for an input, with their values where these are unknown."""
+
 app = new_app()
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How the inputs of one command are processed."""
+
+    name_template: Annotated[
+        str | None,
+        Option(
+            "name outputs in --out, such as {folder}/{stem}_{number:03}.webm",
+            panel=Panel.INPUTS,
+            metavar="NAME",
+            default="{folder}/{stem}",
+        ),
+    ] = None
+    """How outputs are named, see `inputs.name_outputs`; None for the names of the inputs."""
+    dry_run: Annotated[
+        bool, Option("only print what would be done", panel=Panel.INPUTS, short="-n")
+    ] = False
+    """Whether to print the plan, and neither load a model nor write anything."""
+    skip_existing: Annotated[
+        bool, Option("skip inputs that are done with these options", panel=Panel.OUTPUT)
+    ] = False
+    """Whether to skip inputs whose output was made from them with the same options and model."""
 
 
 @command(
@@ -64,18 +122,7 @@ def segment(
         ),
     ],
     options: SegmentOptions,
-    name_template: Annotated[
-        str | None,
-        Option(
-            "name outputs in --out, such as {folder}/{stem}_{number:03}.webm",
-            panel=Panel.INPUTS,
-            metavar="NAME",
-            default="{folder}/{stem}",
-        ),
-    ] = None,
-    skip_existing: Annotated[
-        bool, Option("skip inputs whose output already exists", panel=Panel.OUTPUT)
-    ] = False,
+    batch: BatchOptions,
     model: ModelOptions,
     compile: Annotated[  # noqa: A002 - the option's name
         bool,
@@ -87,18 +134,14 @@ def segment(
     messages: Messages,
 ) -> int:
     """Highlight the sound source in videos, or write masks of it."""
-    if options.overwrite and skip_existing:
-        raise UsageError("`overwrite` and `skip_existing` exclude each other; pass one of them")
     found = find_inputs(inputs, search, out=out, allow_url=options.allow_url)
-    if name_template is not None:
-        found = name_outputs(found, name_template, out)
-    job = SegmentJob(
-        {each.path: each for each in found}, out, options, model, compile, skip_existing
-    )
+    if batch.name_template is not None:
+        found = name_outputs(found, batch.name_template, out)
+    job = SegmentJob({each.path: each for each in found}, out, options, model, compile, batch)
     console = Console(messages)
-    batch = Batch(list(job.inputs), console, json=messages.json)
+    reports = Batch(list(job.inputs), console, json=messages.json, keys=KEYS)
     with console.logged():
-        return run_isolated(batch, _JobRunner(job, console, batch).run, outs=job.folders)
+        return run_isolated(reports, _JobRunner(job, console, reports).run, outs=job.folders)
 
 
 @dataclass(frozen=True)
@@ -115,8 +158,8 @@ class SegmentJob:
     """Which model to use."""
     compile: bool
     """Whether to compile the network if that saves time."""
-    skip_existing: bool
-    """Whether to skip inputs whose output already exists."""
+    batch: BatchOptions
+    """How they are processed."""
 
     @property
     def outs(self) -> dict[str, Path]:
@@ -130,13 +173,18 @@ class SegmentJob:
         folders = {each.name.parent for each in self.inputs.values()}
         return [out / folder for out in self.outs.values() for folder in folders]
 
-    def outputs(self, source: Path) -> dict[str, Path]:
-        """Return everything that is written for an input, by the options that ask for it."""
+    def place(self, source: Path) -> tuple[Format, Path, dict[str, Path]]:
+        """Return the format for an input, its main output, and the files beside it by option."""
         from av2tsam_cli.plan import place_output
 
         name, suffix = self.inputs[source].name, self.inputs[source].suffix
-        main = place_output(self.out, name, self.options.format, suffix)[1]
-        return {"out": main, **self.options.sides(name)}
+        kind, output = place_output(self.out, name, self.options.format, suffix)
+        return kind, output, self.options.sides(name)
+
+    def outputs(self, source: Path) -> dict[str, Path]:
+        """Return everything that is written for an input, by the options that ask for it."""
+        _, output, sides = self.place(source)
+        return {"out": output, **sides}
 
 
 class _JobRunner:
@@ -146,6 +194,8 @@ class _JobRunner:
         self.job = job
         self.console = console
         self.batch = batch
+        self._model: ModelIdentity | None = None  # if existing outputs are skipped
+        self._segmenter: Segmenter | None = None
 
     def run(self) -> int:
         """Check pending inputs, load the model, process the inputs, and return the exit code.
@@ -156,33 +206,114 @@ class _JobRunner:
         check_outputs(sources, list(map(self.job.outputs, sources)), named=self.job.outs)
         for each in self.batch.pending:
             attempt(each, partial(check_input, each))
-        segmenter: Segmenter | None = None
+        if self.job.batch.skip_existing:
+            self._model = self.batch.attempt_all(self._identify)
         pending = self.batch.pending
         progress = self.batch.progress(dict.fromkeys(pending))
         for first in range(0, len(pending), PROBED_AHEAD):
             block = pending[first : first + PROBED_AHEAD]
             plans = [plan for each in block if (plan := attempt(each, partial(self._plan, each)))]
-            if not plans:
-                continue
-            segmenter = segmenter or self.batch.attempt_all(partial(self._load, plans))
-            if segmenter is None:
-                break
             progress.expect(block, {plan.info.path: plan.frames for plan in plans})
-            for plan in plans:
-                attempt(plan.info.path, partial(self._segment, plan, segmenter, progress))
+            if self.job.batch.dry_run:
+                for plan in plans:
+                    self._show(plan)
+            elif plans and not self._process(plans, progress):
+                break
         return self.batch.exit_code
+
+    def _process(self, plans: "Sequence[SegmentPlan]", progress: BatchProgress) -> bool:
+        """Process inputs; return False if the model cannot be loaded, so that all have failed."""
+        if self._segmenter is None:
+            self._segmenter = self.batch.attempt_all(partial(self._load, plans))
+        if self._segmenter is None:
+            return False
+        for plan in plans:
+            work = partial(self._segment, plan, self._segmenter, progress)
+            self.batch.attempt(plan.info.path, work)
+        return True
+
+    def _identify(self) -> "ModelIdentity":
+        from av2tsam_cli.inference.loading import identify
+
+        choice = self.job.model
+        return identify(
+            choice.model,
+            use=self.job.options.use,
+            device=choice.device,
+            precision=choice.precision,
+        )
 
     def _plan(self, source: Path) -> "SegmentPlan | None":
         """Check an input; return None if it is skipped."""
         from av2tsam_cli.plan import plan_video
 
-        outputs = list(self.job.outputs(source).values())
-        if self.job.skip_existing and all(output.exists() for output in outputs):
-            self.console.note(f"{source}: skipped, {outputs[0]} already exists")
-            self.batch.finish(source, {"outputs": outputs, "skipped": True})
-            return None
+        options = self.job.options
+        if self._model is not None:
+            again = self._why_again(source, self._model)
+            if again == "":
+                self._skip(source)
+                return None
+            options = replace(options, overwrite=options.overwrite or again is not None)
         name, suffix = self.job.inputs[source].name, self.job.inputs[source].suffix
-        return plan_video(source, self.job.out, self.job.options, name=name, suffix=suffix)
+        return plan_video(source, self.job.out, options, name=name, suffix=suffix)
+
+    def _why_again(self, source: Path, model: "ModelIdentity") -> str | None:
+        """Return why an existing output is replaced; "" if it is kept, None if there is none.
+
+        Raises:
+            UsageError: It is another one and may not be replaced.
+        """
+        from av2tsam_cli.outputs.record import why_different
+        from av2tsam_cli.plan import record_of
+
+        kind, output, sides = self.job.place(source)
+        if not os.path.lexists(output):
+            return None
+        if output.is_dir() and not any(output.iterdir()):
+            return "an empty folder"
+        record = record_of(source, self.job.options, kind, output, sides=sides, model=model)
+        why = why_different(output, record.fingerprint)
+        if why and not self.job.options.overwrite:
+            raise UsageError(
+                f"{output}: already exists, but {why}; set `overwrite` to replace it, or choose "
+                "another path"
+            )
+        if not why:  # it would become the same again
+            missing = [side for side in sides.values() if not side.exists()]
+            why = f"{missing[0]} is missing" if missing else ""
+        if why:
+            self.console.note(f"{output}: is replaced ({why})")
+        return why
+
+    def _skip(self, source: Path) -> None:
+        outputs = list(self.job.outputs(source).values())
+        text = f"skipped, {outputs[0]} is complete and made with the same options"
+        self.batch.finish(source, {"outputs": outputs}, status="skipped")
+        if self.job.batch.dry_run and not self.batch.json:
+            print_text(f"{escape(str(source))}: {escape(text)}\n")
+        else:
+            self.console.note(f"{source}: {text}")
+
+    def _show(self, plan: "SegmentPlan") -> None:
+        """Print what would be done with an input."""
+        source, outputs = plan.info.path, [plan.output, *plan.sides.values()]
+        record = {
+            "outputs": outputs,
+            "format": plan.format,
+            "start": plan.options.start,
+            "rate": plan.video.rate,
+            "size": plan.size,
+            "has_audio": plan.audio is not None,
+            "frames": plan.frames,
+            "duration_s": plan.duration_s,
+            "text": plan.options.text,
+        }
+        self.batch.finish(source, record, status="planned")
+        if not self.batch.json:
+            frames = "?" if plan.frames is None else plan.frames
+            seconds = "?" if plan.duration_s is None else f"{plan.duration_s:.1f}"
+            names = escape(f"{source} -> {', '.join(map(str, outputs))}")
+            print_text(f"{names}: {plan.format}, {frames} frames, {seconds} s\n")
 
     def _load(self, plans: "Sequence[SegmentPlan]") -> "Segmenter":
         """Load the model for all inputs."""

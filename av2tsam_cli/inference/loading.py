@@ -24,6 +24,7 @@ from av2tsam_cli.embeddings.text import (
     read_bpe,
 )
 from av2tsam_cli.errors import WeightsError
+from av2tsam_cli.files import content_id
 from av2tsam_cli.hub import checkpoint, locate
 from av2tsam_cli.hub.locate import Use
 from av2tsam_cli.inference.device import (
@@ -87,8 +88,15 @@ class LoadedModel:
     """`fp32`, `bf16` or `fp16`."""
     use: Use = "trained"
     """What it was loaded for. The parts that this does not need are on the meta device."""
+    weights_id: str = ""
+    """Hash of the content of the files with its weights, see `files.content_id`."""
     compiled_for: int | None = None
     """Batch size that the network is compiled for; None if it is not compiled."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What of it determines its masks."""
+        return ModelIdentity(self.name, self.weights_id, self.precision)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -219,9 +227,7 @@ def load_model(
     """
     place = choose_device(device)
     chosen = choose_precision(precision, place)
-    model = locate.default_model(use) if model is None else model
-    path = locate.resolve(model)
-    use = use or default_use(path)
+    model, path, use = _choose(model, use)
     config = None
     if use in {"words", "sounds"}:
         config = words_config(path) if use == "words" else sounds_config(path)
@@ -238,10 +244,66 @@ def load_model(
             device=place,
             precision=chosen,
             use=use,
+            weights_id=_weights_id(path, use),
         )
         if packed:
             pack_weights(loaded)
     return loaded
+
+
+def _choose(model: str | Path | None, use: Use | None) -> tuple[str | Path, Path, Use]:
+    """Return the name or path of a model, its checkpoint, and what it is loaded for."""
+    model = locate.default_model(use) if model is None else model
+    path = locate.resolve(model)
+    return model, path, use or default_use(path)
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What of a model determines its masks."""
+
+    name: str
+    """Name of the model, or the path of its checkpoint."""
+    weights_id: str
+    """Hash of the content of the files with its weights, see `files.content_id`."""
+    precision: str
+    """`fp32`, `bf16` or `fp16`."""
+
+
+def identify(
+    model: str | Path | None, *, use: Use | None, device: str, precision: str
+) -> ModelIdentity:
+    """Return the `identity` that a model will have, without loading it; see `load_model`.
+
+    Raises:
+        UsageError: The device or the precision is not available.
+        WeightsError: A file with weights is missing or unreadable.
+    """
+    chosen = choose_precision(precision, choose_device(device))
+    name, path, use = _choose(model, use)
+    return ModelIdentity(str(name), _weights_id(path, use), chosen)
+
+
+def _weights_id(path: Path, use: Use) -> str:
+    try:
+        return content_id(*weight_files(path, use))
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
+
+
+def weight_files(path: Path, use: Use) -> list[Path]:
+    """Return the files from which a checkpoint is loaded: itself, and those of missing parts.
+
+    Raises:
+        WeightsError: One is missing or unreadable.
+    """
+    read = {"words": words_config, "sounds": sounds_config}.get(use, checkpoint.read_config)
+    config = read(path)
+    separate = [part for part in locate.SEPARATE_PARTS if part in PARTS[use]]
+    missing = [part for part in separate if part not in checkpoint.parts_in(path)]
+    return [path, *(locate.part_file(config, part, path) for part in missing)]
 
 
 def default_use(path: Path) -> Use:

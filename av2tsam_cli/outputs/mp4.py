@@ -36,6 +36,7 @@ from av2tsam_cli.media.frames import ASSUMED_RATE
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.metadata import copy_metadata
 from av2tsam_cli.outputs.overlay import Draw
+from av2tsam_cli.outputs.record import ResultRecord, tag_name
 from av2tsam_cli.outputs.sound import SoundTrack
 from av2tsam_cli.values import (
     AudioStream,
@@ -94,13 +95,14 @@ class VideoWriter:
         damage: DamageLog | None = None,
         draw: Draw,
         columns: int = 1,
+        record: ResultRecord | None = None,
     ) -> None:
         self.encoding = encoding
         self.target, self.info, self.video, self.audio = target, info, video, audio
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
         self.overwrite, self.threads = overwrite, threads
         self.outputs: tuple[Path, ...] = (target,)
-        self._draw, self._columns = draw, columns
+        self._draw, self._columns, self._record = draw, columns, record
         self._sound: SoundTrack | None = None
         self._damage = damage or DamageLog(info.path)
         self._unfit = 0  # corrupted packets of sound, which a container does not take
@@ -208,6 +210,8 @@ class VideoWriter:
             start_s=self.start_s,
             stop_s=self.stop_s,
         )
+        if self._record is not None:
+            self._container.metadata[tag_name(self.target)] = self._record.fingerprint.tag
         if self.audio is not None:
             self._sound = self._add_sound(source, self.audio)
         self._container.start_encoding()

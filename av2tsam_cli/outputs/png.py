@@ -16,6 +16,7 @@ from PIL import Image
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.outputs.names import SUMMARY_NAME, NameTable, colour_of, folder_names
 from av2tsam_cli.outputs.overlay import Draw
+from av2tsam_cli.outputs.record import ResultRecord
 from av2tsam_cli.values import Frame, MaskedFrame, Pixels, UInt8Array
 
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -38,8 +39,16 @@ class Pictures(Protocol):
 class PngWriter:
     """Write the PNGs, or the data set, of a video into a folder that appears when complete."""
 
-    def __init__(self, folder: Path, pictures: Pictures, *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pictures: Pictures,
+        *,
+        overwrite: bool,
+        record: ResultRecord | None = None,
+    ) -> None:
         self.folder, self.pictures, self.overwrite = folder, pictures, overwrite
+        self.record = record
         self.outputs: tuple[Path, ...] = (folder,)
         self._open = ExitStack()
         self._frames = 0
@@ -74,6 +83,8 @@ class PngWriter:
         with write_errors(self.folder), self._open:
             if error is None:
                 self.pictures.finish(self._part, self._frames)
+                if self.record is not None:
+                    self.record.write(self._part)
             self._open.pop_all().__exit__(kind, error, trace)
 
 

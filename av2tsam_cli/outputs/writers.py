@@ -25,6 +25,7 @@ from av2tsam_cli.outputs.png import (
     Pictures,
     PngWriter,
 )
+from av2tsam_cli.outputs.record import RECORD_NAME, ResultRecord, is_record
 from av2tsam_cli.segment_options import DEFAULT_LOOK, VIDEO_SUFFIXES, Format, LookOptions
 from av2tsam_cli.values import AudioStream, MaskedFrame, MediaInfo, VideoStream
 
@@ -67,6 +68,7 @@ def open_writer(
     threads: int = 0,
     damage: DamageLog | None = None,
     look: LookOptions = DEFAULT_LOOK,
+    record: ResultRecord | None = None,
 ) -> Writer:
     """Return the writer of a format; nothing is created before it is entered.
 
@@ -84,9 +86,10 @@ def open_writer(
         threads: Threads of the video encoder; 0 lets FFmpeg choose.
         damage: Collects what of the audio is damaged; None to ignore it.
         look: How overlays, mattes and cutouts look.
+        record: What the result is made from, which is stored in it; None to store nothing.
     """
     if encoding is None:
-        return PngWriter(path, _pictures(format, look), overwrite=overwrite)
+        return PngWriter(path, _pictures(format, look), overwrite=overwrite, record=record)
     return VideoWriter(
         path,
         info=info,
@@ -101,6 +104,7 @@ def open_writer(
         damage=damage,
         draw=_drawer(format, look),
         columns=2 if format == "video" and look.style == "side-by-side" else 1,
+        record=record,
     )
 
 
@@ -169,6 +173,8 @@ def _check_folder(path: Path) -> None:
 def _foreign(path: Path) -> Iterator[Path]:
     """Yield what is in a folder and is no result of this program, such as symbolic links."""
     ours = {*_listed_folders(path / SUMMARY_NAME), *own_files(path)}
+    if is_record(path / RECORD_NAME):
+        ours.add(RECORD_NAME)
     for entry in path.iterdir() if path.is_dir() else ():
         if entry.is_symlink():
             yield entry

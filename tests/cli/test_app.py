@@ -79,8 +79,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["segment", "a.mp4", "--out", "o.mp4", "--device", "tpu"], "unknown device 'tpu'"),
         (["segment", "a.mp4", "--out", "o.mp4", "--fps", "often"], "often"),
         (
-            ["segment", "a.mp4", "--out", "o.mp4", "--overwrite", "--skip-existing"],
-            "--overwrite and --skip-existing exclude each other",
+            ["segment", "a.mp4", "--out", "o.mp4", "--hard", "--feather", "2"],
+            "--hard and --feather exclude each other",
         ),
         (["solo.mp4"], "unknown command 'solo.mp4'; did you mean: av2tsam segment solo.mp4?"),
         (["*.mp4"], "did you mean: av2tsam segment '*.mp4'?"),

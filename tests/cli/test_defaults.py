@@ -106,14 +106,14 @@ def test_a_flag_that_a_file_sets_can_be_switched_off(
     tiny_model: Path, make_clip: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = make_clip(seconds=0.2)
-    user_file().write_text("quiet = true\n[segment]\noverwrite = true\n")
+    user_file().write_text("quiet = true\n[segment]\noverwrite = true\nhard = true\n")
     for _ in range(2):
         assert main(segment(clip, tiny_model)) == 0
     assert not capsys.readouterr().err
     assert main(segment(clip, tiny_model, "--no-overwrite")) == 2
     assert "already exists" in capsys.readouterr().err
-    assert main(segment(clip, tiny_model, "--skip-existing")) == 2
-    assert f"(--overwrite is set by {user_file()})" in capsys.readouterr().err
+    assert main(segment(clip, tiny_model, "--feather", "2")) == 2
+    assert f"(--hard is set by {user_file()})" in capsys.readouterr().err
 
 
 def test_python_functions_ignore_the_defaults(

@@ -4,6 +4,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,11 @@ import pytest
 
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.hub.checkpoint import load_network, write_tensors
+from av2tsam_cli.pipeline import SegmentResult
 
 MakeClip = Callable[..., Path]
 Tone = Callable[..., npt.NDArray[np.float32]]
 Records = list[dict[str, Any]]
-KEYS = {
-    "input",
-    "text",
-    "outputs",
-    "frames",
-    "frames_computed",
-    "duration_s",
-    "model",
-    "device",
-    "precision",
-    "fps",
-    "pix_fmt",
-    "refine",
-    "wall_s",
-    "frames_with_mask",
-    "mean_area",
-    "smooth",
-    "timing",
-    "hear",
-    "sources",
-    "damage",
-}
 
 
 class Segment:
@@ -103,7 +83,11 @@ def test_a_folder_contains_one_png_per_frame(
     segment: Segment, clip: Path, tmp_path: Path, kind: str
 ) -> None:
     assert segment(clip, "--out", tmp_path / "out", "--format", kind) == 0
-    assert names(tmp_path / "out") == ["clip", *(f"clip/{k:06d}.png" for k in range(8))]
+    assert names(tmp_path / "out") == [
+        "clip",
+        *(f"clip/{k:06d}.png" for k in range(8)),
+        "clip/av2tsam.json",
+    ]
     picture = cv2.imread(str(tmp_path / "out/clip/000003.png"), cv2.IMREAD_UNCHANGED)
     if kind == "masks":
         assert picture.shape == (48, 64)
@@ -117,14 +101,44 @@ def test_json_prints_one_object_on_stdout_and_notes_on_stderr(
 ) -> None:
     assert segment(clip, "--json", "--out", tmp_path / "o.mp4") == 0
     (record,) = segment.records
-    assert set(record) == KEYS
+    keys = {field.name for field in fields(SegmentResult)}
+    assert set(record) == keys | {"status", "error", "exit_code"}
+    assert (record["status"], record["error"], record["exit_code"]) == ("done", None, 0)
     assert record["input"] == str(clip)
     assert record["outputs"] == [str(tmp_path / "o.mp4")]
     assert record["frames"] == 8
     assert record["duration_s"] == pytest.approx(1.0)
     assert record["frames_with_mask"] == 8
     assert 0 < record["mean_area"] < 1
+    assert (record["format"], record["size"], record["rate"]) == ("video", [64, 48], "8")
+    assert (record["start"], record["has_audio"], record["silent_s"]) == (0, True, 0)
     assert "8 frames" in segment.only_line
+
+
+def test_json_has_the_same_keys_for_done_skipped_and_failed_inputs(
+    segment: Segment, make_clip: MakeClip, tone: Tone, tmp_path: Path
+) -> None:
+    silence = np.zeros((1, 48_000), np.float32)
+    sound = np.concatenate([tone(1.0), silence, tone(1.0)], axis=1)
+    make_clip("a.mp4", rate=4, seconds=3, sounds=[{"samples": sound}])
+    make_clip("b.mp4", rate=4, seconds=2)
+    words = ("--json", "-o", tmp_path / "out", "-f", "masks", "--start", "0.5")
+    assert segment(tmp_path / "b.mp4", *words) == 0
+    (tmp_path / "c.mp4").write_text("not a video")
+    assert segment(tmp_path, *words, "--skip-existing") == 3
+    done, skipped, failed = sorted(segment.records, key=lambda record: str(record["input"]))
+    assert [each["status"] for each in (done, skipped, failed)] == ["done", "skipped", "failed"]
+    assert list(done) == list(skipped) == list(failed)
+    assert done["silent_s"] == pytest.approx(1.0, abs=0.3)
+    assert skipped["outputs"] == [str(tmp_path / "out" / "b")]
+    assert failed["outputs"] == failed["sources"] == []
+    assert (failed["frames"], failed["size"], failed["exit_code"]) == (None, None, 3)
+    assert segment(tmp_path / "a.mp4", "--dry-run", *words, "--overwrite") == 0
+    (planned,) = segment.records
+    assert set(planned) == set(done)
+    assert planned["status"] == "planned"
+    for key in ("outputs", "format", "start", "rate", "size", "has_audio", "frames", "duration_s"):
+        assert planned[key] == done[key]
 
 
 def test_repeated_frames_are_computed_once_unless_reuse_is_off(
@@ -256,7 +270,7 @@ def test_inputs_may_come_before_and_after_options(
     other = shutil.copy(clip, tmp_path / "other.mp4")
     out = tmp_path / "out"
     assert segment(clip, "--out", out, "--format", "masks", other, "--quiet") == 0
-    assert names(out)[0::9] == ["clip", "other"]
+    assert names(out)[0::10] == ["clip", "other"]
 
 
 def test_each_input_becomes_a_video_and_a_failure_does_not_stop_the_others(
@@ -268,7 +282,7 @@ def test_each_input_becomes_a_video_and_a_failure_does_not_stop_the_others(
     out = tmp_path / "new" / "out"
     assert segment(pattern, "--out", out, "--format", "video", "--json") == 3
     assert names(out) == ["clip.mp4", "other.mp4"]
-    failed = [record for record in segment.records if "error" in record]
+    failed = [record for record in segment.records if record["error"]]
     assert len(segment.records) == 3
     assert [record["input"] for record in failed] == [str(tmp_path / "broken.mp4")]
     assert failed[0]["exit_code"] == 3
@@ -285,7 +299,7 @@ def test_failures_with_different_exit_codes_give_exit_code_1(
     assert len(segment.err.splitlines()) == 2
 
 
-def test_existing_outputs_can_be_skipped_or_replaced(
+def test_existing_outputs_are_kept_or_replaced(
     segment: Segment, clip: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "o.mp4"
@@ -293,11 +307,108 @@ def test_existing_outputs_can_be_skipped_or_replaced(
     assert segment(clip, "--out", out, "--json") == 2
     assert "--overwrite" in segment.only_line
     assert "--overwrite" in segment.records[0]["error"]
-    assert segment(clip, "--out", out, "--skip-existing", "--json") == 0
-    assert segment.records == [{"input": str(clip), "outputs": [str(out)], "skipped": True}]
+    assert segment(clip, "--out", out, "--skip-existing") == 2
+    assert segment.only_line == (
+        f"av2tsam: error: {out}: already exists, but does not say what it was made from; set "
+        "--overwrite to replace it, or choose another path"
+    )
     assert out.read_bytes() == b"precious"
     assert segment(clip, "--out", out, "--overwrite") == 0
     assert out.read_bytes() != b"precious"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ""])
+def test_only_the_same_result_is_skipped(
+    segment: Segment, clip: Path, make_clip: MakeClip, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"o{suffix}"
+    words = ("--out", out, *(() if suffix else ("-f", "masks")), "--skip-existing")
+    table = ("--frames-csv", tmp_path / "t.csv")
+    result = out if suffix else out / "clip"
+    if not suffix:
+        result.mkdir(parents=True)  # an empty folder is no result
+    assert segment(clip, *words, *table) == 0
+    made = result.stat().st_mtime_ns, (tmp_path / "t.csv").stat().st_mtime_ns
+
+    def kept() -> bool:
+        return made == (result.stat().st_mtime_ns, (tmp_path / "t.csv").stat().st_mtime_ns)
+
+    (tmp_path / "x").mkdir()
+    moved = clip.rename(tmp_path / "x" / "clip.mp4")
+    os.utime(moved, (1, 1))
+    assert segment(moved, *words, *table, "--overwrite", "--batch-size", "1") == 0
+    assert segment.only_line == (
+        f"av2tsam: {moved}: skipped, {result} is complete and made with the same options"
+    )
+    assert kept()
+    for other, why in (
+        ((*table, "--threshold", "0.4"), "was made with other options"),
+        ((), "was made with other options"),  # without the table
+        (("--frames-csv", tmp_path / "u.csv"), "was made with other options"),
+    ):
+        assert segment(moved, *words, *other) == 2
+        assert f"{result}: already exists, but {why}; set --overwrite" in segment.only_line
+    assert segment(moved, *words, *table, model="nano") == 2
+    assert "was made with another model; set" in segment.only_line
+    assert kept()
+    make_clip("x/clip.mp4", rate=4)
+    assert segment(moved, *words, *table) == 2
+    assert "was made from another input; set" in segment.only_line
+    assert kept()
+    assert segment(moved, *words, *table, "--overwrite", "--quiet") == 0
+    assert not kept()
+
+
+def test_an_incomplete_result_is_not_skipped(segment: Segment, clip: Path, tmp_path: Path) -> None:
+    folder, video = ("--out", tmp_path / "out", "-f", "masks"), ("--out", tmp_path / "o.mp4")
+    assert segment(clip, *folder) == segment(clip, *video) == 0
+    (tmp_path / "out" / "clip" / "000003.png").unlink()
+    content = (tmp_path / "o.mp4").read_bytes()
+    (tmp_path / "o.mp4").write_bytes(content[: len(content) * 4 // 5])
+    for words in (folder, video):
+        assert segment(clip, *words, "--skip-existing") == 2
+        assert "already exists, but is incomplete; set --overwrite" in segment.only_line
+
+
+def test_an_interrupted_batch_goes_on_where_it_stopped(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    """The main output of the first input was written, but not yet the file beside it."""
+    shutil.copy(clip, tmp_path / "other.mp4")
+    out = tmp_path / "out"
+    words = (tmp_path / "*.mp4", "--out", out, "-f", "masks", "--frames-csv", out, "--json")
+    assert segment(*words, "--end", "0.3") == 0
+    (out / "clip.csv").unlink()
+    shutil.rmtree(out / "other")
+    (out / "other.csv").unlink()
+    assert segment(*words, "--end", "0.3", "--skip-existing") == 0
+    assert [record["status"] for record in segment.records] == ["done", "done"]
+    assert f"{out / 'clip'}: is replaced ({out / 'clip.csv'} is missing)" in segment.err
+    assert segment(*words, "--end", "0.3", "--skip-existing") == 0
+    assert [record["status"] for record in segment.records] == ["skipped", "skipped"]
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
+    segment: Segment, clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "day1").mkdir()
+    shutil.copy(clip, tmp_path / "day1" / "clip.mp4")
+    out = tmp_path / "out"
+    words = (tmp_path, "-r", "--out", out, "-f", "matte", "--name-template", "{folder}/m_{stem}")
+    missing = tmp_path / "none.safetensors"  # no model is loaded
+    assert segment(*words, "--dry-run", model=missing) == 0
+    assert segment.out.splitlines() == [
+        f"{clip} -> {out / 'm_clip.mp4'}: matte, 8 frames, 1.0 s",
+        f"{tmp_path / 'day1' / 'clip.mp4'} -> {out / 'day1' / 'm_clip.mp4'}: matte, 8 frames, "
+        "1.0 s",
+    ]
+    assert not segment.err
+    assert not out.exists()
+    assert segment(*words, "--quiet") == 0
+    (tmp_path / "broken.mp4").write_text("not a video")
+    assert segment(*words, "-n", "--skip-existing") == 3
+    assert "broken.mp4" in segment.only_line
+    assert [line.partition(": ")[2][:7] for line in segment.out.splitlines()] == ["skipped"] * 2
 
 
 def test_inputs_with_the_same_output_are_a_usage_error(
@@ -536,7 +647,7 @@ def test_files_beside_the_main_output_are_named_after_their_inputs(
     written = {Path(record["input"]).stem: record.get("outputs") for record in segment.records}
     assert written["clip"] == [str(out / "clip"), str(out / "clip.csv")]
     assert segment(*words, "--skip-existing") == 3
-    skipped = [record for record in segment.records if "skipped" in record]
+    skipped = [record for record in segment.records if record["status"] == "skipped"]
     assert [record["outputs"] for record in skipped] == [written["clip"], written["other"]]
 
 

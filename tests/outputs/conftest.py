@@ -14,6 +14,7 @@ from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import clock_zero, probe
 from av2tsam_cli.outputs.encoding import bits_per_channel, choose_encoding
+from av2tsam_cli.outputs.record import ResultRecord
 from av2tsam_cli.outputs.writers import Format, open_writer
 from av2tsam_cli.segment_options import VIDEO_SUFFIXES, LookOptions
 from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
@@ -57,6 +58,7 @@ def job() -> Job:
         overwrite: bool = False,
         fail_after: int | None = None,
         error: BaseException | None = None,
+        record: ResultRecord | None = None,
         **encoding: Any,
     ) -> list[float]:
         info = probe(clip)
@@ -78,6 +80,7 @@ def job() -> Job:
             audio=audio,
             encoding=chosen,
             overwrite=overwrite,
+            record=record,
             look=LookOptions(names=names, **(look or {})),
             **trim,
         ) as writer:
