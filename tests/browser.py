@@ -1,6 +1,5 @@
 """Pages in a headless Chromium, driven by its DevTools protocol."""
 
-import base64
 import itertools
 import json
 import re
@@ -94,10 +93,6 @@ class Page:
         """Press and release a key, by its DOM name."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
-
-    def screenshot(self) -> bytes:
-        """Return what is in view, as a PNG."""
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
 
 @contextmanager

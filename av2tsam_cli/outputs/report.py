@@ -232,8 +232,8 @@ class Report:
         per_second = f", {float(rate):.5g} frames/s" if rate else ""
         sound = self.info.audio[0].codec if self.info.audio else "no audio"
         return (
-            f"{video.width} x {video.height}{per_second}, {video.codec}, {sound}; "
-            f"{self._with_mask} of {self._frames} frames with a mask"
+            f"{video.width} \N{MULTIPLICATION SIGN} {video.height}{per_second}, {video.codec}, "
+            f"{sound}; {self._with_mask} of {self._frames} frames with a mask"
         )
 
     def _colours(self) -> dict[str, tuple[int, int, int]]:
