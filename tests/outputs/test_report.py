@@ -19,6 +19,8 @@ from ..browser import Page, opened_page
 
 MakeClip = Callable[..., Path]
 HOSTILE = "</script><script>document.title = 'broken'</script><!-- & \" \u2028 <b>dog</b>"
+NAME = "a clip #1?"
+"""With what has a meaning in URLs."""
 RATE, FRAMES, SIZE = 10, 30, (64, 48)
 
 
@@ -45,7 +47,7 @@ def report(make_clip: MakeClip, tmp_path: Path) -> Callable[..., Path]:
         padding: int = 0, card: dict[str, Any] | None = None,
     ) -> Path:  # fmt: skip
         clip = make_clip(
-            f"a clip{suffix}", seconds=3, rate=RATE, size=SIZE, codec="libvpx-vp9",
+            f"{NAME}{suffix}", seconds=3, rate=RATE, size=SIZE, codec="libvpx-vp9",
             options={"deadline": "realtime", "cpu-used": "8", "g": "5", "crf": "10"},
         )  # fmt: skip
         if padding:  # an empty box, which players skip
@@ -95,7 +97,7 @@ def test_the_page_has_the_timeline_the_settings_and_the_model(report: Callable[.
     assert [value > 0 for value in bell["areas"]] == [False] * 10 + [True] * 10 + [False] * 10
     assert ["--names", "on"] in found["settings"]
     assert found["model"] == {"name": "tiny", "scores": {"miou": 0.5}}
-    assert found["outputs"][0]["link"] == "../a%20clip.webm"
+    assert found["outputs"][0]["link"] == "../a%20clip%20%231%3F.webm"
 
 
 def test_names_cannot_break_out_of_the_page(report: Callable[..., Path]) -> None:
@@ -198,6 +200,9 @@ def test_clicks_and_keys_seek_the_video(
         assert state(page)[0] == pytest.approx(start_s + expected_s, abs=0.02)
     page.press("End")
     assert shown_frame(page) == FRAMES - 1
+    described = page.call("Accessibility.getFullAXTree")["nodes"]
+    sliders = [each["name"]["value"] for each in described if each["role"]["value"] == "slider"]
+    assert "Timeline" in sliders
     page.run("document.getElementById('table').open = true")
     page.run("document.querySelectorAll('#rows button')[1].click()")
     assert shown_frame(page) == 10
@@ -223,7 +228,7 @@ def test_hostile_names_are_shown_as_text(report: Callable[..., Path], page: Page
     page.open(report(HOSTILE, "bell", card={HOSTILE: HOSTILE}))
     shown = page.run("document.querySelector('.track.source').textContent")
     assert HOSTILE in shown
-    assert page.run("document.title") == "a clip.webm"
+    assert page.run("document.title") == f"{NAME}.webm"
     assert page.run("document.querySelectorAll('b').length") == 0
 
 
@@ -232,7 +237,7 @@ def test_a_linked_video_plays_and_pictures_stand_in_for_a_missing_one(
 ) -> None:
     path = report(suffix=".mp4", padding=EMBEDDED_BYTES)
     assert path.stat().st_size < EMBEDDED_BYTES / 10
-    assert data_of(path)["video"] == {"type": "video/mp4", "link": "../a%20clip.mp4"}
+    assert data_of(path)["video"] == {"type": "video/mp4", "link": "../a%20clip%20%231%3F.mp4"}
     page.open(path)
     page.wait_for(SETTLED)
     click_timeline(page, 0.515)
