@@ -395,13 +395,13 @@ Verbose = Annotated[
         short="-v",
     ),
 ]
-ProgressStyle = Literal["bar", "json", "none"]
+ProgressStyle = Literal["bar", "lines", "json", "none"]
 Progress = Annotated[
     ProgressStyle | None,
     Option(
-        "how to show progress on stderr; json prints an object per update",
+        "how to show progress on stderr: json prints an object per update",
         panel=Panel.LOGGING,
-        default="bar; none with --quiet",
+        default="bar on a terminal, else lines; none with --quiet",
     ),
 ]
 LogFile = Annotated[
@@ -471,7 +471,7 @@ class Messages:
     verbose: Verbose = False
     """Whether details are printed as notes too."""
     progress: Progress = None
-    """How progress is shown; None for a bar unless `quiet` is set."""
+    """How progress is shown; None for a bar, or lines without a terminal, or none if `quiet`."""
     log_file: LogFile = None
     """The file to which notes, errors and settings are appended; None for none."""
     debug: Debug = False

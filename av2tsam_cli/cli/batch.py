@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from mmap import mmap
 from pathlib import Path
-from typing import Literal, TypeVar
+from tempfile import TemporaryFile
+from typing import IO, Literal, TypeVar
 
 from av2tsam_cli.cli.console import Console, StdoutError, exit_code_of, explain, print_json
 from av2tsam_cli.cli.progress import BatchProgress
@@ -22,7 +23,7 @@ class Batch:
     """Reports what became of each input of a command, and knows the exit code.
 
     What is known of the inputs is in memory that this process shares with those that are forked
-    from it, see `isolation`.
+    from it, see `isolation`. Each of these can have a share of the inputs.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Batch:
         *,
         json: bool,
         keys: Mapping[str, object] | None = None,
+        shares: int = 1,
     ) -> None:
         """Begin a command.
 
@@ -40,20 +42,37 @@ class Batch:
             console: Prints the errors.
             json: Whether to print a record for each input that is finished.
             keys: The keys of all records, with their values where these are not known.
+            shares: Number of processes that share the inputs.
         """
         self.console = console
         self.json = json
         self.keys = keys or {}
         self._places = {source: place for place, source in enumerate(inputs)}
-        # The exit code of each input, or _PENDING; the last is the place of the active input.
-        self._state = memoryview(mmap(-1, 4 * (len(inputs) + 1))).cast("i")
+        self.shares = shares
+        self._share: int | None = None  # all inputs
+        # The exit code of each input, or _PENDING; then for each share the active input's place.
+        self._state = memoryview(mmap(-1, 4 * (len(inputs) + shares))).cast("i")
         for place in range(len(self._state)):
             self._state[place] = _PENDING
+        self._printing: IO[bytes] | None = None
+
+    def open_lock(self) -> None:
+        """Let the processes that are forked from now on print one after the other."""
+        if self.shares > 1:  # a process loses such a lock when it ends, however it ends
+            self._printing = TemporaryFile()  # noqa: SIM115 - open until the process ends
+
+    def take_share(self, share: int | None) -> None:
+        """Limit `pending` and `active` to a share of the inputs, from 0 on; None for all."""
+        self._share = share
 
     @property
     def pending(self) -> list[Path]:
-        """The inputs that are not finished."""
-        return [source for source, place in self._places.items() if self._state[place] == _PENDING]
+        """The inputs that are not finished, of the share of this process."""
+        return [
+            source
+            for source, place in self._places.items()
+            if self._state[place] == _PENDING and self._share in {None, place % self.shares}
+        ]
 
     def progress(self, totals: Mapping[Path, float | None]) -> BatchProgress:
         """Return the progress of inputs that are about to be processed.
@@ -66,7 +85,12 @@ class Batch:
     @property
     def active(self) -> Path | None:
         """The input at work; None if it is finished, between two, and while a model is loaded."""
-        return next((each for each in self.pending if self._places[each] == self._state[-1]), None)
+        place = self._state[self._active_slot]
+        return next((each for each in self.pending if self._places[each] == place), None)
+
+    @property
+    def _active_slot(self) -> int:
+        return len(self._places) + (self._share or 0)
 
     def finish(
         self,
@@ -81,11 +105,26 @@ class Batch:
         if self.json:
             head = {"input": source, "status": status}
             end = {"error": None, "exit_code": exit_code}
-            print_json({**head, **self.keys, **end, **record})
+            with self._alone():
+                print_json({**head, **self.keys, **end, **record})
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Run a block while no other process that shares the inputs runs it."""
+        if self._printing is None:
+            yield
+            return
+        import fcntl
+
+        fcntl.lockf(self._printing, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._printing, fcntl.LOCK_UN)
 
     def attempt(self, source: Path, work: Callable[[], T]) -> T | None:
         """Return what a function returns for an input; an error is printed, and finishes it."""
-        self._state[-1] = self._places[source]
+        self._state[self._active_slot] = self._places[source]
         try:
             return work()
         except StdoutError:  # not the fault of an input
@@ -94,7 +133,7 @@ class Batch:
             self.fail(error, source)
             return None
         finally:
-            self._state[-1] = _PENDING
+            self._state[self._active_slot] = _PENDING
 
     def attempt_all(self, work: Callable[[], T]) -> T | None:
         """Return what a function returns; an error is printed, and finishes all pending inputs."""

@@ -294,7 +294,7 @@ class Console:
         elif style == "json":
             with _json_progress(progress) as update:
                 yield update
-        elif sys.stderr.isatty():
+        elif style == "bar" and sys.stderr.isatty():
             from av2tsam_cli.cli.bar import show_bar
 
             with show_bar(progress):

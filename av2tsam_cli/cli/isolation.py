@@ -16,11 +16,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from av2tsam_cli.cli.batch import Batch
-from av2tsam_cli.errors import Av2tsamError, MediaError
+from av2tsam_cli.cli.console import READER_ENDED
+from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
 from av2tsam_cli.files import remove_dead_parts
 from av2tsam_cli.signals import SIGNAL_NAMES, handle_signals
 
@@ -36,73 +37,141 @@ def allow_isolation() -> None:
     _allowed.set()
 
 
-def run_isolated(batch: Batch, work: Callable[[], int], *, outs: Sequence[Path]) -> int:
+def run_isolated(
+    batch: Batch,
+    work: Callable[[], int],
+    *,
+    outs: Sequence[Path],
+    prepare: Callable[[int], None] = lambda _: None,
+) -> int:
     """Process the inputs of a batch, so that a crash costs one of them.
 
     Args:
-        batch: The inputs. `attempt` says which one is being processed.
+        batch: The inputs. `attempt` says which one is being processed. With several shares, each is
+            processed by a process of its own.
         work: Processes the pending inputs of the batch and returns the exit code.
         outs: The files to write, and the folders in which outputs are written.
+        prepare: Called in each process before `work`, with the number of its share, from 0 on.
 
     Raises:
+        UsageError: There are several shares, and this system cannot fork.
         SystemExit: In the process that waits, with the exit code; the child has said everything.
     """
     with batch.interruptible():
         if not _allowed.is_set() or sys.platform != "linux" or threading.active_count() > 1:
+            if batch.shares > 1:
+                raise UsageError("`devices` above 1: only supported by the command line on Linux")
             return work()
-        places = {place for out in outs for place in (out, *out.parents)}
-        missing = [place for place in places if not place.exists()]
-        while batch.pending:
-            code = _fork_and_wait()
-            if code is None:
-                if batch.console.debug:
-                    faulthandler.enable()  # a crash then prints where it happened
-                return work()
-            if code >= 0:
-                raise SystemExit(code)
-            batch.console.remove_bar()
-            _remove_unfinished([place for out in outs for place in (out, out.parent)], missing)
-            _report(batch, signal.Signals(-code))
-        raise SystemExit(batch.exit_code)
+        missing = [folder for out in outs for folder in (out, *out.parents) if not folder.exists()]
+        batch.open_lock()
+        with ExitStack() as parent_only:
+            children = _Children()
+            parent_only.enter_context(handle_signals(children.pass_on))
+            shares = list(range(batch.shares))
+            while children.shares or (shares and not children.interrupted):
+                if shares and not children.interrupted:
+                    share = shares.pop()
+                    if children.fork(share, parent_only):
+                        batch.take_share(share)
+                        if batch.console.debug:
+                            faulthandler.enable()  # a crash then prints where it happened
+                        prepare(share)
+                        return _work_quietly(work) if share else work()
+                    continue
+                share, crash = children.wait()
+                if crash is None or children.interrupted:
+                    continue
+                batch.take_share(share)
+                batch.console.remove_bar()
+                places = [place for out in outs for place in (out, out.parent)]
+                _remove_unfinished(places, [] if children.shares else missing)
+                _report(batch, crash)
+                shares += [share] if batch.pending else []
+                batch.take_share(None)
+        if children.interrupted and (children.killed or batch.pending):
+            raise KeyboardInterrupt
+        raise SystemExit(_joint_code([*children.codes, batch.exit_code]))
 
 
-def _fork_and_wait() -> int | None:
-    """Return None in a new child, and in this process how that ended: the negative of a signal.
-
-    Signals that interrupt the command are passed on to the child, which removes its unfinished
-    outputs.
-
-    Raises:
-        KeyboardInterrupt: The command was interrupted, but the child crashed.
-    """
-    sys.stdout.flush()  # else both processes write what is in the buffers
-    sys.stderr.flush()
-    parent, received = os.getpid(), list[int]()
-    # Signals wait until each process handles them in its own way.
-    numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+def _work_quietly(work: Callable[[], int]) -> int:
+    """Do the work of a further share: every process finds what is wrong with the whole command."""
     try:
-        child = os.fork()
-    except OSError:  # too many processes: work in this one
-        child = None
-    if not child:
+        return work()
+    except UsageError as error:
+        return error.exit_code  # the process of the first share reports it
+
+
+class _Children:
+    """The processes at work, as the one that waits for them sees them."""
+
+    def __init__(self) -> None:
+        self.shares: dict[int, int] = {}
+        """The share of each running process."""
+        self.codes: list[int] = []
+        """The exit codes of those that have ended."""
+        self.killed = False
+        """Whether a signal ended one after it should have ended by itself."""
+        self.interrupted = False
+        """Whether this process received a signal that interrupts the command."""
+
+    def pass_on(self, number: int) -> None:
+        """Send a signal to all processes, which then remove their unfinished outputs."""
+        self.interrupted = True
+        for child in self.shares:
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+
+    def fork(self, share: int, parent_only: ExitStack) -> bool:
+        """Start a process for a share of the inputs, and return whether this is that process.
+
+        If the system allows no other process, this one does the work.
+
+        Args:
+            share: The number of the share.
+            parent_only: What the new process does not inherit, such as signal handlers.
+        """
+        sys.stdout.flush()  # else both processes write what is in the buffers
+        sys.stderr.flush()
+        parent = os.getpid()
+        # Signals wait until each process handles them in its own way.
+        numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        if self.interrupted:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+            return False
+        try:
+            child = os.fork()
+        except OSError:
+            if self.shares:
+                raise
+            child = None
+        if child:
+            self.shares[child] = share
+        else:
+            parent_only.close()
         if child == 0:
             _end_with(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        return None
+        return not child
 
-    def pass_on(number: int) -> None:
-        received.append(number)
-        with suppress(ProcessLookupError):
-            os.kill(child, number)
+    def wait(self) -> tuple[int, signal.Signals | None]:
+        """Wait until a process ends; return its share, and the signal if one ended it."""
+        child, status = os.wait()
+        share, code = self.shares.pop(child), os.waitstatus_to_exitcode(status)
+        if code < 0:
+            self.killed |= self.interrupted
+            return share, signal.Signals(-code)
+        self.codes.append(code)
+        return share, None
 
-    with handle_signals(pass_on):
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if received and code < 0:
-        raise KeyboardInterrupt
-    return code
+
+def _joint_code(codes: Sequence[int]) -> int:
+    """Return 0 if nothing failed, the code that all failures share, or 1 if they differ."""
+    failures = set(codes) - {0}
+    for ended in (Interrupted.exit_code, READER_ENDED):
+        if ended in failures:
+            return ended
+    return min(failures, default=0) if len(failures) < 2 else Av2tsamError.exit_code
 
 
 def _end_with(parent: int) -> None:

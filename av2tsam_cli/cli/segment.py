@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.batch import Batch, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_text
+from av2tsam_cli.cli.devices import assign_devices
 from av2tsam_cli.cli.inputs import Input, InputOptions, check_input, find_inputs, name_outputs
 from av2tsam_cli.cli.isolation import run_isolated
 from av2tsam_cli.cli.options import command, new_app
@@ -131,6 +132,16 @@ def segment(
             panel=Panel.ADVANCED,
         ),
     ] = False,
+    devices: Annotated[
+        int,
+        Option(
+            "GPUs to process inputs on, each in a process of its own; on CPUs, processes that "
+            "share the cores",
+            panel=Panel.ADVANCED,
+            metavar="N",
+            minimum=1,
+        ),
+    ] = 1,
     messages: Messages,
 ) -> int:
     """Highlight the sound source in videos, or write masks of it."""
@@ -138,10 +149,15 @@ def segment(
     if batch.name_template is not None:
         found = name_outputs(found, batch.name_template, out)
     job = SegmentJob({each.path: each for each in found}, out, options, model, compile, batch)
+    devices = 1 if batch.dry_run else min(devices, len(job.inputs))
+    prepare = assign_devices(devices, model.device)
+    if devices > 1 and messages.progress_style == "bar":
+        messages = replace(messages, progress="lines")  # several bars would overwrite each other
     console = Console(messages)
-    reports = Batch(list(job.inputs), console, json=messages.json, keys=KEYS)
+    reports = Batch(list(job.inputs), console, json=messages.json, keys=KEYS, shares=devices)
     with console.logged():
-        return run_isolated(reports, _JobRunner(job, console, reports).run, outs=job.folders)
+        work = _JobRunner(job, console, reports).run
+        return run_isolated(reports, work, outs=job.folders, prepare=prepare)
 
 
 @dataclass(frozen=True)

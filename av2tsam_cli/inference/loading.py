@@ -160,7 +160,9 @@ class LoadedModel:
     @property
     def cpu_threads(self) -> int:
         """CPU threads for the network; a light one leaves half of the cores to the codecs."""
-        cores = os.cpu_count() or 1
+        # Those that this process may use, where the system tells.
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
         return max(1, cores // 2) if self.light else cores
 
 

@@ -29,7 +29,8 @@ from av2tsam_cli.files import atomic_file
 from av2tsam_cli.options import Messages
 
 out, *inputs = map(Path, sys.argv[1:])
-batch = Batch(inputs, Console(Messages()), json=True)
+shares = 2 if out.name == "shared" else 1
+batch = Batch(inputs, Console(Messages()), json=True, shares=shares)
 
 def work():
     if out.name == "loading":
@@ -46,9 +47,9 @@ def process(source):
         if source.name.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, source.name))
         if source.name == "sleep":
-            print("started", flush=True)
+            os.write(1, b"started\\n")
             time.sleep(60)
-    batch.finish(source, {})
+    batch.finish(source, {"long": "x" * 100_000} if shares > 1 else {})
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 allow_isolation()
@@ -100,6 +101,38 @@ def test_a_crash_before_the_first_input_fails_all(tmp_path: Path) -> None:
 
 def test_a_crash_after_the_last_input_changes_nothing(tmp_path: Path) -> None:
     assert process(tmp_path / "ending", "first") == (0, {"first": 0}, [])
+
+
+def test_two_processes_share_the_inputs(tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    names = [f"{k}" for k in range(8)]
+    assert process(out, *names) == (0, dict.fromkeys(names, 0), [])
+    processes = [(out / name).read_text() for name in names]
+    assert len(set(processes)) == 2
+    assert len(set(processes[::2])) == 1
+
+
+def test_a_crash_of_one_of_two_processes_costs_one_input(tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    code, codes, _ = process(out, "SIGSEGV", "1", "2", "3", "SIGBUS", "5", "6")
+    assert codes == {"SIGSEGV": 3, "SIGBUS": 3, **dict.fromkeys("12356", 0)}
+    assert code == 3
+    assert sorted(path.name for path in out.iterdir()) == list("12356")
+
+
+def test_an_interruption_ends_both_processes(tmp_path: Path) -> None:
+    inputs = ["sleep", str(tmp_path / "sleep"), "third"]
+    words = [sys.executable, "-c", SCRIPT, str(tmp_path / "shared"), *inputs]
+    with subprocess.Popen(  # noqa: S603 - our own script
+        words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in range(2)] == ["started\n"] * 2
+        parent.send_signal(signal.SIGTERM)
+        records = [json.loads(line) for line in parent.stdout]
+    assert parent.returncode == 130
+    assert [each["exit_code"] for each in records] == [130] * 3
+    assert not list(tmp_path.glob("shared/.*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

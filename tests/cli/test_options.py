@@ -80,7 +80,7 @@ def test_the_options_of_segment_agree_in_python_and_on_the_command_line() -> Non
     defined |= {field.name: field.default for field in fields(ModelOptions)}
     command = {field.name: field.default for field in _command_options()}
     assert defined.items() <= command.items()
-    only_there = {"inputs", "out", "skip_existing", "compile"} | {
+    only_there = {"inputs", "out", "skip_existing", "compile", "devices"} | {
         field.name for field in option_fields(Messages)
     }
     only_there |= {"recursive", "files_from", "null", "name_template", "dry_run"}
