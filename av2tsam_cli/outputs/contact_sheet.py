@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from math import ceil, log
+from math import ceil, log, log2
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -41,8 +41,8 @@ class Moment:
 
     masked: MaskedFrame
     """The frame with what was found in it."""
-    rank: tuple[int, float]
-    """How much it shows: the sources in view, then their size times their score."""
+    rank: tuple[int, int]
+    """How much it shows: the sources in view, then their size times their score, in steps."""
 
     @property
     def names(self) -> list[str]:
@@ -119,8 +119,8 @@ class Moments:
     def chosen(self) -> list[Moment]:
         """Return the chosen frames in order: those with a mask first, spread evenly over time."""
         moments = [self._spans[span] for span in sorted(self._spans)]
-        masked = [moment for moment in moments if moment.rank > (0, 0.0)]
-        empty = [moment for moment in moments if moment.rank <= (0, 0.0)]
+        masked = [moment for moment in moments if moment.rank > (0, 0)]
+        empty = [moment for moment in moments if moment.rank <= (0, 0)]
         chosen = _spread(masked, self.shown)
         chosen += _spread(empty, self.shown - len(chosen))
         return sorted(chosen, key=lambda moment: moment.masked.frame.index)
@@ -131,9 +131,11 @@ class Moments:
         return overlay_drawer(self.look, self.table)(moment.masked)
 
 
-def _rank(masked: MaskedFrame) -> tuple[int, float]:
+def _rank(masked: MaskedFrame) -> tuple[int, int]:
     seen = int(masked.mask.any()) if masked.sources is None else len(masked.sources.areas())
-    return seen, float(np.count_nonzero(masked.mask)) * masked.score
+    size = float(np.count_nonzero(masked.mask)) * masked.score
+    # Steps of a fifth, because reducing every frame that shows a little more would take time.
+    return seen, round(4 * log2(1 + size))
 
 
 def _spread(moments: Sequence[Moment], count: int) -> list[Moment]:
