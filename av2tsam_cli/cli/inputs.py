@@ -178,13 +178,28 @@ def find_inputs(
         raise UsageError("missing INPUT...; name files or folders, or set `files_from`")
     search = _Search(kinds, options.recursive, None if out is None else os.path.realpath(out))
     found: dict[str, Input] = {}
+    folders: dict[Path, str] = {}
     for each in _all(search, words, options):
         word = str(each.path)
         if is_url(word) and not allow_url:
             raise UsageError(f"{word}: a URL; set `allow_url` to open it, or download it first")
-        real = word if is_url(word) else os.path.realpath(word)  # resolve() fails on link loops
-        found.setdefault(real, replace(each, path=input_path(word, allow_url=allow_url)))
-    return tuple(found.values())
+        found.setdefault(_real(each.path, folders), each)
+    if not allow_url:
+        return tuple(found.values())
+    return tuple(
+        replace(each, path=input_path(each.path, allow_url=True)) for each in found.values()
+    )
+
+
+def _real(path: Path, folders: dict[Path, str]) -> str:
+    """Return the real path of a file, or a URL; `folders` keeps those of folders, to be fast."""
+    if is_remote(path):
+        return str(path)
+    if path.name in {"", os.pardir} or path.is_symlink():
+        return os.path.realpath(path)  # resolve() fails on link loops
+    if path.parent not in folders:
+        folders[path.parent] = os.path.realpath(path.parent)
+    return os.path.join(folders[path.parent], path.name)  # noqa: PTH118
 
 
 def _all(search: _Search, words: Sequence[str], options: InputOptions) -> Iterator[Input]:
@@ -276,7 +291,7 @@ def _named(source: Input, number: int, template: str) -> Path:
         "stem": output_name(source.path),
         "name": source.path.name,
         "folder": source.name.parent,
-        "parent": source.path.absolute().parent.name,
+        "parent": source.path.absolute().parent.name if "{parent" in template else "",
         "number": number,
     }
     name = template.format(**values)

@@ -33,10 +33,13 @@ class BatchProgress:
         self.files = len(inputs)
         self.number = 0
         self._numbers = inputs
-        self._ahead = dict(totals)
-        self._known = [total for total in totals.values() if total]
+        self._ahead: dict[Path, float | None] = {}
+        self._ahead_sum = 0.0  # kept, because a batch can have very many inputs
+        self._ahead_unknown = 0
+        self._known: list[float] = []
         self._finished = 0.0
         self._began_s: float | None = None
+        self.expect((), totals)
 
     def expect(self, checked: Iterable[Path], totals: Mapping[Path, float | None]) -> None:
         """Set what is known of inputs that have been checked; those without a total are skipped.
@@ -46,16 +49,25 @@ class BatchProgress:
             totals: The amount of work of those that are to be processed; None where it is unknown.
         """
         for source in checked:
-            self._ahead.pop(source, None)
-        self._ahead.update(totals)
+            self._drop(source)
+        for source, total in totals.items():
+            self._ahead[source] = total
+            self._ahead_sum += total or 0.0
+            self._ahead_unknown += total is None
         self._known += [total for total in totals.values() if total]
+
+    def _drop(self, source: Path) -> None:
+        if source in self._ahead:
+            total = self._ahead.pop(source)
+            self._ahead_sum -= total or 0.0
+            self._ahead_unknown -= total is None
 
     def start(self, source: Path) -> None:
         """Begin an input."""
         if self._began_s is None:  # not before: loading a model can take longer than an input
             self._began_s = time.monotonic()
         self.number = self._numbers[source]
-        self._ahead.pop(source, None)
+        self._drop(source)
 
     def finish(self, done: float) -> None:
         """End an input, of which this much was done."""
@@ -78,7 +90,7 @@ class BatchProgress:
             return None
         elapsed_s = time.monotonic() - self._began_s
         mean = sum(self._known) / len(self._known)
-        ahead = sum(mean if each is None else each for each in self._ahead.values())
+        ahead = self._ahead_sum + mean * self._ahead_unknown
         ahead += max(0.0, (mean if total is None else total) - done)
         return ahead * elapsed_s / all_done
 

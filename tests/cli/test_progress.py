@@ -70,6 +70,17 @@ def test_the_time_left_for_all_counts_what_is_known_of_each_input() -> None:
     assert batch.left_s(400, None) == 0
 
 
+@pytest.mark.usefixtures("seconds")
+def test_the_time_left_for_all_follows_what_becomes_known_of_later_inputs() -> None:
+    batch = batch_of([None, None, None, None])
+    paths = [Path(f"{k}.mp4") for k in range(4)]
+    batch.expect(paths[:2], {paths[0]: 100.0})  # the second is skipped
+    batch.start(paths[0])
+    assert batch.left_s(50, 100) == pytest.approx((50 + 2 * 100) / 50)
+    batch.expect(paths[2:], {paths[2]: 20.0, paths[3]: 30.0})
+    assert batch.left_s(50, 100) == pytest.approx(2 * (50 + 20 + 30) / 50)
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(None, "-:--"), (5.4, "0:05"), (754, "12:34"), (10_930, "3:02:10")]
 )
