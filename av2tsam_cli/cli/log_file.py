@@ -31,7 +31,7 @@ class LogFile:
         try:
             if path != Path(os.devnull) and is_special(path):
                 raise UsageError(f"{path}: {NOT_A_FILE}")
-            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             begin = os.read(self._file, len("2026-01-01T00:00:00"))
         except OSError as error:
             raise UsageError(
