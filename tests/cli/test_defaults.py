@@ -12,6 +12,8 @@ import pytest
 import av2tsam
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli.defaults import user_file
+from av2tsam_cli.cli.options import Given, command, new_app
+from av2tsam_cli.options import ModelOptions
 
 Run = Callable[..., dict[str, tuple[Any, str]]]
 
@@ -198,3 +200,19 @@ def test_config_show_finds_what_has_no_effect(
     assert "unknown table 'segmnt'; did you mean 'segment'?" in capsys.readouterr().err
     assert main(["config", "show", "segmnt"]) == 2
     assert "unknown command 'segmnt'; did you mean 'segment'?" in capsys.readouterr().err
+
+
+def test_a_default_does_not_count_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed training keeps its own options, unless they are given on the command line."""
+    app, received = new_app(), []
+
+    @command(app, config=True)
+    def cut(*, model: ModelOptions, given: Given) -> int:
+        """Cut things."""
+        received.append((model.device, model.precision, set(given)))
+        return 0
+
+    monkeypatch.setenv("AV2TSAM_DEVICE", "cpu")
+    Path("cut.toml").write_text('precision = "fp32"\n')
+    app(["--config", "cut.toml"], prog_name="av2tsam cut", standalone_mode=False)
+    assert received == [("cpu", "fp32", {"config", "precision"})]
