@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from av2tsam_cli.__main__ import main
+from av2tsam_cli.cli import segment as segment_command
 from av2tsam_cli.hub.checkpoint import load_network, write_tensors
 from av2tsam_cli.pipeline import SegmentResult
 
@@ -386,6 +387,24 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(
     assert f"{out / 'clip'}: is replaced ({out / 'clip.csv'} is missing)" in segment.err
     assert segment(*words, "--end", "0.3", "--skip-existing") == 0
     assert [record["status"] for record in segment.records] == ["skipped", "skipped"]
+
+
+def test_videos_of_a_large_batch_are_probed_in_blocks(
+    segment: Segment, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_command, "PROBED_AHEAD", 1)
+    other = shutil.copy(clip, tmp_path / "other.mp4")
+    (tmp_path / "broken.mp4").write_text("not a video")
+    (tmp_path / "list").write_text(f"{clip}\n{tmp_path / 'broken.mp4'}\n{other}\nnone.mp4\n")
+    words = ("--files-from", tmp_path / "list", "-o", tmp_path / "out", "-f", "masks", "--json")
+    assert segment(*words, "--end", "0.3") == 1
+    # What does not exist is known before any video is processed.
+    assert [(each["input"], each["status"]) for each in segment.records] == [
+        ("none.mp4", "failed"),
+        (str(clip), "done"),
+        (str(tmp_path / "broken.mp4"), "failed"),
+        (str(other), "done"),
+    ]
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
