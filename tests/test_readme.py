@@ -30,7 +30,7 @@ def command_blocks() -> Iterator[list[list[str]]]:
     for page in RUNNABLE:
         for block in code_blocks((ROOT / page).read_text(encoding="utf-8"), "sh"):
             commands = []
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 for part in line.partition(">")[0].split("&&"):
                     words = shlex.split(part, comments=True)
                     if words[:1] == ["av2tsam"]:
