@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -63,6 +64,12 @@ def sound_s(path: Path) -> float:
         (stream,) = container.streams.audio
         samples = sum(frame.samples for frame in container.decode(stream))
         return samples / stream.rate
+
+
+def test_the_readme_names_every_example() -> None:
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| \[([^]]+)\]", text, re.MULTILINE))
+    assert named == {path.name for path in EXAMPLES.iterdir() if path.is_file()} - {"README.md"}
 
 
 def test_a_tree_becomes_mattes_and_is_resumed(
