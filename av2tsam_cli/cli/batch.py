@@ -66,6 +66,11 @@ class Batch:
         self._share = share
 
     @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that prints notes about all inputs."""
+        return not self._share
+
+    @property
     def pending(self) -> list[Path]:
         """The inputs that are not finished, of the share of this process."""
         return [

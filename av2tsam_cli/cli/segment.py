@@ -343,7 +343,8 @@ class _JobRunner:
             precision=choice.precision,
             compile_frames=sum(plan.frames or 0 for plan in plans) if self.job.compile else 0,
         )
-        if choice.model is None and segmenter.model.name == "nano":
+        is_default = choice.model is None and segmenter.model.name == "nano"
+        if is_default and self.batch.is_first:
             self.console.note(NANO_NOTE)
         return segmenter
 
