@@ -102,7 +102,7 @@ def batch(folder: Path, args: argparse.Namespace) -> Result:
     run, usage = watched(arguments, folder)
     records = [json.loads(line) for line in run.stdout.splitlines()]
     failed = {record["input"] for record in records if record.get("error")}
-    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    errors = [line for line in run.stderr.splitlines() if line.startswith("av2tsam: error: ")]
     wrong = growth(usage)["wrong"]
     expected = {str(out / Path(path).name) for path in map(str, inputs) if path not in damaged}
     found = {str(path) for path in out.iterdir()}
