@@ -117,7 +117,7 @@ CODECS: Mapping[Codec, _Codec] = MappingProxyType(
             63,
         ),
         "prores": _Codec(
-            "prores_ks",
+            "prores_aw",  # a quarter of the time of prores_ks
             (".mov", ".mkv"),
             ("yuv422p10le", "yuv444p10le"),
             {"vendor": "apl0"},  # some editors accept only Apple's
