@@ -116,14 +116,15 @@ def run_behind(
         values.put(_Item([value]))
 
     thread = _create_thread(run, name, done)
-    thread.start()
     try:
+        thread.start()  # an interruption can arrive when the thread runs already
         yield put
         values.put(_End(None))
         thread.join()
     except BaseException:
         _abandon(values)
-        thread.join(JOIN_S)
+        if thread.ident is not None:
+            thread.join(JOIN_S)
         raise
     if errors:
         raise errors[0]

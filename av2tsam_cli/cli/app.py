@@ -79,17 +79,17 @@ def run_command(argv: Sequence[str]) -> int:
 
 def _run_reporting(argv: list[str], *, debug: bool) -> int:
     """Run a command and return its exit code; print errors."""
-    try:
-        with handle_signals(_InterruptOnce()):
+    with handle_signals(_InterruptOnce()):  # also while an interruption is reported
+        try:
             return _dispatch(argv)
-    except KeyboardInterrupt:
-        print_error(Interrupted("interrupted; unfinished outputs were removed"), debug=debug)
-        return Interrupted.exit_code
-    except StdoutError as error:
-        return _end_without_stdout(error, debug=debug)
-    except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
-        print_error(error, debug=debug)
-        return exit_code_of(error)
+        except KeyboardInterrupt:
+            print_error(Interrupted("interrupted; unfinished outputs were removed"), debug=debug)
+            return Interrupted.exit_code
+        except StdoutError as error:
+            return _end_without_stdout(error, debug=debug)
+        except Exception as error:  # noqa: BLE001 - the last resort: a line, not a traceback
+            print_error(error, debug=debug)
+            return exit_code_of(error)
 
 
 def _end_without_stdout(error: StdoutError, *, debug: bool) -> int:

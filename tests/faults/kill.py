@@ -67,7 +67,7 @@ class Job:
     """Whether it replaces an earlier result."""
 
 
-SEGMENT = "segment CLIP --model nano --device cpu --overwrite --out OUT"
+SEGMENT = "segment CLIP --model nano --device cpu --no-refine --overwrite --out OUT"
 VIDEOS = ("mp4", "mov", "mkv", "webm")
 PICTURES = ("masks", "overlays", "named-masks", "indexed-masks", "coco", "yolo", "npz")
 JOBS = [
@@ -238,7 +238,10 @@ class Runner:
 def fork(function: Callable[[], int], log: Path) -> int:
     """Run a function in a fork of this process that ends as Python does; return its number."""
     sys.stdout.flush()
+    # A signal that arrives before the `try` would unwind the code of the parent.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     if process := os.fork():
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         return process
     code = 70
     try:
@@ -249,6 +252,7 @@ def fork(function: Callable[[], int], log: Path) -> int:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
             signal.signal(getattr(signal, name), default)
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         code = function()
     except SystemExit as error:
         code = int(error.code or 0)
@@ -318,7 +322,9 @@ def send(process: int, number: signal.Signals) -> None:
 def fingerprint(path: Path) -> str | None:
     """Return a hash of a result that is the same for equal results; None if there is none.
 
-    Of a video, it covers the packets with their times, because Matroska files have random numbers.
+    Of a video, it covers the sound, and the number of pictures and their times: Matroska files have
+    random numbers, and x264 gives slightly different pictures from run to run (in small ones, its
+    `mbtree` reads memory that it did not write).
     """
     if not os.path.lexists(path):
         return None
@@ -334,7 +340,11 @@ def fingerprint(path: Path) -> str | None:
             with av.open(str(path)) as container:
                 for packet in container.demux():
                     times = packet.stream_index, packet.pts, packet.dts, packet.duration
-                    found.update(repr(times).encode() + bytes(packet))
+                    found.update(repr(times).encode())
+                    if isinstance(packet.stream, av.VideoStream):
+                        found.update(repr([frame.pts for frame in packet.decode()]).encode())
+                    else:
+                        found.update(bytes(packet))
         except av.FFmpegError:
             return "unreadable"
     return found.hexdigest()
