@@ -2,9 +2,9 @@
 
     python benchmarks/formats.py --runs 5
 
-Every run writes all formats of one video with nano, in turn, so that other programs slow down all of them; the
-shortest run of each counts. `over_video` is its time divided by that of the overlay video, once in wall time
-and once in CPU time.
+Every run writes all formats of one video with nano, in turn, so that other programs slow down all
+of them; the shortest run of each counts. `over_video` is its time divided by that of the overlay
+video, once in wall time and once in CPU time.
 """
 
 import argparse
