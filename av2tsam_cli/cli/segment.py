@@ -97,7 +97,7 @@ class BatchOptions:
     app,
     examples=[
         ("av2tsam segment dog.mp4 -o out.mp4", "highlight the sound source"),
-        ("av2tsam segment dog.mp4 -o dog.mov -f cutout", "cut it out, with transparency"),
+        ("av2tsam segment dog.mp4 -o dog.mov -f cutout", "cut it out"),
         ("av2tsam segment dog.mp4 -o masks -f masks", "write a mask PNG per frame"),
         ('av2tsam segment dog.mp4 -o out.mp4 --text "dog"', "segment what a phrase names"),
         ("av2tsam segment dog.mp4 -o out.mp4 --names", "name what is heard"),
