@@ -106,7 +106,7 @@ def test_json_keeps_names_exactly(
     record = json.loads(captured.out)
     assert record["input"] == str(video)
     assert [Path(path).name for path in record["outputs"]] == [video.stem]
-    assert len(list((tmp_path / "out" / video.stem).iterdir())) == 5
+    assert len(list((tmp_path / "out" / video.stem).glob("*.png"))) == 5
     assert "\x1b" not in captured.err
 
 

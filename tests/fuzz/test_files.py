@@ -15,7 +15,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 
 @pytest.mark.filterwarnings("ignore")  # of zipfile and torch, while the files are made
 def test_hostile_files_end_in_a_documented_exit_code(samples: Samples, tmp_path: Path) -> None:
-    names = case_names(seed=0, counts={"checkpoints": 12, "others": 20})
+    names = case_names(seed=0, counts={"checkpoints": 6, "others": 10})
     found = {}
     for name in names:
         folder = tmp_path / name
