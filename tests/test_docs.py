@@ -36,7 +36,7 @@ COMMANDS += (
 OTHER_PROGRAMS = {
     *("--index-url", "--rm", "--nproc-per-node", "--no-python", "--help", "--group", "--extra"),
     *("--nano", "--pytorch-init", "--samples", "--seeds", "--variants"),
-    *("--count", "--first", "--keep", "--only"),
+    *("--count", "--first", "--keep", "--only", "--jobs", "--runs", "--signals", "--steps"),
 }
 """Options of pip, docker, torchrun, uv, the scripts in recipes/, and the proofs in tests/."""
 BENCHMARKS = "performance.md"

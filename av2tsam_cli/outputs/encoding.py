@@ -204,7 +204,7 @@ def _options(name: Codec, crf: int | None, pixel_format: str) -> Mapping[str, st
     quality = chosen.crf if crf is None else crf
     options = dict(chosen.options) if quality is None else {**chosen.options, "crf": str(quality)}
     if name == "prores":
-        options["profile"] = "4444" if "444" in pixel_format else "hq"
+        options["profile"] = "4" if "444" in pixel_format else "3"  # 4444 and HQ
     return options
 
 
