@@ -319,7 +319,8 @@ class _JobRunner:
         chosen = self.job.format
         if self.job.files is not None:
             path = self.job.files.write(listening, self.job.inputs[listening.input])
-            self.console.note(f"{path}: {len(listening.events)} sounds")
+            count = len(listening.events)
+            self.console.note(f"{path}: {count} sound{'s' * (count != 1)}")
         elif chosen is None:
             if len(self.job.inputs) > 1:
                 print_text(f"{escape(str(listening.input))}\n")
