@@ -167,6 +167,12 @@ def test_startup(last_line: LastLine) -> None:
     assert result["torch_imported"] is False
 
 
+def test_formats(last_line: LastLine) -> None:
+    result = last_line("formats.py", "--runs", "1", "--end", "0.2")
+    assert result["over_video"]["video"] == result["over_video_cpu"]["video"] == 1
+    assert is_positive(*result["over_video"].values(), *result["seconds"].values())
+
+
 def test_memory_growth(last_line: LastLine) -> None:
     result = last_line("memory.py", "--minutes", "0.02,0.04", "--device", "cpu")
     assert math.isfinite(result["rss_growth"])
