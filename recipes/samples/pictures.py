@@ -79,7 +79,7 @@ def _masks(name: str, folder: Path) -> list[Picture]:
 
 
 def _read(folder: Path) -> list[Picture]:
-    return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.iterdir())]
+    return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
 
 
 def _small(picture: Picture) -> Picture:
