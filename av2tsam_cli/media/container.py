@@ -5,7 +5,7 @@ Corrupted packets are skipped, and seeks that fail or end up too late are repair
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -413,6 +413,8 @@ def _check_file(path: Path) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(4)
+    except FileNotFoundError as error:  # deleted in the meantime
+        raise MediaError(f"{path}: file not found; check the path") from error
     except OSError as error:
         raise MediaError(
             f"{path}: cannot be opened ({error.strerror}); check its permissions"
@@ -430,7 +432,8 @@ def _explain(path: Path, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     if is_remote(path):
         return f"{path}: cannot be opened ({reason}); check the URL, or download the video first"
-    with path.open("rb") as file:
+    head = b""
+    with suppress(FileNotFoundError), path.open("rb") as file:  # it may be deleted by now
         head = file.read(12)
     if head[4:8] in {b"ftyp", b"mdat", b"free", b"wide"}:
         index = mp4_index(path)

@@ -3,6 +3,7 @@
 No media is decoded: only the headers of boxes, chunks, elements, tags and packets are read.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from struct import unpack
@@ -88,10 +89,12 @@ def read_structure(path: Path) -> Structure:
     Raises:
         OSError: The file cannot be read.
     """
-    if not path.is_file():
+    try:
+        opened = path.open("rb")
+    except FileNotFoundError:
         return Structure()
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with opened as file:
+        size = os.fstat(file.fileno()).st_size
         head = file.read(16)
         if head.startswith(EBML):
             return _matroska(file, size)
