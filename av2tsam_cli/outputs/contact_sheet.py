@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import ceil, log, log2
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.outputs.labels import printable
 from av2tsam_cli.outputs.names import NameTable, colour_of
 from av2tsam_cli.outputs.overlay import overlay_drawer
+from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.segment_options import LookOptions
 from av2tsam_cli.values import Frame, MaskedFrame, Pixels, UInt8Array, VideoStream
 
@@ -154,13 +152,13 @@ def _clock(time_s: float) -> str:
     return f"{start}:{seconds:02d}.{hundredths:02d}"
 
 
-class ContactSheet:
+class ContactSheet(SummaryFile):
     """Write a picture with frames of a video, their times and names, once the video has ended."""
 
     def __init__(
         self, path: Path, *, title: str, video: VideoStream, look: LookOptions, overwrite: bool
     ) -> None:
-        """Nothing is created before the writer is entered.
+        """Choose frames of a video.
 
         Args:
             path: The file, a PNG or a JPEG.
@@ -169,33 +167,19 @@ class ContactSheet:
             look: How overlays look.
             overwrite: Whether an existing file is replaced.
         """
-        self.path, self.title, self.overwrite = path, title, overwrite
+        super().__init__(path, overwrite=overwrite)
+        self.title = title
         self.moments = Moments(video, look)
-        self.outputs: tuple[Path, ...] = (path,)
-        self._open = ExitStack()
 
     def write(self, masked: MaskedFrame) -> None:
         """Consider the next frame."""
         self.moments.add(masked)
 
-    def __enter__(self) -> Self:
-        with write_errors(self.path):
-            file = atomic_file(self.path, overwrite=self.overwrite)
-            self._part = self._open.enter_context(file)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with write_errors(self.path), self._open:
-            if error is None:
-                picture = Image.fromarray(draw_sheet(self.moments, self.title))
-                png = self.path.suffix.lower() == ".png"
-                picture.save(self._part, "PNG" if png else "JPEG", quality=90)
-            self._open.pop_all().__exit__(kind, error, trace)
+    def finish(self, part: Path) -> None:
+        """Draw the sheet."""
+        picture = Image.fromarray(draw_sheet(self.moments, self.title))
+        png = self.path.suffix.lower() == ".png"
+        picture.save(part, "PNG" if png else "JPEG", quality=90)
 
 
 def draw_sheet(moments: Moments, title: str) -> UInt8Array:

@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.outputs.edit_list import write_edit_list
 from av2tsam_cli.outputs.events import to_audacity, to_csv, to_srt, to_vtt
 from av2tsam_cli.outputs.names import UNNAMED
+from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.values import MaskedFrame, SoundEvent
 
 TEXT_FORMATS = {".csv": to_csv, ".srt": to_srt, ".vtt": to_vtt, ".txt": to_audacity}
@@ -32,7 +29,7 @@ class _Interval:
         return SoundEvent(name, self.start_s, self.end_s, self.scores / self.frames)
 
 
-class EventList:
+class EventList(SummaryFile):
     """Write from when until when each source is masked, once the video has ended.
 
     An event is consecutive frames with a mask of one source: from the time of the first to the end
@@ -49,7 +46,7 @@ class EventList:
         unnamed: str = UNNAMED,
         overwrite: bool,
     ) -> None:
-        """Nothing is created before the writer is entered.
+        """Collect the events of a video.
 
         Args:
             path: The file; its suffix is the format.
@@ -59,10 +56,8 @@ class EventList:
             unnamed: The name of masks without names.
             overwrite: Whether an existing file is replaced.
         """
-        self.path, self.source, self.rate, self.timecode = path, source, rate, timecode
-        self.unnamed, self.overwrite = unnamed, overwrite
-        self.outputs: tuple[Path, ...] = (path,)
-        self._open = ExitStack()
+        super().__init__(path, overwrite=overwrite)
+        self.source, self.rate, self.timecode, self.unnamed = source, rate, timecode, unnamed
         self._events: list[SoundEvent] = []
         self._current: dict[str, _Interval] = {}
         self._end_s = 0.0
@@ -94,29 +89,14 @@ class EventList:
             interval.end_s = end_s
             self._events.append(interval.event(name))
 
-    def __enter__(self) -> Self:
-        with write_errors(self.path):
-            file = atomic_file(self.path, overwrite=self.overwrite)
-            self._part = self._open.enter_context(file)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with write_errors(self.path), self._open:
-            if error is None:
-                self._end_intervals(self._end_s, keep={})
-                self._write(sorted(self._events, key=lambda event: (event.start_s, event.end_s)))
-            self._open.pop_all().__exit__(kind, error, trace)
-
-    def _write(self, events: list[SoundEvent]) -> None:
+    def finish(self, part: Path) -> None:
+        """Write the events in the order of their times."""
+        self._end_intervals(self._end_s, keep={})
+        events = sorted(self._events, key=lambda event: (event.start_s, event.end_s))
         suffix = self.path.suffix.lower()
         if suffix in {".edl", ".otio"}:
             write_edit_list(
-                self._part,
+                part,
                 suffix,
                 events,
                 source=self.source,
@@ -125,7 +105,7 @@ class EventList:
             )
         elif suffix == ".json":
             found = {"input": str(self.source), "events": [asdict(event) for event in events]}
-            self._part.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
         else:
             text = TEXT_FORMATS[suffix](events)
-            self._part.write_text(text, encoding="utf-8", errors="backslashreplace")
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -9,22 +9,20 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
 from av2tsam_cli import __version__
-from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.outputs.contact_sheet import Moments
 from av2tsam_cli.outputs.names import UNNAMED, colour_of
 from av2tsam_cli.outputs.overlay import style_of
+from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import MaskedFrame, MediaInfo, VideoStream
 
@@ -137,7 +135,7 @@ def _share(area: float, span: _Span) -> float:
     return max(round(area / span.frames, 4), 1e-4) if area else 0
 
 
-class Report:
+class Report(SummaryFile):
     """Write a page about a result, once the video has ended and the other outputs are complete.
 
     It needs no network and no other file, but for a video of more than `EMBEDDED_BYTES`, which it
@@ -157,7 +155,7 @@ class Report:
         model: Mapping[str, object],
         overwrite: bool,
     ) -> None:
-        """Nothing is created before the writer is entered.
+        """Collect what the page shows.
 
         Args:
             path: The file.
@@ -170,13 +168,11 @@ class Report:
             model: What the page says about the model: text, numbers, lists and objects.
             overwrite: Whether an existing file is replaced.
         """
-        self.path, self.info, self.video, self.options = path, info, video, options
+        super().__init__(path, overwrite=overwrite)
+        self.info, self.video, self.options = info, video, options
         self.kind, self.encoding, self.files, self.model = kind, encoding, outputs, model
-        self.overwrite = overwrite
-        self.outputs: tuple[Path, ...] = (path,)
         self.moments = Moments(video, options)
         self.timeline = Timeline(options.text or UNNAMED)
-        self._open = ExitStack()
         self._end_s = 0.0
         self._frames = self._with_mask = 0
 
@@ -191,24 +187,11 @@ class Report:
         self._frames += 1
         self._with_mask += bool(masked.mask.any())
 
-    def __enter__(self) -> Self:
-        with write_errors(self.path):
-            file = atomic_file(self.path, overwrite=self.overwrite)
-            self._part = self._open.enter_context(file)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with write_errors(self.path), self._open:
-            if error is None:
-                page = fill_page(self.info.path.name, self._data())
-                # Names that are no valid UTF-8 are shown with replacement characters.
-                self._part.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
-            self._open.pop_all().__exit__(kind, error, trace)
+    def finish(self, part: Path) -> None:
+        """Write the page."""
+        page = fill_page(self.info.path.name, self._data())
+        # Names that are no valid UTF-8 are shown with replacement characters.
+        part.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
 
     def _data(self) -> dict[str, Any]:
         """Return what the page shows."""
