@@ -175,10 +175,16 @@ class SourceMasks:
         numbers = range(1, len(self.names) + 1)
         return tuple(int(np.count_nonzero(self.labels == number)) for number in numbers)
 
+    @property
+    def in_view(self) -> list[tuple[int, str]]:
+        """The label and the name of each source that has pixels."""
+        named = enumerate(zip(self.names, self.pixels, strict=True), start=1)
+        return [(label, name) for label, (name, count) in named if count]
+
     def areas(self) -> list[tuple[str, float]]:
-        """Return the name of each source that has pixels, with the share of the frame it covers."""
-        counts = zip(self.names, self.pixels, strict=True)
-        return [(name, count / self.labels.size) for name, count in counts if count]
+        """Return the name of each source in view, with the share of the frame that it covers."""
+        size = self.labels.size
+        return [(name, self.pixels[label - 1] / size) for label, name in self.in_view]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class BatchProgress:
         self._ahead: dict[Path, float | None] = {}
         self._ahead_sum = 0.0  # kept, because a batch can have very many inputs
         self._ahead_unknown = 0
-        self._known: list[float] = []
+        self._known_sum, self._known_count = 0.0, 0
         self._finished = 0.0
         self._began_s: float | None = None
         self.expect((), totals)
@@ -54,7 +54,8 @@ class BatchProgress:
             self._ahead[source] = total
             self._ahead_sum += total or 0.0
             self._ahead_unknown += total is None
-        self._known += [total for total in totals.values() if total]
+            self._known_sum += total or 0.0
+            self._known_count += bool(total)
 
     def _drop(self, source: Path) -> None:
         if source in self._ahead:
@@ -86,10 +87,10 @@ class BatchProgress:
             None if too little is known.
         """
         all_done = self._finished + done
-        if self._began_s is None or all_done <= 0 or not self._known:
+        if self._began_s is None or all_done <= 0 or not self._known_count:
             return None
         elapsed_s = time.monotonic() - self._began_s
-        mean = sum(self._known) / len(self._known)
+        mean = self._known_sum / self._known_count
         ahead = self._ahead_sum + mean * self._ahead_unknown
         ahead += max(0.0, (mean if total is None else total) - done)
         return ahead * elapsed_s / all_done

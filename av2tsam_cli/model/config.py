@@ -275,9 +275,7 @@ def _check_size(name: str, size: float) -> None:
 def _check_clap(config: ClapConfig) -> None:
     """Check the product of sizes, as HTSAT is built with memory of its own."""
     widths = [config.dim << stage for stage in range(len(config.depths))]
-    weights = sum(
-        12 * depth * width**2 for depth, width in zip(config.depths, widths, strict=False)
-    )
+    weights = sum(12 * depth * width**2 for depth, width in zip(config.depths, widths, strict=True))
     spectrogram = config.n_fft**2
     masks = (config.spec_size // config.patch_size * config.window_size) ** 2
     if max(weights, spectrogram, masks) > LARGEST_CLAP or len(widths) > MOST_BLOCKS:

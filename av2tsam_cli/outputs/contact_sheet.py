@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from av2tsam_cli.outputs.labels import printable
+from av2tsam_cli.outputs.labels import fitted
 from av2tsam_cli.outputs.names import NameTable, colour_of
 from av2tsam_cli.outputs.overlay import overlay_drawer
 from av2tsam_cli.outputs.summary_file import SummaryFile
@@ -46,7 +46,7 @@ class Moment:
     def names(self) -> list[str]:
         """The names in view."""
         sources = self.masked.sources
-        return [] if sources is None else [name for name, _ in sources.areas()]
+        return [] if sources is None else [name for _, name in sources.in_view]
 
 
 @dataclass
@@ -130,7 +130,7 @@ class Moments:
 
 
 def _rank(masked: MaskedFrame) -> tuple[int, int]:
-    seen = int(masked.mask.any()) if masked.sources is None else len(masked.sources.areas())
+    seen = int(masked.mask.any()) if masked.sources is None else len(masked.sources.in_view)
     size = float(np.count_nonzero(masked.mask)) * masked.score
     # Steps of a fifth, because reducing every frame that shows a little more would take time.
     return seen, round(4 * log2(1 + size))
@@ -195,7 +195,7 @@ def draw_sheet(moments: Moments, title: str) -> UInt8Array:
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(TITLE_PX)
     room = sheet.width - 2 * GAP_PX
-    draw.text((GAP_PX, GAP_PX), _fitted(title, font, room), INK_RGB, font=font, anchor="lt")
+    draw.text((GAP_PX, GAP_PX), fitted(title, font, room), INK_RGB, font=font, anchor="lt")
     for place, (moment, picture) in enumerate(zip(chosen, pictures, strict=True)):
         left, upper = GAP_PX + place % columns * across, top + place // columns * down
         sheet.paste(Image.fromarray(picture), (left, upper))
@@ -228,17 +228,8 @@ def _caption(
             box = left, base - TEXT_PX * 2 // 3, left + TEXT_PX // 2, base
             draw.rectangle(box, colour_of(moments.table.number(name)))
             left += TEXT_PX // 2 + 5
-        text = _fitted(name, font, right - left)
+        text = fitted(name, font, right - left)
         if not text:
             return
         draw.text((left, base), text, FAINT_RGB, font=font, anchor="ls")
         left += round(font.getlength(text)) + TEXT_PX
-
-
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
-    """Return a text, shortened until it fits a width in pixels; "" if not even that fits."""
-    text = shown = printable(text)
-    while text and font.getlength(shown) > room:
-        text = text[:-1]
-        shown = f"{text.rstrip()}…"
-    return shown if text else ""

@@ -79,8 +79,7 @@ class EventList(SummaryFile):
             if masked.mask.any():
                 yield self.unnamed, masked.score
             return
-        counts = zip(sources.names, sources.pixels, sources.scores, strict=True)
-        yield from ((name, score) for name, pixels, score in counts if pixels)
+        yield from ((name, sources.scores[label - 1]) for label, name in sources.in_view)
 
     def _end_intervals(self, end_s: float, keep: dict[str, float]) -> None:
         """End those that are not in the next frame, which begins at a time."""

@@ -93,10 +93,8 @@ def _masks(masked: MaskedFrame) -> Iterator[Row]:
     """Yield the name of each mask of a frame, with its size, place and score."""
     yield "", *_measure(masked.mask, masked.score)
     if (sources := masked.sources) is not None:
-        counts = zip(sources.names, sources.pixels, sources.scores, strict=True)
-        for label, (name, pixels, score) in enumerate(counts, start=1):
-            if pixels:
-                yield name, *_measure(sources.labels == label, score)
+        for label, name in sources.in_view:
+            yield name, *_measure(sources.labels == label, sources.scores[label - 1])
 
 
 def _measure(mask: BoolArray, score: float) -> Row:

@@ -54,5 +54,5 @@ def _text(masked: MaskedFrame) -> str:
         silent = np.isneginf(masked.level_dbfs)
         words.append("digital silence" if silent else f"{masked.level_dbfs:.0f} dBFS")
     if masked.sources is not None:
-        words += [name for name, _ in masked.sources.areas()]
+        words += [name for _, name in masked.sources.in_view]
     return "   ".join(words)

@@ -160,14 +160,9 @@ def _above(box: Box, size: tuple[int, int]) -> Box:
 def make_plate(text: str, rgb: tuple[int, int, int], size_px: int, width_px: int) -> Plate | None:
     """Return the plate for a text, shortened until it fits a width; None if not even that fits."""
     font = ImageFont.load_default(size_px)
-    text = printable(text)
     pad, bar = max(2, size_px // 3), max(2, size_px // 4)
-    room = width_px - 2 * pad - bar
-    shown = text
-    while font.getlength(shown) > room and text:
-        text = text[:-1]
-        shown = f"{text.rstrip()}…"
-    if not text:
+    shown = fitted(text, font, width_px - 2 * pad - bar)
+    if not shown:
         return None
     ascent, descent = cast("ImageFont.FreeTypeFont", font).getmetrics()
     size = round(font.getlength(shown)) + 2 * pad + bar, ascent + descent + pad
@@ -178,6 +173,15 @@ def make_plate(text: str, rgb: tuple[int, int, int], size_px: int, width_px: int
     colour = np.asarray(PLATE_RGB, np.float32) * (1 - ink) + 255 * ink
     opacity[:, :bar], colour[:, :bar] = 1, rgb
     return Plate((colour * opacity).astype(np.float32), (1 - opacity).astype(np.float32))
+
+
+def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
+    """Return a text, shortened until it fits a width in pixels; "" if not even that fits."""
+    text = shown = printable(text)
+    while text and font.getlength(shown) > room:
+        text = text[:-1]
+        shown = f"{text.rstrip()}…"
+    return shown if text else ""
 
 
 def printable(text: str) -> str:

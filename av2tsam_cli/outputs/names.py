@@ -47,8 +47,7 @@ class NameTable:
 
     def add(self, sources: SourceMasks) -> dict[int, str]:
         """Count a frame; return its labels that have pixels, each with its name."""
-        named = enumerate(zip(sources.names, sources.pixels, strict=True), start=1)
-        present = {k: name for k, (name, count) in named if count}
+        present = dict(sources.in_view)
         for name in present.values():
             self.frames[name] = self.frames.get(name, 0) + 1
         return present
