@@ -142,6 +142,10 @@ class Frame:
         """The pixels with the bits per channel that the result needs, (H, W, 3), RGB."""
         return self.rgb if self.deep is None else self.deep
 
+    def end_s(self, rate: Fraction | None) -> float:
+        """Return when the next frame begins, at a rate if the file does not tell, in seconds."""
+        return self.time_s + (self.duration_s or float(1 / rate if rate else 0))
+
     @property
     def nbytes(self) -> int:
         """Memory that the pixels take, in bytes."""

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from av2tsam_cli.outputs.labels import fitted
 from av2tsam_cli.outputs.names import NameTable, colour_of
 from av2tsam_cli.outputs.overlay import overlay_drawer
+from av2tsam_cli.outputs.spans import Spans
 from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.segment_options import LookOptions
 from av2tsam_cli.values import Frame, MaskedFrame, Pixels, UInt8Array, VideoStream
@@ -25,8 +26,6 @@ LONG_SIDE_PX = 400
 """Longer side of each, as displayed."""
 SPANS_PER_FRAME = 4
 """Spans of time from which each is chosen, at most; half of them at least."""
-FIRST_SPAN_S = 1 / 64
-"""Length of a span at first. It is doubled whenever there are too many."""
 SHEET_ASPECT = 4 / 3
 """Width over height to which the sheet comes as close as whole rows allow."""
 PAPER_RGB, INK_RGB, FAINT_RGB = (18, 18, 22), (238, 238, 242), (160, 160, 170)
@@ -53,8 +52,7 @@ class Moment:
 class Moments:
     """Chooses frames of a video as they come; memory does not depend on its length.
 
-    The time is divided into equal spans, and the frame that shows most is kept of each. When there
-    are too many spans, each two become one.
+    The time is divided into equal spans, and the frame that shows most is kept of each.
     """
 
     video: VideoStream
@@ -65,28 +63,18 @@ class Moments:
     """How many frames to choose."""
     table: NameTable = field(default_factory=NameTable)
     """The names so far, which give the sources the same colours as in the overlay video."""
-    _spans: dict[int, Moment] = field(default_factory=dict)
-    _span_s: float = FIRST_SPAN_S
+
+    def __post_init__(self) -> None:
+        self._spans: Spans[Moment] = Spans(SPANS_PER_FRAME * self.shown, _more_telling)
 
     def add(self, masked: MaskedFrame) -> None:
         """Consider the next frame."""
         if masked.sources is not None:
             self.table.add(masked.sources)
         rank = _rank(masked)
-        span = int(masked.frame.time_s / self._span_s)
-        if span in self._spans and self._spans[span].rank >= rank:
-            return
-        self._spans[span] = Moment(self._reduced(masked), rank)
-        if len(self._spans) > SPANS_PER_FRAME * self.shown:
-            self._halve()
-
-    def _halve(self) -> None:
-        self._span_s *= 2
-        spans, self._spans = self._spans, {}
-        for span, moment in spans.items():
-            other = self._spans.setdefault(span // 2, moment)
-            if moment.rank > other.rank:
-                self._spans[span // 2] = moment
+        best = self._spans.at(masked.frame.time_s)
+        if best is None or rank > best.rank:
+            self._spans.add(masked.frame.time_s, Moment(self._reduced(masked), rank))
 
     def _reduced(self, masked: MaskedFrame) -> MaskedFrame:
         """Return a frame with its masks at the size at which it is shown."""
@@ -116,7 +104,7 @@ class Moments:
 
     def chosen(self) -> list[Moment]:
         """Return the chosen frames in order: those with a mask first, spread evenly over time."""
-        moments = [self._spans[span] for span in sorted(self._spans)]
+        moments = self._spans.values()
         masked = [moment for moment in moments if moment.rank > (0, 0)]
         empty = [moment for moment in moments if moment.rank <= (0, 0)]
         chosen = _spread(masked, self.shown)
@@ -127,6 +115,10 @@ class Moments:
         """Draw the overlay of a chosen frame, (h, w, 3), RGB."""
         # A drawer of its own, so that nothing fades from one to the next.
         return overlay_drawer(self.look, self.table)(moment.masked)
+
+
+def _more_telling(one: Moment, other: Moment) -> Moment:
+    return other if other.rank > one.rank else one
 
 
 def _rank(masked: MaskedFrame) -> tuple[int, int]:

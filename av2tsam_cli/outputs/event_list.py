@@ -66,8 +66,7 @@ class EventList(SummaryFile):
         """Add the next frame."""
         frame = masked.frame
         self._end_intervals(frame.time_s, keep=dict(self._scores(masked)))
-        step_s = frame.duration_s or float(1 / self.rate if self.rate else 0)
-        self._end_s = frame.time_s + step_s
+        self._end_s = frame.end_s(self.rate)
         for name, score in self._scores(masked):
             interval = self._current.setdefault(name, _Interval(frame.time_s, frame.time_s))
             interval.scores, interval.frames = interval.scores + score, interval.frames + 1

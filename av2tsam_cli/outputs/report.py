@@ -22,6 +22,7 @@ from av2tsam_cli import __version__
 from av2tsam_cli.outputs.contact_sheet import Moments
 from av2tsam_cli.outputs.names import UNNAMED, colour_of
 from av2tsam_cli.outputs.overlay import style_of
+from av2tsam_cli.outputs.spans import Spans
 from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import MaskedFrame, MediaInfo, VideoStream
@@ -41,8 +42,6 @@ BROWSER_CODECS = {
 """The encoders, with pixel formats, whose videos nearly all browsers play."""
 MOST_SPANS = 2048
 """Spans of time on the timeline, at most; half of them at least, unless there are fewer frames."""
-FIRST_SPAN_S = 1 / 64
-"""Length of a span at first. It is doubled whenever there are too many."""
 SILENCE_DBFS = -120.0
 """The level that digital silence is given, because JSON has no infinity."""
 
@@ -61,8 +60,8 @@ class _Span:
     sources: dict[str, float] = field(default_factory=dict)
     """The same for each name."""
 
-    def add(self, other: _Span) -> None:
-        """Add the span that comes next."""
+    def add(self, other: _Span) -> _Span:
+        """Add the span that comes next, and return this one."""
         self.frames += other.frames
         self.area += other.area
         if other.level_dbfs is not None:
@@ -70,6 +69,7 @@ class _Span:
             self.level_dbfs = max(own, other.level_dbfs)
         for name, area in other.sources.items():
             self.sources[name] = self.sources.get(name, 0.0) + area
+        return self
 
 
 @dataclass
@@ -78,9 +78,7 @@ class Timeline:
 
     unnamed: str = UNNAMED
     """What masks without a name are called."""
-    span_s: float = FIRST_SPAN_S
-    """Length of a span in seconds."""
-    _spans: dict[int, _Span] = field(default_factory=dict)
+    _spans: Spans[_Span] = field(default_factory=lambda: Spans(MOST_SPANS, _Span.add))
 
     def add(self, masked: MaskedFrame) -> None:
         """Add the next frame."""
@@ -90,19 +88,8 @@ class Timeline:
         if masked.sources is not None:
             sources = dict(masked.sources.areas())
         level = None if level is None else max(level, SILENCE_DBFS)
-        span = _Span(masked.frame.time_s, 1, level, area, sources)
-        self._put(int(span.time_s / self.span_s), span)
-        if len(self._spans) > MOST_SPANS:
-            self.span_s *= 2
-            spans, self._spans = self._spans, {}
-            for number, each in spans.items():
-                self._put(number // 2, each)
-
-    def _put(self, number: int, span: _Span) -> None:
-        if number in self._spans:
-            self._spans[number].add(span)
-        else:
-            self._spans[number] = span
+        time_s = masked.frame.time_s
+        self._spans.add(time_s, _Span(time_s, 1, level, area, sources))
 
     def to_json(self, colours: Mapping[str, tuple[int, int, int]]) -> dict[str, Any]:
         """Return a list for each thing that the timeline shows, with a value per span.
@@ -112,7 +99,7 @@ class Timeline:
         """
         spans = self._spans.values()
         return {
-            "span_s": self.span_s,
+            "span_s": self._spans.length_s,
             "silence_dbfs": SILENCE_DBFS,
             "times": [round(span.time_s, 3) for span in spans],
             "levels": [
@@ -180,10 +167,7 @@ class Report(SummaryFile):
         """Add the next frame."""
         self.moments.add(masked)
         self.timeline.add(masked)
-        rate = self.video.rate
-        self._end_s = masked.frame.time_s + (
-            masked.frame.duration_s or float(1 / rate if rate else 0)
-        )
+        self._end_s = masked.frame.end_s(self.video.rate)
         self._frames += 1
         self._with_mask += bool(masked.mask.any())
 

@@ -1,0 +1,52 @@
+"""Equal spans of time over a video of unknown length."""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+FIRST_S = 1 / 64
+"""Length of a span at first."""
+
+
+class Spans(Generic[T]):
+    """A value for each span of time; memory does not depend on the length of the video.
+
+    When there are too many spans, they are doubled in length, and each two become one.
+    """
+
+    def __init__(self, most: int, merge: Callable[[T, T], T]) -> None:
+        """Begin without spans.
+
+        Args:
+            most: Number of spans that is too many if it is exceeded.
+            merge: Returns the value of a span, given those of an earlier and a later part.
+        """
+        self.most, self.merge = most, merge
+        self.length_s = FIRST_S
+        self._values: dict[int, T] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def at(self, time_s: float) -> T | None:
+        """Return the value of the span around a time; None if it has none."""
+        return self._values.get(int(time_s / self.length_s))
+
+    def add(self, time_s: float, value: T) -> None:
+        """Add a value at a time, which does not decrease."""
+        self._put(int(time_s / self.length_s), value)
+        if len(self._values) > self.most:
+            self.length_s *= 2
+            values, self._values = self._values, {}
+            for number, each in values.items():
+                self._put(number // 2, each)
+
+    def _put(self, number: int, value: T) -> None:
+        if number in self._values:
+            value = self.merge(self._values[number], value)
+        self._values[number] = value
+
+    def values(self) -> list[T]:
+        """Return the values in the order of their times."""
+        return list(self._values.values())
