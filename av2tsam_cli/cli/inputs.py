@@ -12,6 +12,7 @@ from typing import Annotated
 
 from av2tsam_cli.errors import NOT_A_FILE, UsageError
 from av2tsam_cli.files import output_name
+from av2tsam_cli.job import Input
 from av2tsam_cli.network import input_path, is_remote, is_url
 from av2tsam_cli.options import Option, Panel, either
 
@@ -32,18 +33,6 @@ STDIN = Path("-")
 """The list of files that is read from stdin."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some programs on Windows begin a list with."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """A file to process."""
-
-    path: Path
-    """The file."""
-    name: Path
-    """Where its output goes in the folder of outputs, without a suffix, such as `day1/clip`."""
-    suffix: str = ""
-    """How the name of the output ends, such as `.webm`; "" for what suits the format."""
 
 
 @dataclass(frozen=True)

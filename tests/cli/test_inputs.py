@@ -13,13 +13,13 @@ from av2tsam_cli.cli.batch import check_outputs
 from av2tsam_cli.cli.inputs import (
     SOUNDS,
     VIDEOS,
-    Input,
     InputOptions,
     check_input,
     find_inputs,
     name_outputs,
 )
 from av2tsam_cli.errors import UsageError
+from av2tsam_cli.job import Input
 
 PLAIN = InputOptions()
 RECURSIVE = InputOptions(recursive=True)
