@@ -6,10 +6,12 @@ Nothing is printed here, so that a process on another machine can do the same wo
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import NOT_A_FILE, UsageError
+from av2tsam_cli.network import is_remote
 from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.segment_options import SIDE_SUFFIXES, Format, SegmentOptions
 
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
     from av2tsam_cli.pipeline import SegmentResult
     from av2tsam_cli.plan import SegmentPlan
 
+NANO_NOTE = (
+    "using nano, a demo model that only recognises drawn scenes; for real videos, run "
+    "'av2tsam models pull real' (5.6 GB; not tested by this project with the published weights)"
+)
+"""Printed if nano is used because no other model is installed. The weights of the networks that
+follow sound may be unpublished."""
+
+STDIN = Path("-")
+"""A list of files that is read from stdin; videos cannot be."""
 MANY_FRAMES = 1_000_000
 """Frames for which compiling always pays, on devices on which it can."""
 
@@ -102,8 +113,12 @@ class JobRunner:
         )
         return self._model
 
-    def plan(self, source: Input) -> "SegmentPlan | None":
+    def plan(self, source: Input, *, again: bool = False) -> "SegmentPlan | None":
         """Check an input; return None if it is skipped, because its output is complete.
+
+        Args:
+            source: The input.
+            again: Whether an earlier attempt was lost, so that its output may be there.
 
         Raises:
             UsageError: See `plan_video`.
@@ -113,11 +128,11 @@ class JobRunner:
         from av2tsam_cli.plan import plan_video
 
         options = self.job.options
-        if self.job.skip_existing:
-            again = self._why_again(source)
-            if again == "":
+        if self.job.skip_existing or again:
+            why = self._why_again(source)
+            if why == "" and self.job.skip_existing:
                 return None
-            options = replace(options, overwrite=options.overwrite or again is not None)
+            options = replace(options, overwrite=options.overwrite or why is not None)
         return plan_video(
             source.path, self.job.out, options, name=source.name, suffix=source.suffix
         )
@@ -150,6 +165,15 @@ class JobRunner:
         if why:
             self.note(f"{output}: is replaced ({why})")
         return why
+
+    @property
+    def has_fallback(self) -> bool:
+        """Whether nano was loaded because no other model is installed."""
+        return (
+            self.job.model.model is None
+            and self._segmenter is not None
+            and self._segmenter.model.name == "nano"
+        )
 
     @property
     def is_loaded(self) -> bool:
@@ -198,4 +222,36 @@ def _summary(result: "SegmentResult") -> str:
     return (
         f"{result.outputs[0]}: {result.frames} frames in {result.wall_s:.1f} s "
         f"({speed:.0f} frames/s), {result.frames_with_mask} with {what}"
+    )
+
+
+def check_input(source: Path) -> None:
+    """Check that an input is a file, not a folder, a pipe or a device.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if is_remote(source) or source.is_file():
+        return
+    if source.is_dir():
+        raise UsageError(f"{source}: {_why_empty(source)}")
+    if not source.exists():
+        if source.is_symlink():
+            raise UsageError(f"{source}: a symbolic link to no file; check where it points")
+        if source == STDIN:
+            raise UsageError("-: stdin is not supported; save the input to a file first")
+        matches = "no file matches; check the pattern" if has_magic(str(source)) else ""
+        raise UsageError(f"{source}: {matches or 'file not found; check the path'}")
+    raise UsageError(f"{source}: {NOT_A_FILE}")
+
+
+def _why_empty(folder: Path) -> str:
+    """Return why a folder stands for no files."""
+    try:
+        os.listdir(folder)  # noqa: PTH208
+    except OSError as error:
+        return f"cannot be listed ({error.strerror}); check its permissions"
+    return (
+        "a folder without videos, apart from hidden files and those in `out`; set `recursive` to "
+        "search its folders, or name files"
     )

@@ -56,6 +56,7 @@ class Panel(StrEnum):
     LOOK = "Look of overlays, mattes and cutouts"
     ENCODING = "Encoding"
     ADVANCED = "Advanced"
+    CLUSTER = "Many workers"
     LOGGING = "Progress and logging"
 
     @property

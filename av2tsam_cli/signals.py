@@ -1,12 +1,18 @@
-"""Handling of the signals that end a process: SIGINT (Ctrl-C), SIGTERM and SIGHUP."""
+"""Signals that end a process: those that interrupt it, and those by which it crashes."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
+from av2tsam_cli.errors import Av2tsamError, MediaError
+
 SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Signals that interrupt a command: Ctrl-C, `kill`, and a terminal that is closed."""
+CRASHES = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"})
+"""Signals by which the system, or the C library, ends a process that did something wrong."""
 
 
 @contextmanager
@@ -34,3 +40,16 @@ def handle_signals(handler: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
+
+
+def explain_death(source: Path, by: signal.Signals) -> Av2tsamError:
+    """Return the error for an input at which a signal ended the process that worked on it."""
+    if by.name in CRASHES:
+        return MediaError(
+            f"{source}: crashed a decoder or encoder ({by.name}), so it is probably damaged; copy "
+            "it again, or re-encode it"
+        )
+    return Av2tsamError(
+        f"{source}: the process was killed ({by.name}) while working on it, perhaps because memory "
+        "ran out; free memory, or use a smaller `batch_size`"
+    )

@@ -209,6 +209,11 @@ class Console:
         self.debug = messages.debug
         self._next_line_s = time.monotonic() + LINE_EVERY_S
 
+    @property
+    def wants_details(self) -> bool:
+        """Whether details are printed or logged."""
+        return self.messages.verbose or bool(_logs)
+
     def note(self, text: str) -> None:
         """Print a line of information, unless `quiet` is set."""
         text = with_flags(text)
@@ -245,7 +250,7 @@ class Console:
         handler.emit = emit  # type: ignore[method-assign]
         log.addHandler(handler)
         level = log.level
-        if self.messages.verbose or _logs:
+        if self.wants_details:
             log.setLevel(logging.INFO)
         try:
             yield

@@ -10,9 +10,9 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated
 
-from av2tsam_cli.errors import NOT_A_FILE, UsageError
+from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import output_name
-from av2tsam_cli.job import Input
+from av2tsam_cli.job import STDIN, Input
 from av2tsam_cli.network import input_path, is_remote, is_url
 from av2tsam_cli.options import Option, Panel, either
 
@@ -29,8 +29,6 @@ WIDTH = re.compile(r"0?\d{1,2}")
 """How wide a number is: 05 for zeros before it."""
 SUFFIX = re.compile(r"\.\w+$")
 """A suffix that a template ends in, which chooses the container of a video."""
-STDIN = Path("-")
-"""The list of files that is read from stdin."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some programs on Windows begin a list with."""
 
@@ -292,35 +290,3 @@ def _named(source: Input, number: int, template: str) -> Path:
             f"`name_template` puts {source.path} at {name!r}, outside `out`; use a name in it"
         )
     return path
-
-
-def check_input(source: Path) -> None:
-    """Check that an input is a file, not a folder, a pipe or a device.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if is_remote(source) or source.is_file():
-        return
-    if source.is_dir():
-        raise UsageError(f"{source}: {_why_empty(source)}")
-    if not source.exists():
-        if source.is_symlink():
-            raise UsageError(f"{source}: a symbolic link to no file; check where it points")
-        if source == STDIN:
-            raise UsageError("-: stdin is not supported; save the input to a file first")
-        matches = "no file matches; check the pattern" if has_magic(str(source)) else ""
-        raise UsageError(f"{source}: {matches or 'file not found; check the path'}")
-    raise UsageError(f"{source}: {NOT_A_FILE}")
-
-
-def _why_empty(folder: Path) -> str:
-    """Return why a folder stands for no files."""
-    try:
-        os.listdir(folder)  # noqa: PTH208
-    except OSError as error:
-        return f"cannot be listed ({error.strerror}); check its permissions"
-    return (
-        "a folder without videos, apart from hidden files and those in `out`; set `recursive` to "
-        "search its folders, or name files"
-    )

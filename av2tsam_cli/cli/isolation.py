@@ -21,12 +21,10 @@ from pathlib import Path
 
 from av2tsam_cli.cli.batch import Batch
 from av2tsam_cli.cli.console import READER_ENDED
-from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
+from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 from av2tsam_cli.files import remove_dead_parts
-from av2tsam_cli.signals import SIGNAL_NAMES, handle_signals
+from av2tsam_cli.signals import SIGNAL_NAMES, explain_death, handle_signals
 
-CRASHES = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"})
-"""Signals by which the system, or the C library, ends a process that did something wrong."""
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
 _allowed = threading.Event()
@@ -195,22 +193,10 @@ def _remove_unfinished(folders: list[Path], missing: list[Path]) -> None:
 def _report(batch: Batch, by: signal.Signals) -> None:
     """Print what a signal did to the input at work; if there was none, to all that are pending."""
     if batch.active is not None:
-        batch.fail(_explain(batch.active, by), batch.active)
+        batch.fail(explain_death(batch.active, by), batch.active)
     elif batch.pending:
         error = Av2tsamError(
             f"{batch.pending[0]}: the process was ended ({by.name}) before any input was read, "
             "perhaps because memory ran out; free memory, or use a smaller model"
         )
         batch.fail(error, *batch.pending)
-
-
-def _explain(source: Path, by: signal.Signals) -> Av2tsamError:
-    if by.name in CRASHES:
-        return MediaError(
-            f"{source}: crashed a decoder or encoder ({by.name}), so it is probably damaged; copy "
-            "it again, or re-encode it"
-        )
-    return Av2tsamError(
-        f"{source}: the process was killed ({by.name}) while working on it, perhaps because memory "
-        "ran out; free memory, or use a smaller `batch_size`"
-    )

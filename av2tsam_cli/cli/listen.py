@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.batch import Batch, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_table, print_text
-from av2tsam_cli.cli.inputs import SOUNDS, VIDEOS, InputOptions, check_input, find_inputs
+from av2tsam_cli.cli.inputs import SOUNDS, VIDEOS, InputOptions, find_inputs
 from av2tsam_cli.cli.isolation import run_isolated
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, check_output, place_file, write_errors
-from av2tsam_cli.job import Input
+from av2tsam_cli.job import Input, check_input
 from av2tsam_cli.options import (
     AllowPartial,
     AllowUrl,

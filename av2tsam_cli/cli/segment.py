@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 from av2tsam_cli.cli.batch import Batch, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_text
 from av2tsam_cli.cli.devices import assign_devices
-from av2tsam_cli.cli.inputs import InputOptions, check_input, find_inputs, name_outputs
+from av2tsam_cli.cli.inputs import InputOptions, find_inputs, name_outputs
 from av2tsam_cli.cli.isolation import run_isolated
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
-from av2tsam_cli.job import Input, JobRunner, SegmentJob
+from av2tsam_cli.cli.workers import RayOptions, WorkersRun
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, SegmentJob, check_input
 from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
 from av2tsam_cli.segment_options import SegmentOptions
 
 if TYPE_CHECKING:
     from av2tsam_cli.plan import SegmentPlan
-
-NANO_NOTE = (
-    "using nano, a demo model that only recognises drawn scenes; for real videos, run "
-    "'av2tsam models pull real' (5.6 GB; not tested by this project with the published weights)"
-)
-"""Printed if nano is used because no other model is installed. The weights of the networks that
-follow sound may be unpublished."""
 
 PROBED_AHEAD = 1000
 """Videos that are probed before the first of them is processed."""
@@ -139,6 +134,7 @@ def segment(
             minimum=1,
         ),
     ] = 1,
+    cluster: RayOptions,
     messages: Messages,
 ) -> int:
     """Highlight the sound source in videos, or write masks of it."""
@@ -147,14 +143,18 @@ def segment(
         found = name_outputs(found, batch.name_template, out)
     job = SegmentJob(out, options, model, compile=compile, skip_existing=batch.skip_existing)
     devices = 1 if batch.dry_run else min(devices, len(found))
+    if devices > 1 and cluster.ray is not None:
+        raise UsageError("`devices` and `ray` exclude each other; set `workers` instead")
     prepare = assign_devices(devices, model.device)
     if devices > 1 and messages.progress_style == "bar":
         messages = replace(messages, progress="lines")  # several bars would overwrite each other
     console = Console(messages)
-    reports = Batch(
-        [each.path for each in found], console, json=messages.json, keys=KEYS, shares=devices
-    )
+    sources = [each.path for each in found]
+    reports = Batch(sources, console, json=messages.json, keys=KEYS, shares=devices)
+    check_outputs(sources, list(map(job.outputs, found)), named=job.outs)
     with console.logged():
+        if cluster.ray is not None and not batch.dry_run:
+            return WorkersRun(found, job, console, reports, cluster).run()
         local = _LocalRun(found, job, console, reports, dry_run=batch.dry_run)
         return run_isolated(reports, local.run, outs=local.folders, prepare=prepare)
 
@@ -189,8 +189,7 @@ class _LocalRun:
 
         Videos are probed in blocks, so that the first of very many does not wait for all.
         """
-        attempt, outputs = self.batch.attempt, map(self.job.outputs, self.inputs.values())
-        check_outputs(list(self.inputs), list(outputs), named=self.job.outs)
+        attempt = self.batch.attempt
         for each in self.batch.pending:
             attempt(each, partial(check_input, each))
         if self.job.skip_existing:
@@ -212,11 +211,9 @@ class _LocalRun:
         """Process inputs; return False if the model cannot be loaded, so that all have failed."""
         if not self.runner.is_loaded:
             frames = sum(plan.frames or 0 for plan in plans)
-            segmenter = self.batch.attempt_all(partial(self.runner.load, frames))
-            if segmenter is None:
+            if self.batch.attempt_all(partial(self.runner.load, frames)) is None:
                 return False
-            is_default = self.job.model.model is None and segmenter.model.name == "nano"
-            if is_default and self.batch.is_first:
+            if self.runner.has_fallback and self.batch.is_first:
                 self.console.note(NANO_NOTE)
         for plan in plans:
             self.batch.attempt(plan.info.path, partial(self._segment, plan, progress))

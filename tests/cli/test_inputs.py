@@ -14,12 +14,11 @@ from av2tsam_cli.cli.inputs import (
     SOUNDS,
     VIDEOS,
     InputOptions,
-    check_input,
     find_inputs,
     name_outputs,
 )
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.job import Input
+from av2tsam_cli.job import Input, check_input
 
 PLAIN = InputOptions()
 RECURSIVE = InputOptions(recursive=True)

@@ -1,0 +1,155 @@
+"""How many workers there are, and what each of them gets."""
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Annotated
+
+from av2tsam_cli.errors import UsageError
+from av2tsam_cli.options import Option, Panel, check_values
+
+CPUS_WITHOUT_GPU = 4
+"""CPUs of a worker without a GPU, unless that is set."""
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """The workers of a job. Values are checked on construction."""
+
+    workers: Annotated[
+        int | None,
+        Option(
+            "processes that work at the same time",
+            panel=Panel.CLUSTER,
+            metavar="N",
+            default="one per GPU, else one per 4 CPUs",
+            minimum=1,
+        ),
+    ] = None
+    """Number of workers; None for one per GPU, or one per `CPUS_WITHOUT_GPU` CPUs."""
+    gpus_per_worker: Annotated[
+        float | None,
+        Option(
+            "GPUs of each; 0.5 to share one",
+            panel=Panel.CLUSTER,
+            metavar="N",
+            default="1 if there are any",
+        ),
+    ] = None
+    """GPUs of each worker, or its share of one; None for one if there are any."""
+    cpus_per_worker: Annotated[
+        int | None,
+        Option(
+            "CPUs of each",
+            panel=Panel.CLUSTER,
+            metavar="N",
+            default="an equal share",
+            minimum=1,
+        ),
+    ] = None
+    """CPUs of each worker; None for an equal share of all."""
+    timeout_per_item: Annotated[
+        float | None,
+        Option(
+            "give up an input after this time",
+            panel=Panel.CLUSTER,
+            metavar="SECONDS",
+            default="never",
+        ),
+    ] = None
+    """Seconds after which an input fails, without loading the model; None for no limit."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: A value is out of range.
+        """
+        check_values(self)
+        gpus, limit_s = self.gpus_per_worker, self.timeout_per_item
+        if gpus is not None and not (gpus >= 0 and (gpus < 1 or gpus == int(gpus))):
+            raise UsageError(
+                f"`gpus_per_worker` must be a whole number or a share of one, not {gpus:g}"
+            )
+        if limit_s is not None and not 0 < limit_s < math.inf:
+            raise UsageError(f"`timeout_per_item` must be above 0, not {limit_s:g}")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The workers of a job, and what each of them has."""
+
+    workers: int
+    """Number of workers."""
+    cpus: int
+    """CPUs of each."""
+    gpus: float
+    """GPUs of each."""
+
+
+def choose_resources(
+    options: WorkerOptions, device: str, *, cpus: int, gpus: int, items: int
+) -> Resources:
+    """Return the workers for what a machine or a cluster has.
+
+    Args:
+        options: What is set.
+        device: The device of the model, such as `auto` or `cpu`.
+        cpus: CPUs of the machine or cluster.
+        gpus: GPUs of it.
+        items: Number of inputs; there are no more workers than that.
+
+    Raises:
+        UsageError: GPUs are asked for, but there are none, or for a device that is no GPU.
+    """
+    wanted = options.gpus_per_worker
+    if device == "cpu" and wanted:
+        raise UsageError("`gpus_per_worker` has no effect with `device` cpu; drop one of them")
+    if device == "cuda" and wanted == 0:
+        raise UsageError("`device` cuda needs GPUs; drop `gpus_per_worker` 0")
+    needs_gpu = bool(wanted) or (wanted is None and device == "cuda")
+    if needs_gpu and not gpus:
+        raise UsageError("Ray knows of no GPU; start its nodes with GPUs, or set `device` to cpu")
+    per_worker = 0.0 if device == "cpu" or not gpus else (1.0 if wanted is None else wanted)
+    if options.workers is not None:
+        workers = options.workers
+    elif per_worker:
+        workers = max(1, int(gpus / per_worker))
+    else:
+        workers = max(1, cpus // (options.cpus_per_worker or CPUS_WITHOUT_GPU))
+    workers = min(workers, items)
+    return Resources(workers, options.cpus_per_worker or max(1, cpus // workers), per_worker)
+
+
+@contextmanager
+def own_cores(count: int) -> Iterator[None]:
+    """Limit this process to CPU cores that no other worker of this machine has, while a block runs.
+
+    Threads of several workers on the same cores would slow each other down. Without enough free
+    cores, nothing is limited. Only on Linux.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    folder = Path(gettempdir()) / f"av2tsam-cores-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with ExitStack() as locks:  # the system releases them if the process is killed
+        taken: list[int] = []
+        with FileLock(folder / "all"):
+            for core in sorted(os.sched_getaffinity(0)):
+                if len(taken) < count:
+                    with suppress(Timeout):
+                        locks.enter_context(FileLock(folder / f"{core}", timeout=0))
+                        taken.append(core)
+        if len(taken) == count:
+            os.sched_setaffinity(0, taken)
+        else:
+            locks.close()
+        yield

@@ -1,0 +1,116 @@
+"""What a worker does with an input, and what becomes of it."""
+
+import logging
+import pickle
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
+from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, check_input
+
+if TYPE_CHECKING:
+    from av2tsam_cli.pipeline import SegmentResult
+
+Status = Literal["done", "skipped", "failed"]
+Note = tuple[int, str]
+"""A level of `logging`, and a line."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An input to segment."""
+
+    source: Input
+    """The input."""
+    again: bool = False
+    """Whether an earlier attempt was lost, which may even have finished it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an input."""
+
+    status: Status
+    """Whether it was segmented."""
+    outputs: tuple[Path, ...] = ()
+    """What was written, or was there already; empty if it failed."""
+    result: "SegmentResult | None" = None
+    """The result; None if it was skipped or failed."""
+    error: Exception | None = None
+    """Why it failed, with the traceback as a note."""
+    notes: tuple[Note, ...] = ()
+    """What there is to say about it."""
+    job_notes: tuple[Note, ...] = ()
+    """What there is to say about the model; the same for all workers."""
+    ends_job: bool = False
+    """Whether all other inputs would fail too, because the model cannot be loaded."""
+
+    @classmethod
+    def failed(cls, error: Exception, *, ends_job: bool = False) -> "Outcome":
+        """Return the outcome of an input that failed."""
+        portable = _portable(error)
+        portable.add_note("".join(traceback.format_exception(error)).rstrip())
+        return cls("failed", error=portable, ends_job=ends_job)
+
+
+def load_model(runner: JobRunner) -> Outcome:
+    """Load the model of a job, whose outcome has no input."""
+    with _collected_notes(runner) as notes:
+        try:
+            runner.load()
+        except Exception as error:  # noqa: BLE001 - it is reported
+            return Outcome.failed(error, ends_job=isinstance(error, UsageError | WeightsError))
+        if runner.has_fallback:
+            notes.append((logging.WARNING, NANO_NOTE))
+    return Outcome("done", job_notes=tuple(notes))
+
+
+def do_task(runner: JobRunner, task: Task) -> Outcome:
+    """Segment an input, unless it is to be skipped; an error becomes a part of the outcome."""
+    with _collected_notes(runner) as notes:
+        try:
+            outcome = _segment(runner, task)
+        except Exception as error:  # noqa: BLE001 - it is reported for this input
+            outcome = Outcome.failed(error)
+    return replace(outcome, notes=tuple(notes))
+
+
+def _segment(runner: JobRunner, task: Task) -> Outcome:
+    check_input(task.source.path)
+    plan = runner.plan(task.source, again=task.again)
+    if plan is None:
+        return Outcome("skipped", tuple(runner.job.outputs(task.source).values()))
+    result = runner.segment(plan)
+    return Outcome("done", result.outputs, result)
+
+
+@contextmanager
+def _collected_notes(runner: JobRunner) -> Iterator[list[Note]]:
+    """Collect what the library and the job have to say while the block runs."""
+    notes: list[Note] = []
+    handler, log = logging.Handler(), logging.getLogger("av2tsam_cli")
+    handler.emit = lambda record: notes.append(  # type: ignore[method-assign]
+        (record.levelno, record.getMessage())
+    )
+    runner.note = lambda text: notes.append((logging.WARNING, text))
+    log.addHandler(handler)
+    try:
+        yield notes
+    finally:
+        log.removeHandler(handler)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that another process can read; most are their own."""
+    try:
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - its class needs more than its arguments
+        copy = None
+    if type(copy) is type(error) and str(copy) == str(error):
+        return error
+    reason = " ".join(str(error).split())
+    return Av2tsamError(f"unexpected {type(error).__name__}: {reason}")
