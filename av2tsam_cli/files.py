@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +46,8 @@ ID_DIGITS = 16
 LARGEST_TEXT = 2**20
 """Bytes of the largest file of text that is read, such as options or a vocabulary."""
 
+MOST_ATTEMPTS = 20
+"""How often something is created in a folder that other processes remove."""
 PART_NAME = re.compile(
     r"\.av2tsam-(?P<host>[0-9a-f]{8})-(?P<space>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}"
     r"\.(part|old)"
@@ -99,7 +101,7 @@ def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
         overwrite: Whether an existing file is replaced.
 
     Yields:
-        A path in the target's folder to write to. It does not exist yet.
+        The path of an empty file in the target's folder, to write to.
 
     Raises:
         Av2tsamError: The target exists at the end of the block and `overwrite` is not set.
@@ -109,6 +111,7 @@ def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
         remove_dead_parts(target.parent)
         part = temporary_path(target)
         try:
+            _create(part, Path.touch)
             yield part
             _check_free(target, overwrite=overwrite)
             part.replace(target)
@@ -137,7 +140,7 @@ def atomic_folder(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
         remove_dead_parts(target.parent)
         part = temporary_path(target)
         try:
-            part.mkdir()
+            _create(part, Path.mkdir)
             yield part
             _check_free(target, overwrite=overwrite)
             _replace_folder(part, target)
@@ -154,12 +157,27 @@ def parent_folders(target: Path) -> Iterator[None]:
     """
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _create(target, lambda _: None)
         yield
     finally:
         for folder in missing:
-            if folder.is_dir() and not any(folder.iterdir()):
+            with suppress(OSError):  # it is not empty, or another process removed it
                 folder.rmdir()
+
+
+def _create(path: Path, create: Callable[[Path], None]) -> None:
+    """Create something in its folder, although other processes may remove that while it is empty.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+    for _ in range(MOST_ATTEMPTS):
+        with suppress(FileNotFoundError, FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            create(path)
+            return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    create(path)
 
 
 def check_new_file(path: Path, *, overwrite: bool, suffix: str = "") -> None:
@@ -271,7 +289,7 @@ def check_writable(target: Path) -> None:
     """
     with write_errors(target, raises=UsageError), parent_folders(target):
         trial = temporary_path(target)
-        trial.touch(exist_ok=False)
+        _create(trial, Path.touch)
         trial.unlink()
 
 

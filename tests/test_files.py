@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,22 @@ def test_whether_a_path_is_writable_is_found_out_without_a_trace(tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file/x: cannot be written"):
         check_writable(tmp_path / "file" / "x")
+
+
+def test_processes_that_create_and_remove_the_same_folders_do_not_disturb_each_other(
+    tmp_path: Path,
+) -> None:
+    deep = tmp_path / "a" / "b"
+
+    def work(number: int) -> None:
+        for _ in range(50):
+            check_writable(deep / f"{number}")
+            with suppress(RuntimeError), atomic_file(deep / f"{number}"):
+                raise RuntimeError("a failure removes the folders")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="knows dead processes on Linux")

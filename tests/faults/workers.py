@@ -1,0 +1,230 @@
+"""Segments many clips on workers of Ray while these crash, hang and are killed; checks the results.
+
+    python -m tests.faults.workers --ok 92 --broken 5 --crash 2 --hang 1
+    python -m tests.faults.workers --ok 60 --kills 10
+
+Real signals are sent to the processes of the workers: SIGSEGV each time that one works on a clip
+named `crash`, SIGSTOP if it is named `hang`; and with `--kills`, SIGKILL at random moments, in turn
+to a process with a model and to a process of Ray that waits for one. The exit code is 1 if anything
+was wrong.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+SAMPLE = Path(__file__).parents[2] / "sample_media" / "duet.mp4"
+PART = re.compile(r"\.av2tsam-\w+-\w+-(?P<process>\d+)-\w+\.part")
+LOOK_EVERY_S = 0.003
+"""Seconds between two looks at what the workers have begun."""
+CODES = {"ok": 0, "broken": 3, "crash": 3, "hang": 1}
+"""Kinds of clips with their exit codes."""
+SIGNALS = {"crash": signal.SIGSEGV, "hang": signal.SIGSTOP}
+
+
+@dataclass
+class Report:
+    """What a run did."""
+
+    code: int = 0
+    """Its exit code."""
+    seconds: float = 0.0
+    """How long it took."""
+    records: dict[str, list[int]] = field(default_factory=dict)
+    """The exit codes that were reported for each clip."""
+    errors: list[str] = field(default_factory=list)
+    """Lines on stderr."""
+    sent: int = 0
+    """Signals that were sent."""
+    wrong: list[str] = field(default_factory=list)
+    """What was not as promised."""
+
+
+def run(
+    work: Path, counts: dict[str, int], *, workers: int, kills: int = 0, timeout_s: float = 30.0
+) -> Report:
+    """Segment clips on workers, send them signals, and compare the results with those without Ray.
+
+    Args:
+        work: An empty folder.
+        counts: The number of clips of each kind.
+        workers: The number of workers.
+        kills: How many processes to kill.
+        timeout_s: The time limit of a clip.
+    """
+    clips, out = work / "clips", work / "out"
+    names = make_clips(clips, counts)
+    expected = fingerprint(_plain(clips / "000-ok.mp4", work / "plain"))
+    report, stop = Report(), threading.Event()
+    command = [
+        *_command(clips, out),
+        *("--name-template", "{stem}/masks", "--json", "--progress", "none"),
+        *("--ray", "local", "--workers", str(workers), "--cpus-per-worker", "1"),
+        *("--timeout-per-item", str(timeout_s)),
+    ]
+    began_s = time.monotonic()
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
+        threads = [threading.Thread(target=_sabotage, args=(out, report, stop))]
+        if kills:
+            threads += [threading.Thread(target=_kill, args=(process.pid, kills, report, stop))]
+        for thread in threads:
+            thread.start()
+        lines, errors = process.communicate()
+        stop.set()
+        for thread in threads:
+            thread.join()
+    report.code, report.seconds = process.returncode, time.monotonic() - began_s
+    report.errors = errors.splitlines()
+    for line in lines.splitlines():
+        record = json.loads(line)
+        report.records.setdefault(Path(record["input"]).name, []).append(record["exit_code"])
+    _check(report, names, out, expected)
+    return report
+
+
+def make_clips(folder: Path, counts: dict[str, int]) -> dict[str, str]:
+    """Write clips, in mixed order, and return the kind of each."""
+    folder.mkdir()
+    kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    ordered = [kinds[0], *Random(1).sample(kinds[1:], len(kinds) - 1)]
+    names = {}
+    for number, kind in enumerate(ordered):
+        path = folder / f"{number:03}-{kind}.mp4"
+        if kind == "broken":
+            path.write_bytes(SAMPLE.read_bytes()[:5000])
+        else:
+            path.hardlink_to(SAMPLE)
+        names[path.name] = kind
+    return names
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a hash of the masks in a folder; "" if there are none."""
+    masks = sorted(folder.glob("*.png"))
+    content = b"".join(path.name.encode() + path.read_bytes() for path in masks)
+    return hashlib.sha256(content).hexdigest() if masks else ""
+
+
+def _command(source: Path, out: Path) -> list[str]:
+    options = [
+        "--format",
+        "masks",
+        "--model",
+        "nano",
+        "--device",
+        "cpu",
+        "--start",
+        "4",
+        "--end",
+        "5",
+    ]
+    return [sys.executable, "-m", "av2tsam_cli", "segment", str(source), "-o", str(out), *options]
+
+
+def _plain(clip: Path, out: Path) -> Path:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*_command(clip, out), "--quiet"], check=True, env=environment)
+    return out / clip.stem
+
+
+def _sabotage(out: Path, report: Report, stop: threading.Event) -> None:
+    """Send signals to the processes that have begun certain clips."""
+    done: set[str] = set()
+    while not stop.wait(LOOK_EVERY_S):
+        for kind, number in SIGNALS.items():
+            for part in out.glob(f"*-{kind}/.av2tsam-*"):
+                name = PART.fullmatch(part.name)
+                if name and part.name not in done:
+                    done.add(part.name)
+                    with suppress(ProcessLookupError):
+                        os.kill(int(name["process"]), number)
+                        report.sent += 1
+
+
+def _kill(command: int, kills: int, report: Report, stop: threading.Event) -> None:
+    """Kill processes of workers at random moments."""
+    dice = Random(2)
+    sent = 0
+    while sent < kills and not stop.wait(dice.uniform(1, 4)):
+        children = [each for each in _descendants(command) if "cluster.child" in each[1]]
+        if not children:
+            continue
+        child, _, parent = dice.choice(children)
+        with suppress(ProcessLookupError):
+            os.kill(child if sent % 2 else parent, signal.SIGKILL)
+            sent += 1
+    report.sent += sent
+
+
+def _descendants(process: int) -> list[tuple[int, str, int]]:
+    """Return the number, the command line and the parent of all processes below one."""
+    found: dict[int, tuple[str, int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found[int(entry.name)] = words, parent
+    below = {process}
+    for _ in range(len(found)):
+        more = {number for number, (_, parent) in found.items() if parent in below} - below
+        if not more:
+            break
+        below |= more
+    return [(number, *found[number]) for number in below if number in found]
+
+
+def _check(report: Report, names: dict[str, str], out: Path, expected: str) -> None:
+    wrong = report.wrong
+    for name, kind in names.items():
+        codes = report.records.get(name)
+        if codes != [CODES[kind]]:
+            wrong.append(f"{name}: reported with the exit codes {codes}")
+        found = fingerprint(out / Path(name).stem / "masks")
+        if found != (expected if kind == "ok" else ""):
+            wrong.append(f"{name}: has {'other' if found else 'no'} masks")
+    wrong += [f"{part}: left behind" for part in out.rglob(".av2tsam-*")]
+    failures = {CODES[kind] for kind in names.values()} - {0}
+    if report.code != (min(failures, default=0) if len(failures) < 2 else 1):
+        wrong.append(f"the exit code of the command is {report.code}")
+
+
+def main() -> int:
+    """Run as the arguments say, and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for kind in CODES:
+        parser.add_argument(f"--{kind}", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--timeout", type=float, default=30.0)
+    options = parser.parse_args()
+    counts = {kind: getattr(options, kind) for kind in CODES}
+    with tempfile.TemporaryDirectory(dir=SAMPLE.parent, prefix=".faults-") as work:
+        report = run(
+            Path(work),
+            counts,
+            workers=options.workers,
+            kills=options.kills,
+            timeout_s=options.timeout,
+        )
+    for line in report.errors:
+        if "error" in line:
+            print(line)
+    print(f"{sum(counts.values())} clips, {report.sent} signals sent, {report.seconds:.0f} s")
+    print("\n".join(report.wrong) or "all as promised")
+    return bool(report.wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
