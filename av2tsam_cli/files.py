@@ -320,6 +320,11 @@ def remove_dead_parts(folder: Path) -> None:
                     _remove(path)
 
 
+def has_parts(folder: Path) -> bool:
+    """Return whether a folder contains unfinished outputs."""
+    return folder.is_dir() and any(PART_NAME.fullmatch(name) for name in os.listdir(folder))  # noqa: PTH208 - fast
+
+
 def _is_dead(path: Path, name: "re.Match[str]", here: "_ProcessPlace") -> bool:
     """Return whether the process that wrote a part has certainly ended."""
     if name["host"] != here.host:

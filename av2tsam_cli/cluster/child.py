@@ -22,7 +22,7 @@ from av2tsam_cli.cluster.resources import own_cores
 from av2tsam_cli.cluster.tasks import Note, Outcome, Task, do_task, load_model
 from av2tsam_cli.errors import Av2tsamError
 from av2tsam_cli.files import remove_dead_parts
-from av2tsam_cli.job import Input, JobRunner, SegmentJob
+from av2tsam_cli.job import JobRunner, SegmentJob
 from av2tsam_cli.process import tune_process
 from av2tsam_cli.signals import explain_death, handle_signals
 
@@ -68,7 +68,7 @@ class Child:
                 return self._attempt(replace(task, again=attempt > 0))
             except (EOFError, OSError):  # the other end of the connection is gone
                 error = self._explain_end(task.source.path)
-                self._remove_unfinished(task.source)
+                self._remove_unfinished(task)
         return Outcome.failed(error)
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class Child:
         if self._connection.poll(limit_s):
             return replace(cast("Outcome", self._connection.recv()), job_notes=job_notes)
         self.close()
-        self._remove_unfinished(task.source)
+        self._remove_unfinished(task)
         return Outcome.failed(
             Av2tsamError(
                 f"{task.source.path}: stopped after {limit_s:g} s; raise `timeout_per_item`, or "
@@ -123,11 +123,11 @@ class Child:
         connection.send(self.setup)
         return connection
 
-    def _remove_unfinished(self, source: Input) -> None:
-        """Remove what a process that was killed left of the outputs of an input."""
+    def _remove_unfinished(self, task: Task) -> None:
+        """Remove what a process that was killed left of the outputs of a task."""
         remove_dead_parts.cache_clear()
-        for target in self.setup.job.outputs(source).values():
-            remove_dead_parts(target.parent)
+        for path in self.setup.job.outputs(task.source).values():
+            remove_dead_parts(path.parent)
 
     def _explain_end(self, source: Path) -> Av2tsamError:
         """Return the error for an input at which the process died."""

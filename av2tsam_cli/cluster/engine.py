@@ -3,6 +3,8 @@
 import logging
 import os
 import pickle
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -10,10 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from av2tsam_cli.cluster.child import RETRIES, Child, Setup
+from av2tsam_cli.cluster.child import PATIENCE_S, RETRIES, Child, Setup
 from av2tsam_cli.cluster.resources import Resources
 from av2tsam_cli.cluster.tasks import Outcome, Task
 from av2tsam_cli.errors import Av2tsamError
+from av2tsam_cli.files import has_parts, remove_dead_parts
+from av2tsam_cli.signals import SIGNAL_NAMES
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -67,7 +71,7 @@ def connected(address: str, cpus: int) -> Iterator[None]:
             "include_dashboard": False,
         }
     try:
-        with _stderr_closed():  # its library prints that it was told to print nothing
+        with _stderr_closed(), _handlers_kept():  # it prints that it is to print nothing
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (OSError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())
@@ -79,6 +83,18 @@ def connected(address: str, cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Restore the handlers of signals at the end of the block; Ray replaces that of SIGTERM."""
+    numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -117,6 +133,8 @@ def run_tasks(
 ) -> Iterator[tuple[Task, Outcome]]:
     """Do tasks on workers, and yield each with its outcome as soon as that is known.
 
+    If the iteration ends early, the workers are stopped, and what is unfinished is removed.
+
     Args:
         tasks: The tasks.
         setup: What the workers need to know.
@@ -127,31 +145,42 @@ def run_tasks(
     rows = [{"place": place, "task": pickle.dumps(task)} for place, task in enumerate(tasks)]
     dataset = from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
     left = dict(enumerate(tasks))
-    for row in on_workers(dataset, Worker, (setup, Path.cwd()), resources).iter_rows():
-        task = left.pop(row["place"])
-        yield task, pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
+    registry = start_registry()
+    try:
+        for row in on_workers(
+            dataset, Worker, (setup, Path.cwd()), registry, resources
+        ).iter_rows():
+            task = left.pop(row["place"])
+            yield task, pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
+    except BaseException:  # an interruption, or the caller needs no more outcomes
+        outputs = [setup.job.outputs(task.source).values() for task in left.values()]
+        _stop(registry, {Path.cwd() / path.parent for paths in outputs for path in paths})
+        raise
     for task in left.values():
         yield task, Outcome.failed(_lost(task))
 
 
 def on_workers(
-    dataset: "Dataset", worker: type, arguments: Sequence[object], resources: Resources
+    dataset: "Dataset",
+    worker: type,
+    arguments: Sequence[object],
+    registry: "ActorHandle[Registry]",
+    resources: Resources,
 ) -> "Dataset":
     """Return the data set of what workers return for the rows of another one.
 
     Args:
         dataset: The rows.
         worker: A class that is called with a row, and returns one.
-        arguments: What its constructor gets before the count of attempts.
+        arguments: What its constructor gets before the registry.
+        registry: What counts the attempts.
         resources: The workers.
     """
-    import ray
     from ray.data import ActorPoolStrategy
 
-    attempts = ray.remote(num_cpus=0, max_restarts=-1)(Attempts).remote()
     return dataset.map(
         worker,
-        fn_constructor_args=(*arguments, attempts),
+        fn_constructor_args=(*arguments, registry),
         compute=ActorPoolStrategy(
             size=resources.workers, max_tasks_in_flight_per_actor=TASKS_AHEAD
         ),
@@ -160,35 +189,75 @@ def on_workers(
     )
 
 
-class Attempts:
-    """Counts how often each task was begun; an actor of its own, which outlives workers.
+class Registry:
+    """Knows the workers, and how often each task was begun; Ray runs it beside them.
 
-    Ray begins a task again as often as it loses the worker.
+    When a worker is lost, Ray has another one do its tasks, without a limit.
     """
 
     def __init__(self) -> None:
         self._begun: Counter[object] = Counter()
+        self._workers: dict[str, ActorHandle[object]] = {}
 
-    def begin(self, key: object) -> int:
-        """Count the beginning of a task; return how often it was begun before."""
+    def begin(self, key: object, name: str, worker: "ActorHandle[object]") -> int:
+        """Count the beginning of a task by a worker; return how often it was begun before."""
+        self._workers[name] = worker
         self._begun[key] += 1
         return self._begun[key] - 1
+
+    def workers(self) -> "list[ActorHandle[object]]":
+        """Return the workers that have begun a task."""
+        return list(self._workers.values())
+
+
+def start_registry() -> "ActorHandle[Registry]":
+    """Start the registry of a job."""
+    import ray
+
+    return ray.remote(num_cpus=0, max_restarts=-1)(Registry).remote()
+
+
+def _stop(registry: "ActorHandle[Registry]", folders: set[Path]) -> None:
+    """End the workers at once, and remove what they leave in folders, on all machines."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    with suppress(ray.exceptions.RayError):  # the cluster is gone
+        for worker in ray.get(registry.workers.remote(), timeout=PATIENCE_S):
+            ray.kill(worker)
+        remove = ray.remote(num_cpus=0)(_remove_unfinished)
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+        removed = [remove.options(scheduling_strategy=each).remote(folders) for each in strategies]
+        ray.get(removed, timeout=2 * PATIENCE_S)
+
+
+def _remove_unfinished(folders: set[Path]) -> None:
+    """Remove what workers of this machine left in folders, once they have ended."""
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        remove_dead_parts.cache_clear()
+        for folder in folders:
+            remove_dead_parts(folder)
+        if time.monotonic() > end_s or not any(map(has_parts, folders)):
+            return
+        time.sleep(0.1)
 
 
 class Worker:
     """Does the tasks of a data set in a child process; Ray creates it in each of its actors."""
 
-    def __init__(self, setup: Setup, folder: Path, attempts: "ActorHandle[Attempts]") -> None:
+    def __init__(self, setup: Setup, folder: Path, registry: "ActorHandle[Registry]") -> None:
         """Prepare to work.
 
         Args:
             setup: What to do.
             folder: What relative paths start from, if this machine has that folder too.
-            attempts: Counts the attempts.
+            registry: What counts the attempts.
         """
         with suppress(OSError):
             os.chdir(folder)
-        self.child, self.attempts = Child(setup), attempts
+        self.child, self.registry = Child(setup), registry
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Do the task of a row."""
@@ -199,7 +268,9 @@ class Worker:
         """Do a task, unless workers were lost too often while they did it."""
         import ray
 
-        lost = ray.get(self.attempts.begin.remote(key))
+        here = ray.get_runtime_context()
+        begun = self.registry.begin.remote(key, here.get_actor_id(), here.current_actor)
+        lost = ray.get(begun)
         return Outcome.failed(_lost(task)) if lost > RETRIES else self.child.do(task, lost)
 
 
