@@ -1,16 +1,19 @@
 """Ray: connect to it, and run tasks on its workers with Ray Data."""
 
+import io
 import logging
 import os
 import pickle
 import signal
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from av2tsam_cli.cluster.child import PATIENCE_S, RETRIES, Child, Setup
 from av2tsam_cli.cluster.resources import Resources
@@ -80,9 +83,25 @@ def connected(address: str, cpus: int) -> Iterator[None]:
         ) from error
     try:
         _quiet_data()
-        yield
+        with redirect_stdout(cast("TextIO", _OneThread(sys.stdout))):
+            yield
     finally:
-        ray.shutdown()
+        with redirect_stdout(io.StringIO()):  # it prints the errors that it has not printed yet
+            ray.shutdown()
+
+
+class _OneThread:
+    """A stream to which only one thread can write; Ray prints errors to stdout from another one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._thread = stream, threading.current_thread()
+
+    def write(self, text: str) -> int:
+        """Write a text, if this is the thread."""
+        return self._stream.write(text) if threading.current_thread() is self._thread else len(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
 
 
 @contextmanager

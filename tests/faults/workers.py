@@ -88,7 +88,11 @@ def run(
     report.code, report.seconds = process.returncode, time.monotonic() - began_s
     report.errors = errors.splitlines()
     for line in lines.splitlines():
-        record = json.loads(line)
+        try:
+            record = json.loads(line)
+        except ValueError:
+            report.wrong.append(f"{line!r} on stdout")
+            continue
         report.records.setdefault(Path(record["input"]).name, []).append(record["exit_code"])
     _check(report, names, out, expected)
     return report
