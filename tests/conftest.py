@@ -21,6 +21,7 @@ from .fake_hub import Hub, serve
 
 TICK = Fraction(1, 12_800)
 SOUND_CHUNK = 1024
+SAMPLES = Path(__file__).parents[1] / "sample_media"
 LAYOUTS = {
     1: "mono",
     2: "stereo",
@@ -120,6 +121,18 @@ def write_sound(path: Path, sound: dict[str, Any]) -> Path:
     with av.open(str(path), mode="w") as container:
         _write_sound(container, _add_sound(container, sound), sound)
     return path
+
+
+def cut_sample(name: str, seconds: float, to: Path) -> Path:
+    """Copy the beginning of a sample, without encoding it again."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(SAMPLES / name) as source, av.open(to, "w") as target:
+        tracks = {stream: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.pts is not None and packet.pts * packet.time_base < seconds:
+                packet.stream = tracks[packet.stream]
+                target.mux(packet)
+    return to
 
 
 def _add_sound(container: Any, sound: dict[str, Any]) -> Any:

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,9 @@ import torch
 
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli.app import COMMANDS as TOP_LEVEL
+from av2tsam_cli.inference.device import torch_threads
+
+from .conftest import cut_sample
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")]
@@ -85,12 +87,12 @@ def test_the_python_examples_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path / "home"))
-    shutil.copytree(ROOT / "sample_media", tmp_path / "sample_media")
+    cut_sample("duet.mp4", 4.0, tmp_path / "sample_media" / "duet.mp4")
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    threads = torch.get_num_threads()
-    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(code, "docs/python.md", "exec"), {})  # noqa: S102 - our own code
-    assert torch.get_num_threads() == threads
+    with torch_threads(3):
+        for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            exec(compile(code, "docs/python.md", "exec"), {})  # noqa: S102 - our own code
+        assert torch.get_num_threads() == 3
     out = capsys.readouterr().out
     assert "frames have a mask" in out
     assert "missing.mp4" in out

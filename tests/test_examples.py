@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
+from .conftest import SAMPLES, cut_sample
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-SAMPLES = ROOT / "sample_media"
 
 
 @pytest.fixture
@@ -39,18 +40,6 @@ def run(
         return done
 
     return run_program
-
-
-def cut_sample(name: str, seconds: float, to: Path) -> Path:
-    """Copy the beginning of a sample, without encoding it again."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(SAMPLES / name) as source, av.open(to, "w") as target:
-        tracks = {stream: target.add_stream_from_template(stream) for stream in source.streams}
-        for packet in source.demux():
-            if packet.pts is not None and packet.pts * packet.time_base < seconds:
-                packet.stream = tracks[packet.stream]
-                target.mux(packet)
-    return to
 
 
 def frames_of(path: Path) -> list[Any]:

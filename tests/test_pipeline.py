@@ -21,6 +21,7 @@ import torch
 import av2tsam
 from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
 from av2tsam_cli.inference import loading
+from av2tsam_cli.inference.device import torch_threads
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import read_windows
 from av2tsam_cli.media.frames import read_frames
@@ -437,9 +438,9 @@ def test_the_time_of_a_video_is_estimated() -> None:
 def test_torch_has_its_thread_count_again_afterwards(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
-    before = torch.get_num_threads()
-    masks_of(make_clip(rate=5, sounds=[{"samples": tone(1.0)}]), model)
-    assert torch.get_num_threads() == before
+    with torch_threads(3):
+        masks_of(make_clip(rate=5, sounds=[{"samples": tone(1.0)}]), model)
+        assert torch.get_num_threads() == 3
 
 
 def test_frames_come_with_their_mask_and_probability(
@@ -477,11 +478,11 @@ def test_closing_the_iterator_early_ends_its_thread(
 def test_torch_keeps_its_threads_while_the_iterator_waits(
     make_clip: MakeClip, tone: Tone, model: LoadedModel
 ) -> None:
-    before = torch.get_num_threads()
-    with closing(iter_masks(make_clip(sounds=[{"samples": tone(1.0)}]), model=model)) as masks:
+    clip = make_clip(sounds=[{"samples": tone(1.0)}])
+    with torch_threads(3), closing(iter_masks(clip, model=model)) as masks:
         for _ in range(3):
             next(masks)
-            assert torch.get_num_threads() == before
+            assert torch.get_num_threads() == 3
 
 
 def test_wrong_arguments_are_errors_before_the_iteration(

@@ -3,14 +3,15 @@
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from av2tsam_cli.__main__ import main
+
+from .conftest import cut_sample, tone, write_clip
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,24 +40,29 @@ def command_blocks() -> Iterator[list[list[str]]]:
                 yield commands
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every file that the commands name, the samples cut short; do not modify."""
+    folder = tmp_path_factory.mktemp("files")
+    for sample in (ROOT / "sample_media").glob("*.mp4"):
+        cut_sample(sample.name, 2.0, folder / "sample_media" / sample.name)
+    (folder / "takes").mkdir()
+    for name in ("takes/1.mp4", "takes/2.mp4"):
+        write_clip(folder / name, rate=4, sounds=[{"samples": tone(1.0)}])
+    write_clip(folder / "video.mp4", seconds=12, rate=1, sounds=[{"samples": tone(12.0)}])
+    quarter = Fraction(1, 4)
+    write_clip(folder / "concert.mp4", seconds=72, rate=quarter, sounds=[{"samples": tone(72.0)}])
+    return folder
+
+
 @pytest.fixture
-def workspace(
-    tmp_path: Path,
-    make_clip: Callable[..., Path],
-    tone: Callable[..., npt.NDArray[np.float32]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    """Return a folder with every file that the commands name."""
-    monkeypatch.chdir(tmp_path)
+def workspace(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the files as the current folder."""
+    workspace = Path(shutil.copytree(files, tmp_path / "workspace"))
+    monkeypatch.chdir(workspace)
     monkeypatch.setenv("AV2TSAM_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("AVSBENCH_ROOT", raising=False)
-    shutil.copytree(ROOT / "sample_media", tmp_path / "sample_media")
-    (tmp_path / "takes").mkdir()
-    for name in ("takes/1.mp4", "takes/2.mp4"):
-        make_clip(name, rate=4, sounds=[{"samples": tone(1.0)}])
-    make_clip("video.mp4", seconds=12, rate=1, sounds=[{"samples": tone(12.0)}])
-    make_clip("concert.mp4", seconds=72, rate=1, sounds=[{"samples": tone(72.0)}])
-    return tmp_path
+    return workspace
 
 
 @pytest.mark.parametrize("commands", list(command_blocks()), ids=lambda found: " ".join(found[0]))

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 
 from av2tsam_cli.__main__ import main
@@ -30,6 +31,7 @@ def test_run_prints_its_scores_and_resumes_with_its_own_options(
     assert record["steps"] == 2
     assert record["test"] is None
     assert record["checkpoint"] == str(run / "best.safetensors")
+    assert cv2.imread(str(run / "curves.png")).std() > 0
     assert f"av2tsam: starting from {command[4]}: all weights\n" in err
     table = [line.split() for line in err.splitlines() if not line.startswith("av2tsam")]
     assert table[0][:3] == ["epoch", "loss", "val"]

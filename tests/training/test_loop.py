@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ VIDEOS = 5
 """Not a multiple of the batch size, so the last batch is smaller."""
 BATCH = 2
 STEPS_PER_EPOCH = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_curves() -> Iterator[None]:
+    """Hide matplotlib: drawing an epoch takes longer than training it, and is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.figure", None)
+        yield
 
 
 @pytest.fixture(scope="module")
