@@ -67,7 +67,7 @@ from av2tsam_cli.timeline.schedule import (
     logits_over_time,
 )
 from av2tsam_cli.timeline.trust import LONGEST_S
-from av2tsam_cli.values import AudioWindow, Damage, MaskedFrame
+from av2tsam_cli.values import AudioWindow, Damage, FrameSummary, MaskedFrame
 
 if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported before that
     import numpy.typing as npt
@@ -559,36 +559,64 @@ def segment_planned(
     plan: SegmentPlan, segmenter: Segmenter, *, progress: Callable[[int], None] | None = None
 ) -> SegmentResult:
     """Segment one planned video; if that fails, nothing is left behind."""
-    from av2tsam_cli.inference.device import own_stream, torch_threads
-
     began_s = time.monotonic()
-    model, options, large = segmenter.model, plan.options, are_large(plan)
-    tally = _Tally()
-    damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
-    writers = _writers(plan, segmenter, damage)
+    damage = DamageLog(plan.info.path, allow_partial=plan.options.allow_partial)
+    writers = open_writers(plan, segmenter, damage)
+    tally = Tally()
     log.info("%s", plan.describe())
 
-    def write(computed: Iterator[ComputedBatch]) -> None:
-        with torch_threads(1), own_stream(model.device), ExitStack() as opened:
+    def write(frames: Iterator[MaskedFrame]) -> None:
+        with ExitStack() as opened:
             for writer in reversed(writers):  # the main output is completed first
                 opened.enter_context(writer)
-            interpolated = logits_over_time(when_done(computed))
-            for each, logits in smoothed(interpolated, segmenter, options):
-                result = masked(each, logits, segmenter, options)
+            for each in frames:
                 for writer in writers:
-                    writer.write(result)
-                tally.add(result)
+                    writer.write(each)
+                tally.add(each.summary)
                 if progress is not None:
                     progress(tally.frames)
-            if not tally.frames:
-                raise MediaError(f"{plan.info.path}: has no frame between `start` and `end`")
+            check_any(plan, tally)
+
+    run_stages(plan, segmenter, read_scheduled(plan, segmenter, damage), write)
+    damage.report()
+    return describe_result(
+        plan, segmenter, writers, tally, damage, wall_s=time.monotonic() - began_s
+    )
+
+
+def run_stages(
+    plan: SegmentPlan,
+    segmenter: Segmenter,
+    frames: Generator[ScheduledFrame, None, None],
+    write: Callable[[Iterator[MaskedFrame]], None],
+    stop_s: float = float("inf"),
+) -> None:
+    """Compute the masks of scheduled frames on this thread, and write them on another.
+
+    Args:
+        plan: The plan.
+        segmenter: Runs the model.
+        frames: All frames in order; decoded on a thread of their own.
+        write: Iterates over the frames with their masks.
+        stop_s: The masks of frames before this are needed, in seconds of the presentation; some
+            later frames come too.
+    """
+    from av2tsam_cli.inference.device import own_stream, torch_threads
+
+    model, options, large = segmenter.model, plan.options, are_large(plan)
+
+    def consume(computed: Iterator[ComputedBatch]) -> None:
+        with torch_threads(1), own_stream(model.device):
+            interpolated = logits_over_time(when_done(computed))
+            write(
+                masked(each, logits, segmenter, options)
+                for each, logits in smoothed(interpolated, segmenter, options)
+            )
 
     with (
         torch_threads(model.cpu_threads),
-        run_behind(write, depth=0 if large else 1, name="write") as put,
-        closing(
-            compute(read_scheduled(plan, segmenter, damage), segmenter, options, large=large)
-        ) as computed,
+        run_behind(consume, depth=0 if large else 1, name="write") as put,
+        closing(compute(frames, segmenter, options, large=large, stop_s=stop_s)) as computed,
     ):
         announced = False
         times = _StageTimes()
@@ -599,9 +627,31 @@ def segment_planned(
             if batch.seconds_per_mask is not None and not announced:
                 announced = True
                 _announce_time(plan, model, batch.seconds_per_mask)
-    damage.report()
     times.add_waiting()  # until the writer is done
     log.info("%s: %s", plan.info.path, times)
+
+
+def check_any(plan: SegmentPlan, tally: Tally) -> None:
+    """Check that a video has frames.
+
+    Raises:
+        MediaError: It has none.
+    """
+    if not tally.frames:
+        raise MediaError(f"{plan.info.path}: has no frame between `start` and `end`")
+
+
+def describe_result(
+    plan: SegmentPlan,
+    segmenter: Segmenter,
+    writers: Sequence[Writer],
+    tally: Tally,
+    damage: DamageLog,
+    *,
+    wall_s: float,
+) -> SegmentResult:
+    """Return what was written for a plan."""
+    model, options = segmenter.model, plan.options
     return SegmentResult(
         input=plan.info.path,
         text=options.text,
@@ -621,7 +671,7 @@ def segment_planned(
         precision=model.precision,
         fps=str(rate_for(options, model)),
         pix_fmt=None if plan.encoding is None else plan.encoding.pixel_format,
-        wall_s=time.monotonic() - began_s,
+        wall_s=wall_s,
         frames_with_mask=tally.with_mask,
         mean_area=tally.area / tally.frames,
         timing=options.timing if options.text is None else None,
@@ -632,7 +682,7 @@ def segment_planned(
     )
 
 
-def _writers(plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog) -> list[Writer]:
+def open_writers(plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog) -> list[Writer]:
     """Return the writer of the main output, and one for each file beside it."""
     options = plan.options
     writers: list[Writer] = [
@@ -798,7 +848,7 @@ class _StageTimes:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """Counts over the frames of one video."""
 
     frames: int = 0
@@ -814,20 +864,18 @@ class _Tally:
     areas: dict[str, list[float]] = field(default_factory=dict)
     """For each name its number of frames and the sum of its areas."""
 
-    def add(self, masked: MaskedFrame) -> None:
+    def add(self, frame: FrameSummary) -> None:
         """Count one frame."""
-        frame, mask, sources = masked.frame, masked.mask, masked.sources
-        covered = int(np.count_nonzero(mask))
         if self.last_silent:
             self.silence_s += frame.time_s - self.last_s
-        self.last_silent = masked.origin == "silent"
+        self.last_silent = frame.origin == "silent"
         self.last_s, self.last_duration_s = frame.time_s, frame.duration_s
         self.first_s = self.first_s if self.frames else self.last_s
         self.frames += 1
-        self.computed += masked.origin == "computed"
-        self.with_mask += covered > 0
-        self.area += covered / mask.size
-        for name, share in sources.areas() if sources is not None and covered else ():
+        self.computed += frame.origin == "computed"
+        self.with_mask += frame.area_px > 0
+        self.area += frame.area
+        for name, share in frame.named_areas():
             count = self.areas.setdefault(name, [0, 0.0])
             count[0] += 1
             count[1] += share

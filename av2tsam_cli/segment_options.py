@@ -334,8 +334,8 @@ class SegmentOptions(LookOptions, VocabularyOptions):
             parse=parse_or_off,
         ),
     ] = REUSE_LEVELS
-    """Largest difference between frames of the same second that share a mask: in levels of 0 to
-    255, see `timeline.motion.difference`. None switches this off."""
+    """Largest difference between frames that share a mask, if they are close in time: in levels of
+    0 to 255, see `timeline.motion.difference`. None switches this off."""
     smooth: Annotated[
         bool, Option("keep masks steady from frame to frame", panel=Panel.ADVANCED, default="on")
     ] = True

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 from av2tsam_cli.media.audio import read_windows
@@ -23,6 +24,7 @@ from av2tsam_cli.segment_options import Rate, SegmentOptions
 from av2tsam_cli.threads import run_ahead
 from av2tsam_cli.timeline.cuts import number_shots
 from av2tsam_cli.timeline.schedule import (
+    CLOCK_SLACK_S,
     KeyFrame,
     ScheduledFrame,
     add_motion,
@@ -32,6 +34,7 @@ from av2tsam_cli.timeline.schedule import (
     pair_with_audio,
     without_audio,
 )
+from av2tsam_cli.timeline.steady import LONGEST_GAP
 from av2tsam_cli.values import AudioWindow, Frame, MaskedFrame, Origin, SourceMasks
 
 if TYPE_CHECKING:
@@ -62,31 +65,43 @@ def read_scheduled(
     Raises:
         MediaError: They cannot be decoded, or the file has changed since it was planned.
     """
-    options = plan.options
-    frames = read_frames(
+    frames = read_pictures(plan, segmenter, damage, plan.options.start)
+    windows = listen(plan, segmenter, damage)
+    yield from schedule(frames, windows, plan.options, rate_for(plan.options, segmenter.model))
+    check_unchanged(plan.info)
+
+
+def read_pictures(
+    plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog, start_s: float
+) -> Iterator[Frame]:
+    """Decode the frames of a video from a time on, in seconds of the presentation."""
+    return read_frames(
         plan.info,
         stream=plan.video,
         zero_s=plan.zero_s,
-        start_s=options.start,
-        stop_s=options.end,
+        start_s=start_s,
+        stop_s=plan.options.end,
         threads=codec_threads(plan, segmenter.model),
         deep=plan.deep,
         damage=damage,
     )
-    windows: Iterator[AudioWindow] = iter(())
-    if plan.audio is not None and options.text is None:
-        windows = read_windows(
-            plan.info,
-            rate_hz=segmenter.rate_hz,
-            stream=plan.audio,
-            zero_s=plan.zero_s,
-            start_s=options.start,
-            stop_s=options.end,
-            damage=damage,
-        )
-        windows = segmenter.hear(windows, options.timing, options.silence_dbfs)
-    yield from schedule(frames, windows, options, rate_for(options, segmenter.model))
-    check_unchanged(plan.info)
+
+
+def listen(plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog) -> Iterator[AudioWindow]:
+    """Decode the audio of a video, unless there is a text prompt, and prepare it for the model."""
+    options = plan.options
+    if plan.audio is None or options.text is not None:
+        return iter(())
+    windows = read_windows(
+        plan.info,
+        rate_hz=segmenter.rate_hz,
+        stream=plan.audio,
+        zero_s=plan.zero_s,
+        start_s=options.start,
+        stop_s=options.end,
+        damage=damage,
+    )
+    return segmenter.hear(windows, options.timing, options.silence_dbfs)
 
 
 def schedule(
@@ -94,12 +109,20 @@ def schedule(
     windows: Iterator[AudioWindow],
     options: SegmentOptions,
     rate: Rate,
+    from_s: float = float("-inf"),
 ) -> Generator[ScheduledFrame, None, None]:
     """Decide for which frames a mask is computed, and from which window of audio.
 
     With the rate `auto`, all frames with a prompt are marked as key frames for now.
+
+    Args:
+        frames: All frames, in order.
+        windows: The sound.
+        options: The options.
+        rate: Masks per second.
+        from_s: Frames before this only show where shots begin, and are left out.
     """
-    frames = number_shots(frames)
+    frames = dropwhile(lambda each: each.time_s < from_s - CLOCK_SLACK_S, number_shots(frames))
     if options.text is not None:
         scheduled = without_audio(frames)
     else:
@@ -136,6 +159,7 @@ def compute(
     options: SegmentOptions,
     *,
     large: bool = False,
+    stop_s: float = float("inf"),
 ) -> Generator[ComputedBatch, None, None]:
     """Run the network on this thread, for frames that are decoded on another.
 
@@ -144,13 +168,42 @@ def compute(
         segmenter: Runs the model.
         options: The options.
         large: Whether to hold as few frames as possible, because they are large.
+        stop_s: The masks of frames before this are needed, and of no more than these depend on.
     """
+    needed = _Needed(stop_s)
     if rate_for(options, segmenter.model) == "auto":
         ahead = 1 if large else FRAMES_AHEAD
-        return compute_where_needed(frames, segmenter, options, ahead)
-    return compute_batches(
-        grouped(frames, segmenter.model, options), segmenter, 1 if large else BATCHES_AHEAD
-    )
+        return compute_where_needed(frames, segmenter, options, ahead, needed)
+    groups = needed.groups(grouped(frames, segmenter.model, options))
+    return compute_batches(groups, segmenter, 1 if large else BATCHES_AHEAD)
+
+
+class _Needed:
+    """Tells when no frame before a time depends on the frames that follow."""
+
+    def __init__(self, stop_s: float) -> None:
+        self.stop_s, self.after = stop_s - CLOCK_SLACK_S, 0
+
+    def groups(self, groups: Iterator[list[ScheduledFrame]]) -> Iterator[list[ScheduledFrame]]:
+        """Yield groups of frames while they are needed."""
+        for group in groups:
+            ended = self.ends_with(group)
+            yield group
+            if ended:
+                return
+
+    def ends_with(self, group: Iterable[ScheduledFrame]) -> bool:
+        """Return whether nothing after a group of frames, the next in order, is needed.
+
+        Smoothing looks LONGEST_GAP frames ahead, and masks are interpolated up to the next one that
+        is computed or reused.
+        """
+        ended = False
+        for each in group:
+            self.after += each.frame.time_s >= self.stop_s
+            if self.after >= LONGEST_GAP:
+                ended = ended or each.key or each.repeats or each.segment is None
+        return ended
 
 
 def compute_where_needed(
@@ -158,6 +211,7 @@ def compute_where_needed(
     segmenter: Segmenter,
     options: SegmentOptions,
     ahead: int,
+    needed: _Needed,
 ) -> Generator[ComputedBatch, None, None]:
     """Run the network where masks that are predicted from earlier frames cannot be trusted."""
     from av2tsam_cli.inference.device import torch_threads
@@ -168,11 +222,14 @@ def compute_where_needed(
     decode = partial(torch_threads, 1)
     with closing(run_ahead(frames, depth=ahead, name="decode", context=decode)) as decoded:
         for each in decoded:
-            batch = compute_batch(segmenter, prepare(segmenter, [chooser.choose(each)]))
+            chosen = chooser.choose(each)
+            batch = compute_batch(segmenter, prepare(segmenter, [chosen]))
             for frame, logits in batch.frames:
                 if logits is not None:
                     chooser.computed(KeyFrame(frame, logits))
             yield batch
+            if needed.ends_with([chosen]):
+                return
 
 
 def compute_batches(

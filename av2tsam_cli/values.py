@@ -1,9 +1,10 @@
 """Values that are passed between stages: frozen, with shape, unit and time per field."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -142,10 +143,6 @@ class Frame:
         """The pixels with the bits per channel that the result needs, (H, W, 3), RGB."""
         return self.rgb if self.deep is None else self.deep
 
-    def end_s(self, rate: Fraction | None) -> float:
-        """Return when the next frame begins, at a rate if the file does not tell, in seconds."""
-        return self.time_s + (self.duration_s or float(1 / rate if rate else 0))
-
     @property
     def nbytes(self) -> int:
         """Memory that the pixels take, in bytes."""
@@ -192,6 +189,55 @@ class SourceMasks:
 
 
 @dataclass(frozen=True)
+class NamedArea:
+    """A named source in view in one frame."""
+
+    name: str
+    """The source."""
+    area_px: int
+    """Pixels of its mask."""
+    score: float
+    """Mean probability of these, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class FrameSummary:
+    """What counts and tables need of a frame and its mask: no pixels."""
+
+    index: int
+    """See `Frame`."""
+    time_s: float
+    """See `Frame`."""
+    duration_s: float | None
+    """See `Frame`."""
+    origin: Origin
+    """How the mask came about."""
+    level_dbfs: float | None
+    """See `MaskedFrame`."""
+    size: tuple[int, int]
+    """Height and width of the frame in pixels."""
+    area_px: int
+    """Pixels of the mask."""
+    score: float
+    """See `MaskedFrame`."""
+    sources: tuple[NamedArea, ...] | None = None
+    """The named sources in view; None if sources have no names."""
+
+    @property
+    def area(self) -> float:
+        """Share of the frame that the mask covers, 0 to 1."""
+        return self.area_px / prod(self.size)
+
+    def named_areas(self) -> list[tuple[str, float]]:
+        """Return the name of each source in view, with the share of the frame that it covers."""
+        return [(each.name, each.area_px / prod(self.size)) for each in self.sources or ()]
+
+    def end_s(self, rate: Fraction | None) -> float:
+        """Return when the next frame begins, at a rate if the file does not tell, in seconds."""
+        return self.time_s + (self.duration_s or float(1 / rate if rate else 0))
+
+
+@dataclass(frozen=True)
 class MaskedFrame:
     """One frame with its mask."""
 
@@ -219,6 +265,28 @@ class MaskedFrame:
         A pixel belongs to the mask where it is above 127. Soft edges need `refine`.
         """
         return self.mask * np.uint8(255) if self.soft_edges is None else self.soft_edges
+
+    @cached_property
+    def summary(self) -> FrameSummary:
+        """What counts and tables need of the frame."""
+        named = None
+        if (sources := self.sources) is not None:
+            scores = dict(enumerate(sources.scores, start=1))
+            named = tuple(
+                NamedArea(name, sources.pixels[label - 1], scores.get(label, 0.0))
+                for label, name in sources.in_view
+            )
+        return FrameSummary(
+            index=self.frame.index,
+            time_s=self.frame.time_s,
+            duration_s=self.frame.duration_s,
+            origin=self.origin,
+            level_dbfs=self.level_dbfs,
+            size=(self.mask.shape[0], self.mask.shape[1]),
+            area_px=int(np.count_nonzero(self.mask)),
+            score=self.score,
+            sources=named,
+        )
 
     @cached_property
     def probability(self) -> Float32Array:
@@ -280,6 +348,8 @@ class AudioWindow:
     """CLAP's embedding of what is heard, (A,); None if it is not computed yet."""
     context: Float32Array | None = field(default=None, repr=False)
     """What is around it in its piece, (n,), as `samples`; None if this is not known."""
+    measured_dbfs: float | None = None
+    """Its level, if its samples are left out; None to measure it."""
 
     @property
     def start_s(self) -> float:
@@ -298,4 +368,14 @@ class AudioWindow:
     @cached_property
     def level_dbfs(self) -> float:
         """RMS level in dB relative to full scale; -inf for digital silence."""
-        return level_dbfs(self.samples)
+        return level_dbfs(self.samples) if self.measured_dbfs is None else self.measured_dbfs
+
+    def without_samples(self, embedding: Float32Array | None) -> "AudioWindow":
+        """Return the window with an embedding, and only the level of its sound."""
+        return replace(
+            self,
+            samples=np.zeros(0, np.float32),
+            context=None,
+            embedding=embedding,
+            measured_dbfs=self.level_dbfs,
+        )

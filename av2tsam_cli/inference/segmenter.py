@@ -147,6 +147,18 @@ class Segmenter:
             return seconds
         return cut_at_changes(seconds, self.model.network.clap, silence_dbfs=silence_dbfs)
 
+    def without_samples(self, window: AudioWindow, silence_dbfs: float | None) -> AudioWindow:
+        """Return a window that `hear` prepared, without samples, but with all that frames need.
+
+        Args:
+            window: The window.
+            silence_dbfs: Windows below this level have no masks; None if there are none.
+        """
+        needed = not window.is_silent(silence_dbfs) and self.text is None
+        with torch.inference_mode():
+            embedding = self.embed_windows([window])[0].float().cpu().numpy() if needed else None
+        return window.without_samples(embedding)
+
     def logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Tensor:
         """Return the mask logits (B, 1, h, w) of B frames; see `source_logits`."""
         return torch.stack(self.source_logits(inputs, windows))
@@ -232,10 +244,10 @@ class Segmenter:
         given = {id(w): w.embedding for w in windows if w.embedding is not None}
         if given:
             known |= zip(given, self._to_device(list(given.values())), strict=True)
-        new = {id(window): window.samples for window in windows if id(window) not in known}
-        if new:
-            samples = self._to_device(list(new.values()))
-            known |= zip(new, self.model.network.embed_windows(samples), strict=True)
+        for window in windows:
+            if id(window) not in known:  # one by one: results depend on the size of a batch
+                samples = self._to_device([window.samples])
+                known[id(window)] = self.model.network.embed_windows(samples)[0]
         self._last_window = (windows[-1], known[id(windows[-1])])
         return torch.stack([known[id(window)] for window in windows])
 

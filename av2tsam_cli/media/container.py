@@ -3,6 +3,7 @@
 Corrupted packets are skipped, and seeks that fail or end up too late are repaired.
 """
 
+import heapq
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,8 @@ MAX_CORRUPTED_PACKETS = 250
 """Corrupted packets in a row after which a stream counts as unreadable (about ten seconds)."""
 SEEK_MARGINS_S = (0.5, 10.0)
 """Seconds before the wanted time at which a seek aims; the second if the first ends up too late."""
+EARLIER_S = (4.0, 64.0, float("inf"))
+"""Seconds before a time in which a number of frames is searched, one after the other."""
 TIME_TOLERANCE_S = 1e-6
 """Times closer than this are equal: longer than rounding errors, shorter than clock ticks."""
 MAX_PIXELS = 8192 * 8192
@@ -360,6 +363,41 @@ def count_frames_before(path: Path, index: int, before_s: float) -> int:
             is_early = ticks * packet.time_base < before_s - TIME_TOLERANCE_S
             frames += is_early and not _is_hidden(packet)
     return frames
+
+
+def time_of_earlier_frame(path: Path, index: int, before_s: float, frames: int) -> float:
+    """Return the time of the frame so many frames before a time; -inf if there are not as many.
+
+    Args:
+        path: The file.
+        index: Position of the stream among all streams of the file.
+        before_s: Seconds on the file's own clock, made continuous.
+        frames: Number of frames.
+
+    Raises:
+        MediaError: The file cannot be opened.
+    """
+    for margin_s in EARLIER_S:
+        with open_media(path) as container:
+            stream = select_stream(container, index)
+            whole = margin_s == float("inf") or not seek(container, stream, before_s - margin_s)
+            times = _packet_times(container, stream, before_s)
+            found = heapq.nlargest(frames, times)
+        if len(found) == frames or whole:
+            break
+    return found[-1] if len(found) == frames else float("-inf")
+
+
+def _packet_times(container: InputContainer, stream: AvStream, before_s: float) -> Iterator[float]:
+    """Yield the times of the packets of a stream that are displayed before a time."""
+    for packet in read_packets(container, stream, DamageLog(Path(container.name))):
+        if packet is None or packet.dts is None:
+            continue
+        if packet.dts * packet.time_base >= before_s:
+            return  # what follows is displayed later still
+        time_s = float((packet.dts if packet.pts is None else packet.pts) * packet.time_base)
+        if time_s < before_s - TIME_TOLERANCE_S and not _is_hidden(packet):
+            yield time_s
 
 
 def _is_hidden(packet: "Packet[AvStream]") -> bool:

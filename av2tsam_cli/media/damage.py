@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 class DamageLog:
     """Collects the damage that the readers of one file meet, each on its own thread.
 
+    It can be pickled, and merged with that of other processes.
+
     Where packets are corrupted, readers go on: their pictures and sound are missing or incomplete.
     A file that is truncated is an error, unless a part of it is enough.
     """
@@ -38,9 +40,9 @@ class DamageLog:
         self.allow_partial = bool(allow_partial)
         self._hint = "" if allow_partial is None else f", or set {PARTLY}"
         self._lock = Lock()
-        self._counts: dict[Kind, int] = {"video": 0, "audio": 0}
-        self._last_s: dict[Kind, float] = {"video": float("-inf"), "audio": float("-inf")}
-        self._incomplete_frames = 0
+        self._unreadable: dict[Kind, int] = {"video": 0, "audio": 0}
+        self._times_s: dict[Kind, set[float]] = {"video": set(), "audio": set()}
+        self._incomplete_s: set[float] = set()
         self._structure: Structure | None = None
         self._missing_s: dict[Kind, float | None] = {}
 
@@ -49,18 +51,35 @@ class DamageLog:
 
         Args:
             kind: What it contains.
-            time_s: Its time, which increases for each reader; None if it cannot be read.
+            time_s: Its time; None if it cannot be read.
         """
         with self._lock:
-            if time_s is not None:
-                if time_s <= self._last_s[kind]:
-                    return
-                self._last_s[kind] = time_s
-            self._counts[kind] += 1
+            if time_s is None:
+                self._unreadable[kind] += 1
+            else:
+                self._times_s[kind].add(time_s)
 
-    def count_incomplete_frame(self) -> None:
-        """Count a frame of which the decoder made up a part."""
-        self._incomplete_frames += 1
+    def count_incomplete_frame(self, time_s: float) -> None:
+        """Count a frame at a time of which the decoder made up a part."""
+        self._incomplete_s.add(time_s)
+
+    def merge(self, other: "DamageLog") -> None:
+        """Add what the readers of a part of the file met, each packet and frame once."""
+        for kind, times_s in other._times_s.items():
+            self._times_s[kind] |= times_s
+            self._unreadable[kind] += other._unreadable[kind]
+        self._incomplete_s |= other._incomplete_s
+        self._structure = self._structure or other._structure
+        self._missing_s |= other._missing_s
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_lock": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _lock=Lock())
+
+    def _count(self, kind: Kind) -> int:
+        return self._unreadable[kind] + len(self._times_s[kind])
 
     def give_up(self, message: str) -> None:
         """Raise an error about a stream that is unreadable from here on, if that is one."""
@@ -131,9 +150,9 @@ class DamageLog:
             truncated=structure.cut_short,
             missing_s=None if None in missing else max((s for s in missing if s), default=0.0),
             unreadable_parts=structure.broken_parts,
-            corrupted_video_packets=self._counts["video"],
-            corrupted_audio_packets=self._counts["audio"],
-            incomplete_frames=self._incomplete_frames,
+            corrupted_video_packets=self._count("video"),
+            corrupted_audio_packets=self._count("audio"),
+            incomplete_frames=len(self._incomplete_s),
         )
         return None if damage == Damage() else damage
 

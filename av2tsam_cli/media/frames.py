@@ -71,7 +71,7 @@ def read_frames(
             if frame.color_trc in HDR:
                 log.warning("%s: HDR (%s), shown as SDR", info.path, HDR[frame.color_trc])
         if frame.is_corrupt:
-            found.count_incomplete_frame()
+            found.count_incomplete_frame(time_s)
         left_s = float("inf") if stop_s is None else stop_s - time_s
         shown_s = None if duration_s is None else min(duration_s, left_s)
         rgb, pixels = convert(frame)

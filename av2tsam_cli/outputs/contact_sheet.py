@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from av2tsam_cli.outputs.labels import fitted
 from av2tsam_cli.outputs.names import NameTable, colour_of
 from av2tsam_cli.outputs.overlay import overlay_drawer
+from av2tsam_cli.outputs.part import WrittenPart
 from av2tsam_cli.outputs.spans import Spans
 from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.segment_options import LookOptions
@@ -166,6 +167,10 @@ class ContactSheet(SummaryFile):
     def write(self, masked: MaskedFrame) -> None:
         """Consider the next frame."""
         self.moments.add(masked)
+
+    def append(self, parts: Sequence[WrittenPart]) -> None:
+        """Consider the frames of all parts."""
+        raise NotImplementedError
 
     def finish(self, part: Path) -> None:
         """Draw the sheet."""

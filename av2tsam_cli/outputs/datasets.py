@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from av2tsam_cli.outputs.names import UNNAMED, NameTable
-from av2tsam_cli.outputs.png import PngFiles
+from av2tsam_cli.outputs.png import Pictures, PngFiles
 from av2tsam_cli.outputs.polygons import outlines
 from av2tsam_cli.values import BoolArray, MaskedFrame, SourceMasks
 
@@ -52,7 +52,7 @@ def _read(path: Path, count: int) -> bytes:
         return file.read(abs(count))
 
 
-class Coco:
+class Coco(Pictures):
     """Pictures, and their masks in one `annotations.json` as run lengths.
 
     The file grows from frame to frame. What it says about the pictures comes after the annotations
@@ -108,7 +108,7 @@ class Coco:
         scratch.unlink()
 
 
-class Yolo:
+class Yolo(Pictures):
     """Pictures, and a text file of polygons for each, as Ultralytics reads them."""
 
     def __init__(self, unnamed: str = UNNAMED) -> None:
@@ -133,7 +133,7 @@ class Yolo:
         (folder / YOLO_NAME).write_text(f"{YOLO_BEGIN}{text}\n", encoding="utf-8")
 
 
-class Arrays:
+class Arrays(Pictures):
     """All masks in one `.npz`, packed to bits.
 
     Arrays are in compressed files of their own until their length is known; only the times and

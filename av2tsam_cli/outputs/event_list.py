@@ -1,7 +1,7 @@
 """When sources are masked in a video, in the format that the suffix of a file stands for."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -9,8 +9,9 @@ from pathlib import Path
 from av2tsam_cli.outputs.edit_list import write_edit_list
 from av2tsam_cli.outputs.events import to_audacity, to_csv, to_srt, to_vtt
 from av2tsam_cli.outputs.names import UNNAMED
+from av2tsam_cli.outputs.part import WrittenPart, read_summaries
 from av2tsam_cli.outputs.summary_file import SummaryFile
-from av2tsam_cli.values import MaskedFrame, SoundEvent
+from av2tsam_cli.values import FrameSummary, MaskedFrame, SoundEvent
 
 TEXT_FORMATS = {".csv": to_csv, ".srt": to_srt, ".vtt": to_vtt, ".txt": to_audacity}
 """What writes events as text, by suffix."""
@@ -64,21 +65,28 @@ class EventList(SummaryFile):
 
     def write(self, masked: MaskedFrame) -> None:
         """Add the next frame."""
-        frame = masked.frame
-        self._end_intervals(frame.time_s, keep=dict(self._scores(masked)))
+        self.add(masked.summary)
+
+    def append(self, parts: Sequence[WrittenPart]) -> None:
+        """Add the frames of all parts."""
+        for frame in read_summaries(parts):
+            self.add(frame)
+
+    def add(self, frame: FrameSummary) -> None:
+        """Add the next frame."""
+        self._end_intervals(frame.time_s, keep=dict(self._scores(frame)))
         self._end_s = frame.end_s(self.rate)
-        for name, score in self._scores(masked):
+        for name, score in self._scores(frame):
             interval = self._current.setdefault(name, _Interval(frame.time_s, frame.time_s))
             interval.scores, interval.frames = interval.scores + score, interval.frames + 1
 
-    def _scores(self, masked: MaskedFrame) -> Iterator[tuple[str, float]]:
+    def _scores(self, frame: FrameSummary) -> Iterator[tuple[str, float]]:
         """Yield the name and score of each source that is masked in a frame."""
-        sources = masked.sources
-        if sources is None:
-            if masked.mask.any():
-                yield self.unnamed, masked.score
+        if frame.sources is None:
+            if frame.area_px:
+                yield self.unnamed, frame.score
             return
-        yield from ((name, sources.scores[label - 1]) for label, name in sources.in_view)
+        yield from ((each.name, each.score) for each in frame.sources)
 
     def _end_intervals(self, end_s: float, keep: dict[str, float]) -> None:
         """End those that are not in the next frame, which begins at a time."""

@@ -1,7 +1,7 @@
 """A table of the frames, with their times and what their masks are like."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from av2tsam_cli.files import atomic_file, write_errors
+from av2tsam_cli.outputs.part import WrittenPart, numbered
 from av2tsam_cli.values import BoolArray, MaskedFrame
 
 COLUMNS = (
@@ -69,6 +70,17 @@ class FrameTable:
         )
         with write_errors(self.path):
             self._rows.writerows((*common, *row) for row in _masks(masked))
+
+    def append(self, parts: Sequence[WrittenPart]) -> None:
+        """Add the rows of all parts, which were numbered from 0."""
+        with write_errors(self.path):
+            for first, part in numbered(parts):
+                with part.rows.open(encoding="utf-8", newline="") as file:
+                    rows = csv.reader(file)
+                    next(rows)
+                    for index, time_s, source_frame, *row in rows:
+                        number = self.first_frame + first + int(source_frame)
+                        self._rows.writerow((first + int(index), time_s, number, *row))
 
     def __enter__(self) -> Self:
         with write_errors(self.path), ExitStack() as opened:

@@ -2,11 +2,12 @@
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -28,7 +29,7 @@ from av.video.reformatter import (
 )
 from av.video.stream import VideoStream as AvVideoStream
 
-from av2tsam_cli.errors import MediaError, UsageError
+from av2tsam_cli.errors import Av2tsamError, MediaError, UsageError
 from av2tsam_cli.files import atomic_file, write_errors
 from av2tsam_cli.media.container import open_media
 from av2tsam_cli.media.damage import DamageLog
@@ -36,6 +37,13 @@ from av2tsam_cli.media.frames import ASSUMED_RATE
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.metadata import copy_metadata
 from av2tsam_cli.outputs.overlay import Draw
+from av2tsam_cli.outputs.packets import (
+    PacketFile,
+    read_packets,
+    read_start,
+    with_decoding_times,
+)
+from av2tsam_cli.outputs.part import WrittenPart
 from av2tsam_cli.outputs.record import ResultRecord, tag_name
 from av2tsam_cli.outputs.sound import SoundTrack
 from av2tsam_cli.values import (
@@ -57,6 +65,8 @@ TO_YUV = (
     "out_color_matrix=bt709:out_range=tv:out_chroma_loc=left"
 )
 """How FFmpeg's scaler encodes colours: exact to the rounding."""
+HELD_PACKETS = 64
+"""Packets that are held until it is known whether they are the last: more than encoders delay."""
 HEADER_BYTES = 4096
 """More than the header of any container."""
 OF_SD = {ColorPrimaries.BT470BG, ColorPrimaries.SMPTE170M}
@@ -127,6 +137,40 @@ class VideoWriter:
             self._encode(picture)
             self._mux_sound(time_s)
 
+    def append(self, parts: Sequence[WrittenPart]) -> None:
+        """Copy the pictures of parts that `VideoPartWriter` wrote, in order, with their audio.
+
+        Raises:
+            Av2tsamError: The file cannot be written, or the parts were not encoded in the same way.
+            MediaError: See `write`.
+        """
+        paths = [part.packets for part in parts]
+        starts = [read_start(path) for path in paths]
+        for start in starts:
+            if start.extradata != (self._encoder.codec_context.extradata or b""):
+                raise Av2tsamError(
+                    f"{self.target}: its parts were encoded differently; use computers with the "
+                    "same version of PyAV and as many cores"
+                )
+        packets = chain.from_iterable(map(read_packets, paths))
+        delay = max((start.delay for start in starts), default=0)
+        last: deque[Packet[Any]] = deque()
+        for packet in with_decoding_times(packets, delay):
+            packet.time_base, packet.stream = self._tick, self._encoder
+            self._last_pts = max(self._last_pts, packet.pts or 0)
+            last.append(packet)
+            if len(last) > HELD_PACKETS:
+                self._append(last.popleft())
+        self._keep_end(last)
+        for packet in last:
+            self._append(packet)
+
+    def _append(self, packet: "Packet[Any]") -> None:
+        with self._writing():
+            time_s = float((packet.dts or 0) * self._tick)
+            self._mux(packet)
+            self._mux_sound(time_s)
+
     def __enter__(self) -> Self:
         with self._writing(), ExitStack() as opened:
             self._begin(opened)
@@ -143,13 +187,16 @@ class VideoWriter:
             self._open.__exit__(kind, error, trace)
             return
         with self._writing(), self._open:
-            if self._last_pts < 0:
-                raise UsageError(
-                    f"{self.target}: nothing to write, because {self.info.path} has no frame "
-                    "between `start` and `end`"
-                )
+            self._check_any()
             self._encode(None)
             self._mux_sound(float("inf"))
+
+    def _check_any(self) -> None:
+        if self._last_pts < 0:
+            raise UsageError(
+                f"{self.target}: nothing to write, because {self.info.path} has no frame "
+                "between `start` and `end`"
+            )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -184,23 +231,16 @@ class VideoWriter:
     def _begin(self, opened: ExitStack) -> None:
         part = opened.enter_context(atomic_file(self.target, overwrite=self.overwrite))
         source = opened.enter_context(open_media(self.info.path))
-        self._tick = _tick(source, self.video)
+        # A full disk is noticed here: if PyAV cannot write a header, it leaves the file open.
+        part.write_bytes(bytes(HEADER_BYTES))
+        tick = _tick(source, self.video)
         options = {}
         if self.target.suffix.lower() in {".mp4", ".mov"}:
             # The index is written first, so that browsers can play the file while it loads. The
             # timescale is as fine as the frames' times, because a late start is stored in it.
-            timescale = round(1 / self._tick)
-            options = {"movflags": "+faststart", "movie_timescale": str(timescale)}
-        # A full disk is noticed here: if PyAV cannot write a header, it leaves the file open.
-        part.write_bytes(bytes(HEADER_BYTES))
-        self._container: OutputContainer = av.open(
-            str(part.absolute()),
-            mode="w",
-            format=CONTAINERS[self.target.suffix.lower()],
-            options=options,
-        )
+            options = {"movflags": "+faststart", "movie_timescale": str(round(1 / tick))}
+        self._open_container(str(part.absolute()), tick, options)
         opened.push(self._close)
-        self._encoder = self._add_video()
         copy_metadata(
             source,
             self._container,
@@ -215,6 +255,14 @@ class VideoWriter:
         if self.audio is not None:
             self._sound = self._add_sound(source, self.audio)
         self._container.start_encoding()
+
+    def _open_container(self, path: str, tick: Fraction, options: dict[str, str]) -> None:
+        """Open the output with its encoder."""
+        self._tick = tick
+        self._container: OutputContainer = av.open(
+            path, mode="w", format=CONTAINERS[self.target.suffix.lower()], options=options
+        )
+        self._encoder = self._add_video()
 
     def _add_video(self) -> AvVideoStream:
         rate = self.video.rate if self.video.rate and self.video.rate < 1000 else ASSUMED_RATE
@@ -289,10 +337,24 @@ class VideoWriter:
         for packet in packets:
             # Encoders drop durations. Only the last one matters: the others end with the next.
             packet.duration = self._durations.pop(packet.pts or 0, 0)
-        if picture is None and packets and self._container.format.name in {"mp4", "mov"}:
-            _keep_end(packets)
+        if picture is None:
+            self._keep_end(packets)
         for packet in packets:
             self._mux(packet)
+
+    def _keep_end(self, packets: "Sequence[Packet[AvVideoStream]]") -> None:
+        """Let an MP4 end with its last picture, even if that is not in its last packet.
+
+        MP4 takes for the duration of a packet the time to the next one. With B-frames, this loses
+        the duration of the last picture, and the last packet makes up for it.
+        """
+        if not packets or self._container.format.name not in {"mp4", "mov"}:
+            return
+        times = [(packet.pts or 0, packet.dts or 0, packet.duration or 0) for packet in packets]
+        end = max(pts + duration for pts, _, duration in times)
+        stored = [pts + later - dts for (pts, dts, _), (_, later, _) in pairwise(times)]
+        if max(stored, default=0) < end:
+            packets[-1].duration = end - times[-1][0]
 
     def _mux(self, packet: "Packet[Any]") -> None:
         try:
@@ -317,6 +379,44 @@ class VideoWriter:
             log.warning("%s: %d corrupted audio packets left out", self.target, self._unfit)
 
 
+class VideoPartWriter(VideoWriter):
+    """Draw and encode a part of a video; its packets are stored until they are joined."""
+
+    def __init__(self, part: WrittenPart, target: Path, **settings: Any) -> None:
+        """Prepare to write a part.
+
+        Args:
+            part: Where it is written.
+            target: The video that the parts become.
+            settings: Those of `VideoWriter` for the whole video.
+        """
+        super().__init__(target, **settings)
+        self.path = part.packets
+
+    def skip(self, masked: MaskedFrame) -> None:
+        """Draw a frame that belongs to an earlier part, so that fades go on."""
+        self._draw(masked)
+
+    def _begin(self, opened: ExitStack) -> None:
+        source = opened.enter_context(open_media(self.info.path))
+        file = opened.enter_context(self.path.open("wb"))
+        self._open_container(os.devnull, _tick(source, self.video), {})
+        opened.push(self._close)
+        self._container.start_encoding()
+        self._packets = PacketFile(file, self._encoder.codec_context.extradata or b"")
+
+    def _check_any(self) -> None:
+        """Accept a part without frames."""
+
+    def _mux(self, packet: "Packet[Any]") -> None:
+        self._packets.write(packet)
+
+    def _encode(self, picture: VideoFrame | None) -> None:
+        super()._encode(picture)
+        if picture is None:
+            self._packets.finish()
+
+
 def _to_yuv(pixels: VideoFrame, size: tuple[int, int], pixel_format: str | None) -> Graph:
     """Return what converts frames like this one to BT.709 with limited range.
 
@@ -335,19 +435,6 @@ def _to_yuv(pixels: VideoFrame, size: tuple[int, int], pixel_format: str | None)
         graph.add("buffersink"),
     ).configure()
     return graph
-
-
-def _keep_end(packets: "Sequence[Packet[AvVideoStream]]") -> None:
-    """Let an MP4 end with its last picture, even if that is not in its last packet.
-
-    MP4 takes for the duration of a packet the time to the next one. With B-frames, this loses the
-    duration of the last picture, and the last packet makes up for it.
-    """
-    times = [(packet.pts or 0, packet.dts or 0, packet.duration or 0) for packet in packets]
-    end = max(pts + duration for pts, _, duration in times)
-    stored = [pts + later - dts for (pts, dts, _), (_, later, _) in pairwise(times)]
-    if max(stored, default=0) < end:
-        packets[-1].duration = end - times[-1][0]
 
 
 def _tick(source: InputContainer, video: VideoStream) -> Fraction:

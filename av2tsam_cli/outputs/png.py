@@ -1,12 +1,14 @@
 """Masks, overlays, mattes and cutouts as PNG images, one per frame, in a folder."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
 
 import cv2
 import numpy as np
@@ -16,8 +18,9 @@ from PIL import Image
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.outputs.names import SUMMARY_NAME, NameTable, colour_of, folder_names
 from av2tsam_cli.outputs.overlay import Draw
+from av2tsam_cli.outputs.part import WrittenPart, numbered, read_summaries
 from av2tsam_cli.outputs.record import ResultRecord
-from av2tsam_cli.values import Frame, MaskedFrame, Pixels, UInt8Array
+from av2tsam_cli.values import Frame, FrameSummary, MaskedFrame, Pixels, UInt8Array
 
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 """Twice as fast as the default, for 10 % larger files."""
@@ -26,14 +29,80 @@ PngFiles = Iterator[tuple[str, bytes]]
 """Paths in the folder of a result, and what the files contain; or the next piece of it."""
 
 
-class Pictures(Protocol):
+class Pictures(ABC):
     """What is written for each frame of a video."""
 
+    @abstractmethod
     def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield the files of the next frame."""
 
-    def finish(self, folder: Path, frames: int) -> None:
-        """Write what comes after the last frame into the folder, given the number of frames."""
+    def skip(self, masked: MaskedFrame) -> None:  # noqa: B027 - most formats need none
+        """Look at a frame that belongs to an earlier part, and is not written."""
+
+    def count(self, frame: FrameSummary) -> None:  # noqa: B027
+        """Take note of the next frame that is written."""
+
+    def rest(self) -> PngFiles:
+        """Yield what is left to write after the last frame of a video or of a part."""
+        yield from ()
+
+    def append(self, part: Path, folder: Path, first: int) -> None:
+        """Move the files of a part of the video into a folder.
+
+        Args:
+            part: The folder of the part, with frames numbered from 0.
+            folder: The folder.
+            first: Number of its first frame in the video.
+        """
+        for path in sorted(part.rglob("*")):
+            if path.is_file():
+                place = folder / path.relative_to(part)
+                place.parent.mkdir(exist_ok=True)
+                if path.stem.isdecimal():
+                    shutil.move(path, place.with_stem(f"{int(path.stem) + first:06d}"))
+                else:
+                    with path.open("rb") as source, place.open("ab") as file:
+                        shutil.copyfileobj(source, file)
+
+    def finish(self, folder: Path, frames: int) -> None:  # noqa: B027
+        """Write what describes the files into the folder, given the number of frames."""
+
+
+class PngPartWriter:
+    """Write the PNGs, or the pieces of a data set, of a part of a video into a folder."""
+
+    def __init__(self, part: WrittenPart, pictures: Pictures) -> None:
+        self.pictures, self.folder = pictures, part.files
+
+    def write(self, masked: MaskedFrame) -> None:
+        """Write the images of one frame, see `PngWriter`."""
+        _write(self.pictures.files(masked), self.folder)
+
+    def skip(self, masked: MaskedFrame) -> None:
+        """Look at a frame that belongs to an earlier part."""
+        self.pictures.skip(masked)
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            _write(self.pictures.rest(), self.folder)
+
+
+def _write(files: PngFiles, folder: Path) -> None:
+    """Write files, or append to them."""
+    for name, content in files:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab") as file:
+            file.write(content)
 
 
 class PngWriter:
@@ -60,13 +129,21 @@ class PngWriter:
             Av2tsamError: An image cannot be written.
             UsageError: There are more names than the format can hold.
         """
-        self._frames += 1
         with write_errors(self.folder):
-            for name, content in self.pictures.files(masked):
-                path = self._part / name
-                path.parent.mkdir(exist_ok=True)
-                with path.open("ab") as file:
-                    file.write(content)
+            _write(self.pictures.files(masked), self._part)
+        self._count(masked.summary)
+
+    def append(self, parts: Sequence[WrittenPart]) -> None:
+        """Move the files of parts of the video, in order."""
+        with write_errors(self.folder):
+            for first, part in numbered(parts):
+                self.pictures.append(part.files, self._part, first)
+            for frame in read_summaries(parts):
+                self._count(frame)
+
+    def _count(self, frame: FrameSummary) -> None:
+        self._frames += 1
+        self.pictures.count(frame)
 
     def __enter__(self) -> Self:
         with write_errors(self.folder):
@@ -82,24 +159,22 @@ class PngWriter:
     ) -> None:
         with write_errors(self.folder), self._open:
             if error is None:
+                _write(self.pictures.rest(), self._part)
                 self.pictures.finish(self._part, self._frames)
                 if self.record is not None:
                     self.record.write(self._part)
             self._open.pop_all().__exit__(kind, error, trace)
 
 
-class Masks:
+class Masks(Pictures):
     """The mask of each frame as 8-bit grey levels: 255 inside, 0 outside."""
 
     def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield one image."""
         yield png_name(masked.frame), encode(_grey(masked.mask))
 
-    def finish(self, folder: Path, frames: int) -> None:
-        """Do nothing."""
 
-
-class Drawings:
+class Drawings(Pictures):
     """What is drawn on each frame."""
 
     def __init__(self, draw: Draw) -> None:
@@ -113,11 +188,12 @@ class Drawings:
             image = cast("Pixels", cv2.cvtColor(image, turn))
         yield png_name(masked.frame), encode(image)
 
-    def finish(self, folder: Path, frames: int) -> None:
-        """Do nothing."""
+    def skip(self, masked: MaskedFrame) -> None:
+        """Draw a frame, so that fades go on."""
+        self.draw(masked)
 
 
-class NamedMasks:
+class NamedMasks(Pictures):
     """A folder of masks per name, with an image for each frame in which the name is in view."""
 
     def __init__(self) -> None:
@@ -143,7 +219,7 @@ class NamedMasks:
         (folder / SUMMARY_NAME).write_bytes(_summary(frames, names))
 
 
-class IndexedMasks:
+class IndexedMasks(Pictures):
     """The names of each frame as a palette image: value k is the k-th name that appeared."""
 
     def __init__(self) -> None:

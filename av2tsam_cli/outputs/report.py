@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import numpy as np
 from PIL import Image
 
 from av2tsam_cli import __version__
 from av2tsam_cli.outputs.contact_sheet import Moments
 from av2tsam_cli.outputs.names import UNNAMED, colour_of
 from av2tsam_cli.outputs.overlay import style_of
+from av2tsam_cli.outputs.part import WrittenPart
 from av2tsam_cli.outputs.spans import Spans
 from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.segment_options import Format, SegmentOptions
-from av2tsam_cli.values import MaskedFrame, MediaInfo, VideoStream
+from av2tsam_cli.values import FrameSummary, MaskedFrame, MediaInfo, VideoStream
 
 if TYPE_CHECKING:
     from av2tsam_cli.outputs.encoding import Encoding
@@ -80,16 +80,14 @@ class Timeline:
     """What masks without a name are called."""
     _spans: Spans[_Span] = field(default_factory=lambda: Spans(MOST_SPANS, _Span.add))
 
-    def add(self, masked: MaskedFrame) -> None:
+    def add(self, frame: FrameSummary) -> None:
         """Add the next frame."""
-        area = float(np.count_nonzero(masked.mask)) / masked.mask.size
-        level = masked.level_dbfs
-        sources = {self.unnamed: area} if area else {}
-        if masked.sources is not None:
-            sources = dict(masked.sources.areas())
+        level = frame.level_dbfs
+        sources = {self.unnamed: frame.area} if frame.area else {}
+        if frame.sources is not None:
+            sources = dict(frame.named_areas())
         level = None if level is None else max(level, SILENCE_DBFS)
-        time_s = masked.frame.time_s
-        self._spans.add(time_s, _Span(time_s, 1, level, area, sources))
+        self._spans.add(frame.time_s, _Span(frame.time_s, 1, level, frame.area, sources))
 
     def to_json(self, colours: Mapping[str, tuple[int, int, int]]) -> dict[str, Any]:
         """Return a list for each thing that the timeline shows, with a value per span.
@@ -166,10 +164,18 @@ class Report(SummaryFile):
     def write(self, masked: MaskedFrame) -> None:
         """Add the next frame."""
         self.moments.add(masked)
-        self.timeline.add(masked)
-        self._end_s = masked.frame.end_s(self.video.rate)
+        self.add(masked.summary)
+
+    def add(self, frame: FrameSummary) -> None:
+        """Add the next frame to the timeline."""
+        self.timeline.add(frame)
+        self._end_s = frame.end_s(self.video.rate)
         self._frames += 1
-        self._with_mask += bool(masked.mask.any())
+        self._with_mask += frame.area_px > 0
+
+    def append(self, parts: Sequence[WrittenPart]) -> None:
+        """Add the frames of all parts."""
+        raise NotImplementedError
 
     def finish(self, part: Path) -> None:
         """Write the page."""

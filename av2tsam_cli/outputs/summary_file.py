@@ -1,12 +1,14 @@
 """A file about a whole video, which is written when the video has ended."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from av2tsam_cli.files import atomic_file, write_errors
+from av2tsam_cli.outputs.part import WrittenPart
 from av2tsam_cli.values import MaskedFrame
 
 
@@ -31,6 +33,10 @@ class SummaryFile(ABC):
     @abstractmethod
     def write(self, masked: MaskedFrame) -> None:
         """Look at the next frame."""
+
+    @abstractmethod
+    def append(self, parts: Sequence[WrittenPart]) -> None:
+        """Look at all parts of a video, in order."""
 
     @abstractmethod
     def finish(self, part: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,15 +14,17 @@ from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.outputs.datasets import Arrays, Coco, Yolo, own_files
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding
 from av2tsam_cli.outputs.matte import draw_cutout, draw_matte
-from av2tsam_cli.outputs.mp4 import VideoWriter
+from av2tsam_cli.outputs.mp4 import VideoPartWriter, VideoWriter
 from av2tsam_cli.outputs.names import SUMMARY_NAME
 from av2tsam_cli.outputs.overlay import Draw, overlay_drawer
+from av2tsam_cli.outputs.part import WrittenPart
 from av2tsam_cli.outputs.png import (
     Drawings,
     IndexedMasks,
     Masks,
     NamedMasks,
     Pictures,
+    PngPartWriter,
     PngWriter,
 )
 from av2tsam_cli.outputs.record import RECORD_NAME, ResultRecord, is_record
@@ -35,10 +37,8 @@ FILE_NAME = re.compile(r"\d{6,}\.(png|jpg|txt)")
 DATASETS: dict[Format, Callable[[], Pictures]] = {"coco": Coco, "yolo": Yolo, "npz": Arrays}
 
 
-class Writer(Protocol):
-    """A context manager that writes frames with masks. Results appear complete or not at all."""
-
-    outputs: tuple[Path, ...]
+class FrameWriter(Protocol):
+    """A context manager that writes frames with masks."""
 
     def write(self, masked: MaskedFrame) -> None:
         """Write the next frame with its mask."""
@@ -51,6 +51,15 @@ class Writer(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class Writer(FrameWriter, Protocol):
+    """Writes results, which appear complete or not at all."""
+
+    outputs: tuple[Path, ...]
+
+    def append(self, parts: Sequence[WrittenPart]) -> None:
+        """Add all parts of a video, in order, instead of its frames."""
 
 
 def open_writer(
@@ -69,7 +78,7 @@ def open_writer(
     damage: DamageLog | None = None,
     look: LookOptions = DEFAULT_LOOK,
     record: ResultRecord | None = None,
-) -> Writer:
+) -> VideoWriter | PngWriter:
     """Return the writer of a format; nothing is created before it is entered.
 
     Args:
@@ -103,9 +112,56 @@ def open_writer(
         threads=threads,
         damage=damage,
         draw=_drawer(format, look),
-        columns=2 if format == "video" and look.style == "side-by-side" else 1,
+        columns=_columns(format, look),
         record=record,
     )
+
+
+def open_part_writer(
+    part: WrittenPart,
+    target: Path,
+    format: Format,  # noqa: A002 - the option's name
+    *,
+    info: MediaInfo,
+    video: VideoStream,
+    encoding: Encoding | None,
+    start_s: float,
+    threads: int,
+    look: LookOptions,
+) -> VideoPartWriter | PngPartWriter:
+    """Return the writer of a part of a video, which `open_writer` joins to a result.
+
+    Args:
+        part: Where the part is written.
+        target: See `path` of `open_writer`, as for all other arguments.
+        format: What to write.
+        info: The source, as probed.
+        video: Its video stream.
+        encoding: How a video is encoded.
+        start_s: Seconds of the presentation that become time 0 of the output.
+        threads: Threads of the video encoder.
+        look: How overlays, mattes and cutouts look.
+    """
+    if encoding is None:
+        return PngPartWriter(part, _pictures(format, look))
+    return VideoPartWriter(
+        part,
+        target,
+        info=info,
+        video=video,
+        audio=None,
+        encoding=encoding,
+        zero_s=0.0,
+        start_s=start_s,
+        threads=threads,
+        draw=_drawer(format, look),
+        columns=_columns(format, look),
+    )
+
+
+def _columns(format: Format, look: LookOptions) -> int:  # noqa: A002
+    """Return the pictures beside each other in a frame of a video."""
+    return 2 if format == "video" and look.style == "side-by-side" else 1
 
 
 def _pictures(format: Format, look: LookOptions) -> Pictures:  # noqa: A002

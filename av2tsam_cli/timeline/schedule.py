@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 CLOCK_SLACK_S = 1e-6
 """Seconds by which rounding can move a time below the clock tick that it stands for."""
+BLOCK_S = 4
+"""Every so many seconds of the presentation, the mask of the first frame is computed, in a new
+batch. So masks do not depend on what was scheduled earlier, and a part of a video can be segmented
+on its own."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class KeyFrame:
     def time_s(self) -> float:
         """Time of the frame in seconds."""
         return self.frame.frame.time_s
+
+
+def block_of(frame: ScheduledFrame) -> int:
+    """Return the number of the block of BLOCK_S seconds that a frame falls into."""
+    return math.floor((frame.frame.time_s + CLOCK_SLACK_S) / BLOCK_S)
 
 
 def pair_with_audio(
@@ -128,7 +137,7 @@ def mark_keys(
 def mark_repeats(
     frames: Iterable[ScheduledFrame], tolerance: float | None
 ) -> Generator[ScheduledFrame, None, None]:
-    """Turn key frames that look like the last key frame of their segment into repeats.
+    """Turn key frames that look like the last one of their segment and block into repeats.
 
     Each frame is compared with the last one that stayed a key frame, not with its neighbour, so
     that slow changes add up.
@@ -148,8 +157,8 @@ def mark_repeats(
 
 
 def repeats(frame: ScheduledFrame, key: ScheduledFrame, tolerance: float | None) -> bool:
-    """Return whether a frame looks like a key frame of the same segment; see `mark_repeats`."""
-    if tolerance is None or frame.segment != key.segment:
+    """Return whether a frame looks like a key frame of its block; see `mark_repeats`."""
+    if tolerance is None or frame.segment != key.segment or block_of(frame) != block_of(key):
         return False
     return difference(frame.frame.rgb, key.frame.rgb) <= tolerance
 
@@ -168,8 +177,8 @@ def batches(
     """Group consecutive frames: at most `size` key frames, at most twice as many frames in all.
 
     If `most_bytes` is given, their pixels have at most so many bytes, or there is only one frame.
-    Frames of a batch have one size. Frames with and without a prompt are not mixed, so that a long
-    silence does not delay frames whose masks can be computed.
+    Frames of a batch have one size and are in one block. Frames with and without a prompt are not
+    mixed, so that a long silence does not delay frames whose masks can be computed.
     """
     batch: list[ScheduledFrame] = []
     for each in frames:
@@ -222,6 +231,7 @@ def _fits(batch: list[ScheduledFrame], frame: ScheduledFrame, size: int) -> bool
     first = batch[0]
     return (
         (first.segment is None) == (frame.segment is None)
+        and block_of(first) == block_of(frame)
         and first.frame.rgb.shape == frame.frame.rgb.shape
         and len(batch) < (2 * size if first.segment is not None else size)
         and sum(other.key for other in batch) + frame.key <= size

@@ -17,6 +17,7 @@ from av2tsam_cli.timeline.schedule import (
     CLOCK_SLACK_S,
     KeyFrame,
     ScheduledFrame,
+    block_of,
     motion_of,
     repeats,
 )
@@ -65,6 +66,8 @@ class KeyFrameChooser:
         """
         last, self._last = self._last, None
         if last is None or frame.segment != last.key.frame.segment:
+            return frame
+        if block_of(frame) != block_of(last.frame):
             return frame
         if repeats(frame, last.key.frame, self._tolerance):
             self._last = _Prediction.start(last.key, frame)

@@ -108,6 +108,14 @@ class WordsSegmenter(Segmenter):
         """Yield windows with the sources that are heard in them; see `Hearing`."""
         return self.hearing.hear(seconds, timing)
 
+    def without_samples(
+        self,
+        window: AudioWindow,
+        silence_dbfs: float | None,  # noqa: ARG002 - the names are enough
+    ) -> AudioWindow:
+        """See `Segmenter`."""
+        return window.without_samples(None)
+
     def _segment(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Sequence[Tensor]:
         return self.mask_names(inputs, [self.names_of(window) for window in windows])
 

@@ -125,7 +125,8 @@ def test_the_timeline_of_a_long_video_is_bounded() -> None:
         masked = Frame(picture, index * 3 * 3600 / count, index)
         inside = 0.5 <= index / count < 0.75
         level = 0.0 if inside else float("-inf")
-        timeline.add(MaskedFrame(masked, mask if inside else empty, "computed", level_dbfs=level))
+        shown = MaskedFrame(masked, mask if inside else empty, "computed", level_dbfs=level)
+        timeline.add(shown.summary)
     found = timeline.to_json({"sound source": (1, 2, 3)})
     assert MOST_SPANS / 2 <= len(found["times"]) <= MOST_SPANS
     seen = [time for time, area in zip(found["times"], found["areas"], strict=True) if area]
