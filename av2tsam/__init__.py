@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from av2tsam_cli import __version__ as __version__
 
 if TYPE_CHECKING:
+    from av2tsam_cli.cluster.dataset import segment_dataset as segment_dataset
     from av2tsam_cli.errors import Av2tsamError as Av2tsamError
     from av2tsam_cli.errors import MediaError as MediaError
     from av2tsam_cli.errors import UsageError as UsageError
@@ -44,6 +45,7 @@ _MODULES = {
     "iter_masks": "pipeline",
     "listen": "words.listen",
     "load_model": "inference.loading",
+    "segment_dataset": "cluster.dataset",
     "segment_frames": "pipeline",
     "segment_video": "pipeline",
     "tune_process": "process",
@@ -64,6 +66,7 @@ __all__ = [
     "iter_masks",
     "listen",
     "load_model",
+    "segment_dataset",
     "segment_frames",
     "segment_video",
     "tune_process",

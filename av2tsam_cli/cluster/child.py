@@ -28,7 +28,7 @@ from av2tsam_cli.signals import explain_death, handle_signals
 
 RETRIES = 2
 """How often an input is tried again after a process that worked on it has died."""
-PATIENCE_S = 10.0
+PATIENCE_S = 5.0
 """Seconds for which a process that is ended can remove its unfinished outputs."""
 WATCHED_EVERY_S = 0.5
 """Seconds between two looks at whether the parent is still running."""
@@ -63,6 +63,7 @@ class Child:
             task: The task.
             lost: How many attempts were lost before; there are at most 1 + RETRIES in all.
         """
+        error = lost_error(task)
         for attempt in range(lost, 1 + RETRIES):
             try:
                 return self._attempt(replace(task, again=attempt > 0))
@@ -139,6 +140,14 @@ class Child:
         if code < 0:
             return explain_death(source, signal.Signals(-code))
         return Av2tsamError(f"{source}: the process that worked on it ended (exit code {code})")
+
+
+def lost_error(task: Task) -> Av2tsamError:
+    """Return the error for a task that was begun often enough, and lost with its workers."""
+    return Av2tsamError(
+        f"{task.source.path}: lost with its worker, {1 + RETRIES} times, perhaps because memory "
+        "ran out or machines went away; use fewer `workers`, or a smaller `batch_size`"
+    )
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from av2tsam_cli.cluster.child import PATIENCE_S, RETRIES, Child, Setup
+from av2tsam_cli.cluster.child import PATIENCE_S, Child, Setup, lost_error
 from av2tsam_cli.cluster.resources import Resources
 from av2tsam_cli.cluster.tasks import Outcome, Task
 from av2tsam_cli.errors import Av2tsamError
@@ -176,7 +176,7 @@ def run_tasks(
         _stop(registry, {Path.cwd() / path.parent for paths in outputs for path in paths})
         raise
     for task in left.values():
-        yield task, Outcome.failed(_lost(task))
+        yield task, Outcome.failed(lost_error(task))
 
 
 def on_workers(
@@ -209,7 +209,7 @@ def on_workers(
 
 
 class Registry:
-    """Knows the workers, and how often each task was begun; Ray runs it beside them.
+    """Knows the workers, and how often each task was begun in vain; Ray runs it beside them.
 
     When a worker is lost, Ray has another one do its tasks, without a limit.
     """
@@ -223,6 +223,10 @@ class Registry:
         self._workers[name] = worker
         self._begun[key] += 1
         return self._begun[key] - 1
+
+    def finish(self, key: object) -> None:
+        """Forget a task that is done, which may come again if the data set contains it twice."""
+        del self._begun[key]
 
     def workers(self) -> "list[ActorHandle[object]]":
         """Return the workers that have begun a task."""
@@ -284,17 +288,11 @@ class Worker:
         return {"place": row["place"], "outcome": pickle.dumps(self.do(row["place"], task))}
 
     def do(self, key: object, task: Task) -> Outcome:
-        """Do a task, unless workers were lost too often while they did it."""
+        """Do a task, and count the attempts."""
         import ray
 
         here = ray.get_runtime_context()
         begun = self.registry.begin.remote(key, here.get_actor_id(), here.current_actor)
-        lost = ray.get(begun)
-        return Outcome.failed(_lost(task)) if lost > RETRIES else self.child.do(task, lost)
-
-
-def _lost(task: Task) -> Av2tsamError:
-    return Av2tsamError(
-        f"{task.source.path}: lost with its worker, {1 + RETRIES} times, perhaps because memory "
-        "ran out or machines went away; use fewer `workers`, or a smaller `batch_size`"
-    )
+        outcome = self.child.do(task, lost=ray.get(begun))
+        self.registry.finish.remote(key)
+        return outcome

@@ -93,7 +93,7 @@ class Resources:
 
 
 def choose_resources(
-    options: WorkerOptions, device: str, *, cpus: int, gpus: int, items: int
+    options: WorkerOptions, device: str, *, cpus: int, gpus: int, items: int | None = None
 ) -> Resources:
     """Return the workers for what a machine or a cluster has.
 
@@ -102,7 +102,7 @@ def choose_resources(
         device: The device of the model, such as `auto` or `cpu`.
         cpus: CPUs of the machine or cluster.
         gpus: GPUs of it.
-        items: Number of inputs; there are no more workers than that.
+        items: Number of inputs, if it is known; there are no more workers than that.
 
     Raises:
         UsageError: GPUs are asked for, but there are none, or for a device that is no GPU.
@@ -122,7 +122,7 @@ def choose_resources(
         workers = max(1, int(gpus / per_worker))
     else:
         workers = max(1, cpus // (options.cpus_per_worker or CPUS_WITHOUT_GPU))
-    workers = min(workers, items)
+    workers = workers if items is None else min(workers, items)
     return Resources(workers, options.cpus_per_worker or max(1, cpus // workers), per_worker)
 
 

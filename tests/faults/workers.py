@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def make_clips(folder: Path, counts: dict[str, int]) -> dict[str, str]:
         if kind == "broken":
             path.write_bytes(SAMPLE.read_bytes()[:5000])
         else:
-            path.hardlink_to(SAMPLE)
+            shutil.copyfile(SAMPLE, path)
         names[path.name] = kind
     return names
 

@@ -1,0 +1,119 @@
+"""Segment the videos of a Ray data set, as a step of somebody's own pipeline."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from av2tsam_cli.cluster.child import Setup
+from av2tsam_cli.cluster.engine import (
+    Registry,
+    Worker,
+    on_workers,
+    require_ray,
+    start_registry,
+    total_resources,
+)
+from av2tsam_cli.cluster.resources import WorkerOptions, choose_resources
+from av2tsam_cli.cluster.tasks import Task
+from av2tsam_cli.files import output_name
+from av2tsam_cli.job import Input, SegmentJob
+from av2tsam_cli.network import input_path
+from av2tsam_cli.options import Device, ModelOptions, Precision
+from av2tsam_cli.segment_options import SegmentOptions
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+    from ray.data import Dataset
+
+
+def segment_dataset(
+    dataset: "Dataset",
+    out: str | Path,
+    *,
+    path: str = "path",
+    name: str | None = None,
+    skip_existing: bool = False,
+    model: str | None = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    cpus_per_worker: int | None = None,
+    timeout_per_item: float | None = None,
+    **options: Any,
+) -> "Dataset":
+    """Segment the videos of a Ray data set, and return the data set with what became of each.
+
+    Like other steps of Ray Data, it is executed when its result is needed, row by row while the
+    steps before are still at work. A video that fails does not stop the others.
+
+    Args:
+        dataset: A row for each video.
+        out: The folder in which outputs are created.
+        path: The column with the paths of the videos, or their URLs.
+        name: The column with the names of their outputs in the folder, without suffixes; None to
+            name them after the videos, which must then have different names.
+        skip_existing: Whether to skip videos whose output is complete and made with these options.
+        model: See `segment_video`.
+        device: See `segment_video`.
+        precision: See `segment_video`.
+        workers: Processes that work at the same time, each with the model; None for one per GPU, or
+            one per four CPUs.
+        gpus_per_worker: GPUs of each, or its share of one; None for one if there are any.
+        cpus_per_worker: CPUs of each; None for an equal share.
+        timeout_per_item: Seconds after which a video fails; None for no limit.
+        **options: The options of `segment_video`, such as `format`.
+
+    Returns:
+        The rows with these columns in addition: `status`, which is `done`, `skipped` or `failed`;
+        `error`, which is "" unless it failed; `output`, the path of the main output, or ""; and
+        `result`, the fields of `SegmentResult` as JSON, or "" if it was not segmented now.
+
+    Raises:
+        UsageError: An option is unknown or has a wrong value.
+        Av2tsamError: Ray is not installed.
+    """
+    require_ray()
+    job = SegmentJob(
+        Path(out),
+        SegmentOptions(**options),
+        ModelOptions(model, device, precision),
+        skip_existing=skip_existing,
+    )
+    cpus, gpus = total_resources()
+    chosen = WorkerOptions(workers, gpus_per_worker, cpus_per_worker, timeout_per_item)
+    resources = choose_resources(chosen, device, cpus=cpus, gpus=gpus)
+    setup = Setup(job, timeout_s=timeout_per_item, cpus=resources.cpus)
+    arguments = setup, Path.cwd(), path, name
+    return on_workers(dataset, _RowWorker, arguments, start_registry(), resources)
+
+
+class _RowWorker(Worker):
+    """Segments the video of a row, and adds columns to it."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        folder: Path,
+        path: str,
+        name: str | None,
+        registry: "ActorHandle[Registry]",
+    ) -> None:
+        super().__init__(setup, folder, registry)
+        self.path, self.name = path, name
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row with what became of its video."""
+        source = input_path(row[self.path], allow_url=self.child.setup.job.options.allow_url)
+        name = output_name(source) if self.name is None else row[self.name]
+        outcome = self.do(str(source), Task(Input(source, Path(name))))
+        result = None if outcome.result is None else asdict(outcome.result)
+        return {
+            **row,
+            "status": outcome.status,
+            "error": "" if outcome.error is None else str(outcome.error),
+            "output": str(outcome.outputs[0]) if outcome.outputs else "",
+            "result": "" if result is None else json.dumps(result, default=str),
+        }

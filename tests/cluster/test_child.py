@@ -1,0 +1,136 @@
+"""A process with the model that crashes, hangs, or is left alone: with real signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from av2tsam_cli.cluster.child import Child, Setup
+from av2tsam_cli.cluster.tasks import Task
+from av2tsam_cli.errors import MediaError, WeightsError
+from av2tsam_cli.job import Input, SegmentJob
+from av2tsam_cli.options import ModelOptions
+from av2tsam_cli.segment_options import SegmentOptions
+
+SAMPLE = Path(__file__).parents[2] / "sample_media" / "duet.mp4"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="dead processes are known on Linux")
+
+
+LIMIT_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("job") / "out"
+
+
+@pytest.fixture(scope="module")
+def child(out: Path) -> Iterator[Child]:
+    """One for all tests, because loading the model takes longest."""
+    options = SegmentOptions(format="masks", start=4.0, end=4.4)
+    job = SegmentJob(out, options, ModelOptions("nano", "cpu"))
+    child = Child(Setup(job, timeout_s=LIMIT_S))
+    yield child
+    child.close()
+
+
+def task(name: str = "clip", source: Path = SAMPLE) -> Task:
+    return Task(Input(source, Path(name)))
+
+
+@contextmanager
+def sending(out: Path, number: signal.Signals) -> Iterator[None]:
+    """Send a signal to the process that begins to write into a folder."""
+
+    def wait_and_send() -> None:
+        while not (parts := list(out.glob("*/.av2tsam-*.part"))):
+            time.sleep(0.002)
+        os.kill(int(parts[0].name.split("-")[3]), number)
+
+    thread = threading.Thread(target=wait_and_send)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_errors_and_notes_come_back(child: Child, out: Path, tmp_path: Path) -> None:
+    missing = child.do(task(source=tmp_path / "missing.mp4"))
+    assert (missing.status, missing.ends_job) == ("failed", False)
+    assert str(missing.error) == f"{tmp_path}/missing.mp4: file not found; check the path"
+    done = child.do(task("notes/clip"))
+    assert done.result is not None
+    [(_, note)] = done.notes
+    assert note.startswith(f"{out}/notes/clip: 10 frames in ")
+
+
+def test_an_attempt_that_was_lost_when_it_was_complete_is_done_again(child: Child) -> None:
+    assert child.do(task("again/clip")).status == "done"
+    assert "already exists" in str(child.do(task("again/clip")).error)
+    assert child.do(task("again/clip"), lost=1).status == "done"
+    assert "lost with its worker, 3 times" in str(child.do(task("again/clip"), lost=3).error)
+
+
+def test_after_a_crash_an_input_is_tried_again(child: Child, out: Path) -> None:
+    with sending(out, signal.SIGKILL):
+        outcome = child.do(task("crash/clip"))
+    assert (outcome.status, outcome.outputs) == ("done", (out / "crash" / "clip",))
+    assert len(list((out / "crash" / "clip").glob("*.png"))) == 10
+
+
+def test_the_last_crash_is_explained(child: Child, out: Path) -> None:
+    with sending(out, signal.SIGSEGV):
+        outcome = child.do(task("crashes/clip"), lost=2)
+    assert isinstance(outcome.error, MediaError)
+    assert str(outcome.error).startswith(f"{SAMPLE}: crashed a decoder or encoder (SIGSEGV)")
+    assert not list((out / "crashes").iterdir())
+
+
+def test_an_input_that_hangs_is_given_up(child: Child, out: Path) -> None:
+    with sending(out, signal.SIGSTOP):
+        outcome = child.do(task("hangs/clip"))
+    assert str(outcome.error) == (
+        f"{SAMPLE}: stopped after 5 s; raise `timeout_per_item`, or check whether it is damaged"
+    )
+    assert not list((out / "hangs").iterdir())
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_job(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"bad")
+    child = Child(Setup(SegmentJob(tmp_path, SegmentOptions(), ModelOptions(str(bad)))))
+    outcome = child.do(task())
+    assert outcome.ends_job
+    assert isinstance(outcome.error, WeightsError)
+
+
+def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from av2tsam_cli.cluster.child import Child, Setup\n"
+        "from av2tsam_cli.cluster.tasks import Task\n"
+        "from av2tsam_cli.job import Input, SegmentJob\n"
+        "from av2tsam_cli.options import ModelOptions\n"
+        "from av2tsam_cli.segment_options import SegmentOptions\n"
+        "out = Path(sys.argv[1])\n"
+        "job = SegmentJob(out, SegmentOptions(format='masks'), ModelOptions('nano', 'cpu'))\n"
+        "def kill():\n"
+        "    while not list(out.glob('.av2tsam-*.part/000003.png')): time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "threading.Thread(target=kill).start()\n"
+        f"Child(Setup(job)).do(Task(Input(Path({str(SAMPLE)!r}), Path('clip'))))\n"
+    )
+    out = tmp_path / "out"
+    subprocess.run([sys.executable, "-c", script, out], check=False)  # noqa: S603 - ours
+    end_s = time.monotonic() + 20
+    while (left := list(out.glob("*"))) and time.monotonic() < end_s:
+        time.sleep(0.05)
+    assert not left  # it removed what was unfinished

@@ -1,0 +1,100 @@
+"""Workers of Ray on this machine: for the command line, and for a data set of somebody else."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import av2tsam
+from av2tsam_cli.cluster.child import Setup
+from av2tsam_cli.cluster.engine import connected, run_tasks
+from av2tsam_cli.cluster.resources import Resources
+from av2tsam_cli.cluster.tasks import Task
+from av2tsam_cli.job import Input, SegmentJob
+from av2tsam_cli.options import ModelOptions
+from av2tsam_cli.segment_options import SegmentOptions
+from tests.faults.workers import run
+
+SAMPLE = Path(__file__).parents[2] / "sample_media" / "duet.mp4"
+RESOURCES = Resources(workers=2, cpus=1, gpus=0)
+OPTIONS = {"format": "masks", "start": 4.0, "end": 4.4}
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="knows dead processes on Linux"),
+    pytest.mark.filterwarnings("ignore:::ray"),  # Ray uses what it calls deprecated itself
+]
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    with connected("local", 2):
+        yield
+
+
+def test_the_command_survives_broken_inputs_crashes_and_kills(tmp_path: Path) -> None:
+    report = run(tmp_path, {"ok": 4, "broken": 1, "crash": 1}, workers=2, kills=1)
+    assert not report.wrong
+    assert report.sent == 4
+    assert [line for line in report.errors if "error" not in line and "frames/s" not in line] == []
+
+
+def test_options_for_workers_need_ray() -> None:
+    words = ["segment", SAMPLE, "-o", "out.mp4", "--workers", "2"]
+    command = [sys.executable, "-m", "av2tsam_cli", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 2
+    assert done.stderr == "av2tsam: error: --workers has no effect without --ray; set it too\n"
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_second_run_does_what_the_first_did_not(tmp_path: Path) -> None:
+    def outcomes(*names: str) -> Iterator[tuple[str, str]]:
+        job = SegmentJob(
+            tmp_path, SegmentOptions(**OPTIONS), ModelOptions("nano", "cpu"), skip_existing=True
+        )
+        tasks = [Task(Input(SAMPLE, Path(name))) for name in names]
+        for task, outcome in run_tasks(tasks, Setup(job), RESOURCES):
+            yield str(task.source.name), outcome.status
+
+    first = outcomes("a", "b", "c", "d")
+    done, status = next(first)
+    assert status == "done"
+    first.close()  # as an interruption does
+    assert not list(tmp_path.glob(".av2tsam-*"))
+    complete = {path.name for path in tmp_path.iterdir()}
+    assert done in complete
+    second = dict(outcomes("a", "b", "c", "d"))
+    assert second == {
+        name: "skipped" if name in complete else "done" for name in ("a", "b", "c", "d")
+    }
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_data_set_gets_columns(tmp_path: Path) -> None:
+    from ray.data import from_items
+
+    rows = [
+        {"video": str(SAMPLE), "label": 1, "to": "one"},
+        {"video": str(tmp_path / "missing.mp4"), "label": 2, "to": "two"},
+        {"video": str(SAMPLE), "label": 3, "to": "three"},
+    ]
+    dataset = av2tsam.segment_dataset(
+        from_items(rows),
+        tmp_path,
+        path="video",
+        name="to",
+        workers=1,
+        cpus_per_worker=1,
+        device="cpu",
+        model="nano",
+        **OPTIONS,
+    )
+    one, two, three = sorted(dataset.take_all(), key=lambda row: row["label"])
+    assert (one["status"], one["error"]) == ("done", "")
+    assert one["output"] == str(tmp_path / "one")
+    assert len(list((tmp_path / "three").glob("*.png"))) == json.loads(three["result"])["frames"]
+    assert (two["status"], two["output"], two["result"]) == ("failed", "", "")
+    assert two["error"] == f"{tmp_path}/missing.mp4: file not found; check the path"

@@ -1,0 +1,91 @@
+"""How many workers there are, and what each of them gets."""
+
+import os
+import sys
+
+import pytest
+
+from av2tsam_cli.cluster.resources import (
+    Resources,
+    WorkerOptions,
+    choose_resources,
+    own_cores,
+)
+from av2tsam_cli.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "machine", "expected"),
+    [
+        (WorkerOptions(), "auto", (16, 0), Resources(4, 4, 0)),
+        (WorkerOptions(), "auto", (2, 0), Resources(1, 2, 0)),
+        (WorkerOptions(), "auto", (96, 8), Resources(8, 12, 1)),
+        (WorkerOptions(), "cpu", (96, 8), Resources(24, 4, 0)),
+        (WorkerOptions(gpus_per_worker=0.5), "cuda", (64, 4), Resources(8, 8, 0.5)),
+        (WorkerOptions(workers=2), "auto", (16, 0), Resources(2, 8, 0)),
+        (WorkerOptions(cpus_per_worker=2), "auto", (16, 0), Resources(8, 2, 0)),
+        (WorkerOptions(workers=3, cpus_per_worker=2), "auto", (2, 1), Resources(3, 2, 1)),
+    ],
+)
+def test_workers_share_what_there_is(
+    options: WorkerOptions, device: str, machine: tuple[int, int], expected: Resources
+) -> None:
+    cpus, gpus = machine
+    assert choose_resources(options, device, cpus=cpus, gpus=gpus) == expected
+
+
+def test_there_are_no_more_workers_than_inputs() -> None:
+    chosen = choose_resources(WorkerOptions(workers=8), "auto", cpus=16, gpus=0, items=3)
+    assert chosen == Resources(3, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "message"),
+    [
+        (WorkerOptions(gpus_per_worker=1), "auto", "Ray knows of no GPU"),
+        (WorkerOptions(), "cuda", "Ray knows of no GPU"),
+        (WorkerOptions(gpus_per_worker=1), "cpu", "`gpus_per_worker` has no effect"),
+        (WorkerOptions(gpus_per_worker=0), "cuda", "`device` cuda needs GPUs"),
+    ],
+)
+def test_gpus_that_are_missing_are_a_usage_error(
+    options: WorkerOptions, device: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        choose_resources(options, device, cpus=16, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workers", 0),
+        ("cpus_per_worker", 0),
+        ("gpus_per_worker", 1.5),
+        ("gpus_per_worker", -1.0),
+        ("timeout_per_item", 0.0),
+        ("timeout_per_item", float("inf")),
+    ],
+)
+def test_values_are_checked(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"`{name}` must be"):
+        WorkerOptions(**{name: value})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores are assigned on Linux")
+def test_workers_of_one_machine_have_different_cores() -> None:
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("one core")
+    try:
+        with own_cores(1):
+            first = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, before)
+            with own_cores(1):
+                second = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, before)
+            with own_cores(len(before)):  # not so many are free
+                assert os.sched_getaffinity(0) == before
+        assert len(first) == len(second) == 1
+        assert first != second
+    finally:
+        os.sched_setaffinity(0, before)
