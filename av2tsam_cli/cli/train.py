@@ -1,17 +1,20 @@
 """`av2tsam train`: train a model on AVSBench, or on a data set in its layout."""
 
-from dataclasses import asdict, replace
+import logging
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.console import Console, Stages, print_json, print_text
 from av2tsam_cli.cli.options import Given, command, new_app
-from av2tsam_cli.errors import Interrupted, UsageError
+from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 from av2tsam_cli.options import Messages, Option, Panel
 from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.options import RESULT_OPTIONS, TrainOptions
 
 if TYPE_CHECKING:
     from av2tsam_cli.training.result import TrainResult
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("epoch", "loss", "val mIoU", "val F", "lr", "clips/s", "minutes")
 COLUMN_WIDTH = 10
@@ -57,25 +60,50 @@ def train(*, options: TrainOptions, seeds: Seeds = None, messages: Messages, giv
     exiting. The same seed and options give the same result, up to rounding, on any number of
     devices.
     """
-    if seeds is not None:
-        return _train_seeds(options, seeds, messages, given)
-    if options.resume:
-        options = _resumed(options, given)
-    return _run(options, messages)
+    from av2tsam_cli.inference.device import choose_device
+    from av2tsam_cli.inference.distributed import require_fabric, start_processes
+
+    require_fabric()
+    processes = start_processes(choose_device(options.device).type, options.devices)
+    console = Console(messages if processes.first else messages.silent)
+    try:
+        with console.logged():
+            # Other machines may not see the run folders, so the first process looks for all.
+            for run in processes.from_first(lambda: _plan_runs(options, seeds, given)):
+                own = run if processes.first else _with_given(run, options, given)
+                _run(own, console, messages if processes.first else None)
+    except Interrupted:
+        if processes.first:
+            raise
+        # Lightning kills the first process, even while it saves, as soon as another one fails.
+        return 0
+    except Av2tsamError as error:
+        if processes.local_rank == 0:  # a line from each machine
+            raise
+        return error.exit_code
+    return 0
 
 
-def _train_seeds(
-    options: TrainOptions, seeds: tuple[int, ...], messages: Messages, given: Given
-) -> int:
-    """Train once per seed, one after the other, and stop at the first failure."""
+def _plan_runs(
+    options: TrainOptions, seeds: tuple[int, ...] | None, given: Given
+) -> list[TrainOptions]:
+    """Return the options of each run."""
     from av2tsam_cli.training.run_folder import check_folder
 
+    if seeds is None:
+        return [_resumed(options, given) if options.resume else options]
     runs = [replace(options, seed=seed, out=options.out / f"seed-{seed}") for seed in seeds]
     if options.resume:
         runs = _resumed_seeds(runs, given)
     for run in runs:
         check_folder(run)
-    return next((code for code in (_run(run, messages) for run in runs) if code), 0)
+    return runs
+
+
+def _with_given(run: TrainOptions, options: TrainOptions, given: Given) -> TrainOptions:
+    """Return the options of a run with those that this process was given, such as paths."""
+    own = given & {field.name for field in fields(options)} - {"out", "resume", "seed"}
+    return replace(run, **{name: getattr(options, name) for name in own})
 
 
 def _resumed_seeds(runs: list[TrainOptions], given: Given) -> list[TrainOptions]:
@@ -94,36 +122,31 @@ def _resumed_seeds(runs: list[TrainOptions], given: Given) -> list[TrainOptions]
 
 def _resumed(options: TrainOptions, given: Given) -> TrainOptions:
     """Return the options of a resumed run: its own, unless given on the command line."""
+    from av2tsam_cli.inference.distributed import is_started_by_torchrun
     from av2tsam_cli.training.run_folder import RECORD, has_run, read_options
 
     if not has_run(options.out) and any(options.out.glob(f"seed-*/{RECORD}")):
         raise UsageError(f"{options.out}: has a run per seed; pass `seeds` too, such as 1,2,3")
+    if not has_run(options.out) and is_started_by_torchrun():  # the same command restarts it
+        log.warning("%s: no run to resume yet; starting one", options.out)
+        return replace(options, resume=False)
     original = read_options(options.out)
     kept = {*RESULT_OPTIONS, "data", "data_root", "test"} - given
     return replace(options, **{name: getattr(original, name) for name in kept})
 
 
-def _run(options: TrainOptions, messages: Messages) -> int:
-    """Train, and report in the first process."""
-    from av2tsam_cli.inference.distributed import OtherProcessFailed, process_rank
+def _run(options: TrainOptions, console: Console, messages: Messages | None) -> None:
+    """Train, and print the result; None instead of messages prints none."""
     from av2tsam_cli.training.loop import train as train_model
 
-    is_first = process_rank() == 0
-    console = Console(messages if is_first else messages.silent)
-    try:
-        with console.logged(), TrainingProgress(console) as progress:
-            result = train_model(options, progress)
-    except (Interrupted, OtherProcessFailed) as error:
-        if is_first:
-            raise
-        # Lightning kills the first process, even while it saves, as soon as another one fails.
-        return 0 if isinstance(error, Interrupted) else error.exit_code
-    if is_first:
-        if messages.json:
-            print_json(asdict(result))
-        else:
-            print_text(_summary(result))
-    return 0
+    with TrainingProgress(console) as progress:
+        result = train_model(options, progress)
+    if messages is None:
+        return
+    if messages.json:
+        print_json(asdict(result))
+    else:
+        print_text(_summary(result))
 
 
 def _summary(result: "TrainResult") -> str:

@@ -122,7 +122,7 @@ class EmbeddingCache:
             raise next(iter(errors.values()))
         missing = [entry for entry in entries if entry.missing]
         # Processes that start at the same time then rarely compute the same clip.
-        random.Random(os.getpid()).shuffle(missing)  # noqa: S311 - not security-relevant
+        random.SystemRandom().shuffle(missing)
         inputs = run_ahead(
             _read_inputs(network, missing, reference_sound), depth=READ_AHEAD, name="reader"
         )

@@ -1,11 +1,17 @@
-"""Processes that share work, started by Lightning Fabric or torchrun, and their communication."""
+"""Processes that share work, on one machine or several: start, communication, errors.
+
+Lightning Fabric starts those of one machine; torchrun can start them on several.
+"""
 
 import atexit
 import logging
 import os
-from collections.abc import Iterator
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -33,8 +39,34 @@ _KEEP_BUFFERS: dict[str, Any] = {
 }
 
 
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others before it gives up."""
+CONTACT_S = 10.0
+"""Seconds after which a busy process tells the waiting ones that it is still working."""
+
+
 class OtherProcessFailed(Av2tsamError):  # noqa: N818 - describes what happened elsewhere
-    """Another process failed; it reports the error itself."""
+    """Another process failed; the message and the exit code are those of its error."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class ConnectionLost(Av2tsamError):  # noqa: N818 - describes what happened elsewhere
+    """Another process, its machine or the network between them has failed."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a process tells the others about its error."""
+
+    place: str
+    """Which process it is, and where it runs."""
+    message: str
+    """The error, without the place."""
+    exit_code: int
+    """The exit code of the error."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +77,8 @@ class Processes:
     """Number of this process, from 0."""
     count: int = 1
     """Number of processes."""
+    local_rank: int = 0
+    """Number of this process among those of its machine, from 0."""
 
     @property
     def first(self) -> bool:
@@ -52,34 +86,170 @@ class Processes:
         return self.rank == 0
 
     def gather(self, item: T) -> list[T]:
-        """Return the items of all processes by rank, in every process."""
+        """Return the items of all processes by rank, in every process.
+
+        Raises:
+            ConnectionLost: Another process has ended.
+        """
         if self.count == 1:
             return [item]
         items: list[T] = [item] * self.count
-        torch.distributed.all_gather_object(items, item)
+        with connection_errors():
+            torch.distributed.all_gather_object(items, item)
         return items
 
+    def from_first(self, get: Callable[[], T]) -> T:
+        """Call a function in the first process, and return its result in every process.
 
-def process_rank() -> int:
-    """Return the rank of this process, even before the processes are connected."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+        Raises:
+            OtherProcessFailed: The function raised an error, which the first process raises.
+            ConnectionLost: Another process has ended.
+        """
+        found: list[Any] = [None]
+        with self.together():
+            if self.first:
+                found = [get()]
+        if self.count > 1:
+            with connection_errors():
+                torch.distributed.broadcast_object_list(found)
+        return cast("T", found[0])
+
+    @contextmanager
+    def together(self) -> Iterator[Callable[[], None]]:
+        """Run a block in every process, and continue once all of them have ended it.
+
+        If it fails in one, it fails in all. It may take much longer in one process than in another
+        one, as long as it often calls the function that this yields.
+
+        Yields:
+            A function that tells the others that this process is still working.
+
+        Raises:
+            OtherProcessFailed: The block failed in another process.
+            ConnectionLost: Another process has ended.
+        """
+        last_s = time.monotonic()
+
+        def keep_contact() -> None:
+            nonlocal last_s
+            if self.count > 1 and time.monotonic() - last_s > CONTACT_S:
+                self._exchange(working=True)
+                last_s = time.monotonic()
+
+        try:
+            yield keep_contact
+        except (OtherProcessFailed, ConnectionLost):
+            raise
+        except Exception as error:
+            self._exchange(failure=_describe(error, self._place))
+            raise
+        while self._exchange():
+            pass
+
+    def raise_any(self, error: Exception | None) -> None:
+        """Raise an error in every process if there is one in any.
+
+        Args:
+            error: The error of this process, which is raised if it is not None.
+
+        Raises:
+            OtherProcessFailed: Another process has an error.
+            ConnectionLost: Another process has ended.
+        """
+        with self.together():
+            if error is not None:
+                raise error
+
+    def check_same(self, values: Mapping[str, object]) -> None:
+        """Check that every process has the same values.
+
+        Args:
+            values: Values by what they are, such as "`lr`" or "names of the videos".
+
+        Raises:
+            UsageError: A value differs; raised in every process.
+        """
+        (place, expected), *others = self.gather((self._place, values))
+        for other_place, found in others:
+            for name, value in expected.items():
+                if found[name] != value:
+                    raise UsageError(
+                        f"{name}: differs between {place} and {other_place}; use the same options, "
+                        "data, weights and versions in all processes"
+                    )
+
+    @property
+    def _place(self) -> str:
+        return f"process {self.rank} on {platform.node()}"
+
+    def _exchange(self, *, working: bool = False, failure: _Failure | None = None) -> bool:
+        """Tell the others the state of this process; return whether any is still working.
+
+        Raises:
+            OtherProcessFailed: Another process failed, and this one did not.
+        """
+        states = self.gather((working, failure))
+        failures = [each for _, each in states if each is not None]
+        if failures and failure is None:
+            one = failures[0]
+            raise OtherProcessFailed(f"{one.place}: {one.message}", one.exit_code)
+        return any(is_working for is_working, _ in states)
+
+
+def _describe(error: Exception, place: str) -> _Failure:
+    if isinstance(error, Av2tsamError):
+        return _Failure(place, str(error), error.exit_code)
+    return _Failure(place, f"unexpected {type(error).__name__}: {error}", exit_code=1)
+
+
+@contextmanager
+def connection_errors() -> Iterator[None]:
+    """Turn what PyTorch raises if another process has ended into one line.
+
+    Raises:
+        ConnectionLost: The connection to another process was lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        # Gloo raises plain errors, which begin with the path of its source.
+        if not isinstance(error, torch.distributed.DistError) and "/gloo/" not in text:
+            raise
+        reason = text.partition("/gloo/")[2].partition("] ")[2] or text
+        reason = reason.partition(". This is typically")[0].partition("\n")[0]
+        raise ConnectionLost(
+            f"lost the connection to another process ({reason[:200]}); see what that one reports, "
+            "and start all processes again"
+        ) from error
+
+
+def is_started_by_torchrun() -> bool:
+    """Return whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def start_processes(kind: str, devices: int) -> Processes:
-    """Start the other processes, or join those that torchrun has started.
+    """Start the other processes, or join those that torchrun has started; only once.
 
     Args:
         kind: `cpu`, `cuda` or `mps`.
         devices: Number of processes, each with its own device; torchrun's setting takes precedence.
 
     Raises:
-        UsageError: The machine has fewer devices.
+        UsageError: The machine has fewer devices, or the machines differ in this number.
+        ConnectionLost: The other processes could not be reached.
         Av2tsamError: Lightning Fabric is needed but not installed.
     """
     if _process_counts(kind, devices) == (1, 1):
         return Processes()
-    fabric = start_fabric(kind, devices)
-    return Processes(fabric.global_rank, fabric.world_size)
+    if not torch.distributed.is_initialized():
+        start_fabric(kind, devices)
+    return Processes(
+        torch.distributed.get_rank(),
+        torch.distributed.get_world_size(),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+    )
 
 
 def require_fabric() -> None:
@@ -104,22 +274,26 @@ def start_fabric(kind: str, devices: int, precision: str = "fp32") -> "Fabric":
         precision: `fp32`, or `bf16` or `fp16` mixed with fp32.
 
     Raises:
-        UsageError: The machine has fewer devices.
+        UsageError: The machine has fewer devices, or the machines differ in this number.
+        ConnectionLost: The other processes could not be reached.
         Av2tsamError: Lightning Fabric is not installed.
     """
     require_fabric()
     from lightning_fabric.fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     local, machines = _process_counts(kind, devices)
     is_distributed = local * machines > 1
-    with _log_level("lightning_fabric", logging.ERROR):
+    with _log_level("lightning_fabric", logging.ERROR), connection_errors():
         fabric = Fabric(
             accelerator=kind,
             devices=local,
             num_nodes=machines,
             precision=FABRIC_PRECISION[precision],  # type: ignore[arg-type]
-            strategy=DDPStrategy(**_KEEP_BUFFERS) if is_distributed else "auto",
+            strategy=(DDPStrategy(timeout=TIMEOUT, **_KEEP_BUFFERS) if is_distributed else "auto"),
+            # Within a Slurm or MPI job, Fabric would expect its tasks to be the processes.
+            plugins=[] if is_started_by_torchrun() else LightningEnvironment(),
         )
         fabric.launch()
     if is_distributed:
@@ -154,12 +328,17 @@ def _process_counts(kind: str, devices: int) -> tuple[int, int]:
     """Return the number of processes per machine, and the number of machines.
 
     Raises:
-        UsageError: This machine has fewer devices.
+        UsageError: This machine has fewer devices, or the machines differ in this number.
     """
     machines = 1
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if is_started_by_torchrun():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        machines = int(os.environ["WORLD_SIZE"]) // devices
+        machines = int(os.environ["GROUP_WORLD_SIZE"])
+        if devices * machines != int(os.environ["WORLD_SIZE"]):
+            raise UsageError(
+                "torchrun: the machines have different numbers of processes; use the same "
+                "--nproc-per-node on all of them"
+            )
     available = {"cpu": devices, "cuda": torch.cuda.device_count()}.get(kind, 1)
     if devices > available:
         raise UsageError(f"`devices` {devices}: this machine has only {available}")

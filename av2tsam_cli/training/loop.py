@@ -24,11 +24,13 @@ from av2tsam_cli.errors import Av2tsamError, Interrupted, MediaError, UsageError
 from av2tsam_cli.hub.tensor_file import read_metadata
 from av2tsam_cli.inference.device import choose_device, choose_precision
 from av2tsam_cli.inference.distributed import (
-    OtherProcessFailed,
+    ConnectionLost,
+    Processes,
     any_process,
-    process_rank,
+    connection_errors,
     require_fabric,
     start_fabric,
+    start_processes,
 )
 from av2tsam_cli.inference.loading import is_light
 from av2tsam_cli.model.av2tsam import Av2tSam
@@ -38,7 +40,7 @@ from av2tsam_cli.training.callback import EpochRow, StepRow, TrainingCallback
 from av2tsam_cli.training.determinism import deterministic_algorithms
 from av2tsam_cli.training.learner import Learner
 from av2tsam_cli.training.loggers import MetricsLogger, check_wandb, log_epoch, open_loggers
-from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.training.options import RESULT_OPTIONS, TrainOptions
 from av2tsam_cli.training.record import (
     checkpoint_metadata,
     digest_weights,
@@ -98,26 +100,40 @@ def train(
         MediaError: The data cannot be read, or the run folder is in use or cannot be written.
         WeightsError: The model to start from is missing or corrupted.
         Interrupted: SIGINT or SIGTERM was received; the run can be resumed.
+        OtherProcessFailed: Another process of this training failed.
+        ConnectionLost: Another process ended without a word; the run can be resumed.
         Av2tsamError: The loss or the gradient is not finite, or a package is not installed.
     """
     require_fabric()
-    check_wandb(wanted=options.wandb)
-    videos = find_videos(options)
+    device = choose_device(options.device)
+    processes = start_processes(device.type, options.devices)
     with ExitStack() as stack:
-        folder = stack.enter_context(open_folder(options)) if process_rank() == 0 else None
+        stack.enter_context(connection_errors())
+        folder: RunFolder | None = None
+        with processes.together():
+            videos = find_videos(options)
+            if processes.first:
+                check_wandb(wanted=options.wandb)
+                folder = stack.enter_context(open_folder(options))
+            torch.manual_seed(options.seed)
+            start = load_starting_point(options) if network is None else StartingPoint(network)
         if options.deterministic:
             stack.enter_context(deterministic_algorithms())
-        device = choose_device(options.device)
         precision: Any = choose_precision(options.precision, device)
         fabric = start_fabric(device.type, options.devices, precision)
-        torch.manual_seed(options.seed)
-        start = load_starting_point(options) if network is None else StartingPoint(network)
         if not options.resume:
             is_default = network is None and options.model is None
             hint = "; use `model` to choose another one" if is_default else ""
             log.warning("%s%s", start, hint)
         options = replace(options, precision=precision, model=options.model or start.model)
-        training = _Training(options, fabric, start, folder, callback or TrainingCallback())
+        training = _Training(
+            options,
+            callback or TrainingCallback(),
+            fabric=fabric,
+            processes=processes,
+            start=start,
+            folder=folder,
+        )
         training.prepare(videos)
         stack.callback(training.close_loggers)
         return training.run()
@@ -129,13 +145,16 @@ class _Training:
     def __init__(
         self,
         options: TrainOptions,
+        callback: TrainingCallback,
+        *,
         fabric: "Fabric",
+        processes: Processes,
         start: StartingPoint,
         folder: RunFolder | None,
-        callback: TrainingCallback,
     ) -> None:
         self.options = options
         self.fabric = fabric
+        self.processes = processes
         self.start = start
         self.weights = digest_weights(start.network)
         self.network = start.network.eval()  # without dropout, BatchNorm's statistics are fixed
@@ -149,12 +168,31 @@ class _Training:
     def prepare(self, videos: Videos) -> None:
         """Embed the videos, create the optimiser, restore a resumed run, and open its files."""
         self.network.to(self.fabric.device)
-        self.videos, self.read = embed_videos(videos, self.network, self.options, self.callback)
+        with self.processes.together() as keep_contact:
+
+            def report(done: int, total: int) -> None:
+                keep_contact()
+                self.callback.on_embedding(done, total)
+
+            self.videos, self.read = embed_videos(videos, self.network, self.options, report)
+        self._check_same()
         self.learner = Learner(self.network, self.options, self.fabric)
         if self.options.resume:
             self._restore()
-        if self.folder is not None:
-            self._open_files(self.folder)
+        with self.processes.together():
+            if self.folder is not None:
+                self._open_files(self.folder)
+
+    def _check_same(self) -> None:
+        """Check that all processes do the same.
+
+        Raises:
+            UsageError: They have other options, data or weights.
+        """
+        values = {f"`{name}`": getattr(self.options, name) for name in RESULT_OPTIONS}
+        # The paths may differ, and the trained weights are sent to the others at the start.
+        values |= {"`model`": self.weights.frozen, "`data`": self.videos.digests}
+        self.processes.check_same(values)
 
     def run(self) -> TrainResult:
         """Train and validate epoch after epoch."""
@@ -163,12 +201,20 @@ class _Training:
                 # From now on the run can be resumed, and a full disk shows at once.
                 self._save(self._save_state)
             try:
-                while not self.state.is_finished(self.options):
-                    self._train_epoch()
-                    self._end_epoch()
+                with connection_errors():
+                    while not self.state.is_finished(self.options):
+                        self._train_epoch()
+                        self._end_epoch()
             except Interrupted:
                 self._save(self._save_interrupted)
                 raise
+            except ConnectionLost as error:
+                if self.folder is not None:
+                    self._save_interrupted(self.folder)  # the others cannot be asked
+                raise ConnectionLost(
+                    f"{self.options.out}: {error}, with `resume` to continue after step "
+                    f"{self.state.step}"
+                ) from error
             result = training_result(self.options, self.state)
             if result.stopped_early:
                 log.warning(
@@ -267,10 +313,8 @@ class _Training:
         failed, interrupted, due = any_process(
             self.fabric, error is not None, self.stop_requested, is_due
         )
-        if error is not None:
-            raise error
         if failed:
-            raise OtherProcessFailed("another process of this training failed")
+            self.processes.raise_any(error)
         if interrupted:
             raise Interrupted(
                 f"{self.options.out}: interrupted after step {self.state.step}; run the same "
@@ -331,9 +375,8 @@ class _Training:
 
     def _test(self, result: TrainResult) -> FinalScores:
         """Score the best epoch's weights, which the network then keeps, on the test split."""
-        # Other machines may not see the run folder, so the first process reads for all.
-        best = read_tensors(result.checkpoint) if self.folder is not None else {}
-        restore_weights(self.fabric.broadcast(best), self.network)
+        best = self.processes.from_first(lambda: read_tensors(result.checkpoint))
+        restore_weights(best, self.network)
         scores = self._score(self.videos.test, self.callback.on_test).scores
         self._log({"test/miou": scores.miou, "test/f_score": scores.f_score})
         return FinalScores(
@@ -348,9 +391,11 @@ class _Training:
     # --- saving and restoring --------------------------------------------------------------------
 
     def _restore(self) -> None:
+        # The first process reads for all, because other machines may not see the run folder.
         path = self.options.out / "resume.safetensors"
+        text = self.processes.from_first(lambda: _read_state(path))
         with corruption_errors(path):
-            stored = json.loads(read_metadata(path)["state"])
+            stored = json.loads(text)
             original = TrainOptions.from_json(stored["options"])
             state = TrainingState.from_json(stored["position"])
             videos, frozen, precision = (stored[key] for key in ("videos", "frozen", "precision"))
@@ -369,8 +414,9 @@ class _Training:
                 f"`model` {self.options.model}: not the weights that the run in {self.options.out} "
                 "was started with; use the same files, or set `out` to a new folder"
             )
+        tensors = self.processes.from_first(lambda: read_tensors(path))
         with corruption_errors(path):
-            restore_tensors(read_tensors(path), self.learner)
+            restore_tensors(tensors, self.learner)
             self.fabric.strategy.precision.load_state_dict(precision)
         self.state = state
 
@@ -400,17 +446,9 @@ class _Training:
 
     def _save(self, write: Callable[[RunFolder], None]) -> None:
         """Write files in the first process, and let the others fail too if it cannot."""
-        error: Exception | None = None
-        if self.folder is not None:
-            try:
+        with self.processes.together():
+            if self.folder is not None:
                 write(self.folder)
-            except (Av2tsamError, OSError) as caught:
-                error = caught
-        (failed,) = any_process(self.fabric, error is not None)
-        if error is not None:
-            raise error
-        if failed:
-            raise OtherProcessFailed("the first process of this training could not write")
 
     def _save_epoch(self, folder: RunFolder) -> None:
         row = self.state.rows[-1]
@@ -441,3 +479,13 @@ class _Training:
         }
         folder.save_state(self.network, collect_tensors(self.learner), metadata)
         self.last_save_s = time.monotonic()
+
+
+def _read_state(path: Path) -> str:
+    """Return the state in `resume.safetensors` without its tensors, as JSON.
+
+    Raises:
+        MediaError: It is missing or corrupted.
+    """
+    with corruption_errors(path):
+        return read_metadata(path)["state"]

@@ -15,8 +15,8 @@ from av2tsam_cli.data.check import THREADS, require_intact
 from av2tsam_cli.data.samples import ReadSample, random_subset, read_sample
 from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.model.av2tsam import Av2tSam
-from av2tsam_cli.training.callback import TrainingCallback
 from av2tsam_cli.training.options import TrainOptions
+from av2tsam_cli.values import Progress
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _divide(
 
 
 def embed_videos(
-    videos: Videos, network: Av2tSam, options: TrainOptions, callback: TrainingCallback
+    videos: Videos, network: Av2tSam, options: TrainOptions, progress: Progress
 ) -> tuple[Videos, ReadSample]:
     """Compute the embeddings that the cache does not contain.
 
@@ -110,7 +110,7 @@ def embed_videos(
         clips,
         image=options.cache_features,
         skip_bad=options.skip_bad,
-        progress=callback.on_embedding,
+        progress=progress,
     )
     for problem in cache.skipped:
         log.warning("skipped %s: %s", problem.clip.name, problem.message)
