@@ -53,7 +53,6 @@ def evaluate(
     names (--hear words), the names in each second are scored, and for --subset avss the classes, by
     AVSBench-semantic's protocol. Scores do not depend on the number of processes.
     """
-    _check_outputs(outputs)
     if options.predictions is not None and model.model is not None:
         raise UsageError("`predictions` and `model` exclude each other; pass one of them")
     processes = _start_processes(options, model)
@@ -62,9 +61,9 @@ def evaluate(
         with console.logged():
             record = _evaluate(options, outputs, model, console, processes)
     except Av2tsamError as error:
-        if processes.first:
+        if processes.local_rank == 0:  # a line from each machine
             raise
-        return error.exit_code  # every process raises the same error, and the first one reports it
+        return error.exit_code
     if processes.first and messages.json:
         print_json(record)
     elif processes.first:
@@ -74,10 +73,10 @@ def evaluate(
 
 def _start_processes(options: EvaluateOptions, model: ModelOptions) -> "Processes":
     from av2tsam_cli.inference.device import choose_device
-    from av2tsam_cli.inference.distributed import Processes, start_processes
+    from av2tsam_cli.inference.distributed import start_processes
 
     if options.predictions is not None:  # reading files needs no second process
-        return Processes()
+        return start_processes("cpu", 1)
     return start_processes(choose_device(model.device).type, options.devices)
 
 
@@ -108,8 +107,11 @@ def _evaluate(
     from av2tsam_cli.evaluation.plan import plan_evaluation
     from av2tsam_cli.evaluation.report import to_json
 
-    plan = plan_evaluation(options)
-    model = None if options.predictions is not None else _load(model_options, options, console)
+    with processes.together():
+        if processes.first:
+            _check_outputs(outputs)
+        plan = plan_evaluation(options)
+        model = None if options.predictions is not None else _load(model_options, options, console)
     unused_names = _unused_names(model, options, plan, console)
     with ExitStack() as stack:
         on_video = _open_folders(stack, outputs, processes)

@@ -246,11 +246,12 @@ def _sizes(config: ClapConfig | ClipConfig) -> dict[str, object]:
 
 
 def encoder_key(module: nn.Module, settings: object) -> str:
-    """Return a hash of an encoder's settings and all of its weights."""
+    """Return a hash of the settings and all weights of an encoder or a whole network."""
     digest = hashlib.sha256(json.dumps([VERSION, settings]).encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        dense = tensor.to_dense() if tensor.is_mkldnn else tensor  # packed for the CPU
+        raw = dense.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(raw.numpy().data)
     return digest.hexdigest()[:16]
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from av2tsam_cli.data.avsbench import Clip
-from av2tsam_cli.data.cache import EmbeddingCache, default_folder
+from av2tsam_cli.data.cache import EmbeddingCache, default_folder, encoder_key
 from av2tsam_cli.data.clips import read_clip_labels, read_clip_masks
 from av2tsam_cli.data.samples import Sample
 from av2tsam_cli.errors import MediaError, UsageError
@@ -155,37 +155,54 @@ def evaluate(
         The results of all videos, the same in every process.
 
     Raises:
-        MediaError: A video is corrupted; raised in every process, whichever found it.
-        Av2tsamError: The embedding cache cannot be written; likewise.
+        MediaError: A video is corrupted.
+        UsageError: The processes have other data, weights, precision or kinds of devices.
+        OtherProcessFailed: The evaluation failed in another process.
+        Av2tsamError: The embedding cache cannot be written.
     """
     processes = processes or Processes()
+    _check_same(processes, model, plan)
     videos = plan.videos[processes.rank :: processes.count]
     results: list[VideoResult] = []
     skipped: list[PlannedVideo] = []
-    error: Exception | None = None
-    try:
-        for video in evaluate_videos(model, options, plan, videos, progress=progress):
+    with processes.together() as keep_contact:
+
+        def report(stage: str, done: int, total: int) -> None:
+            keep_contact()
+            if progress is not None:
+                progress(stage, done, total)
+
+        for video in evaluate_videos(model, options, plan, videos, progress=report):
             if isinstance(video, PlannedVideo):
                 skipped.append(video)
                 continue
             results.append(video.result)
             if on_video is not None:
                 on_video(video)
-    except Exception as caught:  # noqa: BLE001 - raised below, once the other processes have it too
-        error = caught
-    return _merge(plan, processes.gather((results, skipped, error)))
+    return _merge(plan, processes.gather((results, skipped)))
+
+
+def _check_same(processes: Processes, model: LoadedModel | None, plan: EvaluationPlan) -> None:
+    """Check that the parts that the processes evaluate belong together.
+
+    Raises:
+        UsageError: They have other data, weights, precision or kinds of devices.
+    """
+    if processes.count == 1:
+        return
+    values: dict[str, object] = {"`data`": [video.clip.name for video in plan.videos]}
+    if model is not None:
+        values |= {"`model`": encoder_key(model.network, model.use), "`device`": model.device.type}
+        values |= {"`precision`": model.precision}
+    processes.check_same(values)
 
 
 def _merge(
-    plan: EvaluationPlan,
-    parts: Sequence[tuple[list[VideoResult], list[PlannedVideo], Exception | None]],
+    plan: EvaluationPlan, parts: Sequence[tuple[list[VideoResult], list[PlannedVideo]]]
 ) -> Evaluation:
     """Join the results of all processes in the order of the data set."""
-    for _, _, error in parts:
-        if error is not None:
-            raise error
-    results = sorted((r for results, _, _ in parts for r in results), key=lambda r: r.index)
-    skipped = [*plan.skipped, *(video for _, videos, _ in parts for video in videos)]
+    results = sorted((r for results, _ in parts for r in results), key=lambda r: r.index)
+    skipped = [*plan.skipped, *(video for _, videos in parts for video in videos)]
     names = [video.clip.name for video in sorted(skipped, key=lambda video: video.index)]
     if not results:
         raise MediaError(f"all {len(names)} videos are corrupted; copy them again")

@@ -91,11 +91,17 @@ def shared_folder(folder: Path, processes: Processes) -> Iterator[Path]:
     The first process renames it to its final name at the end of the block.
 
     Raises:
+        UsageError: Another machine does not see the folder that the first process has created.
         Av2tsamError: A folder or file cannot be written; nothing is left.
     """
     with write_errors(folder), ExitStack() as stack:
-        part = stack.enter_context(atomic_folder(folder)) if processes.first else folder
-        yield processes.gather(part)[0]
+        part = processes.from_first(lambda: stack.enter_context(atomic_folder(folder)))
+        with processes.together():
+            if not part.is_dir():
+                raise UsageError(
+                    f"{folder}: not shared by all machines; use a folder on a shared file system"
+                )
+        yield part
 
 
 def write_masks(
