@@ -37,6 +37,7 @@ COMMANDS += (
 )
 OTHER_PROGRAMS = {
     *("--index-url", "--rm", "--nproc-per-node", "--no-python", "--help", "--group", "--extra"),
+    *("--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts", "--local-addr"),
     *("--nano", "--pytorch-init", "--samples", "--seeds", "--variants"),
     *("--count", "--first", "--keep", "--only", "--jobs", "--runs", "--signals", "--steps"),
 }

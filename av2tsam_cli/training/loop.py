@@ -419,6 +419,7 @@ class _Training:
             restore_tensors(tensors, self.learner)
             self.fabric.strategy.precision.load_state_dict(precision)
         self.state = state
+        log.warning("%s: continuing after step %d", self.options.out, state.step)
 
     def _open_files(self, folder: RunFolder) -> None:
         """Open the loggers, and start the run's files or continue them."""

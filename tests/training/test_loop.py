@@ -4,12 +4,15 @@ import csv
 import dataclasses
 import json
 import os
+import platform
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import numpy as np
@@ -301,35 +304,100 @@ def test_options_for_speed_and_memory_do_not_change_the_result(
     assert losses(result.out) == pytest.approx(losses(plain.out), rel=1e-4)
 
 
-def test_two_processes_give_the_same_result_as_one(options: Make) -> None:
+def torchrun(*nodes: list[str], options: Sequence[str] = ()) -> list["subprocess.Popen[str]"]:
+    """Start `av2tsam` with the words of each node by torchrun, as on so many machines."""
+    with socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(len(nodes))]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", *options]
+    return [
+        subprocess.Popen(  # noqa: S603 - our own command
+            [*command, "-m", "av2tsam_cli", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for words in nodes
+    ]
+
+
+def words_of(options: TrainOptions, cache: Path) -> list[str]:
+    """Return the command line of a short training in fp32 for one of two nodes."""
+    return [
+        "train", "--out", str(options.out), "--data", options.data, "--subset", options.subset,
+        "--cache", str(cache), "--model", str(options.model), "--epochs", str(options.epochs),
+        "--batch-size", str(BATCH), "--lr", "1e-3", "--device", "cpu", "--json",
+        "--precision", "fp32",
+    ]  # fmt: skip
+
+
+def own_lines(text: str) -> list[str]:
+    """Return the lines that av2tsam has written, not those of torchrun."""
+    return [line for line in text.splitlines() if line.startswith("av2tsam: ")]
+
+
+def test_two_nodes_give_the_same_result_as_one_process(options: Make, tmp_path: Path) -> None:
     # Up to rounding: the sum over a batch is then a sum of two partial sums.
     one = options("one", epochs=1, subset="s4", test=True)
     alone = train(one)
-    arguments = [
-        "train", "--out", str(one.out.with_name("two")), "--data", one.data, "--subset", "s4",
-        "--cache", str(one.cache), "--model", str(one.model), "--epochs", "1",
-        "--batch-size", str(BATCH), "--lr", "1e-3", "--device", "cpu", "--devices", "2", "--json",
-        "--precision", "fp32",
-    ]  # fmt: skip
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "av2tsam_cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)  # one line, from the first process
+    two = dataclasses.replace(one, out=one.out.with_name("two"))
+    caches = [tmp_path / "cache-1", tmp_path / "cache-2"]
+    # The same command starts a run and, after a failure, restarts it.
+    nodes = torchrun(*([*words_of(two, cache), "--resume"] for cache in caches))
+    outputs = [node.communicate(timeout=500) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    record = json.loads("".join(stdout for stdout, _ in outputs))  # one line, from one node
     assert losses(Path(record["out"])) == pytest.approx(losses(alone.out), rel=1e-4)
     assert record["best"]["val_miou"] == pytest.approx(alone.best.val_miou, abs=1e-3)
     assert alone.test is not None
     assert record["test"]["videos"] == 2
     assert record["test"]["miou"] == pytest.approx(alone.test.miou, abs=1e-3)
-    # One header and one row, from the first process, and no warnings.
-    assert [line for line in done.stderr.splitlines() if not line.startswith("av2tsam: ")] == [
-        line for line in done.stderr.splitlines() if "val mIoU" in line or line.endswith("best")
+    # One header and one row, and no warnings.
+    stderr = "".join(stderr for _, stderr in outputs)
+    assert own_lines(stderr) == [
+        f"av2tsam: {two.out}: no run to resume yet; starting one",
+        f"av2tsam: starting from {two.model}: all weights",
     ]
-    assert done.stderr.count("val mIoU") == done.stderr.count("best\n") == 1
+    assert stderr.count("val mIoU") == stderr.count("best\n") == 1
+    assert all(any(cache.rglob("*.npy")) for cache in caches)
+
+
+def worker_of(node: "subprocess.Popen[str]") -> int:
+    """Return the number of the process that a torchrun has started."""
+    return int(Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_training_restarts_where_it_was_when_a_node_died(options: Make, tmp_path: Path) -> None:
+    chosen = options(epochs=40)
+    words = [*words_of(chosen, tmp_path / "cache"), "--resume", "--no-test"]
+    nodes = torchrun(words, words, options=["--max-restarts", "1"])
+    steps = chosen.out / "steps.csv"
+    while not steps.exists() or len(steps.read_text().splitlines()) < 8:
+        time.sleep(0.1)
+        assert [node.poll() for node in nodes] == [None, None]
+    os.kill(worker_of(nodes[1]), signal.SIGKILL)
+    stderr = "".join(node.communicate(timeout=500)[1] for node in nodes)
+    assert [node.returncode for node in nodes] == [0, 0], stderr
+    alone = train(options("alone", epochs=40))
+    assert losses(chosen.out) == pytest.approx(losses(alone.out), rel=1e-2)
+    assert f"{chosen.out}: continuing after step " in stderr
+
+
+@pytest.mark.slow
+def test_what_is_missing_on_one_node_ends_all_with_its_name(options: Make, tmp_path: Path) -> None:
+    chosen = options()
+    words = words_of(chosen, tmp_path / "cache")
+    nodes = torchrun(words, [*words, "--data", str(tmp_path / "nothing")])
+    lines = [own_lines(node.communicate(timeout=500)[1]) for node in nodes]
+    assert [node.returncode for node in nodes] == [1, 1]
+    assert [len(own) for own in lines] == [1, 1], lines
+    assert all(f"{tmp_path / 'nothing'}: folder not found" in own[0] for own in lines)
+    assert sum(f" on {platform.node()}: " in own[0] for own in lines) == 1
+    assert not chosen.out.exists()
 
 
 SLOW_TRAINING = """
