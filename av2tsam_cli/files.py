@@ -25,6 +25,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from av2tsam_cli.errors import NOT_A_FILE, Av2tsamError, UsageError
+from av2tsam_cli.network import url_of
 
 FIXES = {
     errno.ENOSPC: "free disk space",
@@ -65,7 +66,7 @@ def write_errors(
     *,
     raises: type[Av2tsamError] = Av2tsamError,
     catch: tuple[type[Exception], ...] = (),
-    hint: str = "or choose another output path",
+    hint: str = "",
 ) -> Iterator[None]:
     """Turn errors of writing into one line: the target, the cause and how to fix it.
 
@@ -73,7 +74,8 @@ def write_errors(
         target: The file or folder named in the message.
         raises: The error to raise.
         catch: What to convert besides `OSError`, such as the errors of an encoder.
-        hint: Ends the sentence after the fix, such as "or set AV2TSAM_HOME to another folder".
+        hint: Ends the sentence after the fix, such as "or set AV2TSAM_HOME to another folder"; ""
+            for another output path, or for another folder of copies if it is to be uploaded.
 
     Raises:
         Av2tsamError: Or `raises`: the disk is full, a quota or limit was reached, permission was
@@ -87,6 +89,9 @@ def write_errors(
         in_text = OS_ERROR.search(reason)
         number = int(in_text[1]) if in_text else getattr(error, "errno", None)
         fix = FIXES.get(number or 0, OTHER_FIX)
+        if not hint:
+            other = "choose another output path"
+            hint = f"or {'set `staging` to another folder' if url_of(target) else other}"
         raise raises(f"{target}: cannot be written ({reason}); {fix}, {hint}") from error
 
 
@@ -145,7 +150,7 @@ def atomic_folder(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
             _check_free(target, overwrite=overwrite)
             _replace_folder(part, target)
         finally:
-            _remove(part)
+            remove(part)
 
 
 @contextmanager
@@ -317,7 +322,7 @@ def remove_dead_parts(folder: Path) -> None:
                 if name and _is_dead(path, name, here):
                     if path.suffix == ".old":
                         _restore(path)
-                    _remove(path)
+                    remove(path)
 
 
 def has_parts(folder: Path) -> bool:
@@ -336,7 +341,7 @@ def _is_dead(path: Path, name: "re.Match[str]", here: "_ProcessPlace") -> bool:
     return path.lstat().st_mtime < started_s
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file, a link or a folder with everything in it, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -422,7 +427,7 @@ def _move_aside_and_rename(part: Path, target: Path) -> None:
         part.rename(target)
     finally:
         _restore(aside)
-        _remove(aside)
+        remove(aside)
 
 
 def _restore(aside: Path) -> None:

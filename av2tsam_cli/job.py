@@ -6,14 +6,18 @@ Nothing is printed here, so that a process on another machine can do the same wo
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from glob import has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from av2tsam_cli.errors import NOT_A_FILE, UsageError
-from av2tsam_cli.network import is_remote
+from av2tsam_cli.network import is_remote, is_stored, url_of, without_copy
 from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.segment_options import SIDE_SUFFIXES, Format, SegmentOptions
+from av2tsam_cli.staging import Staging
+from av2tsam_cli.threads import Background
 
 if TYPE_CHECKING:
     from av2tsam_cli.inference.loading import ModelIdentity
@@ -60,6 +64,9 @@ class SegmentJob:
     """Whether to compile the network if that saves time."""
     skip_existing: bool = False
     """Whether to skip inputs whose output was made from them with the same options and model."""
+    staging: Path | None = None
+    """Where inputs and outputs that have URLs are copied; None for the system's folder for
+    temporary files."""
 
     @property
     def outs(self) -> dict[str, Path]:
@@ -79,6 +86,23 @@ class SegmentJob:
         _, output, sides = self.place(source)
         return {"out": output, **sides}
 
+    def written_in(self, staging: Staging) -> "SegmentJob":
+        """Return the job with local outputs instead of those that are to be uploaded."""
+        if not any(map(url_of, self.outs.values())):
+            return self
+        sides: dict[str, Any] = {name: staging.local(path) for name, path in self.outs.items()}
+        return replace(self, out=sides.pop("out"), options=replace(self.options, **sides))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An input that can be opened on this computer."""
+
+    path: Path
+    """The file."""
+    options: SegmentOptions
+    """The options for it."""
+
 
 class JobRunner:
     """Does a job for one input after the other; the model is loaded once, when it is needed."""
@@ -94,6 +118,25 @@ class JobRunner:
         self.note = note
         self._model: ModelIdentity | None = None
         self._segmenter: Segmenter | None = None
+        self._staging = Staging(job.staging)
+        self._next: tuple[Input, Background[_Ready | None]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove what was copied to this computer."""
+        self._staging.close()
+
+    @cached_property
+    def _local(self) -> SegmentJob:
+        """The job, with a local file or folder for each output."""
+        return self.job.written_in(self._staging)
 
     def identify(self) -> "ModelIdentity":
         """Return which model will be loaded; existing outputs are compared with it.
@@ -116,6 +159,8 @@ class JobRunner:
     def plan(self, source: Input, *, again: bool = False) -> "SegmentPlan | None":
         """Check an input; return None if it is skipped, because its output is complete.
 
+        One that has a URL is copied to this computer, until it is segmented or `drop` is called.
+
         Args:
             source: The input.
             again: Whether an earlier attempt was lost, so that its output may be there.
@@ -124,18 +169,65 @@ class JobRunner:
             UsageError: See `plan_video`.
             MediaError: See `plan_video`.
             WeightsError: See `identify`.
+            Av2tsamError: A store cannot be reached, or refuses, or the disk is full.
         """
         from av2tsam_cli.plan import plan_video
 
-        options = self.job.options
-        if self.job.skip_existing or again:
-            why = self._why_again(source)
-            if why == "" and self.job.skip_existing:
-                return None
-            options = replace(options, overwrite=options.overwrite or why is not None)
-        return plan_video(
-            source.path, self.job.out, options, name=source.name, suffix=source.suffix
-        )
+        ready = self._ready(source, again=again)
+        if ready is None:
+            return None
+        try:
+            return plan_video(
+                ready.path, self._local.out, ready.options, name=source.name, suffix=source.suffix
+            )
+        except BaseException:
+            self._staging.drop(ready.path)
+            raise
+        finally:
+            self._forget_outputs(source)
+
+    def expect(self, source: Input) -> None:
+        """Begin to copy the input that is planned next, if it is in a store."""
+        if is_stored(source.path):
+            self._next = source, Background(partial(self._prepare, source, again=False), "stage")
+
+    def drop(self, plan: "SegmentPlan") -> None:
+        """Remove the copy of an input that is not going to be segmented."""
+        self._staging.drop(plan.info.path)
+
+    def _ready(self, source: Input, *, again: bool) -> _Ready | None:
+        """Return an input that can be opened; None if it is skipped."""
+        expected, self._next = self._next, None
+        if expected is not None and expected[0] == source and not again:
+            return expected[1].result()
+        return self._prepare(source, again=again)
+
+    def _prepare(self, source: Input, *, again: bool) -> _Ready | None:
+        """Look at the outputs of an input, and copy it to this computer if they are wanted."""
+        from av2tsam_cli.outputs.writers import check_target
+
+        options, kept = self._local.options, False
+        kind, output, sides = self._local.place(source)
+        try:
+            for each in (output, *sides.values()):
+                self._staging.mirror(each)
+            if self.job.skip_existing or again:
+                why = self._why_again(source)
+                if why == "" and self.job.skip_existing:
+                    return None
+                options = replace(options, overwrite=options.overwrite or why is not None)
+            if is_stored(source.path):  # before it is copied
+                check_target(output, kind, source=source.path, overwrite=options.overwrite)
+            ready = _Ready(self._staging.fetch(source.path), options)
+            kept = True
+        finally:
+            if not kept:
+                self._forget_outputs(source)
+        return ready
+
+    def _forget_outputs(self, source: Input) -> None:
+        for each in self._local.outputs(source).values():
+            self._staging.discard(each)
 
     def _why_again(self, source: Input) -> str | None:
         """Return why an existing output is replaced; "" if it is kept, None if there is none.
@@ -147,13 +239,13 @@ class JobRunner:
         from av2tsam_cli.plan import record_of
 
         model = self._model or self.identify()
-        kind, output, sides = self.job.place(source)
+        kind, output, sides = self._local.place(source)
         if not os.path.lexists(output):
             return None
         if output.is_dir() and not any(output.iterdir()):
             return "an empty folder"
         record = record_of(source.path, self.job.options, kind, output, sides=sides, model=model)
-        why = why_different(output, record.fingerprint)
+        why = why_different(output if output.is_dir() else without_copy(output), record.fingerprint)
         if why and not self.job.options.overwrite:
             raise UsageError(
                 f"{output}: already exists, but {why}; set `overwrite` to replace it, or choose "
@@ -206,14 +298,29 @@ class JobRunner:
     def segment(
         self, plan: "SegmentPlan", progress: Callable[[int], None] | None = None
     ) -> "SegmentResult":
-        """Segment one input; see `segment_planned`."""
+        """Segment one input, and upload its outputs; see `segment_planned`.
+
+        Raises:
+            Av2tsamError: See `segment_planned`, or a store cannot be reached, or refuses.
+        """
         from av2tsam_cli.pipeline import segment_planned
 
         if plan.audio is None and plan.options.text is None:
             self.note(f"{plan.info.path}: no audio, so all masks are empty")
-        result = segment_planned(plan, self.load(), progress=progress)
+        try:
+            result = segment_planned(plan, self.load(), progress=progress)
+            for output in result.outputs:  # the main output first
+                self._staging.publish(output)
+        finally:
+            self.drop(plan)
+            for output in (plan.output, *plan.sides.values()):
+                self._staging.discard(output)
         self.note(_summary(result))
-        return result
+        return replace(
+            result,
+            input=without_copy(result.input),
+            outputs=tuple(map(without_copy, result.outputs)),
+        )
 
 
 def _summary(result: "SegmentResult") -> str:

@@ -1,43 +1,104 @@
-"""Inputs that may be on the network, or name files that are; all others are opened alone."""
+"""Inputs and outputs that have a URL, and files that may name others; all others are files alone.
+
+A file in a store, such as `s3://bucket/clip.mp4`, is processed as a copy on this computer. Its
+`NetworkPath` opens that copy, but is printed as the URL: in messages, results and reports.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import posixpath
+from collections.abc import Generator
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+WEB = ("http", "https")
+"""Schemes of URLs that FFmpeg can open by itself."""
 
 
 # `Path` itself can only be subclassed from Python 3.12 on.
 class NetworkPath(type(Path())):  # type: ignore[misc]
-    """A URL, or the path of a file that may name other files and URLs, such as a playlist.
+    """A URL, perhaps with a copy on this computer; or a file that may name other files and URLs.
 
-    The name of a URL is the last part of its path, without its query.
+    As a path, it is that of the copy; without one, it has the parts of the URL without its query.
     """
 
     url: str | None = None
     """The URL; None for a file."""
+    opens_others: bool = False
+    """Whether FFmpeg may open the URL, and the files and URLs that a playlist names."""
+    is_copy: bool = False
+    """Whether the path is that of a copy, or of an output that is going to be uploaded."""
+    version: str | None = None
+    """What changes with the content of the URL; None if it is unknown."""
 
     @classmethod
-    def of(cls, word: str | Path) -> NetworkPath:
+    def of(cls, word: str | Path, *, opens_others: bool = False) -> NetworkPath:
         """Return a URL or a path as the user gave it."""
-        if not is_url(str(word)):
-            return cls(word)
-        path = cls(unquote(urlsplit(str(word)).path).rstrip("/") or "video")
-        path.url = str(word)
+        url = str(word)
+        if not is_url(url):
+            path = cls(word)
+        else:
+            parts = urlsplit(url)
+            name = unquote(parts.path) if parts.scheme in WEB else url.partition("://")[2]
+            host = f"{parts.scheme}:/{parts.netloc if parts.scheme in WEB else ''}"
+            path = cls(f"{host}/{name.strip('/') or 'video'}")
+            path.url = url
+        path.opens_others = opens_others
+        return path
+
+    def at(self, copy: Path, version: str | None = None) -> NetworkPath:
+        """Return this URL with a copy on this computer."""
+        path = NetworkPath(copy)
+        path.url, path.version, path.is_copy = self.url, version, True
         return path
 
     def __str__(self) -> str:
         return self.url or str(super().__str__())
 
+    def __fspath__(self) -> str:
+        return str(super().__str__())
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, NetworkPath) and str(self) == str(other)
+        if self.url is None:
+            return bool(super().__eq__(other))
+        return isinstance(other, NetworkPath) and self.url == other.url
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash(self.url) if self.url is not None else super().__hash__()
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
+    def __truediv__(self, key: str | PurePath) -> NetworkPath:
+        below: NetworkPath = super().__truediv__(key)
+        if self.url is not None:
+            inside = PurePath(key).as_posix()
+            below.url = self.url if inside == "." else f"{self.url.rstrip('/')}/{inside}"
+            below.is_copy = self.is_copy
+        return below
+
+    def __reduce__(self) -> tuple[Any, tuple[str, dict[str, Any]]]:
         """Return how to copy it; that of `Path` would lose the URL."""
-        return NetworkPath.of, (str(self),)
+        return _restored, (os.fspath(self), dict(vars(self)))
+
+    # Some of these use `str`, depending on the version of Python.
+    def iterdir(self) -> Generator[Path, None, None]:
+        """Yield what is in the folder of the copy."""
+        yield from Path(os.fspath(self)).iterdir()
+
+    def glob(self, *args: Any, **options: Any) -> Generator[Path, None, None]:
+        """Yield what matches a pattern in the folder of the copy."""
+        yield from Path(os.fspath(self)).glob(*args, **options)
+
+    def rglob(self, *args: Any, **options: Any) -> Generator[Path, None, None]:
+        """Yield what matches a pattern anywhere in the folder of the copy."""
+        yield from Path(os.fspath(self)).rglob(*args, **options)
+
+
+def _restored(path: str, state: dict[str, Any]) -> NetworkPath:
+    restored = NetworkPath(path)
+    for name, value in state.items():
+        setattr(restored, name, value)
+    return restored
 
 
 def is_url(word: str) -> bool:
@@ -45,11 +106,45 @@ def is_url(word: str) -> bool:
     return "://" in word
 
 
+def url_of(path: Path) -> str | None:
+    """Return the URL of a path; None for a file."""
+    return path.url if isinstance(path, NetworkPath) else None
+
+
+def without_copy(path: Path) -> Path:
+    """Return the URL of a path that has one, else the path."""
+    url = url_of(path)
+    return path if url is None else NetworkPath.of(url)
+
+
 def is_remote(path: Path) -> bool:
-    """Return whether a path is a URL."""
-    return isinstance(path, NetworkPath) and path.url is not None
+    """Return whether a path is a URL without a copy on this computer."""
+    return isinstance(path, NetworkPath) and path.url is not None and not path.is_copy
 
 
-def input_path(source: str | Path, *, allow_url: bool) -> Path:
-    """Return the path of an input, or its URL if URLs are allowed."""
-    return NetworkPath.of(source) if allow_url else Path(source)
+def is_stored(path: Path) -> bool:
+    """Return whether a path is a URL whose content is copied to this computer to be read."""
+    return is_remote(path) and not path.opens_others  # type: ignore[attr-defined]
+
+
+def input_path(source: str | Path, *, allow_url: bool = False) -> Path:
+    """Return the path of an input.
+
+    Args:
+        source: A file or a URL.
+        allow_url: Whether FFmpeg may open the URL itself, and what a playlist names.
+    """
+    word = str(source)
+    if is_url(word):
+        return NetworkPath.of(word, opens_others=allow_url and urlsplit(word).scheme in WEB)
+    return NetworkPath.of(source, opens_others=True) if allow_url else Path(source)
+
+
+def relative_place(path: Path, folder_of: Path) -> str:
+    """Return where a file is as seen from another one; its URL if that is on another server."""
+    url, other = url_of(path), url_of(folder_of)
+    if url is None and other is None:
+        return os.path.relpath(path, folder_of.parent)
+    if url is None or other is None or urlsplit(url)[:2] != urlsplit(other)[:2]:
+        return str(path.absolute()) if url is None else url
+    return posixpath.relpath(url, posixpath.dirname(other))

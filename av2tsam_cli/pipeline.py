@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +27,7 @@ from av2tsam_cli.media.audio import split_windows
 from av2tsam_cli.media.container import count_frames_before
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.frames import frames_from_arrays
-from av2tsam_cli.network import input_path
+from av2tsam_cli.network import input_path, is_url
 from av2tsam_cli.outputs.contact_sheet import ContactSheet
 from av2tsam_cli.outputs.event_list import EventList
 from av2tsam_cli.outputs.frame_table import FrameTable
@@ -61,6 +61,7 @@ from av2tsam_cli.stages import (
     smoothed,
     when_done,
 )
+from av2tsam_cli.staging import staged
 from av2tsam_cli.threads import run_behind
 from av2tsam_cli.timeline.schedule import (
     ScheduledFrame,
@@ -308,9 +309,12 @@ def segment_video(
         pix_fmt=pix_fmt,
         batch_size=batch_size,
     )
-    plan = plan_video(input_path(source, allow_url=allow_url), Path(out), options)
-    segmenter = load_for(options, model, device=device, precision=precision)
-    return segment_planned(plan, segmenter, progress=progress)
+    if is_url(str(out)):
+        raise UsageError(f"{out}: only the command line uploads results; write to a file or folder")
+    with staged(input_path(source, allow_url=allow_url)) as path:
+        plan = plan_video(path, Path(out), options)
+        segmenter = load_for(options, model, device=device, precision=precision)
+        return segment_planned(plan, segmenter, progress=progress)
 
 
 def iter_masks(
@@ -395,10 +399,13 @@ def iter_masks(
         refine=refine,
         batch_size=batch_size,
     )
-    plan = plan_reading(input_path(video, allow_url=allow_url), options, "masks", Path())
-    segmenter = load_for(options, model, device=device, precision=precision)
-    damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
-    return _masked_frames(read_scheduled(plan, segmenter, damage), segmenter, options, damage)
+    with ExitStack() as copies:
+        path = copies.enter_context(staged(input_path(video, allow_url=allow_url)))
+        plan = plan_reading(path, options, "masks", Path())
+        segmenter = load_for(options, model, device=device, precision=precision)
+        damage = DamageLog(plan.info.path, allow_partial=options.allow_partial)
+        frames = read_scheduled(plan, segmenter, damage)
+        return _masked_frames(frames, segmenter, options, damage, copies.pop_all())
 
 
 def segment_frames(
@@ -808,9 +815,13 @@ def _masked_frames(
     segmenter: Segmenter,
     options: SegmentOptions,
     damage: DamageLog | None = None,
+    copies: ExitStack | None = None,
 ) -> Generator[MaskedFrame, None, None]:
-    """Yield the frames with masks; only the decoding is on another thread."""
-    with closing(compute(frames, segmenter, options)) as computed:
+    """Yield the frames with masks; only the decoding is on another thread.
+
+    At the end, `copies` is closed.
+    """
+    with copies or nullcontext(), closing(compute(frames, segmenter, options)) as computed:
         filled = logits_over_time(when_done(computed))
         for each, logits in smoothed(filled, segmenter, options):
             yield masked(each, logits, segmenter, options)

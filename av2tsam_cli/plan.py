@@ -11,13 +11,14 @@ from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.files import check_output, content_id, output_name, text_id
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.probe import clock_zero, probe
-from av2tsam_cli.network import is_remote
+from av2tsam_cli.network import NetworkPath, is_remote, is_stored, relative_place
 from av2tsam_cli.options import either
 from av2tsam_cli.outputs.edit_list import check_edit_list
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, bits_per_channel, choose_encoding
 from av2tsam_cli.outputs.record import ResultRecord
 from av2tsam_cli.outputs.writers import DATASETS, check_target
 from av2tsam_cli.segment_options import VIDEO_SUFFIXES, Format, SegmentOptions
+from av2tsam_cli.stores import look_up
 from av2tsam_cli.values import AudioStream, MediaInfo, VideoStream
 
 if TYPE_CHECKING:
@@ -193,13 +194,22 @@ def record_of(
     Raises:
         MediaError: The video cannot be read.
     """
-    places = {name: os.path.relpath(path, output.parent) for name, path in sides.items()}
+    places = {name: relative_place(path, output) for name, path in sides.items()}
     given = {**options.influences(kind), "precision": model.precision, **places}
     try:
-        input_id = text_id(str(source)) if is_remote(source) else content_id(source)
+        input_id = _input_id(source)
     except OSError as error:
         raise MediaError(f"{source}: cannot be read ({error.strerror}); check it") from error
     return ResultRecord(source.name, input_id, model.name, model.weights_id, given)
+
+
+def _input_id(source: Path) -> str:
+    """Return a hash of the content of an input, or of what a store says about it."""
+    if is_stored(source):
+        return text_id(look_up(str(source)).version)
+    if isinstance(source, NetworkPath) and source.version is not None:
+        return text_id(source.version)
+    return text_id(str(source)) if is_remote(source) else content_id(source)
 
 
 def place_output(
@@ -250,7 +260,7 @@ def _check_sides(sides: Mapping[str, Path], source: Path, main: Path, overwrite:
         real = Path(os.path.realpath(path))
         if path.is_dir():
             raise UsageError(f"{path}: is a folder; remove it, or choose another `{option}`")
-        if source.exists() and path.exists() and path.samefile(source):
+        if path == source or (source.exists() and path.exists() and path.samefile(source)):
             raise UsageError(f"{path}: is the input itself; choose another `{option}`")
         for place in (real, *real.parents):
             if place in owners:

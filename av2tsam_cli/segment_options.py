@@ -21,6 +21,7 @@ from av2tsam_cli.options import (
     parse_or_off,
     parse_seconds,
 )
+from av2tsam_cli.stores import output_path
 
 Hear = Literal["trained", "words"]
 Timing = Literal["fine", "paper"]
@@ -223,7 +224,12 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     name; None for `words` if another option needs names, else `trained` if the model was."""
     frames_csv: Annotated[
         Path | None,
-        Option("also write a table of the frames", panel=Panel.OUTPUT, metavar="PATH"),
+        Option(
+            "also write a table of the frames",
+            panel=Panel.OUTPUT,
+            metavar="PATH",
+            parse=output_path,
+        ),
     ] = None
     """A .csv file for a table of the frames, or a folder for files named after the inputs."""
     events: Annotated[
@@ -232,19 +238,30 @@ class SegmentOptions(LookOptions, VocabularyOptions):
             "and when sources are seen: .json, .csv, .srt, .vtt, .txt (Audacity), .edl, .otio",
             panel=Panel.OUTPUT,
             metavar="PATH",
+            parse=output_path,
         ),
     ] = None
     """A file for the times from and until which each source is masked, in the format of its suffix;
     or a folder for .json files named after the inputs."""
     preview: Annotated[
         Path | None,
-        Option("and a contact sheet: .jpg or .png", panel=Panel.OUTPUT, metavar="PATH"),
+        Option(
+            "and a contact sheet: .jpg or .png",
+            panel=Panel.OUTPUT,
+            metavar="PATH",
+            parse=output_path,
+        ),
     ] = None
     """A .jpg or .png file for a picture of up to twelve frames with their overlays, or a folder for
     .jpg files named after the inputs."""
     report: Annotated[
         Path | None,
-        Option("and a page with the video and a timeline", panel=Panel.OUTPUT, metavar="PATH"),
+        Option(
+            "and a page with the video and a timeline",
+            panel=Panel.OUTPUT,
+            metavar="PATH",
+            parse=output_path,
+        ),
     ] = None
     """An .html file for a page with the overlay video, a timeline, the settings and the model, or a
     folder for files named after the inputs."""

@@ -12,6 +12,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -128,6 +129,30 @@ def run_behind(
         raise
     if errors:
         raise errors[0]
+
+
+class Background(Generic[T]):
+    """The value of a function that is called on its own thread."""
+
+    def __init__(self, work: Callable[[], T], name: str) -> None:
+        """Start the thread.
+
+        Args:
+            work: The function.
+            name: Name of the thread, for debuggers.
+        """
+        self._value: Future[T] = Future()
+        _create_thread(lambda: self._run(work), name, threading.Event()).start()
+
+    def _run(self, work: Callable[[], T]) -> None:
+        try:
+            self._value.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised on the other thread
+            self._value.set_exception(error)
+
+    def result(self) -> T:
+        """Wait for the value and return it; an exception of the function is raised."""
+        return self._value.result()
 
 
 def still_running() -> bool:

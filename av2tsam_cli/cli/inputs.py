@@ -6,15 +6,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
-from pathlib import Path
+from pathlib import Path, PurePath
 from string import Formatter
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import output_name
 from av2tsam_cli.job import STDIN, Input
-from av2tsam_cli.network import input_path, is_remote, is_url
+from av2tsam_cli.network import WEB, input_path, is_remote, is_url, url_of
 from av2tsam_cli.options import Option, Panel, either
+from av2tsam_cli.stores import check_url, fixed_part, list_files
 
 VIDEOS = re.compile(
     r"\.(3g2|3gp|asf|avi|dv|f4v|flv|m2ts|m4v|mkv|mov|mp4|mpe?g|mts|mxf|ogv|ts|vob|webm|wmv)",
@@ -75,11 +77,16 @@ class _Search:
     recursive: bool
     """Whether the folders of a folder are searched."""
     out: str | None
-    """The real path of the folder whose content is left out; None for no such folder."""
+    """The real path or the URL of the folder whose content is left out; None for none."""
+    allow_url: bool
+    """Whether FFmpeg opens the URLs of web servers by itself."""
 
     def expand(self, word: str) -> Iterator[Input]:
-        """Yield the files for a path, a folder or a pattern."""
-        if is_url(word) or not has_magic(word) or os.path.lexists(word):
+        """Yield the files for a path, a folder, a pattern or a URL."""
+        if is_url(word):
+            yield from self._stored(word)
+            return
+        if not has_magic(word) or os.path.lexists(word):
             yield from self.files(word, Path())
             return
         root = _fixed_part(word)
@@ -96,17 +103,47 @@ class _Search:
         """Yield a file, or those in a folder.
 
         Args:
-            word: A file, a folder or a URL.
+            word: A file, a folder or the URL of a file.
             folder: Where its outputs go in the folder of outputs.
         """
         search, files = self, list[Input]()
-        path = input_path(word, allow_url=is_url(word))  # `Path` would change a URL
-        if path.is_dir():
+        path = self._path(word)
+        if not is_remote(path) and path.is_dir():
             real = os.path.realpath(path)
             if real != self.out and self._leaves_out(real):  # such as "takes" if `out` is "."
                 search = replace(self, out=None)
             files = list(search._in_folder(path, real, folder))
         yield from files or [Input(path, folder / output_name(path))]
+
+    def _path(self, word: str) -> Path:
+        """Return a file or a URL.
+
+        Raises:
+            UsageError: Such URLs cannot be opened.
+        """
+        if is_url(word):
+            check_url(word)
+        return input_path(word, allow_url=self.allow_url)
+
+    def _stored(self, url: str) -> Iterator[Input]:
+        """Yield the files for the URL of a file, a folder or a pattern."""
+        path = self._path(url)
+        if not needs_listing(url):
+            yield Input(path, Path(output_name(path)))
+            return
+        urls = list_files(url, recursive=self.recursive, is_wanted=self._is_video)
+        root = f"{fixed_part(url).rstrip('/')}/"
+        out = None if self.out is None else f"{self.out.rstrip('/')}/"
+        for each in urls:
+            if out is None or not each.startswith(out) or root.startswith(out):
+                inside = Path(each.removeprefix(root)).parent if each.startswith(root) else Path()
+                found = self._path(each)
+                yield Input(found, inside / output_name(found))
+        if not urls:
+            yield Input(path, Path())
+
+    def _is_video(self, name: str) -> bool:
+        return self._is_wanted(PurePath(name).suffix)
 
     def _in_folder(self, path: Path, real: str, folder: Path) -> Iterator[Input]:
         """Yield the files in a folder; and folders that cannot be read, which then fail."""
@@ -136,6 +173,14 @@ class _Search:
         return self.out is not None and f"{real}{os.sep}".startswith(f"{self.out}{os.sep}")
 
 
+def needs_listing(word: str) -> bool:
+    """Return whether a store has to be asked which files a URL stands for."""
+    if not is_url(word) or urlsplit(word).scheme in WEB:
+        return False
+    suffix = PurePath(word).suffix
+    return has_magic(word) or not (VIDEOS.fullmatch(suffix) or SOUNDS.fullmatch(suffix))
+
+
 def find_inputs(
     words: Sequence[str],
     options: InputOptions,
@@ -155,21 +200,20 @@ def find_inputs(
         kinds: Suffixes of the files that a folder stands for.
         out: What is in it is left out of folders and patterns, so that results do not become
             inputs; except for a folder that is itself in `out`, as the working directory may be.
-        allow_url: Whether URLs are allowed.
+        allow_url: Whether FFmpeg opens the URLs of web servers by itself.
 
     Raises:
-        UsageError: There are no words, one is a URL and that is not allowed, or the list of files
+        UsageError: There are no words, one is a URL that cannot be opened, or the list of files
             cannot be read.
+        Av2tsamError: A store cannot be reached, or refuses.
     """
     if not words and options.files_from is None:
         raise UsageError("missing INPUT...; name files or folders, or set `files_from`")
-    search = _Search(kinds, options.recursive, None if out is None else os.path.realpath(out))
+    left_out = None if out is None else url_of(out) or os.path.realpath(out)
+    search = _Search(kinds, options.recursive, left_out, allow_url)
     found: dict[str, Input] = {}
     folders: dict[Path, str] = {}
     for each in _all(search, words, options):
-        word = str(each.path)
-        if is_url(word) and not allow_url:
-            raise UsageError(f"{word}: a URL; set `allow_url` to open it, or download it first")
         found.setdefault(_real(each.path, folders), each)
     if not allow_url:
         return tuple(found.values())

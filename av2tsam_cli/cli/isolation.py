@@ -17,7 +17,10 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar, cast
 
 from av2tsam_cli.cli.batch import Batch
 from av2tsam_cli.cli.console import READER_ENDED
@@ -26,6 +29,8 @@ from av2tsam_cli.files import remove_dead_parts
 from av2tsam_cli.signals import SIGNAL_NAMES, explain_death, handle_signals
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
+
+T = TypeVar("T")
 
 _allowed = threading.Event()
 
@@ -89,6 +94,44 @@ def run_isolated(
         if children.interrupted and (children.killed or batch.pending):
             raise KeyboardInterrupt
         raise SystemExit(_joint_code([*children.codes, batch.exit_code]))
+
+
+def run_apart(work: Callable[[], T]) -> T:
+    """Return what a function returns in a child process, where this process could not fork after.
+
+    A library that talks to a server starts threads, which a child would not have. What the function
+    returns or raises must be picklable.
+
+    Raises:
+        Av2tsamError: The child process died.
+    """
+    if not _allowed.is_set() or sys.platform != "linux":
+        return work()
+    context = get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send, args=(work, sender), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        value, error = receiver.recv()
+    except EOFError:
+        raise Av2tsamError("the process that listed the inputs was killed; try again") from None
+    finally:
+        child.kill()
+        child.join()
+    if error is not None:
+        raise error
+    return cast("T", value)
+
+
+def _send(work: Callable[[], T], sender: "Connection[object, object]") -> None:
+    """Send what a function returns, or else what it raises."""
+    for name in SIGNAL_NAMES:  # the parent ends this process
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    try:
+        sender.send((work(), None))
+    except Exception as error:  # noqa: BLE001 - it is raised in the parent
+        sender.send((None, error))
 
 
 def _work_quietly(work: Callable[[], int]) -> int:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from av2tsam_cli.cli.batch import Batch, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_table, print_text
-from av2tsam_cli.cli.inputs import SOUNDS, VIDEOS, InputOptions, find_inputs
-from av2tsam_cli.cli.isolation import run_isolated
+from av2tsam_cli.cli.inputs import SOUNDS, VIDEOS, InputOptions, find_inputs, needs_listing
+from av2tsam_cli.cli.isolation import run_apart, run_isolated
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_file, check_output, place_file, write_errors
 from av2tsam_cli.job import Input, check_input
+from av2tsam_cli.network import is_stored, url_of
 from av2tsam_cli.options import (
     AllowPartial,
     AllowUrl,
@@ -29,6 +30,8 @@ from av2tsam_cli.options import (
 )
 from av2tsam_cli.outputs.events import to_audacity, to_csv, to_srt, to_vtt
 from av2tsam_cli.segment_options import Timing
+from av2tsam_cli.staging import Staging
+from av2tsam_cli.stores import output_path
 
 if TYPE_CHECKING:
     from av2tsam_cli.inference.loading import LoadedModel
@@ -69,6 +72,7 @@ class ListenOptions:
             metavar="PATH",
             short="-o",
             default="stdout",
+            parse=output_path,
         ),
     ] = None
     """A file or a folder; None for stdout."""
@@ -115,9 +119,11 @@ def listen(
 ) -> int:
     """List what is heard in videos or audio files, and when."""
     chosen = _choose_format(options, messages)
-    found = find_inputs(
-        inputs, search, kinds=(VIDEOS, SOUNDS), out=options.out, allow_url=options.allow_url
-    )
+    if options.out is not None and url_of(options.out):
+        raise UsageError(f"{options.out}: only `segment` uploads results; set `out` to a folder")
+    kinds, allow_url = (VIDEOS, SOUNDS), options.allow_url
+    find = partial(find_inputs, inputs, search, kinds=kinds, out=options.out, allow_url=allow_url)
+    found = run_apart(find) if any(map(needs_listing, inputs)) else find()
     files = None
     if options.out is not None and chosen is not None:
         files = Files(options.out, chosen, options.overwrite)
@@ -258,16 +264,32 @@ class _JobRunner:
         self.job = job
         self.console = console
         self.batch = batch
+        self.staging = Staging()
+        self.loaded: tuple[LoadedModel, Hearing] | None = None
 
     def run(self) -> int:
         """Check pending inputs, load the model, process the inputs, and return the exit code."""
-        attempt, pending = self.batch.attempt, self.batch.pending
-        checked = [c for each in pending if (c := attempt(each, partial(self._check, each)))]
-        if checked and (loaded := self.batch.attempt_all(self._load)):
-            progress = self.batch.progress({info.path: info.duration_s for info, _ in checked})
-            for info, stream in checked:
-                attempt(info.path, partial(self._listen, info, stream, *loaded, progress))
+        with self.staging:
+            pending = self.batch.pending
+            count = 1 if any(map(is_stored, pending)) else max(1, len(pending))
+            for first in range(0, len(pending), count):
+                if not self._process(pending[first : first + count]):
+                    break
         return self.batch.exit_code
+
+    def _process(self, sources: Sequence[Path]) -> bool:
+        """Process inputs; return False if the model cannot be loaded, so that all have failed."""
+        attempt = self.batch.attempt
+        checked = [c for each in sources if (c := attempt(each, partial(self._check, each)))]
+        if checked and self.loaded is None:
+            self.loaded = self.batch.attempt_all(self._load)
+            if self.loaded is None:
+                return False
+        progress = self.batch.progress({info.path: info.duration_s for info, _ in checked})
+        for info, stream in checked:
+            attempt(info.path, partial(self._listen, info, stream, progress))
+            self.staging.drop(info.path)
+        return True
 
     def _check(self, source: Path) -> "tuple[MediaInfo, AudioStream]":
         from av2tsam_cli.words.listen import probe_audio
@@ -275,7 +297,12 @@ class _JobRunner:
         check_input(source)
         if self.job.files is not None:
             self.job.files.check_free(self.job.inputs[source])
-        return probe_audio(source)
+        copy = self.staging.fetch(source)
+        try:
+            return probe_audio(copy)
+        except BaseException:
+            self.staging.drop(copy)
+            raise
 
     def _load(self) -> "tuple[LoadedModel, Hearing]":
         from av2tsam_cli.inference.loading import load_model
@@ -293,12 +320,11 @@ class _JobRunner:
         self,
         info: "MediaInfo",
         stream: "AudioStream",
-        model: "LoadedModel",
-        hearing: "Hearing",
         batch: BatchProgress,
     ) -> None:
         from av2tsam_cli.words.listen import listen_to
 
+        model, hearing = self.loaded or self._load()
         total = round(info.duration_s) if info.duration_s else None
         with self.console.progress(info.path, total, "seconds", batch) as progress:
             listening = listen_to(

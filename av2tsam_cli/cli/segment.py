@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 from av2tsam_cli.cli.batch import Batch, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_text
 from av2tsam_cli.cli.devices import assign_devices
-from av2tsam_cli.cli.inputs import InputOptions, find_inputs, name_outputs
-from av2tsam_cli.cli.isolation import run_isolated
+from av2tsam_cli.cli.inputs import InputOptions, find_inputs, name_outputs, needs_listing
+from av2tsam_cli.cli.isolation import run_apart, run_isolated
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.cli.workers import RayOptions, WorkersRun
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, SegmentJob, check_input
+from av2tsam_cli.network import is_stored, url_of
 from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
 from av2tsam_cli.segment_options import SegmentOptions
+from av2tsam_cli.staging import default_folder
+from av2tsam_cli.stores import output_path
 
 if TYPE_CHECKING:
     from av2tsam_cli.plan import SegmentPlan
@@ -82,6 +85,17 @@ class BatchOptions:
         bool, Option("skip inputs that are done with these options", panel=Panel.OUTPUT)
     ] = False
     """Whether to skip inputs whose output was made from them with the same options and model."""
+    staging: Annotated[
+        Path | None,
+        Option(
+            "folder for copies of inputs and outputs that have URLs",
+            panel=Panel.INPUTS,
+            metavar="DIR",
+            default="that for temporary files",
+        ),
+    ] = None
+    """Where inputs and outputs that have URLs are copied; None for the system's folder for
+    temporary files."""
 
 
 @command(
@@ -112,6 +126,7 @@ def segment(
             panel=Panel.OUTPUT,
             metavar="PATH",
             short="-o",
+            parse=output_path,
         ),
     ],
     options: SegmentOptions,
@@ -138,10 +153,18 @@ def segment(
     messages: Messages,
 ) -> int:
     """Highlight the sound source in videos, or write masks of it."""
-    found = find_inputs(inputs, search, out=out, allow_url=options.allow_url)
+    find = partial(find_inputs, inputs, search, out=out, allow_url=options.allow_url)
+    found = run_apart(find) if any(map(needs_listing, inputs)) else find()
     if batch.name_template is not None:
         found = name_outputs(found, batch.name_template, out)
-    job = SegmentJob(out, options, model, compile=compile, skip_existing=batch.skip_existing)
+    job = SegmentJob(
+        out,
+        options,
+        model,
+        compile=compile,
+        skip_existing=batch.skip_existing,
+        staging=batch.staging,
+    )
     devices = 1 if batch.dry_run else min(devices, len(found))
     if devices > 1 and cluster.ray is not None:
         raise UsageError("`devices` and `ray` exclude each other; set `workers` instead")
@@ -182,13 +205,20 @@ class _LocalRun:
     def folders(self) -> list[Path]:
         """The folders in which outputs are written, and the files that the options name."""
         folders = {each.name.parent for each in self.inputs.values()}
-        return [out / folder for out in self.job.outs.values() for folder in folders]
+        outs = [out for out in self.job.outs.values() if not url_of(out)]
+        places = [out / folder for out in outs for folder in folders]
+        return [*places, self.job.staging or default_folder()]
 
     def run(self) -> int:
         """Check pending inputs, load the model, process the inputs, and return the exit code.
 
-        Videos are probed in blocks, so that the first of very many does not wait for all.
+        Videos are probed in blocks, so that the first of very many does not wait for all; those
+        that have to be copied one by one.
         """
+        with self.runner:
+            return self._run()
+
+    def _run(self) -> int:
         attempt = self.batch.attempt
         for each in self.batch.pending:
             attempt(each, partial(check_input, each))
@@ -196,13 +226,17 @@ class _LocalRun:
             self.batch.attempt_all(self.runner.identify)
         pending = self.batch.pending
         progress = self.batch.progress(dict.fromkeys(pending))
-        for first in range(0, len(pending), PROBED_AHEAD):
-            block = pending[first : first + PROBED_AHEAD]
+        count = 1 if any(map(is_stored, pending)) else PROBED_AHEAD
+        for first in range(0, len(pending), count):
+            block = pending[first : first + count]
             plans = [plan for each in block if (plan := attempt(each, partial(self._plan, each)))]
+            for each in pending[first + count :][:1]:
+                self.runner.expect(self.inputs[each])
             progress.expect(block, {plan.info.path: plan.frames for plan in plans})
             if self.dry_run:
                 for plan in plans:
                     self._show(plan)
+                    self.runner.drop(plan)
             elif plans and not self._process(plans, progress):
                 break
         return self.batch.exit_code
@@ -210,7 +244,8 @@ class _LocalRun:
     def _process(self, plans: "Sequence[SegmentPlan]", progress: BatchProgress) -> bool:
         """Process inputs; return False if the model cannot be loaded, so that all have failed."""
         if not self.runner.is_loaded:
-            frames = sum(plan.frames or 0 for plan in plans)
+            more = len(plans) < len(self.batch.pending)
+            frames = None if more else sum(plan.frames or 0 for plan in plans)
             if self.batch.attempt_all(partial(self.runner.load, frames)) is None:
                 return False
             if self.runner.has_fallback and self.batch.is_first:

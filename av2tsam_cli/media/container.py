@@ -5,11 +5,12 @@ Corrupted packets are skipped, and seeks that fail or end up too late are repair
 
 import heapq
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import IO, Any, Literal, cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -25,7 +26,8 @@ from av2tsam_cli.errors import NOT_A_FILE, MediaError
 from av2tsam_cli.media.clock import Clock, DisplayClock, may_jump
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.structure import is_encrypted, mp4_index, read_structure
-from av2tsam_cli.network import NetworkPath, is_remote
+from av2tsam_cli.network import NetworkPath, is_remote, is_stored
+from av2tsam_cli.stores import open_stored
 
 AvStream = AvVideoStream | AvAudioStream
 
@@ -85,32 +87,38 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         MediaError: The file is missing, truncated or not a media file.
     """
     remote = is_remote(path)
-    if not remote:
-        _check_file(path)
-    try:
-        # An absolute path, because FFmpeg would read "a:b.mp4" as a protocol.
-        container = av.open(
-            str(path if remote else path.absolute()),
-            mode="r",
-            # Some formats decode a picture to find out what they contain.
-            options=LIMITS | _access(path),
-            metadata_errors="replace",
-            timeout=TIMEOUT_S if remote else None,
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(_explain(path, error)) from error
-    with container:
+    with ExitStack() as opened:
+        source: str | IO[bytes] = str(path)
+        if is_stored(path):
+            source = opened.enter_context(open_stored(str(path)))
+        elif not remote:
+            _check_file(path)
+            # An absolute path, because FFmpeg would read "a:b.mp4" as a protocol.
+            source = os.fspath(path.absolute())
+        container = opened.enter_context(_open(path, source))
         if container.format.name in TEXT_FORMATS:
             raise MediaError(f"{path}: a text file, not a video; name a video file")
         yield container
 
 
+def _open(path: Path, source: str | IO[bytes]) -> InputContainer:
+    try:
+        return av.open(
+            source,
+            mode="r",
+            # Some formats decode a picture to find out what they contain.
+            options=LIMITS | _access(path),
+            metadata_errors="replace",
+            timeout=TIMEOUT_S if is_remote(path) else None,
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(_explain(path, error)) from error
+
+
 def _access(path: Path) -> dict[str, str]:
     """Return the options of FFmpeg that limit what it opens: a file alone, unless allowed."""
-    if is_remote(path):
-        return {"protocol_whitelist": NETWORK}
-    if isinstance(path, NetworkPath):
-        return {"protocol_whitelist": f"file,{NETWORK}"}
+    if isinstance(path, NetworkPath) and path.opens_others:
+        return {"protocol_whitelist": NETWORK if is_remote(path) else f"file,{NETWORK}"}
     return {"protocol_whitelist": "file", "format_whitelist": SINGLE_FILES}
 
 
@@ -483,7 +491,7 @@ def _explain(path: Path, error: Exception) -> str:
         return f"{path}: {NO_PICTURE_LEFT}"
     if head.startswith(PLAYLISTS):
         advice = "set `allow_url` to open them, or pass a video"
-        if isinstance(path, NetworkPath):
+        if isinstance(path, NetworkPath) and path.opens_others:
             advice = f"they cannot be opened ({reason}); check them"
         return f"{path}: a playlist that names other files or URLs; {advice}"
     return f"{path}: not a readable media file ({reason}); convert it to MP4"

@@ -12,6 +12,7 @@ from av2tsam_cli.errors import Av2tsamError, UsageError
 from av2tsam_cli.files import read_text_file, text_id
 from av2tsam_cli.media.container import open_media
 from av2tsam_cli.media.structure import read_structure
+from av2tsam_cli.network import is_remote
 
 RECORD_NAME = "av2tsam.json"
 """The file in a folder of results that says what they were made from."""
@@ -128,7 +129,8 @@ def _read_video(path: Path) -> tuple[Fingerprint | None, bool]:
     try:
         with open_media(path) as video:
             tags = {name.lower(): value for name, value in video.metadata.items()}
-        return Fingerprint.from_tag(tags.get(tag_name(path), "")), read_structure(path).is_whole
+        whole = is_remote(path) or read_structure(path).is_whole  # stores only have whole files
+        return Fingerprint.from_tag(tags.get(tag_name(path), "")), whole
     except (Av2tsamError, OSError):
         return None, False
 

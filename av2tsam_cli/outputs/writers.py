@@ -210,7 +210,7 @@ def _check_video(path: Path, source: Path) -> None:
         )
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file in it, such as {path / 'overlay.mp4'}")
-    if path.exists() and source.exists() and path.samefile(source):
+    if path == source or (path.exists() and source.exists() and path.samefile(source)):
         raise UsageError(f"{path}: is the input itself; choose another path for the output")
 
 

@@ -13,6 +13,7 @@ from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.probe import check_unchanged, clock_zero, probe
 from av2tsam_cli.network import input_path
 from av2tsam_cli.segment_options import Timing
+from av2tsam_cli.staging import staged
 from av2tsam_cli.values import AudioStream, Damage, HeardSource, MediaInfo, SoundEvent
 from av2tsam_cli.words.hearing import Hearing, load_hearing
 
@@ -75,19 +76,20 @@ def listen(
         MediaError: The file has no audio or cannot be read, or the vocabulary is not valid.
         WeightsError: The model cannot be loaded, or cannot name sounds.
     """
-    info, stream = probe_audio(input_path(source, allow_url=allow_url))
-    if not isinstance(model, LoadedModel):
-        model = load_model(model, use="sounds", device=device, precision=precision)
-    hearing = load_hearing(model, vocabulary, name)
-    return listen_to(
-        info,
-        stream,
-        model=model,
-        hearing=hearing,
-        timing=timing,
-        allow_partial=allow_partial,
-        progress=progress,
-    )
+    with staged(input_path(source, allow_url=allow_url)) as path:
+        info, stream = probe_audio(path)
+        if not isinstance(model, LoadedModel):
+            model = load_model(model, use="sounds", device=device, precision=precision)
+        hearing = load_hearing(model, vocabulary, name)
+        return listen_to(
+            info,
+            stream,
+            model=model,
+            hearing=hearing,
+            timing=timing,
+            allow_partial=allow_partial,
+            progress=progress,
+        )
 
 
 def listen_to(

@@ -121,9 +121,23 @@ def test_what_stands_for_no_file_is_kept_for_its_error_message(tmp_path: Path) -
             check_input(Path(path))
 
 
-def test_a_url_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=r"https://example\.org/a\.mp4: a URL; set `allow_url`"):
-        found("https://example.org/a.mp4")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "zip://a.mp4::s3://bucket/b.zip",
+        "simplecache::s3://bucket/a.mp4",
+        "ftp://example.org/a.mp4",
+        "github://user:name@/a.mp4",
+        "s3://bucket/../a.mp4",
+    ],
+)
+def test_other_urls_are_usage_errors(url: str) -> None:
+    with pytest.raises(UsageError, match=f"{re.escape(url)}: "):
+        found(url)
+
+
+def test_urls_of_web_servers() -> None:
     urls = find_inputs(["https://example.org/v/a.mp4?x=1"], InputOptions(), allow_url=True)
     assert [str(each.name) for each in urls] == ["a"]
 

@@ -19,7 +19,7 @@ from av2tsam_cli.__main__ import main
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
-from av2tsam_cli.network import NetworkPath
+from av2tsam_cli.network import input_path
 from av2tsam_cli.pipeline import iter_masks
 
 from ..conftest import tone, write_clip
@@ -125,7 +125,7 @@ def test_an_mp4_whose_media_are_elsewhere(server: Server, make_clip: MakeClip, k
             4, "big"
         )
     clip.write_bytes(changed)
-    for path in (clip, NetworkPath.of(clip)):
+    for path in (clip, input_path(clip, allow_url=True)):
         with suppress(MediaError):
             assert len(list(read_frames(probe(path)))) == 25
     assert server.requests == []
@@ -133,7 +133,7 @@ def test_an_mp4_whose_media_are_elsewhere(server: Server, make_clip: MakeClip, k
 
 @pytest.mark.parametrize("name", ["remote.m3u8", "local.m3u8", "absolute.m3u8", "local.ffconcat"])
 def test_a_playlist_is_read_if_urls_are_allowed(server: Server, playlists: Path, name: str) -> None:
-    frames = list(read_frames(probe(NetworkPath.of(playlists / name))))
+    frames = list(read_frames(probe(input_path(playlists / name, allow_url=True))))
     assert len(frames) == 25
     assert bool(server.requests) == (name == "remote.m3u8")
 
@@ -142,20 +142,22 @@ def test_a_playlist_on_a_server_opens_no_local_file(server: Server, playlists: P
     content = HLS.format(key="", what=f"file://{playlists}/a.ts")
     (server.folder / "list.m3u8").write_text(content)
     with pytest.raises(MediaError, match="cannot be opened"):
-        probe(NetworkPath.of(f"{server.url}/list.m3u8"))
+        probe(input_path(f"{server.url}/list.m3u8", allow_url=True))
     (server.folder / "list.m3u8").write_text(HLS.format(key="", what="a.ts"))
-    assert len(list(read_frames(probe(NetworkPath.of(f"{server.url}/list.m3u8"))))) == 25
+    assert (
+        len(list(read_frames(probe(input_path(f"{server.url}/list.m3u8", allow_url=True))))) == 25
+    )
 
 
-def test_a_url_is_segmented_if_that_is_allowed(
+def test_a_url_is_copied_or_opened(
     server: Server, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, url = tmp_path / "out", f"{server.url}/a.mp4?token=1"
     words = ["segment", url, "-o", str(out), "-f", "video", "--json", "--model", str(tiny_model)]
-    assert main(words) == 2
-    assert f"{url}: a URL; set --allow-url to open it" in capsys.readouterr().err
-    assert server.requests == []
-    assert main([*words, "--allow-url", "--fps", "1", "--end", "0.5"]) == 0
+    words += ["--fps", "1", "--end", "0.5"]
+    assert main(words) == 0
+    assert len(server.requests) == 2  # one for the size, and one that copies it
+    assert main([*words, "--allow-url", "--overwrite"]) == 0
     printed = capsys.readouterr().out
     assert f'"input": "{url}"' in printed
     assert [path.name for path in out.iterdir()] == ["a.mp4"]
