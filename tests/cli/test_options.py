@@ -83,7 +83,7 @@ def test_the_options_of_segment_agree_in_python_and_on_the_command_line() -> Non
     only_there = {"inputs", "out", "skip_existing", "compile", "devices"} | {
         field.name for field in option_fields(Messages)
     }
-    only_there |= {"recursive", "files_from", "null", "name_template", "dry_run"}
+    only_there |= {"recursive", "files_from", "null", "name_template", "dry_run", "staging"}
     assert command.keys() - defined.keys() == only_there
 
     keywords = {
