@@ -1,13 +1,20 @@
 """The recipes that users run on their own data."""
 
 import json
+import os
+import re
 import runpy
+import signal
+import subprocess
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
 
+from av2tsam_cli.cli.app import command_options
 from av2tsam_cli.synth.clips import sounding_mask
 from av2tsam_cli.synth.render import Renderer
 
@@ -74,3 +81,81 @@ def test_the_ablation_trains_every_variant_on_avsbench_and_makes_one_table(
     assert run("--seeds", "123,2", "--variants", "clap") == table + "\n"  # everything is done
     with pytest.raises(SystemExit, match="has runs with other options"):
         run("--epochs", 2)
+
+
+def test_the_cluster_fits_the_schema_of_ray() -> None:
+    config = yaml.safe_load((RECIPES / "cluster" / "ray.yaml").read_text())
+    prepared = prepare_config(config)
+    validate_config(prepared)
+    assert prepared["available_node_types"]["gpu"]["max_workers"] == config["max_workers"]
+
+
+def test_the_recipes_for_clusters_use_options_that_exist() -> None:
+    options = {name.split()[0]: found for name, found in command_options().items()}
+    for path in (RECIPES / "cluster").iterdir():
+        text = path.read_text().replace("\\\n", " ")
+        for command, words in re.findall(r"av2tsam (train|segment) (.*)", text):
+            known = {option.flag for option in options[command]}
+            used = re.findall(r"(?<![\w-])--[a-z-]+", words.partition("`")[0])
+            assert set(used) <= known, (path.name, command)
+
+
+SLURM = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_JOB_NODELIST": "gpu[3-4]",
+    "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_GPUS_ON_NODE": "4",
+    "SLURM_CPUS_PER_TASK": "32",
+}
+STAND_INS = {
+    "scontrol": 'if [ "$1" = show ]; then printf "gpu3\\ngpu4\\n"; else echo "scontrol $*"; fi',
+    "srun": 'exec "$@"',
+    "torchrun": """
+        trap 'echo saved; exit 1' TERM
+        echo "torchrun $*"
+        while [ -n "${WAITS:-}" ]; do sleep 0.05; done
+    """,
+    "ray": 'echo "ray $*"',
+}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, str]:
+    """The environment of a job of two nodes, with stand-ins for the programs it starts."""
+    for name, body in STAND_INS.items():
+        program = tmp_path / name
+        program.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        program.chmod(0o755)
+    return {**os.environ, **SLURM, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+def start_job(name: str, *words: str, env: dict[str, str]) -> "subprocess.Popen[str]":
+    """Start a script as Slurm does."""
+    command = ["bash", str(RECIPES / "cluster" / name), *words]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)  # noqa: S603
+
+
+def test_slurm_trains_with_a_process_per_gpu(slurm: dict[str, str]) -> None:
+    job = start_job("train.sbatch", "--out", "runs/a b", env=slurm)
+    assert job.communicate()[0] == (
+        "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint gpu3:24711 "
+        "--rdzv-id 4711 --max-restarts 3 --no-python av2tsam train --resume --out runs/a b\n"
+    )
+    assert job.returncode == 0
+
+
+def test_slurm_queues_a_training_again_whose_time_is_up(slurm: dict[str, str]) -> None:
+    job = start_job("train.sbatch", "--out", "runs/a", env=slurm | {"WAITS": "1"})
+    assert job.stdout is not None
+    assert job.stdout.readline().startswith("torchrun ")
+    job.send_signal(signal.SIGTERM)
+    assert job.communicate()[0].splitlines() == ["saved", "scontrol requeue 4711"]
+
+
+def test_slurm_segments_on_all_nodes_with_ray(slurm: dict[str, str]) -> None:
+    job = start_job("segment.sbatch", "clips", "--out", "masks", env=slurm)
+    assert job.communicate()[0] == (
+        "ray symmetric-run --address gpu3:24711 --min-nodes 2 --num-cpus 32 --num-gpus 4 -- "
+        "av2tsam segment --ray auto --skip-existing --progress lines clips --out masks\n"
+    )
+    assert job.returncode == 0
