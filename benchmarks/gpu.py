@@ -218,7 +218,9 @@ def run_tests(bench: Bench, _: str) -> Result:
     """Run the tests that need a GPU, in another process."""
     if bench.device.type != "cuda":
         return {"skipped": "no GPU"}
-    command = f"{sys.executable} -m pytest -v -n 6 -m gpu -W default -rP --log-level=INFO --tb=short"
+    command = (
+        f"{sys.executable} -m pytest -v -n 6 -m gpu -W default -rP --log-level=INFO --tb=short"
+    )
     command += f" -p no:cacheprovider -p no:benchmark --durations=20 {ROOT / 'tests/gpu'}"
     log = bench.args.out.with_name("gpu_tests.txt")
     with log.open("w") as file, own_processes(command.split(), file) as process:
