@@ -330,6 +330,7 @@ def _put(files: Any, source: Path, path: str) -> None:
         target.commit()
     except BaseException:
         target.discard()
+        target.closed = True  # else it would be closed when it is forgotten
         raise
 
 
