@@ -62,6 +62,7 @@ class Staging:
     def close(self) -> None:
         """Remove the folder, and give up downloads."""
         self._closed = True
+        stores.give_up()
         if self._created is not None:
             shutil.rmtree(self._created, ignore_errors=True)
 

@@ -11,10 +11,11 @@ import asyncio
 import errno
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any, Literal, TypeVar
@@ -29,6 +30,8 @@ WAITS_S = (0.5, 2.0, 5.0)
 """Seconds before a request that failed because of the network is repeated."""
 CONNECT_S, READ_S = 10, 60
 """Seconds to wait for a connection, and for the next bytes."""
+PATIENCE_S = 2
+"""Seconds to wait for requests that are cancelled."""
 LARGEST_PUT = 64 << 20
 """Bytes of the largest file that is uploaded by one request, and of a part of a larger one."""
 AT_ONCE = 8
@@ -373,6 +376,22 @@ def _at_once(work: Callable[[str], None], names: Iterable[str]) -> None:
             pass
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def give_up() -> None:
+    """Cancel requests that are still running, because what waited for them was interrupted."""
+    used = sys.modules.get("fsspec.asyn")
+    loop = None if used is None else used.loop[0]
+    if loop is not None and loop.is_running():
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(PATIENCE_S)
+
+
+async def _cancel_all() -> None:
+    running = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 class _Stopped(Exception):  # noqa: N818 - nothing went wrong

@@ -5,12 +5,14 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+from av2tsam_cli import stores
 
 from .avsbench_fixtures import avss as avss
 from .avsbench_fixtures import damage_fixture as damage_fixture
@@ -18,6 +20,9 @@ from .avsbench_fixtures import data as data
 from .avsbench_fixtures import generated as generated
 from .avsbench_fixtures import write_wav_fixture as write_wav_fixture
 from .fake_hub import Hub, serve
+
+if TYPE_CHECKING:
+    from .object_store import ObjectStore, Proxy
 
 TICK = Fraction(1, 12_800)
 SOUND_CHUNK = 1024
@@ -274,3 +279,42 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     yield hub
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator["ObjectStore"]:
+    """A server with the protocol of S3, started for the first test that needs it."""
+    from .object_store import serve_objects
+
+    with serve_objects() as served:
+        yield served
+
+
+@pytest.fixture
+def store(object_server: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> Iterator["ObjectStore"]:
+    """An empty bucket; its keys are in the environment, and no request is repeated often."""
+    from s3fs import S3FileSystem
+
+    from .object_store import KEYS
+
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", object_server.endpoint)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    monkeypatch.setattr(stores, "WAITS_S", (0.0,))
+    S3FileSystem.clear_instance_cache()
+    object_server.clear()
+    yield object_server
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def proxy(store: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> Iterator["Proxy"]:
+    """The connection to the store."""
+    from .object_store import Proxy
+
+    proxy = Proxy(store.endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    yield proxy
+    proxy.close()

@@ -3,13 +3,14 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from s3fs import S3FileSystem
 
 from av2tsam_cli import stores
 from av2tsam_cli.__main__ import main
@@ -19,41 +20,10 @@ from av2tsam_cli.network import NetworkPath
 from av2tsam_cli.pipeline import iter_masks
 from av2tsam_cli.stores import check_url, download, look_up, upload_file, upload_folder
 
-from .object_store import KEYS, ObjectStore, Proxy, serve_objects
+from .object_store import ObjectStore, Proxy
 
 MakeClip = Callable[..., Path]
 Tone = Callable[..., npt.NDArray[np.float32]]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ObjectStore]:
-    with serve_objects() as served:
-        yield served
-
-
-@pytest.fixture
-def store(server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    """An empty bucket, to which the command line has the keys."""
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    s3fs = pytest.importorskip("s3fs")
-    s3fs.S3FileSystem.clear_instance_cache()
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    monkeypatch.setattr(stores, "WAITS_S", (0.0,))
-    server.clear()
-    yield server
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def proxy(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """The connection between the command line and the store."""
-    proxy = Proxy(store.endpoint)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture
@@ -299,7 +269,7 @@ def test_a_rejected_key(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(segment.staging))  # without keys
-    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+    S3FileSystem.clear_instance_cache()
     assert segment(url, "-o", "out.mp4") == 1
     assert f"{url}: access denied (Unable to locate credentials)" in segment.error
 

@@ -1,15 +1,22 @@
 """Results on a disk that is full or read-only, for real: small file systems in memory."""
 
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from av2tsam_cli import stores
 from av2tsam_cli.__main__ import main
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 MakeClip = Callable[..., Path]
 Tone = Callable[..., npt.NDArray[np.float32]]
@@ -91,3 +98,76 @@ def test_a_read_only_disk_is_noticed_before_the_work(
         (line,) = segment.error.splitlines()
         assert f"{folder / 'clip'}" in line
         assert "(Read-only file system); use a file system that is not read-only" in line
+
+
+class Web(BaseHTTPRequestHandler):
+    """Sends a large file, and says before how large it is or something else."""
+
+    sends, promises = 1 << 17, 0
+    seen = 0
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        if self.promises:
+            self.send_header("Content-Length", str(self.promises))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        Web.seen += 1
+        self.do_HEAD()
+        self.wfile.write(bytes(self.sends))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a video on a web server."""
+    monkeypatch.setattr(stores, "WAITS_S", (0.0,))
+    monkeypatch.setattr(Web, "promises", 0)
+    monkeypatch.setattr(Web, "seen", 0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Web) as http:
+        threading.Thread(target=http.serve_forever, args=[0.01]).start()
+        yield f"http://127.0.0.1:{http.server_port}/a.mp4"
+        http.shutdown()
+
+
+def test_a_disk_without_room_for_a_copy(
+    segment: Segment, web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for promises, reason in ((1 << 17, "0.1 MB to copy, 0.1 MB are free"), (0, "No space left")):
+        monkeypatch.setattr(Web, "promises", promises)
+        with small_disk(tmp_path / f"disk-{promises}", f"size={16 * BLOCK}") as disk:
+            code = main(["segment", web, "-o", str(tmp_path / "a.mp4"), "--staging", str(disk)])
+            (line,) = segment.capsys.readouterr().err.splitlines()
+            assert code == 1
+            assert f"{web}: no room for a copy in {disk} ({reason}" in line
+            assert "free disk space, or set --staging to another folder" in line
+            assert list(disk.iterdir()) == []
+        assert bool(Web.seen) == (promises == 0)
+
+
+def test_a_disk_without_room_for_an_output_that_is_to_be_uploaded(
+    segment: Segment, tmp_path: Path, store: "ObjectStore"
+) -> None:
+    url = store.put("a.mp4", segment.clip)
+    size = -(-segment.clip.stat().st_size // BLOCK) * BLOCK
+    with small_disk(tmp_path / "disk", f"size={size + BLOCK}") as disk:
+        words = ["-o", "s3://bucket/out", "-f", "masks", "--model", str(segment.model)]
+        code = main(["segment", url, *words, "--quiet", "--staging", str(disk)])
+        (line,) = segment.capsys.readouterr().err.splitlines()
+        assert code == 1
+        assert "s3://bucket/out/a: cannot be written (No space left on device)" in line
+        assert "free disk space, or set --staging to another folder" in line
+        assert (list(disk.iterdir()), store.keys) == ([], ["a.mp4"])
+
+
+def test_a_truncated_copy_is_not_processed(
+    segment: Segment, web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Web, "promises", 1 << 18)
+    code = main(["segment", web, "-o", str(tmp_path / "a.mp4"), "--staging", str(tmp_path)])
+    (line,) = segment.capsys.readouterr().err.splitlines()
+    assert (code, Web.seen) == (1, 2)
+    assert f"{web}: the connection failed (" in line
