@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
@@ -44,6 +44,8 @@ class Setup:
     """Seconds that one input may take, without loading the model; None for no limit."""
     cpus: int = 1
     """CPU cores of the worker."""
+    folder: Path = field(default_factory=Path.cwd)
+    """What relative paths start from, on machines that have this folder too."""
     details: bool = False
     """Whether to report details, and not only warnings."""
 

@@ -86,8 +86,7 @@ def segment_dataset(
     chosen = WorkerOptions(workers, gpus_per_worker, cpus_per_worker, timeout_per_item)
     resources = choose_resources(chosen, device, cpus=cpus, gpus=gpus)
     setup = Setup(job, timeout_s=timeout_per_item, cpus=resources.cpus)
-    arguments = setup, Path.cwd(), path, name
-    return on_workers(dataset, _RowWorker, arguments, start_registry(), resources)
+    return on_workers(dataset, _RowWorker, (setup, path, name), start_registry(), resources)
 
 
 class _RowWorker(Worker):
@@ -96,12 +95,11 @@ class _RowWorker(Worker):
     def __init__(
         self,
         setup: Setup,
-        folder: Path,
         path: str,
         name: str | None,
         registry: "ActorHandle[Registry]",
     ) -> None:
-        super().__init__(setup, folder, registry)
+        super().__init__(setup, registry)
         self.path, self.name = path, name
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:

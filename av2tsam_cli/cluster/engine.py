@@ -5,11 +5,12 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,8 @@ MOST_BLOCKS = 10_000
 """Most blocks of a data set; Ray needs about a millisecond for each before the first begins."""
 TASKS_AHEAD = 2
 """Tasks that a worker has, the one at work included, so that it never waits for the next one."""
+REACHED_WITHIN_S = 10.0
+"""Seconds within which a cluster must answer."""
 OBJECT_STORE_BYTES = 200 << 20
 """Memory that a local Ray shares between processes; tasks and outcomes are small."""
 
@@ -74,12 +77,16 @@ def connected(address: str, cpus: int) -> Iterator[None]:
             "include_dashboard": False,
         }
     try:
+        if address not in {LOCAL, AUTO}:  # Ray itself would try for minutes
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), timeout=REACHED_WITHIN_S).close()
         with _stderr_closed(), _handlers_kept():  # it prints that it is to print nothing
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (OSError, RuntimeError, ValueError, TimeoutError) as error:
-        reason = " ".join(str(error).split())
+        reason = "none is running" if address == AUTO else " ".join(str(error).split())
         raise Av2tsamError(
-            f"`ray` {address}: cannot be reached ({reason}); start Ray there, or check the address"
+            f"`ray` {address}: cannot be reached ({reason}); start Ray there with 'ray start', "
+            "check the address, or set RAY_AUTH_MODE=token if it wants a token"
         ) from error
     try:
         _quiet_data()
@@ -149,7 +156,7 @@ def total_resources() -> tuple[int, int]:
 
 def run_tasks(
     tasks: Sequence[Task], setup: Setup, resources: Resources
-) -> Iterator[tuple[Task, Outcome]]:
+) -> Generator[tuple[Task, Outcome], None, None]:
     """Do tasks on workers, and yield each with its outcome as soon as that is known.
 
     If the iteration ends early, the workers are stopped, and what is unfinished is removed.
@@ -159,6 +166,11 @@ def run_tasks(
         setup: What the workers need to know.
         resources: The workers.
     """
+    from ray.util.client import ray as client
+
+    if client.is_connected():
+        yield from _run_over_there(tasks, setup, resources)
+        return
     from ray.data import from_items
 
     rows = [{"place": place, "task": pickle.dumps(task)} for place, task in enumerate(tasks)]
@@ -173,10 +185,45 @@ def run_tasks(
             yield task, pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
     except BaseException:  # an interruption, or the caller needs no more outcomes
         outputs = [setup.job.outputs(task.source).values() for task in left.values()]
-        _stop(registry, {Path.cwd() / path.parent for paths in outputs for path in paths})
+        _stop(registry, {setup.folder / path.parent for paths in outputs for path in paths})
         raise
     for task in left.values():
         yield task, Outcome.failed(lost_error(task))
+
+
+def _run_over_there(
+    tasks: Sequence[Task], setup: Setup, resources: Resources
+) -> Iterator[tuple[Task, Outcome]]:
+    """Run tasks from within the cluster, because Ray Data cannot do so through a Ray client."""
+    import ray
+
+    driver = ray.remote(num_cpus=0)(Driver).remote(pickle.dumps((tasks, setup, resources)))
+    left = len(tasks)
+    try:
+        while left:
+            task, outcome = pickle.loads(ray.get(driver.next.remote()))  # noqa: S301 - our own
+            left -= 1
+            yield task, outcome
+    except BaseException:  # see `run_tasks`
+        ray.get(driver.stop.remote())
+        raise
+
+
+class Driver:
+    """Runs tasks for a Ray client, as an actor of the cluster."""
+
+    def __init__(self, content: bytes) -> None:
+        """Begin to run tasks, given the arguments of `run_tasks`."""
+        _quiet_data()
+        self._outcomes = run_tasks(*pickle.loads(content))  # noqa: S301 - our own
+
+    def next(self) -> bytes:
+        """Return the next task that is done, with its outcome."""
+        return pickle.dumps(next(self._outcomes))
+
+    def stop(self) -> None:
+        """Stop the workers."""
+        self._outcomes.close()
 
 
 def on_workers(
@@ -270,16 +317,15 @@ def _remove_unfinished(folders: set[Path]) -> None:
 class Worker:
     """Does the tasks of a data set in a child process; Ray creates it in each of its actors."""
 
-    def __init__(self, setup: Setup, folder: Path, registry: "ActorHandle[Registry]") -> None:
+    def __init__(self, setup: Setup, registry: "ActorHandle[Registry]") -> None:
         """Prepare to work.
 
         Args:
             setup: What to do.
-            folder: What relative paths start from, if this machine has that folder too.
             registry: What counts the attempts.
         """
-        with suppress(OSError):
-            os.chdir(folder)
+        with suppress(OSError):  # this machine may not have the folder
+            os.chdir(setup.folder)
         self.child, self.registry = Child(setup), registry
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
