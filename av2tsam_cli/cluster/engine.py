@@ -178,9 +178,7 @@ def run_tasks(
     left = dict(enumerate(tasks))
     registry = start_registry()
     try:
-        for row in on_workers(
-            dataset, Worker, (setup, Path.cwd()), registry, resources
-        ).iter_rows():
+        for row in on_workers(dataset, Worker, (setup,), registry, resources).iter_rows():
             task = left.pop(row["place"])
             yield task, pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
     except BaseException:  # an interruption, or the caller needs no more outcomes
