@@ -168,19 +168,12 @@ def run_tasks(
     """
     from ray.util.client import ray as client
 
-    if client.is_connected():
-        yield from _run_over_there(tasks, setup, resources)
-        return
-    from ray.data import from_items
-
-    rows = [{"place": place, "task": pickle.dumps(task)} for place, task in enumerate(tasks)]
-    dataset = from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
-    left = dict(enumerate(tasks))
     registry = start_registry()
+    left = dict(enumerate(tasks))
+    run = _run_there if client.is_connected() else _run_here
     try:
-        for row in on_workers(dataset, Worker, (setup,), registry, resources).iter_rows():
-            task = left.pop(row["place"])
-            yield task, pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
+        for place, outcome in run(tasks, setup, resources, registry):
+            yield left.pop(place), outcome
     except BaseException:  # an interruption, or the caller needs no more outcomes
         outputs = [setup.job.outputs(task.source).values() for task in left.values()]
         _stop(registry, {setup.folder / path.parent for paths in outputs for path in paths})
@@ -189,39 +182,41 @@ def run_tasks(
         yield task, Outcome.failed(lost_error(task))
 
 
-def _run_over_there(
-    tasks: Sequence[Task], setup: Setup, resources: Resources
-) -> Iterator[tuple[Task, Outcome]]:
-    """Run tasks from within the cluster, because Ray Data cannot do so through a Ray client."""
+def _run_here(
+    tasks: Sequence[Task], setup: Setup, resources: Resources, registry: "ActorHandle[Registry]"
+) -> Iterator[tuple[int, Outcome]]:
+    """Yield the outcomes of tasks, with their places."""
+    from ray.data import from_items
+
+    rows = [{"place": place, "task": pickle.dumps(task)} for place, task in enumerate(tasks)]
+    dataset = from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
+    for row in on_workers(dataset, Worker, (setup,), registry, resources).iter_rows():
+        yield row["place"], pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
+
+
+def _run_there(
+    tasks: Sequence[Task], setup: Setup, resources: Resources, registry: "ActorHandle[Registry]"
+) -> Iterator[tuple[int, Outcome]]:
+    """Do the same from within a cluster, because Ray Data cannot through a Ray client."""
     import ray
 
-    driver = ray.remote(num_cpus=0)(Driver).remote(pickle.dumps((tasks, setup, resources)))
-    left = len(tasks)
-    try:
-        while left:
-            task, outcome = pickle.loads(ray.get(driver.next.remote()))  # noqa: S301 - our own
-            left -= 1
-            yield task, outcome
-    except BaseException:  # see `run_tasks`
-        ray.get(driver.stop.remote())
-        raise
+    arguments = pickle.dumps((tasks, setup, resources))
+    driver = ray.remote(num_cpus=0)(_Driver).remote(arguments, registry)
+    while (done := pickle.loads(ray.get(driver.next.remote()))) is not None:  # noqa: S301 - ours
+        yield done
 
 
-class Driver:
+class _Driver:
     """Runs tasks for a Ray client, as an actor of the cluster."""
 
-    def __init__(self, content: bytes) -> None:
-        """Begin to run tasks, given the arguments of `run_tasks`."""
+    def __init__(self, arguments: bytes, registry: "ActorHandle[Registry]") -> None:
         _quiet_data()
-        self._outcomes = run_tasks(*pickle.loads(content))  # noqa: S301 - our own
+        tasks, setup, resources = pickle.loads(arguments)  # noqa: S301 - ours
+        self._outcomes = _run_here(tasks, setup, resources, registry)
 
     def next(self) -> bytes:
-        """Return the next task that is done, with its outcome."""
-        return pickle.dumps(next(self._outcomes))
-
-    def stop(self) -> None:
-        """Stop the workers."""
-        self._outcomes.close()
+        """Return the place and the outcome of the next task that is done; None after the last."""
+        return pickle.dumps(next(self._outcomes, None))
 
 
 def on_workers(
