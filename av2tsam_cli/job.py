@@ -86,6 +86,10 @@ class SegmentJob:
         _, output, sides = self.place(source)
         return {"out": output, **sides}
 
+    def output_folders(self, source: Input) -> set[Path]:
+        """Return the folders of this computer in which something is written for an input."""
+        return {path.parent for path in self.outputs(source).values() if url_of(path) is None}
+
     def written_in(self, staging: Staging) -> "SegmentJob":
         """Return the job with local outputs instead of those that are to be uploaded."""
         if not any(map(url_of, self.outs.values())):
@@ -120,6 +124,7 @@ class JobRunner:
         self._segmenter: Segmenter | None = None
         self._staging = Staging(job.staging)
         self._next: tuple[Input, Background[_Ready | None]] | None = None
+        self._kept: tuple[Input, SegmentPlan] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -186,13 +191,26 @@ class JobRunner:
         finally:
             self._forget_outputs(source)
 
+    def keep(self, source: Input, *, again: bool = False) -> "SegmentPlan | None":
+        """Check an input like `plan`, and keep its copy for the next call with the same input."""
+        if self._kept is not None:
+            kept, kept_plan = self._kept
+            if kept == source:
+                return kept_plan
+            self.drop(kept_plan)
+        plan = self.plan(source, again=again)
+        self._kept = None if plan is None else (source, plan)
+        return plan
+
     def expect(self, source: Input) -> None:
         """Begin to copy the input that is planned next, if it is in a store."""
         if is_stored(source.path):
             self._next = source, Background(partial(self._prepare, source, again=False), "stage")
 
     def drop(self, plan: "SegmentPlan") -> None:
-        """Remove the copy of an input that is not going to be segmented."""
+        """Remove the copy of an input that is not needed any more."""
+        if self._kept is not None and self._kept[1] is plan:
+            self._kept = None
         self._staging.drop(plan.info.path)
 
     def _ready(self, source: Input, *, again: bool) -> _Ready | None:
@@ -305,17 +323,30 @@ class JobRunner:
         """
         from av2tsam_cli.pipeline import segment_planned
 
+        result = self.finish(plan, lambda: segment_planned(plan, self.load(), progress=progress))
+        self.note(summary(result))
+        return result
+
+    def finish(self, plan: "SegmentPlan", make: Callable[[], "SegmentResult"]) -> "SegmentResult":
+        """Make the result of a plan, and upload its outputs.
+
+        Args:
+            plan: The plan.
+            make: Makes the result.
+
+        Raises:
+            Av2tsamError: It cannot be made, or a store cannot be reached, or refuses.
+        """
         if plan.audio is None and plan.options.text is None:
             self.note(f"{plan.info.path}: no audio, so all masks are empty")
         try:
-            result = segment_planned(plan, self.load(), progress=progress)
+            result = make()
             for output in result.outputs:  # the main output first
                 self._staging.publish(output)
         finally:
             self.drop(plan)
             for output in (plan.output, *plan.sides.values()):
                 self._staging.discard(output)
-        self.note(_summary(result))
         return replace(
             result,
             input=without_copy(result.input),
@@ -323,7 +354,8 @@ class JobRunner:
         )
 
 
-def _summary(result: "SegmentResult") -> str:
+def summary(result: "SegmentResult") -> str:
+    """Return a line about a result."""
     speed = result.frames / result.wall_s
     what = "a sound source" if result.text is None else repr(result.text)
     return (

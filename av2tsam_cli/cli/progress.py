@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-Unit = Literal["frames", "videos", "seconds", "bytes"]
+Unit = Literal["frames", "videos", "parts", "seconds", "bytes"]
 
 RECENT_S = 15.0
 """Seconds over which the speed is measured."""

@@ -2,21 +2,33 @@
 
 import logging
 import re
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
 from av2tsam_cli.cli.batch import Batch
 from av2tsam_cli.cli.console import Console
+from av2tsam_cli.cli.progress import Unit
 from av2tsam_cli.cluster.child import Setup
-from av2tsam_cli.cluster.engine import connected, require_ray, run_tasks, total_resources
+from av2tsam_cli.cluster.engine import (
+    connected,
+    remove_everywhere,
+    require_ray,
+    run_tasks,
+    total_resources,
+)
 from av2tsam_cli.cluster.resources import WorkerOptions, choose_resources
+from av2tsam_cli.cluster.split import CutTask, PartTask, parts_folder
 from av2tsam_cli.cluster.tasks import Note, Outcome, Task
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.job import Input, SegmentJob
+from av2tsam_cli.job import Input, SegmentJob, summary
 from av2tsam_cli.options import Option, Panel
 
+SHORTEST_PART_S = 5
+"""Seconds of the shortest part that an input can be cut into; each takes some of its own."""
 ADDRESS = re.compile(r"local|auto|(ray://)?[^/\s]+:\d+")
 """Where Ray is."""
 
@@ -36,6 +48,17 @@ class RayOptions(WorkerOptions):
     ] = None
     """`local` to start Ray on this machine, `auto` for the cluster that it belongs to, or the
     address of a cluster; None to process inputs in this process."""
+    split: Annotated[
+        int | None,
+        Option(
+            "cut each input into parts of this length, for several workers",
+            panel=Panel.CLUSTER,
+            metavar="SECONDS",
+            minimum=SHORTEST_PART_S,
+        ),
+    ] = None
+    """Seconds of the parts of an input, which are segmented by different workers; None to segment
+    it in one piece."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -45,7 +68,7 @@ class RayOptions(WorkerOptions):
         """
         super().__post_init__()
         if self.ray is None:
-            for field in fields(WorkerOptions):
+            for field in fields(self):
                 if getattr(self, field.name) is not None:
                     raise UsageError(f"`{field.name}` has no effect without `ray`; set it too")
         elif not ADDRESS.fullmatch(self.ray):
@@ -69,6 +92,8 @@ class WorkersRun:
         self.job, self.console, self.batch = job, console, batch
         self.options = options
         self._job_notes: set[Note] = set()
+        self._pending: set[Path] = set()  # as a list, those of a batch would take long
+        self._began_s = time.monotonic()
 
     def run(self) -> int:
         """Process the inputs and return the exit code."""
@@ -76,17 +101,38 @@ class WorkersRun:
         require_ray()
         needed = (options.workers or 1) * (options.cpus_per_worker or 1)
         with self.batch.interruptible(), connected(str(options.ray), needed):
-            self._run()
+            self._pending = set(self.batch.pending)
+            inputs = [self.inputs[source] for source in self.batch.pending]
+            if options.split is None:
+                self._do([Task(each) for each in inputs], "segment", "videos")
+            else:
+                self._do_in_parts(inputs, options.split)
         return self.batch.exit_code
 
-    def _run(self) -> None:
-        pending = self.batch.pending
+    def _do_in_parts(self, inputs: Sequence[Input], seconds: int) -> None:
+        """Cut inputs into parts, segment these, and join them."""
+        folders = {each.path: parts_folder(self.job, each) for each in inputs}
+        cuts = [CutTask(each, seconds=seconds, folder=folders[each.path]) for each in inputs]
+        self._began_s = time.monotonic()
+        try:
+            parts = self._do(cuts, "listen", "videos")
+            self._do(parts, "segment", "parts")
+        finally:
+            if self.batch.exit_code or self._pending:  # what was joined has removed its own
+                remove_everywhere({Path.cwd() / folder for folder in folders.values()})
+
+    def _do(self, tasks: Sequence[Task], name: str, unit: Unit) -> list[PartTask]:
+        """Do tasks, report what becomes of them, and return those that follow from them."""
+        following: list[PartTask] = []
+        if not tasks:
+            return following
         cpus, gpus = total_resources()
         resources = choose_resources(
-            self.options, self.job.model.device, cpus=cpus, gpus=gpus, items=len(pending)
+            self.options, self.job.model.device, cpus=cpus, gpus=gpus, items=len(tasks)
         )
         self.console.detail(
-            f"{resources.workers} workers with {resources.cpus} CPUs and {resources.gpus:g} GPUs"
+            f"{name}: {resources.workers} workers, each with {resources.cpus} CPUs and "
+            f"{resources.gpus:g} GPUs"
         )
         setup = Setup(
             self.job,
@@ -94,26 +140,43 @@ class WorkersRun:
             cpus=resources.cpus,
             details=self.console.wants_details,
         )
-        tasks = [Task(self.inputs[source]) for source in pending]
-        with self.console.progress("inputs", len(tasks), "videos") as update:
-            for done, (task, outcome) in enumerate(run_tasks(tasks, setup, resources), start=1):
-                self._report(task.source.path, outcome)
+        with (
+            self.console.progress(name, len(tasks), unit) as update,
+            closing(run_tasks(tasks, setup, resources)) as outcomes,
+        ):
+            for done, (task, outcome) in enumerate(outcomes, start=1):
+                self._report(task, outcome)
+                if isinstance(outcome.value, tuple):
+                    following += outcome.value
                 if update is not None:
                     update(done)
                 if outcome.ends_job:
-                    break
+                    return []
+        return following
 
-    def _report(self, source: Path, outcome: Outcome) -> None:
+    def _report(self, task: Task, outcome: Outcome) -> None:
+        """Print what became of an input, unless that is known or other parts of it are left."""
+        source, result = task.source.path, outcome.result
         for note in (*outcome.job_notes, *outcome.notes):
             if note not in self._job_notes:
                 level, text = note
                 (self.console.note if level >= logging.WARNING else self.console.detail)(text)
         self._job_notes.update(outcome.job_notes)
+        if outcome.value is not None or source not in self._pending:
+            return
         if outcome.error is not None:
-            self.batch.fail(outcome.error, *(self.batch.pending if outcome.ends_job else [source]))
-        elif outcome.result is None:
+            failed = list(self._pending) if outcome.ends_job else [source]
+            self._pending.difference_update(failed)
+            self.batch.fail(outcome.error, *failed)
+            return
+        self._pending.remove(source)
+        if result is None:
             text = f"skipped, {outcome.outputs[0]} is complete and made with the same options"
             self.console.note(f"{source}: {text}")
             self.batch.finish(source, {"outputs": outcome.outputs}, status="skipped")
+        elif isinstance(task, PartTask):  # the last one, after which all were joined
+            result = replace(result, wall_s=time.monotonic() - self._began_s)
+            self.console.note(summary(result))
+            self.batch.finish(source, asdict(result))
         else:
-            self.batch.finish(source, asdict(outcome.result))
+            self.batch.finish(source, asdict(result))

@@ -103,7 +103,7 @@ class Child:
                 return loaded
             job_notes = loaded.job_notes
         self._connection.send(task)
-        limit_s = self.setup.timeout_s
+        limit_s = self.setup.timeout_s if task.HAS_LIMIT else None
         if self._connection.poll(limit_s):
             return replace(cast("Outcome", self._connection.recv()), job_notes=job_notes)
         self.close()
@@ -129,8 +129,8 @@ class Child:
     def _remove_unfinished(self, task: Task) -> None:
         """Remove what a process that was killed left of the outputs of a task."""
         remove_dead_parts.cache_clear()
-        for path in self.setup.job.outputs(task.source).values():
-            remove_dead_parts(path.parent)
+        for folder in self.setup.job.output_folders(task.source):
+            remove_dead_parts(folder)
 
     def _explain_end(self, source: Path) -> Av2tsamError:
         """Return the error for an input at which the process died."""
@@ -161,8 +161,10 @@ def main() -> None:
         setup = cast("Setup", connection.recv())
         if setup.details:
             logging.getLogger("av2tsam_cli").setLevel(logging.INFO)
-        with own_cores(setup.cpus):  # before a library counts them
-            runner = JobRunner(setup.job, note=lambda _: None)
+        with (
+            own_cores(setup.cpus),  # before a library counts them
+            JobRunner(setup.job, note=lambda _: None) as runner,
+        ):
             connection.send(load_model(runner))
             while True:
                 connection.send(do_task(runner, cast("Task", connection.recv())))

@@ -4,13 +4,14 @@ import io
 import logging
 import os
 import pickle
+import shutil
 import signal
 import socket
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from av2tsam_cli.cluster.child import PATIENCE_S, Child, Setup, lost_error
 from av2tsam_cli.cluster.resources import Resources
+from av2tsam_cli.cluster.split import PartTask
 from av2tsam_cli.cluster.tasks import Outcome, Task
 from av2tsam_cli.errors import Av2tsamError
 from av2tsam_cli.files import has_parts, remove_dead_parts
@@ -26,6 +28,8 @@ from av2tsam_cli.signals import SIGNAL_NAMES
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from ray.data import Dataset
+
+    from av2tsam_cli.parts import PartResult
 
 LOCAL, AUTO = "local", "auto"
 """Addresses: Ray is started on this machine and ends with the command; the cluster that this
@@ -175,8 +179,8 @@ def run_tasks(
         for place, outcome in run(tasks, setup, resources, registry):
             yield left.pop(place), outcome
     except BaseException:  # an interruption, or the caller needs no more outcomes
-        outputs = [setup.job.outputs(task.source).values() for task in left.values()]
-        _stop(registry, {setup.folder / path.parent for paths in outputs for path in paths})
+        written = [setup.job.output_folders(task.source) for task in left.values()]
+        _stop(registry, {setup.folder / folder for folders in written for folder in folders})
         raise
     for task in left.values():
         yield task, Outcome.failed(lost_error(task))
@@ -257,6 +261,9 @@ class Registry:
     def __init__(self) -> None:
         self._begun: Counter[object] = Counter()
         self._workers: dict[str, ActorHandle[object]] = {}
+        self._results: dict[Path, dict[int, PartResult]] = {}
+        self._last: dict[Path, int] = {}
+        self._given_up: set[Path] = set()
 
     def begin(self, key: object, name: str, worker: "ActorHandle[object]") -> int:
         """Count the beginning of a task by a worker; return how often it was begun before."""
@@ -267,6 +274,26 @@ class Registry:
     def finish(self, key: object) -> None:
         """Forget a task that is done, which may come again if the data set contains it twice."""
         del self._begun[key]
+
+    def collect(self, task: PartTask, result: "PartResult") -> "dict[int, PartResult] | None":
+        """Add the result of a part; return those of all parts to the worker that shall join them.
+
+        That is the one with the last part, also if it was lost and comes again.
+        """
+        results = self._results.setdefault(task.folder, {})
+        results[task.part.number] = result
+        if len(results) < task.count:
+            return None
+        last = self._last.setdefault(task.folder, task.part.number)
+        return results if last == task.part.number else None
+
+    def give_up(self, task: PartTask) -> None:
+        """Take note that a part failed, so that the other parts of the video are not needed."""
+        self._given_up.add(task.folder)
+
+    def is_needed(self, task: PartTask) -> bool:
+        """Return whether no other part of the video has failed."""
+        return task.folder not in self._given_up
 
     def workers(self) -> "list[ActorHandle[object]]":
         """Return the workers that have begun a task."""
@@ -283,16 +310,37 @@ def start_registry() -> "ActorHandle[Registry]":
 def _stop(registry: "ActorHandle[Registry]", folders: set[Path]) -> None:
     """End the workers at once, and remove what they leave in folders, on all machines."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     with suppress(ray.exceptions.RayError):  # the cluster is gone
         for worker in ray.get(registry.workers.remote(), timeout=PATIENCE_S):
             ray.kill(worker)
-        remove = ray.remote(num_cpus=0)(_remove_unfinished)
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-        removed = [remove.options(scheduling_strategy=each).remote(folders) for each in strategies]
-        ray.get(removed, timeout=2 * PATIENCE_S)
+        _on_all_machines(_remove_unfinished, folders)
+
+
+def remove_everywhere(folders: set[Path]) -> None:
+    """Remove folders with everything in them, on all machines."""
+    import ray
+
+    with suppress(ray.exceptions.RayError):
+        _on_all_machines(_remove, folders)
+
+
+def _on_all_machines(function: Callable[[set[Path]], None], folders: set[Path]) -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(num_cpus=0)(function)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    ray.get(
+        [remote.options(scheduling_strategy=place).remote(folders) for place in places],
+        timeout=2 * PATIENCE_S,
+    )
+
+
+def _remove(folders: set[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_unfinished(folders: set[Path]) -> None:
@@ -332,6 +380,25 @@ class Worker:
 
         here = ray.get_runtime_context()
         begun = self.registry.begin.remote(key, here.get_actor_id(), here.current_actor)
-        outcome = self.child.do(task, lost=ray.get(begun))
+        lost = ray.get(begun)
+        outcome = (
+            self._do_part(task, lost) if isinstance(task, PartTask) else self.child.do(task, lost)
+        )
         self.registry.finish.remote(key)
+        return outcome
+
+    def _do_part(self, task: PartTask, lost: int) -> Outcome:
+        """Segment a part of a video; after the last one, join all."""
+        import ray
+
+        if not ray.get(self.registry.is_needed.remote(task)):
+            return Outcome("skipped")
+        outcome = self.child.do(task, lost)
+        if outcome.value is not None:
+            results = ray.get(self.registry.collect.remote(task, outcome.value))
+            if results is None:
+                return outcome
+            outcome = self.child.do(task.join(results), lost)
+        if outcome.error is not None:
+            self.registry.give_up.remote(task)
         return outcome

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from av2tsam_cli.errors import Av2tsamError, UsageError, WeightsError
 from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, check_input
@@ -29,6 +29,22 @@ class Task:
     again: bool = False
     """Whether an earlier attempt was lost, which may even have finished it."""
 
+    HAS_LIMIT: ClassVar[bool] = True
+    """Whether the time limit of an input applies to it."""
+
+    def do(self, runner: JobRunner) -> "Outcome":
+        """Do it.
+
+        Raises:
+            Av2tsamError: See `JobRunner.plan` and `JobRunner.segment`.
+        """
+        check_input(self.source.path)
+        plan = runner.plan(self.source, again=self.again)
+        if plan is None:
+            return Outcome("skipped", tuple(runner.job.outputs(self.source).values()))
+        result = runner.segment(plan)
+        return Outcome("done", result.outputs, result)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -40,6 +56,8 @@ class Outcome:
     """What was written, or was there already; empty if it failed."""
     result: "SegmentResult | None" = None
     """The result; None if it was skipped or failed."""
+    value: object = None
+    """What was made instead of a result, which is needed for it; see `cluster.split`."""
     error: Exception | None = None
     """Why it failed, with the traceback as a note."""
     notes: tuple[Note, ...] = ()
@@ -70,22 +88,13 @@ def load_model(runner: JobRunner) -> Outcome:
 
 
 def do_task(runner: JobRunner, task: Task) -> Outcome:
-    """Segment an input, unless it is to be skipped; an error becomes a part of the outcome."""
+    """Do a task; an error becomes a part of the outcome."""
     with _collected_notes(runner) as notes:
         try:
-            outcome = _segment(runner, task)
+            outcome = task.do(runner)
         except Exception as error:  # noqa: BLE001 - it is reported for this input
             outcome = Outcome.failed(error)
     return replace(outcome, notes=tuple(notes))
-
-
-def _segment(runner: JobRunner, task: Task) -> Outcome:
-    check_input(task.source.path)
-    plan = runner.plan(task.source, again=task.again)
-    if plan is None:
-        return Outcome("skipped", tuple(runner.job.outputs(task.source).values()))
-    result = runner.segment(plan)
-    return Outcome("done", result.outputs, result)
 
 
 @contextmanager
