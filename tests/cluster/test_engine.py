@@ -12,11 +12,12 @@ import av2tsam
 from av2tsam_cli.cluster.child import Setup
 from av2tsam_cli.cluster.engine import connected, run_tasks
 from av2tsam_cli.cluster.resources import Resources
+from av2tsam_cli.cluster.split import CutTask, parts_folder
 from av2tsam_cli.cluster.tasks import Task
 from av2tsam_cli.job import Input, SegmentJob
 from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.segment_options import SegmentOptions
-from tests.faults.workers import run
+from tests.faults.workers import fingerprint, run
 
 SAMPLE = Path(__file__).parents[2] / "sample_media" / "duet.mp4"
 RESOURCES = Resources(workers=2, cpus=1, gpus=0)
@@ -70,6 +71,26 @@ def test_a_second_run_does_what_the_first_did_not(tmp_path: Path) -> None:
     assert second == {
         name: "skipped" if name in complete else "done" for name in ("a", "b", "c", "d")
     }
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_video_in_parts_gets_the_masks_of_one_piece(tmp_path: Path) -> None:
+    options = SegmentOptions(format="masks", start=3.6, end=6.2, fps=5)
+    job = SegmentJob(tmp_path / "out", options, ModelOptions("nano", "cpu"))
+    source = Input(SAMPLE, Path("parts"))
+    cut = CutTask(source, seconds=1, folder=parts_folder(job, source))
+    [(_, listened)] = run_tasks([cut], Setup(job), RESOURCES)
+    assert len(listened.value) == 4
+    outcomes = [outcome for _, outcome in run_tasks(listened.value, Setup(job), RESOURCES)]
+    [joined] = [outcome.result for outcome in outcomes if outcome.result is not None]
+    assert joined.outputs == (tmp_path / "out" / "parts",)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
+
+    whole = av2tsam.segment_video(
+        SAMPLE, tmp_path, format="masks", start=3.6, end=6.2, fps=5, model="nano", device="cpu"
+    )
+    assert joined.frames == whole.frames == 65
+    assert fingerprint(joined.outputs[0]) == fingerprint(whole.outputs[0])
 
 
 @pytest.mark.usefixtures("ray")

@@ -2,11 +2,12 @@
 
     python -m tests.faults.workers --ok 92 --broken 5 --crash 2 --hang 1
     python -m tests.faults.workers --ok 60 --kills 10
+    python -m tests.faults.workers --ok 20 --lose-node
 
 Real signals are sent to the processes of the workers: SIGSEGV each time that one works on a clip
 named `crash`, SIGSTOP if it is named `hang`; and with `--kills`, SIGKILL at random moments, in turn
-to a process with a model and to a process of Ray that waits for one. The exit code is 1 if anything
-was wrong.
+to a process with a model and to a process of Ray that waits for one. With `--lose-node`, Ray runs
+as if on two machines, one of which goes away. The exit code is 1 if anything was wrong.
 """
 
 import argparse
@@ -21,7 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -54,7 +56,14 @@ class Report:
 
 
 def run(
-    work: Path, counts: dict[str, int], *, workers: int, kills: int = 0, timeout_s: float = 30.0
+    work: Path,
+    counts: dict[str, int],
+    *,
+    workers: int,
+    kills: int = 0,
+    timeout_s: float = 30.0,
+    address: str = "local",
+    meanwhile: Callable[[Path, threading.Event], None] | None = None,
 ) -> Report:
     """Segment clips on workers, send them signals, and compare the results with those without Ray.
 
@@ -64,6 +73,8 @@ def run(
         workers: The number of workers.
         kills: How many processes to kill.
         timeout_s: The time limit of a clip.
+        address: Where Ray is.
+        meanwhile: Called with the folder of outputs, and with what is set at the end of the run.
     """
     clips, out = work / "clips", work / "out"
     names = make_clips(clips, counts)
@@ -72,7 +83,7 @@ def run(
     command = [
         *_command(clips, out),
         *("--name-template", "{stem}/masks", "--json", "--progress", "none"),
-        *("--ray", "local", "--workers", str(workers), "--cpus-per-worker", "1"),
+        *("--ray", address, "--workers", str(workers), "--cpus-per-worker", "1"),
         *("--timeout-per-item", str(timeout_s)),
     ]
     began_s = time.monotonic()
@@ -80,6 +91,8 @@ def run(
         threads = [threading.Thread(target=_sabotage, args=(out, report, stop))]
         if kills:
             threads += [threading.Thread(target=_kill, args=(process.pid, kills, report, stop))]
+        if meanwhile is not None:
+            threads += [threading.Thread(target=meanwhile, args=(out, stop))]
         for thread in threads:
             thread.start()
         lines, errors = process.communicate()
@@ -205,6 +218,27 @@ def _check(report: Report, names: dict[str, str], out: Path, expected: str) -> N
         wrong.append(f"the exit code of the command is {report.code}")
 
 
+@contextmanager
+def two_nodes() -> Iterator[tuple[str, Callable[[Path, threading.Event], None]]]:
+    """Start Ray as if on two machines; yield its address, and what lets the second one go away."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    node = cluster.add_node(num_cpus=1)
+
+    def lose_node(out: Path, stop: threading.Event) -> None:
+        while not stop.wait(0.05):
+            if len(list(out.glob("*/masks"))) >= 4:
+                cluster.remove_node(node, allow_graceful=False)
+                print("lost a node")
+                return
+
+    try:
+        yield cluster.address, lose_node
+    finally:
+        cluster.shutdown()
+
+
 def main() -> int:
     """Run as the arguments say, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -213,15 +247,21 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=30.0)
+    parser.add_argument("--lose-node", action="store_true")
     options = parser.parse_args()
     counts = {kind: getattr(options, kind) for kind in CODES}
-    with tempfile.TemporaryDirectory(dir=SAMPLE.parent, prefix=".faults-") as work:
+    with (
+        tempfile.TemporaryDirectory(prefix="av2tsam-faults-") as work,
+        two_nodes() if options.lose_node else nullcontext(("local", None)) as (address, meanwhile),
+    ):
         report = run(
             Path(work),
             counts,
             workers=options.workers,
             kills=options.kills,
             timeout_s=options.timeout,
+            address=address,
+            meanwhile=meanwhile,
         )
     for line in report.errors:
         if "error" in line:
