@@ -351,7 +351,7 @@ def masked(
     from av2tsam_cli.masks import mean_scores, native_masks, native_probability
 
     rgb, resize = frame.frame.rgb, segmenter.model.network.text_sam.resize
-    names = segmenter.names_of(frame.window)
+    names, numbers = segmenter.names_of(frame.window), segmenter.numbers_of(frame.window)
     score, scores = mean_scores(logits, options.threshold)
     labels, alpha = native_masks(
         logits, rgb, options.threshold, resize=resize, edges=options.refine
@@ -360,7 +360,7 @@ def masked(
         frame.frame,
         labels > 0,
         _origin(frame),
-        None if names is None else SourceMasks(names, labels, scores),
+        None if names is None else SourceMasks(names, labels, scores, numbers),
         score=score,
         level_dbfs=frame.level_dbfs,
         soft_mask=partial(native_probability, logits, rgb.shape[:2], resize=resize),

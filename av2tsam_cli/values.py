@@ -163,8 +163,12 @@ class SourceMasks:
     """uint8, (H, W): k where `names[k - 1]` is, 0 where there is no source."""
     scores: tuple[float, ...] = ()
     """Mean probability of each source's pixels, 0 to 1; 0 for one without pixels."""
+    numbers: tuple[int, ...] = ()
+    """Number of each source in the whole video, from 1; those of the labels if left out."""
 
     def __post_init__(self) -> None:
+        if not self.numbers:
+            object.__setattr__(self, "numbers", tuple(range(1, len(self.names) + 1)))
         if self.labels.ndim != 2 or self.labels.dtype != np.uint8:
             raise ValueError(
                 f"labels are (H, W) uint8, not {self.labels.shape} {self.labels.dtype}"
@@ -190,12 +194,14 @@ class SourceMasks:
 
 @dataclass(frozen=True)
 class NamedArea:
-    """A named source in view in one frame."""
+    """A named source that is heard in one frame."""
 
     name: str
     """The source."""
+    number: int
+    """Its number in the whole video, from 1."""
     area_px: int
-    """Pixels of its mask."""
+    """Pixels of its mask; 0 if it is not in view."""
     score: float
     """Mean probability of these, 0 to 1."""
 
@@ -221,7 +227,12 @@ class FrameSummary:
     score: float
     """See `MaskedFrame`."""
     sources: tuple[NamedArea, ...] | None = None
-    """The named sources in view; None if sources have no names."""
+    """The named sources; None if sources have no names."""
+
+    @property
+    def in_view(self) -> list[NamedArea]:
+        """The named sources that are in view."""
+        return [each for each in self.sources or () if each.area_px]
 
     @property
     def area(self) -> float:
@@ -230,7 +241,7 @@ class FrameSummary:
 
     def named_areas(self) -> list[tuple[str, float]]:
         """Return the name of each source in view, with the share of the frame that it covers."""
-        return [(each.name, each.area_px / prod(self.size)) for each in self.sources or ()]
+        return [(each.name, each.area_px / prod(self.size)) for each in self.in_view]
 
     def end_s(self, rate: Fraction | None) -> float:
         """Return when the next frame begins, at a rate if the file does not tell, in seconds."""
@@ -271,11 +282,9 @@ class MaskedFrame:
         """What counts and tables need of the frame."""
         named = None
         if (sources := self.sources) is not None:
-            scores = dict(enumerate(sources.scores, start=1))
-            named = tuple(
-                NamedArea(name, sources.pixels[label - 1], scores.get(label, 0.0))
-                for label, name in sources.in_view
-            )
+            scores = sources.scores or (0.0,) * len(sources.names)
+            areas = zip(sources.names, sources.numbers, sources.pixels, scores, strict=True)
+            named = tuple(NamedArea(*each) for each in areas)
         return FrameSummary(
             index=self.frame.index,
             time_s=self.frame.time_s,
@@ -319,6 +328,9 @@ class HeardSource:
     """Its name in the vocabulary."""
     probability: float
     """How likely it is heard, 0 to 1."""
+    number: int = 0
+    """Its position among the sources of the video in the order in which they are first heard, from
+    1; 0 if that is not known."""
 
 
 def level_dbfs(samples: Float32Array) -> float:

@@ -4,15 +4,21 @@ import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from av2tsam_cli.errors import Av2tsamError
 from av2tsam_cli.inference.loading import LoadedModel, load_model
+from av2tsam_cli.media.audio import read_channels
+from av2tsam_cli.media.frames import read_frames
+from av2tsam_cli.media.probe import probe
 from av2tsam_cli.parts import cut, hear, join_parts, segment_part
 from av2tsam_cli.pipeline import SegmentResult, load_for, segment_planned
 from av2tsam_cli.plan import SegmentPlan, plan_video
@@ -22,6 +28,7 @@ from .conftest import grey_step
 
 MakeClip = Callable[..., Path]
 Tone = Callable[..., npt.NDArray[np.float32]]
+SAMPLES = Path(__file__).parents[1] / "sample_media"
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm"}
 
 
@@ -66,7 +73,7 @@ def both_ways(
     }
     for way in ("one", "parts"):
         place = folder / way
-        place.mkdir()
+        place.mkdir(parents=True)
         own = {name: place / value for name, value in sides.items()}
         chosen = SegmentOptions(**{**options, **own})
         plan = plan_video(clip, place / out, chosen)
@@ -107,7 +114,7 @@ def described(path: Path) -> dict[str, Any]:
             if packet.size:
                 number, sound = packet.stream_index, packet.stream.type == "audio"
                 own = found.setdefault(f"packets {number}", [])
-                own.append((packet.pts, packet.dts, packet.duration, bytes(packet) * sound))
+                own.append((packet.pts, packet.dts, bytes(packet) * sound))
     for name, values in found.items():
         if name.startswith("packets"):
             found[name] = [sorted(column) for column in zip(*values, strict=True)]
@@ -116,34 +123,97 @@ def described(path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def clip(make_clip: MakeClip, tone: Tone) -> Path:
-    """Nine seconds with two sounds, a silence, moving and still pictures, and B-frames."""
+    """Nine seconds with two sounds, a silence, moving and still pictures, a gap and B-frames."""
     sound = np.concatenate([tone(4.6), 0 * tone(1.8), tone(2.6, hz=1900.0)], axis=1)
+    times_s = [k / 14 for k in range(126) if k not in range(71, 78)]
     return make_clip(
-        "clip.mkv",
-        seconds=9,
-        rate=12,
-        picture=moving,
-        options={"bf": "2", "g": "50"},
+        "clip.mkv", times_s=times_s, picture=moving, options={"bf": "2"},
         sounds=[{"samples": sound}],
-    )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("out", "options"),
+    ("seconds", "out", "options"),
     [
-        ("out", {"format": "masks", "frames_csv": "frames.csv", "events": "events.json"}),
-        ("out", {"format": "masks", "start": 1.3, "end": 8.1, "frames_csv": "frames.csv"}),
-        ("out", {"format": "masks", "timing": "paper"}),
-        ("out", {"format": "masks", "fps": "auto"}),
-        ("out", {"format": "masks", "fps": Fraction(3)}),
-        ("out", {"format": "masks", "text": "the dog"}),
-        ("out", {"format": "masks", "text": "the dog", "fps": "auto"}),
-        ("out.mp4", {}),
+        (4, "out", {"format": "masks", "frames_csv": "frames.csv", "events": "events.json"}),
+        (2, "out.mp4", {"start": 1.3, "end": 6.1, "timing": "paper", "fps": Fraction(3)}),
+        (4, "out", {"format": "npz", "end": 6.0, "text": "the dog", "fps": "auto"}),
     ],
-    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else value,
+    ids=["trained", "paper", "text"],
 )
 def test_parts_equal_one_piece(
-    clip: Path, model: LoadedModel, tmp_path: Path, out: str, options: dict[str, Any]
+    clip: Path,
+    model: LoadedModel,
+    tmp_path: Path,
+    seconds: int,
+    out: str,
+    options: dict[str, Any],
 ) -> None:
-    one, parts = both_ways(clip, model, 2, tmp_path, out, **options)
+    one, parts = both_ways(clip, model, seconds, tmp_path, out, **options)
     check_same(one, parts)
+
+
+def test_names_have_the_same_numbers_and_colours(make_clip: MakeClip, tmp_path: Path) -> None:
+    """Of a dog and a trumpet, one is heard before the other."""
+    duet = probe(SAMPLES / "duet.mp4")
+    frames = [cv2.resize(each.rgb, (160, 90)) for each in islice(read_frames(duet), 0, None, 8)]
+    clip = make_clip(
+        seconds=8,
+        rate=Fraction(25, 8),
+        size=(160, 90),
+        picture=lambda index, *_: np.asarray(frames[index], np.uint8),
+        sounds=[{"samples": read_channels(duet, duet.audio[0]), "rate_hz": duet.audio[0].rate_hz}],
+    )
+    nano = load_model("nano", device="cpu")
+    names = {"names": True, "hud": True, "timing": "paper", "events": "events.srt"}
+    one, parts = both_ways(clip, nano, 3, tmp_path, "out", format="overlays", **names)
+    check_same(one, parts)
+    assert {"dog", "trumpet"} <= set((one / "events.srt").read_text().splitlines())
+
+
+def test_a_video_without_sound_and_with_longer_gaps_than_parts(
+    make_clip: MakeClip, model: LoadedModel, tmp_path: Path
+) -> None:
+    clip = make_clip(times_s=[0.0, 0.5, 7.2, 7.6])
+    one, parts = both_ways(clip, model, 2, tmp_path, "out", format="indexed-masks", text="the dog")
+    check_same(one, parts)
+    one, parts = both_ways(clip, model, 3, tmp_path / "mute", "out", format="masks")
+    check_same(one, parts)
+
+
+def test_damage_is_counted_once(
+    clip: Path,
+    model: LoadedModel,
+    tmp_path: Path,
+    corrupt_packets: Callable[..., None],
+) -> None:
+    corrupt_packets(clip, [30, 31])
+    corrupt_packets(clip, [60], "audio")
+    damaged = {"format": "masks", "end": 4.0, "allow_partial": True}
+    one, parts = both_ways(clip, model, 2, tmp_path, "out", **damaged)
+    check_same(one, parts)
+
+
+def test_a_failed_join_leaves_nothing(clip: Path, model: LoadedModel, tmp_path: Path) -> None:
+    plan = plan_video(clip, tmp_path / "new" / "out.mp4", SegmentOptions(end=2.0))
+    segmenter = load_for(plan.options, model, device="cpu", precision="auto")
+    heard, [part] = hear(plan, segmenter), cut(plan, 2)
+    result = segment_part(plan, segmenter, heard, part, tmp_path / "part")
+    with result.written.packets.open("r+b") as packets:
+        packets.write(b"\xff\0\0\0\1\0\0\0")
+    with pytest.raises(Av2tsamError, match="its parts were encoded differently"):
+        join_parts(plan, segmenter, heard, [result])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mkv", "part"]
+
+
+def test_cuts_are_at_whole_seconds(clip: Path) -> None:
+    plan = plan_video(clip, clip.parent / "out.mp4", SegmentOptions(start=1.3, end=7.0))
+    parts = cut(plan, 2)
+    assert [part.start_s for part in parts] == [1.3, 3.0, 5.0]
+    assert [part.stop_s for part in parts] == [3.0, 5.0, float("inf")]
+    assert all(part.decode_s <= part.compute_s <= part.start_s for part in parts)
+    last = cut(plan_video(clip, clip.parent / "out.mp4", SegmentOptions()), 4)[-1]
+    assert (last.compute_s, last.start_s) == (4.0, 8.0)
+    assert 3.0 < last.decode_s < 4.0
+    [only] = cut(plan, 60)
+    assert (only.start_s, only.stop_s) == (1.3, float("inf"))

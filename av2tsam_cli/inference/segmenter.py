@@ -130,6 +130,10 @@ class Segmenter:
         """Return the names of what is segmented in a window; None if sources have no names."""
         return None if self.text is None else (self.text,)
 
+    def numbers_of(self, window: AudioWindow | None) -> tuple[int, ...]:  # noqa: ARG002
+        """Return the numbers of these names in the whole video, from 1; () without names."""
+        return () if self.text is None else (1,)
+
     def hear(
         self,
         seconds: Iterator[AudioWindow],

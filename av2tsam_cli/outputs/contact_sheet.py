@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import ceil, log, log2
 from pathlib import Path
 from typing import cast
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from av2tsam_cli.outputs.labels import fitted
-from av2tsam_cli.outputs.names import NameTable, colour_of
+from av2tsam_cli.outputs.names import colour_of
 from av2tsam_cli.outputs.overlay import overlay_drawer
 from av2tsam_cli.outputs.part import WrittenPart
 from av2tsam_cli.outputs.spans import Spans
@@ -43,10 +43,11 @@ class Moment:
     """How much it shows: the sources in view, then their size times their score, in steps."""
 
     @property
-    def names(self) -> list[str]:
-        """The names in view."""
-        sources = self.masked.sources
-        return [] if sources is None else [name for _, name in sources.in_view]
+    def names(self) -> dict[str, int]:
+        """The names in view, each with the number of the source."""
+        if (sources := self.masked.sources) is None:
+            return {}
+        return {name: sources.numbers[label - 1] for label, name in sources.in_view}
 
 
 @dataclass
@@ -62,16 +63,12 @@ class Moments:
     """How overlays look."""
     shown: int = SHOWN
     """How many frames to choose."""
-    table: NameTable = field(default_factory=NameTable)
-    """The names so far, which give the sources the same colours as in the overlay video."""
 
     def __post_init__(self) -> None:
         self._spans: Spans[Moment] = Spans(SPANS_PER_FRAME * self.shown, _more_telling)
 
     def add(self, masked: MaskedFrame) -> None:
         """Consider the next frame."""
-        if masked.sources is not None:
-            self.table.add(masked.sources)
         rank = _rank(masked)
         best = self._spans.at(masked.frame.time_s)
         if best is None or rank > best.rank:
@@ -115,7 +112,7 @@ class Moments:
     def draw(self, moment: Moment) -> Pixels:
         """Draw the overlay of a chosen frame, (h, w, 3), RGB."""
         # A drawer of its own, so that nothing fades from one to the next.
-        return overlay_drawer(self.look, self.table)(moment.masked)
+        return overlay_drawer(self.look)(moment.masked)
 
 
 def _more_telling(one: Moment, other: Moment) -> Moment:
@@ -220,10 +217,10 @@ def _caption(
     time = _clock(moment.masked.frame.time_s)
     draw.text((left, base), time, INK_RGB, font=font, anchor="ls")
     left += round(font.getlength(time)) + TEXT_PX
-    for name in moment.names:
+    for name, number in moment.names.items():
         if moments.look.names:
             box = left, base - TEXT_PX * 2 // 3, left + TEXT_PX // 2, base
-            draw.rectangle(box, colour_of(moments.table.number(name)))
+            draw.rectangle(box, colour_of(number))
             left += TEXT_PX // 2 + 5
         text = fitted(name, font, right - left)
         if not text:

@@ -5,25 +5,26 @@ import json
 import shutil
 import zlib
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from av2tsam_cli.outputs.names import UNNAMED, NameTable
+from av2tsam_cli.outputs.names import UNNAMED, NameTable, number_labels
 from av2tsam_cli.outputs.png import Pictures, PngFiles
 from av2tsam_cli.outputs.polygons import outlines
-from av2tsam_cli.values import BoolArray, MaskedFrame, SourceMasks
+from av2tsam_cli.values import BoolArray, FrameSummary, MaskedFrame, SourceMasks
 
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 95)
 GZIP = 31
 """What zlib writes: the format of gzip files."""
-_SCRATCH = "images.json"
-"""What is known about the pictures of a COCO data set, until the annotations are complete."""
+_IMAGES, _ANNOTATIONS = "images.jsonl", "annotations.jsonl"
+"""What is known about the pictures and the masks of a COCO data set, until all is known."""
 
 COCO_NAME, COCO_BEGIN = "annotations.json", '{"info": {"description": "Made by av2tsam"}, '
 YOLO_NAME, YOLO_BEGIN = "data.yaml", "# Made by av2tsam\n"
@@ -55,12 +56,11 @@ def _read(path: Path, count: int) -> bytes:
 class Coco(Pictures):
     """Pictures, and their masks in one `annotations.json` as run lengths.
 
-    The file grows from frame to frame. What it says about the pictures comes after the annotations
-    and is in a file of its own until then.
+    What that says about masks and pictures is in two files, a line for each, until it is complete.
     """
 
     def __init__(self, unnamed: str = UNNAMED) -> None:
-        self.unnamed, self.table = unnamed, NameTable()
+        self.unnamed, self.table = unnamed, NameTable(unnamed)
         self._annotations = 0
 
     def files(self, masked: MaskedFrame) -> PngFiles:
@@ -68,8 +68,6 @@ class Coco(Pictures):
         frame, (height, width) = masked.frame, masked.mask.shape
         name = f"{frame.index:06d}.jpg"
         yield f"images/{name}", _jpeg(masked)
-        if frame.index == 0:
-            yield COCO_NAME, f'{COCO_BEGIN}"licenses": [], "annotations": ['.encode()
         image = {
             "id": frame.index + 1,
             "file_name": name,
@@ -78,8 +76,8 @@ class Coco(Pictures):
             "frame_index": frame.index,
             "time_s": round(frame.time_s, 6),
         }
-        yield _SCRATCH, _line(image, first=frame.index == 0)
-        for number, mask, score in _instances(masked, self.table, self.unnamed):
+        yield _IMAGES, _line(image)
+        for number, mask, score in _instances(masked, self.unnamed):
             self._annotations += 1
             annotation = {
                 "id": self._annotations,
@@ -91,34 +89,58 @@ class Coco(Pictures):
                 "iscrowd": 0,
                 "score": round(score, 4),
             }
-            yield COCO_NAME, _line(annotation, first=self._annotations == 1)
+            yield _ANNOTATIONS, _line(annotation)
+
+    def count(self, frame: FrameSummary) -> None:
+        """Count the names."""
+        self.table.count(frame)
+
+    def append(self, part: Path, folder: Path, first: int) -> None:
+        """Move the pictures of a part, and number what is said about them."""
+        super().append(part / "images", folder / "images", first)
+        for name, shift in ((_IMAGES, self._shift_image), (_ANNOTATIONS, self._shift_annotation)):
+            if (part / name).exists():
+                with (
+                    (part / name).open(encoding="utf-8") as lines,
+                    (folder / name).open("ab") as to,
+                ):
+                    to.writelines(_line(shift(json.loads(line), first)) for line in lines)
+
+    def _shift_image(self, image: dict[str, Any], first: int) -> dict[str, Any]:
+        index = image["frame_index"] + first
+        return {**image, "id": index + 1, "file_name": f"{index:06d}.jpg", "frame_index": index}
+
+    def _shift_annotation(self, annotation: dict[str, Any], first: int) -> dict[str, Any]:
+        self._annotations += 1
+        image = annotation["image_id"] + first
+        return {**annotation, "id": self._annotations, "image_id": image}
 
     def finish(self, folder: Path, frames: int) -> None:  # noqa: ARG002
-        """Complete the file with what it says about the pictures, and the categories."""
+        """Write the file of masks, pictures and categories."""
         categories = [
             {"id": number, "name": name, "supercategory": UNNAMED}
-            for number, name in enumerate(self.table.frames, start=1)
+            for number, name, _ in self.table.in_view
         ]
-        end = f'\n], "categories": {json.dumps(categories, ensure_ascii=False)}}}\n'
-        scratch = folder / _SCRATCH
-        with (folder / COCO_NAME).open("ab") as file, scratch.open("rb") as images:
+        with (folder / COCO_NAME).open("wb") as file:
+            file.write(f'{COCO_BEGIN}"licenses": [], "annotations": ['.encode())
+            _move_lines(folder / _ANNOTATIONS, file)
             file.write(b'\n], "images": [')
-            shutil.copyfileobj(images, file)
+            _move_lines(folder / _IMAGES, file)
+            end = f'\n], "categories": {json.dumps(categories, ensure_ascii=False)}}}\n'
             file.write(end.encode())
-        scratch.unlink()
 
 
 class Yolo(Pictures):
     """Pictures, and a text file of polygons for each, as Ultralytics reads them."""
 
     def __init__(self, unnamed: str = UNNAMED) -> None:
-        self.unnamed, self.table = unnamed, NameTable()
+        self.unnamed, self.table = unnamed, NameTable(unnamed)
 
     def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield the picture and its polygons."""
         height, width = masked.mask.shape
         lines = []
-        for number, mask, _ in _instances(masked, self.table, self.unnamed):
+        for number, mask, _ in _instances(masked, self.unnamed):
             for outline in outlines(mask):
                 places = (outline + 0.5) / (width, height)  # the middle of each pixel
                 numbers = " ".join(f"{place:.6f}" for place in places.flat)
@@ -126,9 +148,13 @@ class Yolo(Pictures):
         yield f"images/{masked.frame.index:06d}.jpg", _jpeg(masked)
         yield f"labels/{masked.frame.index:06d}.txt", "".join(lines).encode()
 
+    def count(self, frame: FrameSummary) -> None:
+        """Count the names."""
+        self.table.count(frame)
+
     def finish(self, folder: Path, frames: int) -> None:  # noqa: ARG002
         """Write the file that names the classes."""
-        lines = [f"  {k}: {json.dumps(name)}" for k, name in enumerate(self.table.frames)]
+        lines = [f"  {k}: {json.dumps(name)}" for k, name in enumerate(self.table.by_number)]
         text = "\n".join(["train: images", "val: images", "names:", *(lines or ["  {}"])])
         (folder / YOLO_NAME).write_text(f"{YOLO_BEGIN}{text}\n", encoding="utf-8")
 
@@ -142,19 +168,27 @@ class Arrays(Pictures):
 
     def __init__(self) -> None:
         self.table = NameTable()
-        self._packers = {name: zlib.compressobj(1, wbits=GZIP) for name in ("masks", "labels")}
+        self._packers = defaultdict[str, Any](lambda: zlib.compressobj(1, wbits=GZIP))
         self._times, self._scores = array("d"), array("f")
         self._size = (0, 0)
 
     def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield what the files of the arrays get."""
-        self._size = cast("tuple[int, int]", masked.mask.shape)
-        self._times.append(masked.frame.time_s)
-        self._scores.append(masked.score)
         yield "masks", self._packers["masks"].compress(np.packbits(masked.mask, axis=1).data)
         if masked.sources is not None:
-            labels = np.ascontiguousarray(self.table.labels(masked.sources))
+            labels = np.ascontiguousarray(number_labels(masked.sources))
             yield "labels", self._packers["labels"].compress(labels.data)
+
+    def rest(self) -> PngFiles:
+        """Yield the ends of the files; gzip files that follow each other are one."""
+        yield from ((name, packer.flush()) for name, packer in self._packers.items())
+
+    def count(self, frame: FrameSummary) -> None:
+        """Take note of the time and the names."""
+        self.table.count(frame)
+        self._size = frame.size
+        self._times.append(frame.time_s)
+        self._scores.append(frame.score)
 
     def finish(self, folder: Path, frames: int) -> None:
         """Write the file of all arrays."""
@@ -164,7 +198,7 @@ class Arrays(Pictures):
             "width": np.array(width),
             "times_s": np.array(self._times),
             "scores": np.array(self._scores),
-            "names": np.array(list(self.table.frames), np.str_),
+            "names": np.array(self.table.by_number, np.str_),
         }
         with ZipFile(folder / NPZ_NAME, "w", ZIP_DEFLATED) as archive:
             archive.comment = NPZ_END
@@ -173,8 +207,6 @@ class Arrays(Pictures):
                     np.lib.format.write_array(member, values, allow_pickle=False)
             for name, shape in shapes.items():
                 if (path := folder / name).exists():
-                    with path.open("ab") as file:
-                        file.write(self._packers[name].flush())
                     _move(path, archive, shape)
 
 
@@ -190,15 +222,14 @@ def _move(path: Path, archive: ZipFile, shape: tuple[int, ...]) -> None:
     path.unlink()
 
 
-def _instances(
-    masked: MaskedFrame, table: NameTable, unnamed: str
-) -> Iterator[tuple[int, BoolArray, float]]:
+def _instances(masked: MaskedFrame, unnamed: str) -> Iterator[tuple[int, BoolArray, float]]:
     """Yield the number of the name, from 1, the mask and the score of each source in a frame."""
     sources = masked.sources or SourceMasks(
         (unnamed,), masked.mask.astype(np.uint8), (masked.score,)
     )
-    for label, name in table.add(sources).items():
-        yield table.number(name), sources.labels == label, sources.scores[label - 1]
+    for label, _ in sources.in_view:
+        number, score = sources.numbers[label - 1], sources.scores[label - 1]
+        yield number, sources.labels == label, score
 
 
 def run_lengths(mask: BoolArray) -> str:
@@ -234,6 +265,16 @@ def _jpeg(masked: MaskedFrame) -> bytes:
     return bytes(jpeg.data)
 
 
-def _line(item: dict[str, Any], *, first: bool) -> bytes:
+def _line(item: dict[str, Any]) -> bytes:
     """Return an item of a JSON list on a line of its own."""
-    return f"{'' if first else ','}\n{json.dumps(item, ensure_ascii=False)}".encode()
+    return f"{json.dumps(item, ensure_ascii=False)}\n".encode()
+
+
+def _move_lines(path: Path, file: IO[bytes]) -> None:
+    """Move the lines of a file, if there is one, into a JSON list, separated by commas."""
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines):
+            file.write((b",\n" if number else b"\n") + line.rstrip(b"\n"))
+    path.unlink()

@@ -86,7 +86,7 @@ class EventList(SummaryFile):
             if frame.area_px:
                 yield self.unnamed, frame.score
             return
-        yield from ((each.name, each.score) for each in frame.sources)
+        yield from ((each.name, each.score) for each in frame.in_view)
 
     def _end_intervals(self, end_s: float, keep: dict[str, float]) -> None:
         """End those that are not in the next frame, which begins at a time."""

@@ -1,12 +1,13 @@
 """The names of a video's sources: their numbers, colours and folders."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.values import SourceMasks, UInt8Array
+from av2tsam_cli.values import FrameSummary, NamedArea, SourceMasks, UInt8Array
 
 COLOURS = (
     (255, 64, 150),
@@ -39,38 +40,59 @@ def colour_of(number: int) -> tuple[int, int, int]:
 
 
 class NameTable:
-    """The names that appeared so far in a video, numbered from 1 in order of first appearance."""
+    """The named sources of a video, and the number of frames in which each is in view."""
 
-    def __init__(self) -> None:
-        self.frames: dict[str, int] = {}
-        """For each name the frames in which it has pixels, in order of first appearance."""
+    def __init__(self, unnamed: str | None = None) -> None:
+        """Begin without sources.
 
-    def add(self, sources: SourceMasks) -> dict[int, str]:
-        """Count a frame; return its labels that have pixels, each with its name."""
-        present = dict(sources.in_view)
-        for name in present.values():
-            self.frames[name] = self.frames.get(name, 0) + 1
-        return present
-
-    def number(self, name: str) -> int:
-        """Return the number of a name that appeared."""
-        return list(self.frames).index(name) + 1
-
-    def labels(self, sources: SourceMasks) -> UInt8Array:
-        """Count a frame; return the number of the name of each pixel, uint8, (H, W), 0 for none.
-
-        Raises:
-            UsageError: There are more names than 8 bits can hold.
+        Args:
+            unnamed: What masks without a name are called; None to leave them out.
         """
-        numbers = np.zeros(256, np.uint8)
-        for label, name in self.add(sources).items():
-            if (number := self.number(name)) > MOST_NUMBERS:
-                raise UsageError(
-                    f"more than {MOST_NUMBERS} names appear, which 8 bits cannot hold; choose "
-                    "fewer names with `name`, or set `format` to named-masks"
-                )
-            numbers[label] = number
-        return numbers[sources.labels]
+        self.unnamed = unnamed
+        self._names: dict[int, str] = {}
+        self._frames: Counter[int] = Counter()
+
+    def count(self, frame: FrameSummary) -> None:
+        """Count the next frame."""
+        sources = frame.sources
+        if sources is None and self.unnamed is not None:
+            sources = (NamedArea(self.unnamed, 1, frame.area_px, frame.score),)
+        for each in sources or ():
+            self._names[each.number] = each.name
+            self._frames[each.number] += each.area_px > 0
+
+    @property
+    def in_view(self) -> list[tuple[int, str, int]]:
+        """The number, the name and the frames of each source that is in view in any."""
+        counted = sorted(self._frames.items())
+        return [(number, self._names[number], frames) for number, frames in counted if frames]
+
+    @property
+    def by_number(self) -> list[str]:
+        """The names from number 1 to the highest one in view.
+
+        Sources that are heard but not in view are among them; "" stands for one that is heard too
+        shortly for a frame.
+        """
+        last = max((number for number, _, _ in self.in_view), default=0)
+        return [self._names.get(number, "") for number in range(1, last + 1)]
+
+
+def number_labels(sources: SourceMasks) -> UInt8Array:
+    """Return the number of the source of each pixel, uint8, (H, W), 0 for none.
+
+    Raises:
+        UsageError: A number does not fit into 8 bits.
+    """
+    numbers = np.zeros(256, np.uint8)
+    for label, _ in sources.in_view:
+        if (number := sources.numbers[label - 1]) > MOST_NUMBERS:
+            raise UsageError(
+                f"more than {MOST_NUMBERS} names are heard, which 8 bits cannot hold; choose "
+                "fewer names with `name`, or set `format` to named-masks"
+            )
+        numbers[label] = number
+    return numbers[sources.labels]
 
 
 def folder_names(names: Iterable[str]) -> Iterator[str]:

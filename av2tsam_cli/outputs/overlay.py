@@ -11,7 +11,7 @@ import numpy.typing as npt
 from av2tsam_cli.outputs.fade import Fader, Fading
 from av2tsam_cli.outputs.hud import draw_hud
 from av2tsam_cli.outputs.labels import Box, Label, LabelPainter
-from av2tsam_cli.outputs.names import NameTable, colour_of
+from av2tsam_cli.outputs.names import colour_of
 from av2tsam_cli.segment_options import DEFAULT_LOOK, LookOptions, Style
 from av2tsam_cli.values import (
     BoolArray,
@@ -71,7 +71,7 @@ Draw = Callable[[MaskedFrame], Pixels]
 or RGBA, (H, W, 4)."""
 
 
-def overlay_drawer(look: LookOptions = DEFAULT_LOOK, names: NameTable | None = None) -> Draw:
+def overlay_drawer(look: LookOptions = DEFAULT_LOOK) -> Draw:
     """Return what draws the overlays of one video.
 
     What is done to a picture fades in and out. With names, frames in which nothing is named are
@@ -79,10 +79,9 @@ def overlay_drawer(look: LookOptions = DEFAULT_LOOK, names: NameTable | None = N
 
     Args:
         look: How overlays look.
-        names: The names so far, which have colours already; None if none has.
     """
     style = style_of(look)
-    plain, named = PlainOverlays(style), NamedOverlays(style, names)
+    plain, named = PlainOverlays(style), NamedOverlays(style)
 
     def draw(masked: MaskedFrame) -> Pixels:
         pixels = masked.frame.pixels
@@ -176,49 +175,43 @@ class PlainOverlays:
 class NamedOverlays:
     """Draws the frames of one video with a colour and a name for each source."""
 
-    def __init__(self, style: OverlayStyle = DEFAULT_STYLE, names: NameTable | None = None) -> None:
+    def __init__(self, style: OverlayStyle = DEFAULT_STYLE) -> None:
         self.style = style
-        self.table = NameTable() if names is None else names
         self.painter = LabelPainter()
         self._fader = Fader()
-        self._shown: list[str] = []
-        """The names in the last frame, which may be fading out in this one."""
+        self._shown: dict[int, str] = {}
+        """The names in the last frame by number, which may be fading out in this one."""
 
     def draw(self, frame: Frame, sources: SourceMasks) -> Pixels:
         """Draw the masks of the sources on the next frame.
 
         Args:
             frame: The frame; not modified.
-            sources: Its sources. Each keeps the colour with which it appeared first.
+            sources: Its sources. Their numbers give them their colours.
 
         Returns:
             The image, (H, W, 3), RGB, as `frame.pixels`; these themselves if no source is in view.
         """
-        present = self.table.add(sources)
-        numbers = np.zeros(256, np.uint8)
-        for k, name in present.items():
-            numbers[k] = self._number(name)
+        numbers, present = np.zeros(256, np.uint8), dict[int, str]()
+        for label, name in sources.in_view:
+            number = numbers[label] = (sources.numbers[label - 1] - 1) % MOST_NUMBERS + 1
+            present[number] = name
         fading = self._fader.next(frame, numbers[sources.labels])
         if fading is None:
             return frame.pixels
         picture = _background(frame.pixels, self.style, fading.dimming)
-        names = {*present.values(), *self._shown}
-        self._shown, labels = [], []
-        for name in filter(names.__contains__, self.table.frames):
-            number = self._number(name)
+        names = self._shown | present
+        self._shown, labels = {}, []
+        for number, name in sorted(names.items()):
             if not (fading.labels == number).any():
                 continue
-            self._shown.append(name)
+            self._shown[number] = name
             colour = colour_of(number)
             style = replace(self.style, colour=colour, contour_colour=colour)
             if boxes := _highlight(picture, frame.pixels, number, style, fading):
                 labels.append(Label(name, colour, boxes))
         self.painter.draw(picture, labels, frame.time_s, opacity=fading.highlight)
         return picture
-
-    def _number(self, name: str) -> int:
-        """Return the number of a name in the labels, from 1 to 255."""
-        return (self.table.number(name) - 1) % MOST_NUMBERS + 1
 
 
 def _background(pixels: Pixels, style: OverlayStyle, strength: float) -> Pixels:

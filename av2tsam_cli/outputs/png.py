@@ -16,7 +16,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from av2tsam_cli.files import atomic_folder, write_errors
-from av2tsam_cli.outputs.names import SUMMARY_NAME, NameTable, colour_of, folder_names
+from av2tsam_cli.outputs.names import (
+    SUMMARY_NAME,
+    NameTable,
+    colour_of,
+    folder_names,
+    number_labels,
+)
 from av2tsam_cli.outputs.overlay import Draw
 from av2tsam_cli.outputs.part import WrittenPart, numbered, read_summaries
 from av2tsam_cli.outputs.record import ResultRecord
@@ -25,6 +31,8 @@ from av2tsam_cli.values import Frame, FrameSummary, MaskedFrame, Pixels, UInt8Ar
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 """Twice as fast as the default, for 10 % larger files."""
 
+NUMBERED = ".{}"
+"""The folder of a name that has none yet; names of others do not begin with a dot."""
 PngFiles = Iterator[tuple[str, bytes]]
 """Paths in the folder of a result, and what the files contain; or the next piece of it."""
 
@@ -194,33 +202,38 @@ class Drawings(Pictures):
 
 
 class NamedMasks(Pictures):
-    """A folder of masks per name, with an image for each frame in which the name is in view."""
+    """A folder of masks per name, with an image for each frame in which the name is in view.
+
+    The folders have numbers until all names are known.
+    """
 
     def __init__(self) -> None:
         self.table = NameTable()
 
     def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield an image for each name in view."""
-        sources = masked.sources
-        if sources is None:
-            return
-        present = self.table.add(sources)
-        folders = dict(zip(self.table.frames, folder_names(self.table.frames), strict=True))
-        for k, name in present.items():
-            yield f"{folders[name]}/{png_name(masked.frame)}", encode(_grey(sources.labels == k))
+        if (sources := masked.sources) is not None:
+            for label, _ in sources.in_view:
+                folder = NUMBERED.format(sources.numbers[label - 1])
+                yield f"{folder}/{png_name(masked.frame)}", encode(_grey(sources.labels == label))
+
+    def count(self, frame: FrameSummary) -> None:
+        """Count the names."""
+        self.table.count(frame)
 
     def finish(self, folder: Path, frames: int) -> None:
-        """Write `names.json`: each name with its folder and the number of its images."""
-        counts = self.table.frames
-        names = [
-            {"name": name, "folder": folder, "frames": counts[name]}
-            for name, folder in zip(counts, folder_names(counts), strict=True)
-        ]
+        """Name the folders; write `names.json`: each name with its folder and its images."""
+        found = self.table.in_view
+        folders = folder_names(name for _, name, _ in found)
+        names = []
+        for (number, name, count), place in zip(found, folders, strict=True):
+            (folder / NUMBERED.format(number)).rename(folder / place)
+            names.append({"name": name, "folder": place, "frames": count})
         (folder / SUMMARY_NAME).write_bytes(_summary(frames, names))
 
 
 class IndexedMasks(Pictures):
-    """The names of each frame as a palette image: value k is the k-th name that appeared."""
+    """The names of each frame as a palette image: value k is the k-th name that is heard."""
 
     def __init__(self) -> None:
         self.table = NameTable()
@@ -229,14 +242,18 @@ class IndexedMasks(Pictures):
         """Yield one image."""
         labels, sources = np.zeros(masked.mask.shape, np.uint8), masked.sources
         if sources is not None:
-            labels = self.table.labels(sources)
+            labels = number_labels(sources)
         yield png_name(masked.frame), encode_indexed(labels)
+
+    def count(self, frame: FrameSummary) -> None:
+        """Count the names."""
+        self.table.count(frame)
 
     def finish(self, folder: Path, frames: int) -> None:
         """Write `names.json`: each name with its value, its colour and the number of its frames."""
         names = [
             {"index": number, "name": name, "colour": colour_of(number), "frames": count}
-            for number, (name, count) in enumerate(self.table.frames.items(), start=1)
+            for number, name, count in self.table.in_view
         ]
         (folder / SUMMARY_NAME).write_bytes(_summary(frames, names))
 

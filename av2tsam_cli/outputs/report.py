@@ -20,7 +20,7 @@ from PIL import Image
 from av2tsam_cli import __version__
 from av2tsam_cli.network import is_url, relative_place
 from av2tsam_cli.outputs.contact_sheet import Moments
-from av2tsam_cli.outputs.names import UNNAMED, colour_of
+from av2tsam_cli.outputs.names import UNNAMED, NameTable, colour_of
 from av2tsam_cli.outputs.overlay import style_of
 from av2tsam_cli.outputs.part import WrittenPart
 from av2tsam_cli.outputs.spans import Spans
@@ -157,7 +157,7 @@ class Report(SummaryFile):
         super().__init__(path, overwrite=overwrite)
         self.info, self.video, self.options = info, video, options
         self.kind, self.encoding, self.files, self.model = kind, encoding, outputs, model
-        self.moments = Moments(video, options)
+        self.moments, self.table = Moments(video, options), NameTable()
         self.timeline = Timeline(options.text or UNNAMED)
         self._end_s = 0.0
         self._frames = self._with_mask = 0
@@ -170,6 +170,7 @@ class Report(SummaryFile):
     def add(self, frame: FrameSummary) -> None:
         """Add the next frame to the timeline."""
         self.timeline.add(frame)
+        self.table.count(frame)
         self._end_s = frame.end_s(self.video.rate)
         self._frames += 1
         self._with_mask += frame.area_px > 0
@@ -211,11 +212,12 @@ class Report(SummaryFile):
         )
 
     def _colours(self) -> dict[str, tuple[int, int, int]]:
-        """Return the sources in order of first appearance, with their colours in the overlay."""
-        names = list(self.moments.table.frames) or [self.timeline.unnamed]
+        """Return the sources in the order of their numbers, with their colours in the overlay."""
+        numbers = {name: number for number, name, _ in self.table.in_view}
+        numbers = numbers or {self.timeline.unnamed: 1}
         if self.options.names:
-            return {name: colour_of(k) for k, name in enumerate(names, start=1)}
-        return dict.fromkeys(names, style_of(self.options).colour)
+            return {name: colour_of(number) for name, number in numbers.items()}
+        return dict.fromkeys(numbers, style_of(self.options).colour)
 
     def _pictures(self) -> Iterator[dict[str, Any]]:
         for moment in self.moments.chosen():
@@ -223,7 +225,7 @@ class Report(SummaryFile):
             picture.save(file, "JPEG", quality=85)
             yield {
                 "time_s": round(moment.masked.frame.time_s, 3),
-                "names": moment.names,
+                "names": list(moment.names),
                 "width": picture.width,
                 "height": picture.height,
                 "image": f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}",

@@ -160,6 +160,7 @@ class _Active:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
+        self._numbers: dict[int, int] = {}
         self._active: set[int] = set()
         self._last: int | None = None
 
@@ -175,8 +176,10 @@ class _Active:
         ]
         found = sorted(found, key=lambda k: -values[k])[:MAX_SOURCES]
         self._active = set(found)
+        for k in found:
+            self._numbers.setdefault(k, len(self._numbers) + 1)
         chances = torch.sigmoid(logits).tolist()
-        return tuple(HeardSource(self._names[k], chances[k]) for k in found)
+        return tuple(HeardSource(self._names[k], chances[k], self._numbers[k]) for k in found)
 
 
 def _with_context(windows: Iterable[AudioWindow], seconds: int) -> Iterator[_Context]:

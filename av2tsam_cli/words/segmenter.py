@@ -99,6 +99,10 @@ class WordsSegmenter(Segmenter):
         """Return the names of the sources that are heard in a window."""
         return () if window is None else tuple(each.name for each in window.sources or ())
 
+    def numbers_of(self, window: AudioWindow | None) -> tuple[int, ...]:
+        """Return their numbers, in the order in which they are first heard."""
+        return () if window is None else tuple(each.number for each in window.sources or ())
+
     def hear(
         self,
         seconds: Iterator[AudioWindow],

@@ -31,12 +31,12 @@ def middle(frame: Frame) -> npt.NDArray[np.bool_]:
 
 
 def two_sources(frame: Frame) -> SourceMasks:
-    """A dog on the left, and from frame 2 on a guitar on the right."""
+    """A dog on the left, and from frame 2 on a guitar on the right; the dog was heard first."""
     labels = np.zeros(frame.rgb.shape[:2], np.uint8)
     labels[10:30, 4:20] = 2
     if frame.index >= 2:
         labels[10:30, 40:60] = 1
-    return SourceMasks(("acoustic guitar", "dog"), labels, (0.5, 0.75))
+    return SourceMasks(("acoustic guitar", "dog"), labels, (0.5, 0.75), (2, 1))
 
 
 @pytest.fixture

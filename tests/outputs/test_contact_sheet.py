@@ -39,7 +39,7 @@ def test_frames_with_masks_are_spread_over_a_video_of_any_length(seconds: int, c
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(SHOWN, count)
     assert len(moments._spans) <= 4 * SHOWN
-    assert all(moment.names == [] and moment.rank > (0, 0) for moment in moments.chosen())
+    assert all(not moment.names and moment.rank > (0, 0) for moment in moments.chosen())
     if count > SHOWN:
         assert max(np.diff([0, *chosen, count])) < 0.2 * count
 

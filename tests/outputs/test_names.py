@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from av2tsam_cli.outputs.names import COLOURS, NameTable, colour_of, folder_names
+from av2tsam_cli.outputs.names import COLOURS, NameTable, colour_of, folder_names, number_labels
 from av2tsam_cli.outputs.overlay import DEFAULT_STYLE
-from av2tsam_cli.values import SourceMasks
+from av2tsam_cli.values import Frame, FrameSummary, MaskedFrame, SourceMasks
 
 # Machado et al. (2009), severity 1, for linear RGB.
 SIMULATIONS = {
@@ -53,15 +53,24 @@ def test_the_first_colour_is_that_of_overlays_without_names() -> None:
     assert colour_of(len(COLOURS) + 1) == colour_of(1)
 
 
-def test_names_are_numbered_when_they_first_have_pixels() -> None:
+def test_names_are_counted_when_they_have_pixels() -> None:
     table = NameTable()
     labels = np.array([[0, 2], [2, 0]], np.uint8)
-    assert table.add(SourceMasks(("dog", "cat"), labels)) == {2: "cat"}
-    assert table.add(SourceMasks(("dog", "bird"), labels)) == {2: "bird"}
-    assert table.add(SourceMasks(("cat", "dog"), labels)) == {2: "dog"}
-    assert [table.number(name) for name in ("cat", "bird", "dog")] == [1, 2, 3]
-    assert table.add(SourceMasks(("cat",), np.ones((2, 2), np.uint8))) == {1: "cat"}
-    assert table.frames == {"cat": 2, "bird": 1, "dog": 1}
+    for names, numbers in ((("dog", "cat"), (1, 2)), (("cat", "bird"), (2, 4))):
+        table.count(summary(SourceMasks(names, labels, numbers=numbers)))
+    table.count(summary(SourceMasks(("cat",), np.ones((2, 2), np.uint8), numbers=(2,))))
+    assert table.in_view == [(2, "cat", 2), (4, "bird", 1)]
+    assert table.by_number == ["dog", "cat", "", "bird"]
+
+
+def test_pixels_have_the_numbers_of_their_sources() -> None:
+    sources = SourceMasks(("dog", "cat"), np.array([[0, 2], [2, 1]], np.uint8), numbers=(7, 3))
+    assert number_labels(sources).tolist() == [[0, 3], [3, 7]]
+
+
+def summary(sources: SourceMasks) -> FrameSummary:
+    frame = Frame(np.zeros((2, 2, 3), np.uint8), 0.0, 0)
+    return MaskedFrame(frame, sources.labels > 0, "computed", sources).summary
 
 
 def test_folders_of_names_can_be_created_on_every_system() -> None:

@@ -92,10 +92,10 @@ def two_sources() -> npt.NDArray[np.uint8]:
     return labels
 
 
-def test_each_source_keeps_the_colour_of_its_first_appearance() -> None:
+def test_each_source_keeps_the_colour_of_its_number() -> None:
     overlays, frame = NamedOverlays(), Frame(GREY, 0.0, 0)
     first = overlays.draw(frame, SourceMasks(("dog", "cat"), two_sources()))
-    swapped = overlays.draw(frame, SourceMasks(("cat", "dog"), two_sources()))
+    swapped = overlays.draw(frame, SourceMasks(("cat", "dog"), two_sources(), numbers=(2, 1)))
     dog, cat = first[90, 30], first[90, 150]
     np.testing.assert_allclose(dog, 0.65 * 100 + 0.35 * np.array(COLOURS[0]), atol=1)
     np.testing.assert_allclose(cat, 0.65 * 100 + 0.35 * np.array(COLOURS[1]), atol=1)

@@ -175,18 +175,19 @@ def test_indexed_masks_hold_255_names(make_clip: MakeClip, job: Job, tmp_path: P
     def many(frame: Frame) -> SourceMasks:
         labels = np.zeros((48, 64), np.uint8)
         labels[:1] = np.arange(1, 65)
-        return SourceMasks(tuple(f"name {frame.index} {k}" for k in range(64)), labels)
+        numbers = range(64 * frame.index + 1, 64 * frame.index + 65)
+        return SourceMasks(tuple(f"name {k}" for k in numbers), labels, numbers=tuple(numbers))
 
     def too_many(frame: Frame) -> SourceMasks:
         labels = np.arange(48 * 64).reshape(48, 64) % 200
-        return SourceMasks(
-            tuple(f"name {frame.index} {k}" for k in range(200)), labels.astype(np.uint8)
-        )
+        numbers = range(200 * frame.index + 1, 200 * frame.index + 201)
+        names = tuple(f"name {k}" for k in numbers)
+        return SourceMasks(names, labels.astype(np.uint8), numbers=tuple(numbers))
 
     job(clip, tmp_path, "indexed-masks", named=many)
     last = np.asarray(Image.open(tmp_path / "clip" / "000002.png"))
     assert last[0].tolist() == list(range(129, 193))
-    with pytest.raises(UsageError, match="more than 255 names appear"):
+    with pytest.raises(UsageError, match="more than 255 names are heard"):
         job(clip, tmp_path / "more", "indexed-masks", named=too_many)
     assert not (tmp_path / "more").exists()
     job(clip, tmp_path / "more", "named-masks", named=too_many)
