@@ -16,7 +16,7 @@ from av2tsam_cli.errors import NOT_A_FILE, UsageError
 from av2tsam_cli.network import is_remote, is_stored, url_of, without_copy
 from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.segment_options import SIDE_SUFFIXES, Format, SegmentOptions
-from av2tsam_cli.staging import Staging
+from av2tsam_cli.staging import Staging, default_folder
 from av2tsam_cli.threads import Background
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class SegmentJob:
     staging: Path | None = None
     """Where inputs and outputs that have URLs are copied; None for the system's folder for
     temporary files."""
+
+    @property
+    def staging_folder(self) -> Path:
+        """The folder of a computer in which the folders of processes for copies are."""
+        return self.staging or default_folder()
 
     @property
     def outs(self) -> dict[str, Path]:

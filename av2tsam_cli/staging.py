@@ -10,8 +10,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+from threading import Lock
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -47,6 +48,7 @@ class Staging:
         self._parent = parent or default_folder()
         self._created: Path | None = None
         self._closed = False
+        self._lock = Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -94,18 +96,19 @@ class Staging:
         url = str(source)
         known = stores.look_up(url)
         folder = self._folder / uuid4().hex[:12]
-        free = shutil.disk_usage(self._folder).free
+        free = shutil.disk_usage(self._parent).free
         if known.size is not None and known.size > free:
             raise self._no_room(url, f"{_size(known.size)} to copy, {_size(free)} are free")
-        folder.mkdir()
+        with self._lock:
+            folder.mkdir(parents=True)
         copy = folder / source.name[-LONGEST_NAME:]
         try:
             stores.download(url, copy, size=known.size, go_on=lambda: not self._closed)
         except OSError as error:
-            remove(folder)
+            self.drop(copy)
             raise self._no_room(url, str(error.strerror)) from error
         except BaseException:
-            remove(folder)
+            self.drop(copy)
             raise
         return NetworkPath.of(url).at(copy, known.version)
 
@@ -119,6 +122,7 @@ class Staging:
         """Remove the copy of a file, if there is one."""
         if self._has(source):
             remove(source.parent)
+            self._tidy()
 
     def local(self, output: Path) -> Path:
         """Return where an output is written before it is uploaded; itself for a local output."""
@@ -174,6 +178,14 @@ class Staging:
         """Remove what is here of an output that is to be uploaded, or that was looked at."""
         if self._has(output):
             remove(output)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove folders that became empty: a process that waits can be killed at any time."""
+        with self._lock:
+            for folder, _, _ in os.walk(str(self._created), topdown=False):
+                with suppress(OSError):  # it is not empty
+                    os.rmdir(folder)  # noqa: PTH106 - a string
 
 
 def _mirror_file(path: Path, size: int) -> None:

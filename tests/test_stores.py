@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,13 @@ from s3fs import S3FileSystem
 from av2tsam_cli import stores
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli.inputs import InputOptions, find_inputs
+from av2tsam_cli.cluster.tasks import Task, do_task
 from av2tsam_cli.errors import Av2tsamError, UsageError
-from av2tsam_cli.network import NetworkPath
+from av2tsam_cli.job import Input, JobRunner, SegmentJob
+from av2tsam_cli.network import NetworkPath, input_path
+from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.pipeline import iter_masks
+from av2tsam_cli.segment_options import SegmentOptions
 from av2tsam_cli.stores import check_url, download, look_up, upload_file, upload_folder
 
 from .object_store import ObjectStore, Proxy
@@ -186,6 +191,23 @@ def test_many_inputs_are_copied_one_after_the_other(
     assert failed == {"s3://bucket/clips/broken.mp4": 3, "s3://bucket/none.mp4": 2}
     assert "s3://bucket/clips/broken.mp4: not a readable media file" in segment.error
     assert [key for key in store.keys if key.startswith("out/")] == [f"out/{n}.mp4" for n in names]
+
+
+def test_nothing_is_left_between_two_inputs(
+    store: ObjectStore, segment: Segment, clip: Path
+) -> None:
+    url = store.put("a.mp4", clip)
+    options = SegmentOptions(format="video", fps=1)
+    model = ModelOptions(str(segment.model), "cpu")
+    job = SegmentJob(NetworkPath.of("s3://bucket/out"), options, model, staging=segment.staging)
+    with JobRunner(job, note=lambda _: None) as runner:
+        outcome = do_task(runner, Task(Input(input_path(url), Path("a"))))
+        assert [str(path) for path in outcome.outputs] == ["s3://bucket/out/a.mp4"]
+        assert list(segment.staging.iterdir()) == []
+        assert do_task(runner, Task(Input(input_path(url), Path("a")))).status == "failed"
+        assert list(segment.staging.iterdir()) == []
+    copy = pickle.loads(pickle.dumps(outcome.outputs))  # noqa: S301 - our own
+    assert copy == outcome.outputs
 
 
 def test_a_connection_that_breaks_once_is_repaired(

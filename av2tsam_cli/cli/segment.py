@@ -19,7 +19,6 @@ from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, SegmentJob, check_input
 from av2tsam_cli.network import is_stored, url_of
 from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
 from av2tsam_cli.segment_options import SegmentOptions
-from av2tsam_cli.staging import default_folder
 from av2tsam_cli.stores import output_path
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ class _LocalRun:
         folders = {each.name.parent for each in self.inputs.values()}
         outs = [out for out in self.job.outs.values() if not url_of(out)]
         places = [out / folder for out in outs for folder in folders]
-        return [*places, self.job.staging or default_folder()]
+        return [*places, self.job.staging_folder]
 
     def run(self) -> int:
         """Check pending inputs, load the model, process the inputs, and return the exit code.

@@ -129,7 +129,8 @@ class Child:
     def _remove_unfinished(self, task: Task) -> None:
         """Remove what a process that was killed left of the outputs of a task."""
         remove_dead_parts.cache_clear()
-        for folder in self.setup.job.output_folders(task.source):
+        job = self.setup.job
+        for folder in (*job.output_folders(task.source), job.staging_folder):
             remove_dead_parts(folder)
 
     def _explain_end(self, source: Path) -> Av2tsamError:
