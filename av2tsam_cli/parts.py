@@ -28,11 +28,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from av2tsam_cli.errors import UsageError
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.media.container import time_of_earlier_frame
 from av2tsam_cli.media.damage import DamageLog
 from av2tsam_cli.media.probe import check_unchanged
+from av2tsam_cli.outputs.contact_sheet import MomentFiles
 from av2tsam_cli.outputs.frame_table import FrameTable
 from av2tsam_cli.outputs.part import SummaryLines, WrittenPart, read_summaries
 from av2tsam_cli.outputs.writers import FrameWriter, open_part_writer
@@ -96,17 +96,6 @@ class PartResult:
     """Where it is. The folder can be moved before the parts are joined."""
     damage: DamageLog = field(repr=False)
     """What of it could not be read."""
-
-
-def check_parts(plan: SegmentPlan) -> None:
-    """Check that a plan can be carried out in parts.
-
-    Raises:
-        UsageError: It cannot.
-    """
-    for option in ("preview", "report"):
-        if option in plan.sides:
-            raise UsageError(f"`{option}` does not go with `split`; drop one of them")
 
 
 def hear(plan: SegmentPlan, segmenter: Segmenter) -> Heard:
@@ -185,7 +174,6 @@ def segment_part(
         MediaError: The video cannot be read.
         Av2tsamError: The folder cannot be written.
     """
-    check_parts(plan)
     damage = DamageLog(plan.info.path, allow_partial=plan.options.allow_partial)
     with write_errors(folder), atomic_folder(folder) as unfinished:
         written = WrittenPart(unfinished)
@@ -204,6 +192,8 @@ def segment_part(
         writers: list[FrameWriter] = [main, summaries]
         if "frames_csv" in plan.sides:
             writers.append(FrameTable(written.rows, first_frame=0, overwrite=False))
+        if {"preview", "report"} & {*plan.sides}:
+            writers.append(MomentFiles(written, plan.video, plan.options))
 
         def write(frames: Iterator[MaskedFrame]) -> None:
             with ExitStack() as opened:
@@ -238,7 +228,7 @@ def join_parts(
 ) -> SegmentResult:
     """Join all parts of a video to the result of its plan; if that fails, nothing is left behind.
 
-    Files are moved out of the folders of the parts, which can be removed afterwards.
+    The folders of the parts stay, and can be removed afterwards.
 
     Args:
         plan: The plan.

@@ -38,14 +38,13 @@ class CutTask(Task):
 
     def do(self, runner: JobRunner) -> Outcome:
         """Do it; see `Task`."""
-        from av2tsam_cli.parts import check_parts, cut, hear
+        from av2tsam_cli.parts import cut, hear
 
         check_input(self.source.path)
         plan = runner.plan(self.source, again=self.again)
         if plan is None:
             return Outcome("skipped", tuple(runner.job.outputs(self.source).values()))
         try:
-            check_parts(plan)
             heard, parts = hear(plan, runner.load()), cut(plan, self.seconds)
         finally:
             runner.drop(plan)

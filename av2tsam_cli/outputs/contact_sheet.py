@@ -6,20 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log, log2
 from pathlib import Path
-from typing import cast
+from types import TracebackType
+from typing import Self, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from av2tsam_cli.outputs.labels import fitted
 from av2tsam_cli.outputs.names import colour_of
 from av2tsam_cli.outputs.overlay import overlay_drawer
-from av2tsam_cli.outputs.part import WrittenPart
+from av2tsam_cli.outputs.part import WrittenPart, numbered
 from av2tsam_cli.outputs.spans import Spans
 from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.segment_options import LookOptions
-from av2tsam_cli.values import Frame, MaskedFrame, Pixels, UInt8Array, VideoStream
+from av2tsam_cli.values import (
+    Frame,
+    FrameSummary,
+    MaskedFrame,
+    Pixels,
+    SourceMasks,
+    UInt8Array,
+    VideoStream,
+)
 
 SHOWN = 12
 """Frames of a contact sheet, if the video has as many."""
@@ -69,7 +79,7 @@ class Moments:
 
     def add(self, masked: MaskedFrame) -> None:
         """Consider the next frame."""
-        rank = _rank(masked)
+        rank = _rank(masked.summary)
         best = self._spans.at(masked.frame.time_s)
         if best is None or rank > best.rank:
             self._spans.add(masked.frame.time_s, Moment(self._reduced(masked), rank))
@@ -97,8 +107,24 @@ class Moments:
         )
         if self.look.style == "heat":
             probability = cv2.resize(masked.probability, size, interpolation=cv2.INTER_AREA)
-            reduced = replace(reduced, soft_mask=lambda: probability)
+            reduced = replace(reduced, soft_mask=probability.copy)
         return reduced
+
+    def append(self, parts: Sequence[WrittenPart]) -> None:
+        """Consider the frames of all parts of a video, of which `MomentFiles` stored some."""
+        spans: Spans[tuple[FrameSummary, Path]] = Spans(
+            self._spans.most,
+            lambda one, other: other if _rank(other[0]) > _rank(one[0]) else one,
+        )
+        for first, part in numbered(parts):
+            for frame in part.read_summaries(first):
+                spans.add(frame.time_s, (frame, part.moment(frame.index - first)))
+        for frame, path in spans.values():
+            self._spans.add(frame.time_s, Moment(_read_moment(path, frame), _rank(frame)))
+
+    def values(self) -> list[Moment]:
+        """Return the best frame of each span of time."""
+        return self._spans.values()
 
     def chosen(self) -> list[Moment]:
         """Return the chosen frames in order: those with a mask first, spread evenly over time."""
@@ -119,9 +145,9 @@ def _more_telling(one: Moment, other: Moment) -> Moment:
     return other if other.rank > one.rank else one
 
 
-def _rank(masked: MaskedFrame) -> tuple[int, int]:
-    seen = int(masked.mask.any()) if masked.sources is None else len(masked.sources.in_view)
-    size = float(np.count_nonzero(masked.mask)) * masked.score
+def _rank(frame: FrameSummary) -> tuple[int, int]:
+    seen = int(frame.area_px > 0) if frame.sources is None else len(frame.in_view)
+    size = frame.area_px * frame.score
     # Steps of a fifth, because reducing every frame that shows a little more would take time.
     return seen, round(4 * log2(1 + size))
 
@@ -140,6 +166,59 @@ def _clock(time_s: float) -> str:
     hours, minutes = divmod(minutes, 60)
     start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
     return f"{start}:{seconds:02d}.{hundredths:02d}"
+
+
+class MomentFiles:
+    """Stores the frames of a part of a video that may be shown."""
+
+    def __init__(self, part: WrittenPart, video: VideoStream, look: LookOptions) -> None:
+        self.part, self.moments = part, Moments(video, look)
+
+    def write(self, masked: MaskedFrame) -> None:
+        """Consider the next frame."""
+        self.moments.add(masked)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for moment in self.moments.values() if error is None else ():
+            masked = moment.masked
+            labels = masked.mask if masked.sources is None else masked.sources.labels
+            arrays: dict[str, npt.NDArray[np.generic]] = {"rgb": masked.frame.rgb}
+            arrays["labels"] = labels.astype(np.uint8)
+            if masked.soft_mask is not None:
+                arrays["probability"] = masked.probability
+            path = self.part.moment(masked.frame.index)
+            path.parent.mkdir(exist_ok=True)
+            np.savez(path, allow_pickle=False, **arrays)
+
+
+def _read_moment(path: Path, frame: FrameSummary) -> MaskedFrame:
+    """Return a frame that `MomentFiles` stored, given what is known about it."""
+    with np.load(path) as arrays:
+        labels, rgb = arrays["labels"], arrays["rgb"]
+        probability = arrays.get("probability")
+    sources = None
+    if (known := frame.sources) is not None:
+        names, numbers, scores = (
+            tuple(getattr(each, name) for each in known) for name in ("name", "number", "score")
+        )
+        sources = SourceMasks(names, labels, scores, numbers)
+    return MaskedFrame(
+        Frame(rgb, frame.time_s, frame.index),
+        labels > 0,
+        frame.origin,
+        sources,
+        score=frame.score,
+        level_dbfs=frame.level_dbfs,
+        soft_mask=None if probability is None else probability.copy,
+    )
 
 
 class ContactSheet(SummaryFile):
@@ -167,7 +246,7 @@ class ContactSheet(SummaryFile):
 
     def append(self, parts: Sequence[WrittenPart]) -> None:
         """Consider the frames of all parts."""
-        raise NotImplementedError
+        self.moments.append(parts)
 
     def finish(self, part: Path) -> None:
         """Draw the sheet."""

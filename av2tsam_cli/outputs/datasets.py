@@ -96,7 +96,7 @@ class Coco(Pictures):
         self.table.count(frame)
 
     def append(self, part: Path, folder: Path, first: int) -> None:
-        """Move the pictures of a part, and number what is said about them."""
+        """Add the pictures of a part, and number what is said about them."""
         super().append(part / "images", folder / "images", first)
         for name, shift in ((_IMAGES, self._shift_image), (_ANNOTATIONS, self._shift_annotation)):
             if (part / name).exists():

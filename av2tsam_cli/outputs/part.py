@@ -39,6 +39,10 @@ class WrittenPart:
         """A line for each frame, see `SummaryLines`."""
         return self.folder / "frames.jsonl"
 
+    def moment(self, index: int) -> Path:
+        """A frame that a contact sheet may show, reduced; numbered from 0."""
+        return self.folder / "moments" / f"{index}.npz"
+
     def read_summaries(self, first: int) -> Iterator[FrameSummary]:
         """Yield what is known about the frames, numbered from `first` on."""
         with self.summaries.open(encoding="utf-8") as file:

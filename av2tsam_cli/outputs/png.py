@@ -1,6 +1,7 @@
 """Masks, overlays, mattes and cutouts as PNG images, one per frame, in a folder."""
 
 import json
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,9 @@ class Pictures(ABC):
         yield from ()
 
     def append(self, part: Path, folder: Path, first: int) -> None:
-        """Move the files of a part of the video into a folder.
+        """Add the files of a part of the video to a folder.
+
+        They stay where they are too, so that this can be repeated if it is interrupted.
 
         Args:
             part: The folder of the part, with frames numbered from 0.
@@ -67,13 +70,21 @@ class Pictures(ABC):
                 place = folder / path.relative_to(part)
                 place.parent.mkdir(exist_ok=True)
                 if path.stem.isdecimal():
-                    shutil.move(path, place.with_stem(f"{int(path.stem) + first:06d}"))
+                    _link(path, place.with_stem(f"{int(path.stem) + first:06d}"))
                 else:
                     with path.open("rb") as source, place.open("ab") as file:
                         shutil.copyfileobj(source, file)
 
     def finish(self, folder: Path, frames: int) -> None:  # noqa: B027
         """Write what describes the files into the folder, given the number of frames."""
+
+
+def _link(path: Path, place: Path) -> None:
+    """Give a file a second name; copy it where the file system cannot."""
+    try:
+        os.link(path, place)
+    except OSError:
+        shutil.copyfile(path, place)
 
 
 class PngPartWriter:
@@ -142,7 +153,7 @@ class PngWriter:
         self._count(masked.summary)
 
     def append(self, parts: Sequence[WrittenPart]) -> None:
-        """Move the files of parts of the video, in order."""
+        """Add the files of all parts of the video, in order."""
         with write_errors(self.folder):
             for first, part in numbered(parts):
                 self.pictures.append(part.files, self._part, first)

@@ -22,7 +22,7 @@ from av2tsam_cli.network import is_url, relative_place
 from av2tsam_cli.outputs.contact_sheet import Moments
 from av2tsam_cli.outputs.names import UNNAMED, NameTable, colour_of
 from av2tsam_cli.outputs.overlay import style_of
-from av2tsam_cli.outputs.part import WrittenPart
+from av2tsam_cli.outputs.part import WrittenPart, read_summaries
 from av2tsam_cli.outputs.spans import Spans
 from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.segment_options import Format, SegmentOptions
@@ -177,7 +177,9 @@ class Report(SummaryFile):
 
     def append(self, parts: Sequence[WrittenPart]) -> None:
         """Add the frames of all parts."""
-        raise NotImplementedError
+        self.moments.append(parts)
+        for frame in read_summaries(parts):
+            self.add(frame)
 
     def finish(self, part: Path) -> None:
         """Write the page."""
