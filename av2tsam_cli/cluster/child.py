@@ -18,6 +18,7 @@ from pathlib import Path
 from socket import socketpair
 from typing import cast
 
+from av2tsam_cli import __version__
 from av2tsam_cli.cluster.resources import own_cores
 from av2tsam_cli.cluster.tasks import Note, Outcome, Task, do_task, load_model
 from av2tsam_cli.errors import Av2tsamError
@@ -46,6 +47,8 @@ class Setup:
     """CPU cores of the worker."""
     folder: Path = field(default_factory=Path.cwd)
     """What relative paths start from, on machines that have this folder too."""
+    version: str = __version__
+    """Version of av2tsam."""
     details: bool = False
     """Whether to report details, and not only warnings."""
 

@@ -86,7 +86,14 @@ def segment_dataset(
     chosen = WorkerOptions(workers, gpus_per_worker, cpus_per_worker, timeout_per_item)
     resources = choose_resources(chosen, device, cpus=cpus, gpus=gpus)
     setup = Setup(job, timeout_s=timeout_per_item, cpus=resources.cpus)
-    return on_workers(dataset, _RowWorker, (setup, path, name), start_registry(), resources)
+    return on_workers(
+        dataset,
+        _RowWorker,
+        (setup, path, name),
+        start_registry(),
+        resources,
+        most_cpus=max(0.5, cpus - 1),  # a step that gets none would wait for ever
+    )
 
 
 class _RowWorker(Worker):

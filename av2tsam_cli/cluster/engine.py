@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pickle
+import platform
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from av2tsam_cli import __version__
 from av2tsam_cli.cluster.child import PATIENCE_S, Child, Setup, lost_error
 from av2tsam_cli.cluster.resources import Resources
 from av2tsam_cli.cluster.split import PartTask
@@ -96,6 +98,11 @@ def connected(address: str, cpus: int) -> Iterator[None]:
         _quiet_data()
         with redirect_stdout(cast("TextIO", _OneThread(sys.stdout))):
             yield
+    except ray.exceptions.RayError as error:
+        *_, reason = str(error).strip().splitlines()
+        raise Av2tsamError(
+            f"`ray` {address}: failed ({reason}); check that av2tsam is installed on all machines"
+        ) from error
     finally:
         with redirect_stdout(io.StringIO()):  # it prints the errors that it has not printed yet
             ray.shutdown()
@@ -229,6 +236,8 @@ def on_workers(
     arguments: Sequence[object],
     registry: "ActorHandle[Registry]",
     resources: Resources,
+    *,
+    most_cpus: float = float("inf"),
 ) -> "Dataset":
     """Return the data set of what workers return for the rows of another one.
 
@@ -238,6 +247,7 @@ def on_workers(
         arguments: What its constructor gets before the registry.
         registry: What counts the attempts.
         resources: The workers.
+        most_cpus: Most CPUs that all of them reserve, so that some are left for other steps.
     """
     from ray.data import ActorPoolStrategy
 
@@ -247,7 +257,7 @@ def on_workers(
         compute=ActorPoolStrategy(
             size=resources.workers, max_tasks_in_flight_per_actor=TASKS_AHEAD
         ),
-        num_cpus=resources.cpus,
+        num_cpus=min(resources.cpus, most_cpus / resources.workers),
         num_gpus=resources.gpus or None,
     )
 
@@ -378,6 +388,12 @@ class Worker:
         """Do a task, and count the attempts."""
         import ray
 
+        if self.child.setup.version != __version__:
+            error = Av2tsamError(
+                f"{platform.node()}: has av2tsam {__version__}, and not {self.child.setup.version} "
+                "as the machine that gave the command; install the same version"
+            )
+            return Outcome.failed(error, ends_job=True)
         here = ray.get_runtime_context()
         begun = self.registry.begin.remote(key, here.get_actor_id(), here.current_actor)
         lost = ray.get(begun)
