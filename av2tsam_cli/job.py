@@ -17,6 +17,7 @@ from av2tsam_cli.network import is_remote, is_stored, url_of, without_copy
 from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.segment_options import SIDE_SUFFIXES, Format, SegmentOptions
 from av2tsam_cli.staging import Staging, default_folder
+from av2tsam_cli.stores import check_writable
 from av2tsam_cli.threads import Background
 
 if TYPE_CHECKING:
@@ -147,6 +148,17 @@ class JobRunner:
     def _local(self) -> SegmentJob:
         """The job, with a local file or folder for each output."""
         return self.job.written_in(self._staging)
+
+    def check_stores(self) -> None:
+        """Check before any work that the folders in stores can be written.
+
+        Raises:
+            UsageError: There is no such bucket.
+            Av2tsamError: A store cannot be reached, or refuses.
+        """
+        for out in self.job.outs.values():
+            if url_of(out) is not None:
+                check_writable(str(out) if not out.suffix else str(out).rpartition("/")[0])
 
     def identify(self) -> "ModelIdentity":
         """Return which model will be loaded; existing outputs are compared with it.

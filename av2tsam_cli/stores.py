@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
+from uuid import uuid4
 
 from av2tsam_cli.errors import Av2tsamError, UsageError
 from av2tsam_cli.network import WEB, NetworkPath, is_url
@@ -90,6 +91,7 @@ _GOOGLE = _Service(
 )
 _AZURE = _Service("adlfs", "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY", {})
 _WEB = _Service("aiohttp", "use a URL that needs no password", {}, writable=False)
+_HUB = _Service("huggingface-hub", "run 'hf auth login', or set HF_TOKEN", {}, writable=False)
 SERVICES: Mapping[str, _Service] = {
     "s3": _S3,
     "s3a": _S3,
@@ -97,7 +99,7 @@ SERVICES: Mapping[str, _Service] = {
     "gcs": _GOOGLE,
     "az": _AZURE,
     "abfs": _AZURE,
-    "hf": _Service("huggingface-hub", "run 'hf auth login', or set HF_TOKEN", {}),
+    "hf": _HUB,
     **dict.fromkeys(WEB, _WEB),
 }
 """The schemes of URLs that are accepted. fsspec knows more, such as archives, other computers and
@@ -127,7 +129,8 @@ def check_url(url: str, *, writing: bool = False) -> None:
     if scheme not in WEB and os.pardir in PurePath(url).parts:
         raise UsageError(f"{url}: has '..' in its path; write it without")
     if writing and not SERVICES[scheme].writable:
-        raise UsageError(f"{url}: {scheme}:// can only be read; write to a folder or to s3://")
+        other = "a folder, and then 'hf upload'" if scheme == "hf" else "a folder, or s3://"
+        raise UsageError(f"{url}: {scheme}:// can only be read; use {other}")
 
 
 def output_path(word: str | Path) -> Path:
@@ -310,6 +313,23 @@ def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
     return _repeat(url, lambda files, path: bytes(files.cat_file(path, start=start, end=end)))
 
 
+def check_writable(url: str) -> None:
+    """Check that files can be uploaded to a folder, by one that is deleted at once.
+
+    Raises:
+        UsageError: There is no such bucket.
+        Av2tsamError: The store cannot be reached, or refuses.
+    """
+    name = f".av2tsam-{uuid4().hex[:12]}.part"
+
+    def write(files: Any, path: str) -> None:
+        trial = f"{path.rstrip('/')}/{name}"
+        files.pipe_file(trial, b"")
+        files.rm_file(trial)
+
+    _repeat(url, write, missing="no such bucket; create it, or check the URL")
+
+
 def upload_file(source: Path, url: str) -> None:
     """Upload a file, which appears complete or not at all.
 
@@ -402,10 +422,20 @@ class _Truncated(Exception):  # noqa: N818
     """Not all of a file was received."""
 
 
-def _repeat(url: str, work: Callable[[Any, str], T]) -> T:
+def _repeat(
+    url: str,
+    work: Callable[[Any, str], T],
+    *,
+    missing: str = "no such file, or a folder without videos; check the URL",
+) -> T:
     """Return what a function returns for the file system of a URL and the path in it.
 
     If the network or the server fails, it is called again.
+
+    Args:
+        url: The URL.
+        work: The function.
+        missing: What to say if there is nothing of that name.
     """
     check_url(url)
     waits_s: Sequence[float | None] = (*WAITS_S, None)
@@ -415,7 +445,7 @@ def _repeat(url: str, work: Callable[[Any, str], T]) -> T:
         except Exception as error:
             cause = _cause(error)
             if not _may_pass(cause) or wait_s is None:
-                raise _explain(url, cause) from error
+                raise _explain(url, cause, missing) from error
             time.sleep(wait_s)
     raise AssertionError
 
@@ -478,7 +508,7 @@ def _may_pass(error: Exception) -> bool:
     return True
 
 
-def _explain(url: str, error: Exception) -> Exception:
+def _explain(url: str, error: Exception, missing: str) -> Exception:
     """Return the error to raise: one line that names the URL and says what to do."""
     service = SERVICES[urlsplit(url).scheme]
     reason = " ".join(str(error).split()) or type(error).__name__
@@ -490,7 +520,7 @@ def _explain(url: str, error: Exception) -> Exception:
             f"{url}: needs {service.package}; install it with: pip install {service.package}"
         )
     elif isinstance(error, FileNotFoundError) or _status(error) in NOT_FOUND:
-        explained = UsageError(f"{url}: no such file, or a folder without videos; check the URL")
+        explained = UsageError(f"{url}: {missing}")
     elif _is_denied(error):
         explained = Av2tsamError(f"{url}: access denied ({reason}); {service.login}")
     elif isinstance(error, OSError) and error.errno in FULL:

@@ -109,6 +109,8 @@ class Proxy:
 
     def close(self) -> None:
         """Accept no more connections."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # else one more is accepted
         self._listener.close()
 
     def _accept(self) -> None:

@@ -280,10 +280,14 @@ def test_a_rejected_key(
     url = store.put("a.mp4", clip)
     store.check_keys(after=0)
     try:
-        for word in (url, "s3://bucket/"):
-            assert segment(word, "-o", "out.mp4") == 1
+        for word, out, named in (
+            (url, "out.mp4", url),
+            ("s3://bucket/", "out.mp4", "s3://bucket/"),
+            (str(clip), "s3://bucket/out/a.mp4", "s3://bucket/out"),
+        ):
+            assert segment(word, "-o", out) == 1
             (line,) = segment.error.splitlines()
-            assert f"{word}: access denied (" in line
+            assert f"{named}: access denied (" in line
             assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in line
     finally:
         store.check_keys(after=None)
@@ -296,10 +300,15 @@ def test_a_rejected_key(
     assert f"{url}: access denied (Unable to locate credentials)" in segment.error
 
 
-def test_missing_buckets_and_files(store: ObjectStore, segment: Segment) -> None:
+def test_missing_buckets_and_files(store: ObjectStore, segment: Segment, clip: Path) -> None:
     for url in ("s3://nowhere/a.mp4", "s3://nowhere/", "s3://bucket/none.mp4"):
         assert segment(url, "-o", "out.mp4") == 2
         assert f"{url}: no such file" in segment.error
+    words = [str(clip), store.put("a.mp4", clip), "-f", "masks"]
+    assert segment(*words, "-o", "s3://nowhere/out") == 2
+    (line,) = segment.error.splitlines()  # before any work
+    assert line.endswith("s3://nowhere/out: no such bucket; create it, or check the URL")
+    assert [each["status"] for each in segment.records] == ["failed", "failed"]
 
 
 def test_a_missing_package(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,8 +318,8 @@ def test_a_missing_package(segment: Segment, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_web_servers_can_only_be_read(segment: Segment) -> None:
-    for out in ("https://example.org/out.mp4", "http://example.org/out.mp4"):
+    for out in ("https://example.org/out.mp4", "hf://datasets/a/b/out.mp4"):
         assert segment("a.mp4", "-o", out) == 2
-        assert f"{out}: http" in segment.error
+        assert f"{out}: h" in segment.error
         with pytest.raises(UsageError, match="can only be read"):
             check_url(out, writing=True)

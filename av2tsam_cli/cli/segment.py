@@ -221,6 +221,8 @@ class _LocalRun:
         attempt = self.batch.attempt
         for each in self.batch.pending:
             attempt(each, partial(check_input, each))
+        if not self.dry_run:
+            self.batch.attempt_all(self.runner.check_stores)
         if self.job.skip_existing:
             self.batch.attempt_all(self.runner.identify)
         pending = self.batch.pending

@@ -79,6 +79,7 @@ def load_model(runner: JobRunner) -> Outcome:
     """Load the model of a job, whose outcome has no input."""
     with _collected_notes(runner) as notes:
         try:
+            runner.check_stores()
             runner.load()
         except Exception as error:  # noqa: BLE001 - it is reported
             return Outcome.failed(error, ends_job=isinstance(error, UsageError | WeightsError))
