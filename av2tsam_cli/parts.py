@@ -211,7 +211,7 @@ def segment_part(
                             progress(summaries.frames)
 
         frames = _read_part(plan, segmenter, heard, part, damage)
-        run_stages(plan, segmenter, frames, write, part.stop_s)
+        run_stages(plan, segmenter, frames, write, stop_s=part.stop_s, announce=False)
     return PartResult(WrittenPart(folder, summaries.frames), damage)
 
 

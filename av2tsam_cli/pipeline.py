@@ -596,7 +596,9 @@ def run_stages(
     segmenter: Segmenter,
     frames: Generator[ScheduledFrame, None, None],
     write: Callable[[Iterator[MaskedFrame]], None],
+    *,
     stop_s: float = float("inf"),
+    announce: bool = True,
 ) -> None:
     """Compute the masks of scheduled frames on this thread, and write them on another.
 
@@ -607,6 +609,7 @@ def run_stages(
         write: Iterates over the frames with their masks.
         stop_s: The masks of frames before this are needed, in seconds of the presentation; some
             later frames come too.
+        announce: Whether to say how long the video takes, if that is long.
     """
     from av2tsam_cli.inference.device import own_stream, torch_threads
 
@@ -625,7 +628,7 @@ def run_stages(
         run_behind(consume, depth=0 if large else 1, name="write") as put,
         closing(compute(frames, segmenter, options, large=large, stop_s=stop_s)) as computed,
     ):
-        announced = False
+        announced = not announce
         times = _StageTimes()
         for batch in computed:
             times.add_network(batch)

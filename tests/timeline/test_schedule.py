@@ -120,9 +120,10 @@ def test_identical_frames_are_repeats_until_the_next_second_of_audio() -> None:
     assert repeats(grey(7, 7), None) == []
 
 
-def test_with_a_text_prompt_repeats_continue_across_seconds() -> None:
-    found = mark_repeats(without_audio(frames([0.0, 0.9, 1.0, 2.5])), 0)
-    assert [each.key for each in found] == [True, False, False, False]
+def test_with_a_text_prompt_repeats_continue_for_four_seconds() -> None:
+    """Parts of a video can begin there."""
+    found = mark_repeats(without_audio(frames([0.0, 0.9, 1.0, 3.9, 4.0, 7.5, 8.1])), 0)
+    assert [each.key for each in found] == [True, False, False, False, True, False, True]
 
 
 def test_a_difference_within_the_tolerance_counts_as_none() -> None:
@@ -170,6 +171,12 @@ def test_batches_are_bounded_and_do_not_mix_frames_with_and_without_prompt() -> 
     for group in batches(mark_keys(found, Fraction(3)), 4):
         assert len(group) <= 8
         assert len({m.window is None for m in group}) == 1
+
+
+def test_batches_begin_every_four_seconds_whatever_was_before() -> None:
+    every = list(without_audio(frames(k / 2 for k in range(20))))
+    assert [len(group) for group in batches(every, 5)] == [5, 3, 5, 3, 4]
+    assert [len(group) for group in batches(every[6:], 5)] == [2, 5, 3, 4]
 
 
 def test_frames_of_two_sizes_never_share_a_batch() -> None:

@@ -73,6 +73,11 @@ def test_a_still_scene_is_looked_at_once_per_second() -> None:
     assert looked_at([noisy(picture(100), k) for k in range(30)]) == [0, 25]
 
 
+def test_a_still_picture_is_looked_at_every_four_seconds_even_if_masks_are_reused() -> None:
+    still = without_audio(Frame(picture(100), k / 2, k) for k in range(12))
+    assert computed(still, [disc(100)], reuse=1.0) == [0, 8]
+
+
 def test_an_object_that_moves_slowly_is_followed() -> None:
     assert len(looked_at([picture(100 + k // 2) for k in range(20)])) <= 3
 

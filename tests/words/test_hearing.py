@@ -75,6 +75,10 @@ class Rows:
 
 
 def listen(rows: Sequence[Sequence[float]], windows: Iterator[AudioWindow]) -> list[set[str]]:
+    return names(hear(rows, windows))
+
+
+def hear(rows: Sequence[Sequence[float]], windows: Iterator[AudioWindow]) -> list[AudioWindow]:
     sources = tuple(Source(name, (name,), name) for name in "abcdefgh"[: len(rows[0])])
     clap = ClapEmbedder(TINY_CLAP).eval()
     hearing = Hearing(
@@ -84,7 +88,7 @@ def listen(rows: Sequence[Sequence[float]], windows: Iterator[AudioWindow]) -> l
         context_s=1,
         silence_dbfs=-60,
     )
-    return names([*hearing.hear(windows)])
+    return [*hearing.hear(windows)]
 
 
 def loud(*indices: int) -> Iterator[AudioWindow]:
@@ -104,6 +108,12 @@ def test_names_do_not_stay_across_a_gap_or_silence() -> None:
     (before, after), silent = loud(0, 2), np.zeros(TINY_CLAP.rate_hz, np.float32)
     with_silence = iter([before, AudioWindow(silent, 1, TINY_CLAP.rate_hz), after])
     assert listen([[1.0], [-1.5]], with_silence) == [{"a"}, set(), set()]
+
+
+def test_names_are_numbered_in_the_order_in_which_they_are_first_heard() -> None:
+    windows = hear([[-9.0, 1.0, 2.0], [1.0, -9.0, -9.0], [3.0, 2.0, 1.0]], loud(0, 1, 2))
+    found = [[(each.name, each.number) for each in window.sources or ()] for window in windows]
+    assert found == [[("c", 1), ("b", 2)], [("a", 3)], [("a", 3), ("b", 2), ("c", 1)]]
 
 
 def test_only_the_most_likely_names_of_a_second_are_kept() -> None:
