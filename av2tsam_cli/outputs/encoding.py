@@ -92,7 +92,8 @@ CODECS: Mapping[Codec, _Codec] = MappingProxyType(
             "libx265",
             (".mp4", ".mov", ".mkv"),
             _YUV,
-            {"preset": "veryfast", "x265-params": "log-level=error"},
+            # Parts of a video can be joined without `info`, which differs between computers.
+            {"preset": "veryfast", "x265-params": "log-level=error:info=0"},
             20,
             51,
             tag="hvc1",  # Apple's players know no other

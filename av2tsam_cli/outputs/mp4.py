@@ -149,8 +149,8 @@ class VideoWriter:
         for start in starts:
             if start.extradata != (self._encoder.codec_context.extradata or b""):
                 raise Av2tsamError(
-                    f"{self.target}: its parts were encoded differently; use computers with the "
-                    "same version of PyAV and as many cores"
+                    f"{self.target}: its parts were encoded differently; install the same version "
+                    "of PyAV on all computers"
                 )
         packets = chain.from_iterable(map(read_packets, paths))
         delay = max((start.delay for start in starts), default=0)

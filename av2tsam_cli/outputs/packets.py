@@ -11,8 +11,8 @@ from typing import IO, Any, Literal
 
 from av.packet import Packet, PacketSideData, packet_sidedata_type_from_literal
 
-HEAD = Struct("<qqq?II")
-"""Presentation time, decoding time and duration in ticks, whether it is a key frame, and the bytes
+HEAD = Struct("<qq?II")
+"""Presentation time and duration in ticks, whether it is a key frame, and the bytes
 of the picture and of its transparency."""
 START = Struct("<II")
 """What a file begins with: the delay, and the bytes of the extradata, which follow."""
@@ -47,7 +47,7 @@ class PacketFile:
         pts, dts = packet.pts or 0, packet.dts or 0
         alpha = bytes(packet.get_sidedata(ALPHA)) if packet.has_sidedata(ALPHA) else b""
         self.file.write(
-            HEAD.pack(pts, dts, packet.duration or 0, packet.is_keyframe, packet.size, len(alpha))
+            HEAD.pack(pts, packet.duration or 0, packet.is_keyframe, packet.size, len(alpha))
         )
         self.file.write(bytes(packet) + alpha)
         first = self.earliest is None
@@ -72,14 +72,14 @@ def read_start(path: Path) -> Encoded:
 
 
 def read_packets(path: Path) -> Iterator["Packet[Any]"]:
-    """Yield the packets of a file, without a time base and a stream."""
+    """Yield the packets of a file, without decoding times, a time base and a stream."""
     with path.open("rb") as file:
         _, size = START.unpack(file.read(START.size))
         file.seek(size, SEEK_CUR)
         while head := file.read(HEAD.size):
-            pts, dts, duration, is_key, size, alpha = HEAD.unpack(head)
+            pts, duration, is_key, size, alpha = HEAD.unpack(head)
             packet = Packet(file.read(size))
-            packet.pts, packet.dts, packet.duration, packet.is_keyframe = pts, dts, duration, is_key
+            packet.pts, packet.duration, packet.is_keyframe = pts, duration, is_key
             if alpha:
                 extra = _Extra(packet_sidedata_type_from_literal(ALPHA), alpha)
                 extra.update(file.read(alpha))
