@@ -13,13 +13,8 @@ from av2tsam_cli.cli.batch import Batch
 from av2tsam_cli.cli.console import Console
 from av2tsam_cli.cli.progress import Unit
 from av2tsam_cli.cluster.child import Setup
-from av2tsam_cli.cluster.engine import (
-    connected,
-    remove_everywhere,
-    require_ray,
-    run_tasks,
-    total_resources,
-)
+from av2tsam_cli.cluster.connection import connected, require_ray, total_resources
+from av2tsam_cli.cluster.engine import remove_everywhere, run_tasks
 from av2tsam_cli.cluster.resources import WorkerOptions, choose_resources
 from av2tsam_cli.cluster.split import CutTask, PartTask, parts_folder
 from av2tsam_cli.cluster.tasks import Note, Outcome, Task

@@ -7,14 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli.cluster.child import Setup
-from av2tsam_cli.cluster.engine import (
-    Registry,
-    Worker,
-    on_workers,
-    require_ray,
-    start_registry,
-    total_resources,
-)
+from av2tsam_cli.cluster.connection import require_ray, total_resources
+from av2tsam_cli.cluster.engine import Worker, on_workers
+from av2tsam_cli.cluster.registry import Registry, start_registry
 from av2tsam_cli.cluster.resources import WorkerOptions, choose_resources
 from av2tsam_cli.cluster.tasks import Task
 from av2tsam_cli.files import output_name

@@ -1,168 +1,33 @@
-"""Ray: connect to it, and run tasks on its workers with Ray Data."""
+"""Run tasks on workers, with Ray Data."""
 
-import io
-import logging
 import os
 import pickle
 import platform
 import shutil
-import signal
-import socket
-import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
-from importlib.util import find_spec
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli import __version__
 from av2tsam_cli.cluster.child import PATIENCE_S, Child, Setup, lost_error
+from av2tsam_cli.cluster.connection import quiet_data
+from av2tsam_cli.cluster.registry import Registry, start_registry
 from av2tsam_cli.cluster.resources import Resources
 from av2tsam_cli.cluster.split import PartTask
 from av2tsam_cli.cluster.tasks import Outcome, Task
 from av2tsam_cli.errors import Av2tsamError
 from av2tsam_cli.files import has_parts, remove_dead_parts
-from av2tsam_cli.signals import SIGNAL_NAMES
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from ray.data import Dataset
 
-    from av2tsam_cli.parts import PartResult
-
-LOCAL, AUTO = "local", "auto"
-"""Addresses: Ray is started on this machine and ends with the command; the cluster that this
-machine belongs to."""
 MOST_BLOCKS = 10_000
 """Most blocks of a data set; Ray needs about a millisecond for each before the first begins."""
 TASKS_AHEAD = 2
 """Tasks that a worker has, the one at work included, so that it never waits for the next one."""
-REACHED_WITHIN_S = 10.0
-"""Seconds within which a cluster must answer."""
-OBJECT_STORE_BYTES = 200 << 20
-"""Memory that a local Ray shares between processes; tasks and outcomes are small."""
-
-
-def require_ray() -> None:
-    """Check that Ray is installed.
-
-    Raises:
-        Av2tsamError: It is not.
-    """
-    if find_spec("ray") is None or find_spec("pyarrow") is None:
-        raise Av2tsamError("`ray` needs Ray Data; install it with: pip install 'av2tsam[ray]'")
-
-
-@contextmanager
-def connected(address: str, cpus: int) -> Iterator[None]:
-    """Start Ray on this machine, or connect to a cluster, while the block runs.
-
-    This changes settings of the process: the command line uses it, the library does not.
-
-    Args:
-        address: `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
-        cpus: CPUs that workers need if Ray is started; more than there are is allowed.
-
-    Raises:
-        Av2tsamError: Ray cannot be started or reached.
-    """
-    import ray
-
-    # Ray would print what the outcomes say better, and send statistics of its use to its makers.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
-    options: dict[str, Any] = {}
-    if address == LOCAL:
-        options = {
-            "num_cpus": max(cpus, os.cpu_count() or 1),
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-        }
-    try:
-        if address not in {LOCAL, AUTO}:  # Ray itself would try for minutes
-            host, _, port = address.removeprefix("ray://").rpartition(":")
-            socket.create_connection((host, int(port)), timeout=REACHED_WITHIN_S).close()
-        with _stderr_closed(), _handlers_kept():  # it prints that it is to print nothing
-            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
-        reason = "none is running" if address == AUTO else " ".join(str(error).split())
-        raise Av2tsamError(
-            f"`ray` {address}: cannot be reached ({reason}); start Ray there with 'ray start', "
-            "check the address, or set RAY_AUTH_MODE=token if it wants a token"
-        ) from error
-    try:
-        _quiet_data()
-        with redirect_stdout(cast("TextIO", _OneThread(sys.stdout))):
-            yield
-    except ray.exceptions.RayError as error:
-        *_, reason = str(error).strip().splitlines()
-        raise Av2tsamError(
-            f"`ray` {address}: failed ({reason}); check that av2tsam is installed on all machines"
-        ) from error
-    finally:
-        with redirect_stdout(io.StringIO()):  # it prints the errors that it has not printed yet
-            ray.shutdown()
-
-
-class _OneThread:
-    """A stream to which only one thread can write; Ray prints errors to stdout from another one."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._thread = stream, threading.current_thread()
-
-    def write(self, text: str) -> int:
-        """Write a text, if this is the thread."""
-        return self._stream.write(text) if threading.current_thread() is self._thread else len(text)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
-
-@contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Restore the handlers of signals at the end of the block; Ray replaces that of SIGTERM."""
-    numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _stderr_closed() -> Iterator[None]:
-    """Drop what is written to the file of stderr while the block runs, also by C libraries."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - not a path of the user
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _quiet_data() -> None:
-    """Let Ray Data print nothing, and go on without the tasks of workers that are lost."""
-    from ray.data import DataContext
-
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1
-
-
-def total_resources() -> tuple[int, int]:
-    """Return the CPUs and the GPUs of the cluster, or of this machine."""
-    import ray
-
-    found = ray.cluster_resources()
-    return int(found.get("CPU", 1)), int(found.get("GPU", 0))
 
 
 def run_tasks(
@@ -221,7 +86,7 @@ class _Driver:
     """Runs tasks for a Ray client, as an actor of the cluster."""
 
     def __init__(self, arguments: bytes, registry: "ActorHandle[Registry]") -> None:
-        _quiet_data()
+        quiet_data()
         tasks, setup, resources = pickle.loads(arguments)  # noqa: S301 - ours
         self._outcomes = _run_here(tasks, setup, resources, registry)
 
@@ -260,61 +125,6 @@ def on_workers(
         num_cpus=min(resources.cpus, most_cpus / resources.workers),
         num_gpus=resources.gpus or None,
     )
-
-
-class Registry:
-    """Knows the workers, and how often each task was begun in vain; Ray runs it beside them.
-
-    When a worker is lost, Ray has another one do its tasks, without a limit.
-    """
-
-    def __init__(self) -> None:
-        self._begun: Counter[object] = Counter()
-        self._workers: dict[str, ActorHandle[object]] = {}
-        self._results: dict[Path, dict[int, PartResult]] = {}
-        self._last: dict[Path, int] = {}
-        self._given_up: set[Path] = set()
-
-    def begin(self, key: object, name: str, worker: "ActorHandle[object]") -> int:
-        """Count the beginning of a task by a worker; return how often it was begun before."""
-        self._workers[name] = worker
-        self._begun[key] += 1
-        return self._begun[key] - 1
-
-    def finish(self, key: object) -> None:
-        """Forget a task that is done, which may come again if the data set contains it twice."""
-        del self._begun[key]
-
-    def collect(self, task: PartTask, result: "PartResult") -> "dict[int, PartResult] | None":
-        """Add the result of a part; return those of all parts to the worker that shall join them.
-
-        That is the one with the last part, also if it was lost and comes again.
-        """
-        results = self._results.setdefault(task.folder, {})
-        results[task.part.number] = result
-        if len(results) < task.count:
-            return None
-        last = self._last.setdefault(task.folder, task.part.number)
-        return results if last == task.part.number else None
-
-    def give_up(self, task: PartTask) -> None:
-        """Take note that a part failed, so that the other parts of the video are not needed."""
-        self._given_up.add(task.folder)
-
-    def is_needed(self, task: PartTask) -> bool:
-        """Return whether no other part of the video has failed."""
-        return task.folder not in self._given_up
-
-    def workers(self) -> "list[ActorHandle[object]]":
-        """Return the workers that have begun a task."""
-        return list(self._workers.values())
-
-
-def start_registry() -> "ActorHandle[Registry]":
-    """Start the registry of a job."""
-    import ray
-
-    return ray.remote(num_cpus=0, max_restarts=-1)(Registry).remote()
 
 
 def _stop(registry: "ActorHandle[Registry]", folders: set[Path]) -> None:
@@ -407,14 +217,16 @@ class Worker:
         """Segment a part of a video; after the last one, join all."""
         import ray
 
-        if not ray.get(self.registry.is_needed.remote(task)):
+        if not ray.get(self.registry.is_needed.remote(task.folder)):
             return Outcome("skipped")
         outcome = self.child.do(task, lost)
         if outcome.value is not None:
-            results = ray.get(self.registry.collect.remote(task, outcome.value))
+            number, count = task.part.number, task.count
+            collected = self.registry.collect.remote(task.folder, number, count, outcome.value)
+            results = ray.get(collected)
             if results is None:
                 return outcome
             outcome = self.child.do(task.join(results), lost)
         if outcome.error is not None:
-            self.registry.give_up.remote(task)
+            self.registry.give_up.remote(task.folder)
         return outcome

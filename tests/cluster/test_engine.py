@@ -10,7 +10,8 @@ import pytest
 
 import av2tsam
 from av2tsam_cli.cluster.child import Setup
-from av2tsam_cli.cluster.engine import connected, run_tasks
+from av2tsam_cli.cluster.connection import connected
+from av2tsam_cli.cluster.engine import run_tasks
 from av2tsam_cli.cluster.resources import Resources
 from av2tsam_cli.cluster.split import CutTask, parts_folder
 from av2tsam_cli.cluster.tasks import Task

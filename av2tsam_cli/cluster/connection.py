@@ -1,0 +1,143 @@
+"""The connection to Ray: started on this machine, or a cluster."""
+
+import io
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from typing import Any, TextIO, cast
+
+from av2tsam_cli.errors import Av2tsamError
+from av2tsam_cli.signals import SIGNAL_NAMES
+
+LOCAL, AUTO = "local", "auto"
+"""Addresses: Ray is started on this machine and ends with the command; the cluster that this
+machine belongs to."""
+REACHED_WITHIN_S = 10.0
+"""Seconds within which a cluster must answer."""
+OBJECT_STORE_BYTES = 200 << 20
+"""Memory that a local Ray shares between processes; tasks and outcomes are small."""
+
+
+def require_ray() -> None:
+    """Check that Ray is installed.
+
+    Raises:
+        Av2tsamError: It is not.
+    """
+    if find_spec("ray") is None or find_spec("pyarrow") is None:
+        raise Av2tsamError("`ray` needs Ray Data; install it with: pip install 'av2tsam[ray]'")
+
+
+@contextmanager
+def connected(address: str, cpus: int) -> Iterator[None]:
+    """Start Ray on this machine, or connect to a cluster, while the block runs.
+
+    This changes settings of the process: the command line uses it, the library does not.
+
+    Args:
+        address: `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
+        cpus: CPUs that workers need if Ray is started; more than there are is allowed.
+
+    Raises:
+        Av2tsamError: Ray cannot be started or reached.
+    """
+    import ray
+
+    # Ray would print what the outcomes say better, and send statistics of its use to its makers.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+    options: dict[str, Any] = {}
+    if address == LOCAL:
+        options = {
+            "num_cpus": max(cpus, os.cpu_count() or 1),
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        }
+    try:
+        if address not in {LOCAL, AUTO}:  # Ray itself would try for minutes
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), timeout=REACHED_WITHIN_S).close()
+        with _stderr_closed(), _handlers_kept():  # it prints that it is to print nothing
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = "none is running" if address == AUTO else " ".join(str(error).split())
+        raise Av2tsamError(
+            f"`ray` {address}: cannot be reached ({reason}); start Ray there with 'ray start', "
+            "check the address, or set RAY_AUTH_MODE=token if it wants a token"
+        ) from error
+    try:
+        quiet_data()
+        with redirect_stdout(cast("TextIO", _OneThread(sys.stdout))):
+            yield
+    except ray.exceptions.RayError as error:
+        *_, reason = str(error).strip().splitlines()
+        raise Av2tsamError(
+            f"`ray` {address}: failed ({reason}); check that av2tsam is installed on all machines"
+        ) from error
+    finally:
+        with redirect_stdout(io.StringIO()):  # it prints the errors that it has not printed yet
+            ray.shutdown()
+
+
+class _OneThread:
+    """A stream to which only one thread can write; Ray prints errors to stdout from another one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._thread = stream, threading.current_thread()
+
+    def write(self, text: str) -> int:
+        """Write a text, if this is the thread."""
+        return self._stream.write(text) if threading.current_thread() is self._thread else len(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Restore the handlers of signals at the end of the block; Ray replaces that of SIGTERM."""
+    numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Drop what is written to the file of stderr while the block runs, also by C libraries."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - not a path of the user
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def quiet_data() -> None:
+    """Let Ray Data print nothing, and go on without the tasks of workers that are lost."""
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1
+
+
+def total_resources() -> tuple[int, int]:
+    """Return the CPUs and the GPUs of the cluster, or of this machine."""
+    import ray
+
+    found = ray.cluster_resources()
+    return int(found.get("CPU", 1)), int(found.get("GPU", 0))
