@@ -16,7 +16,6 @@ from av2tsam_cli.errors import NOT_A_FILE, UsageError
 from av2tsam_cli.network import is_remote, is_stored, url_of, without_copy
 from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.segment_options import SIDE_SUFFIXES, Format, SegmentOptions
-from av2tsam_cli.staging import Staging, default_folder
 from av2tsam_cli.stores import check_writable
 from av2tsam_cli.threads import Background
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from av2tsam_cli.inference.segmenter import Segmenter
     from av2tsam_cli.pipeline import SegmentResult
     from av2tsam_cli.plan import SegmentPlan
+    from av2tsam_cli.staging import Staging
 
 NANO_NOTE = (
     "using nano, a demo model that only recognises drawn scenes; for real videos, run "
@@ -72,6 +72,8 @@ class SegmentJob:
     @property
     def staging_folder(self) -> Path:
         """The folder of a computer in which the folders of processes for copies are."""
+        from av2tsam_cli.staging import default_folder
+
         return self.staging or default_folder()
 
     @property
@@ -96,7 +98,7 @@ class SegmentJob:
         """Return the folders of this computer in which something is written for an input."""
         return {path.parent for path in self.outputs(source).values() if url_of(path) is None}
 
-    def written_in(self, staging: Staging) -> "SegmentJob":
+    def written_in(self, staging: "Staging") -> "SegmentJob":
         """Return the job with local outputs instead of those that are to be uploaded."""
         if not any(map(url_of, self.outs.values())):
             return self
@@ -128,7 +130,6 @@ class JobRunner:
         self.note = note
         self._model: ModelIdentity | None = None
         self._segmenter: Segmenter | None = None
-        self._staging = Staging(job.staging)
         self._next: tuple[Input, Background[_Ready | None]] | None = None
         self._kept: tuple[Input, SegmentPlan] | None = None
 
@@ -142,7 +143,14 @@ class JobRunner:
         trace: TracebackType | None,
     ) -> None:
         """Remove what was copied to this computer."""
-        self._staging.close()
+        if "_staging" in vars(self):
+            self._staging.close()
+
+    @cached_property
+    def _staging(self) -> "Staging":
+        from av2tsam_cli.staging import Staging  # imports FFmpeg; the process may be forked before
+
+        return Staging(self.job.staging)
 
     @cached_property
     def _local(self) -> SegmentJob:

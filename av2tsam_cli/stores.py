@@ -7,7 +7,6 @@ folder, the record is uploaded last: without it, the folder is incomplete.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import re
@@ -403,11 +402,15 @@ def give_up() -> None:
     used = sys.modules.get("fsspec.asyn")
     loop = None if used is None else used.loop[0]
     if loop is not None and loop.is_running():
+        import asyncio  # takes 40 ms
+
         with suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(PATIENCE_S)
 
 
 async def _cancel_all() -> None:
+    import asyncio
+
     running = asyncio.all_tasks() - {asyncio.current_task()}
     for task in running:
         task.cancel()
@@ -500,7 +503,7 @@ def _may_pass(error: Exception) -> bool:
     status = _status(error)
     if status is not None:
         return status >= 500 or status in BUSY
-    if isinstance(error, ConnectionError | TimeoutError | asyncio.TimeoutError):
+    if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError) and error.errno is not None:
         is_network = type(error).__module__ != "builtins"  # such as aiohttp's

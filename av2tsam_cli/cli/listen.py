@@ -30,7 +30,6 @@ from av2tsam_cli.options import (
 )
 from av2tsam_cli.outputs.events import to_audacity, to_csv, to_srt, to_vtt
 from av2tsam_cli.segment_options import Timing
-from av2tsam_cli.staging import Staging
 from av2tsam_cli.stores import output_path
 
 if TYPE_CHECKING:
@@ -264,12 +263,13 @@ class _JobRunner:
         self.job = job
         self.console = console
         self.batch = batch
-        self.staging = Staging()
         self.loaded: tuple[LoadedModel, Hearing] | None = None
 
     def run(self) -> int:
         """Check pending inputs, load the model, process the inputs, and return the exit code."""
-        with self.staging:
+        from av2tsam_cli.staging import Staging  # imports FFmpeg, after this process was forked
+
+        with Staging() as self.staging:
             pending = self.batch.pending
             count = 1 if any(map(is_stored, pending)) else max(1, len(pending))
             for first in range(0, len(pending), count):

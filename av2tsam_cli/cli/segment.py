@@ -13,7 +13,7 @@ from av2tsam_cli.cli.inputs import InputOptions, find_inputs, name_outputs, need
 from av2tsam_cli.cli.isolation import run_apart, run_isolated
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
-from av2tsam_cli.cli.workers import RayOptions, WorkersRun
+from av2tsam_cli.cluster.resources import RayOptions
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, SegmentJob, check_input
 from av2tsam_cli.network import is_stored, url_of
@@ -176,6 +176,8 @@ def segment(
     check_outputs(sources, list(map(job.outputs, found)), named=job.outs)
     with console.logged():
         if cluster.ray is not None and not batch.dry_run:
+            from av2tsam_cli.cli.workers import WorkersRun
+
             return WorkersRun(found, job, console, reports, cluster).run()
         local = _LocalRun(found, job, console, reports, dry_run=batch.dry_run)
         return run_isolated(reports, local.run, outs=local.folders, prepare=prepare)

@@ -1,13 +1,11 @@
 """Process the inputs of a command on workers of Ray, on this machine or on many."""
 
 import logging
-import re
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
 
 from av2tsam_cli.cli.batch import Batch
 from av2tsam_cli.cli.console import Console
@@ -15,61 +13,10 @@ from av2tsam_cli.cli.progress import Unit
 from av2tsam_cli.cluster.child import Setup
 from av2tsam_cli.cluster.connection import connected, require_ray, total_resources
 from av2tsam_cli.cluster.engine import remove_everywhere, run_tasks
-from av2tsam_cli.cluster.resources import WorkerOptions, choose_resources
+from av2tsam_cli.cluster.resources import RayOptions, choose_resources
 from av2tsam_cli.cluster.split import CutTask, PartTask, parts_folder
 from av2tsam_cli.cluster.tasks import Note, Outcome, Task
-from av2tsam_cli.errors import UsageError
 from av2tsam_cli.job import Input, SegmentJob, summary
-from av2tsam_cli.options import Option, Panel
-
-SHORTEST_PART_S = 5
-"""Seconds of the shortest part that an input can be cut into; each takes some of its own."""
-ADDRESS = re.compile(r"local|auto|(ray://)?[^/\s]+:\d+")
-"""Where Ray is."""
-
-
-@dataclass(frozen=True)
-class RayOptions(WorkerOptions):
-    """Whether inputs are processed on workers of Ray."""
-
-    ray: Annotated[
-        str | None,
-        Option(
-            "process inputs on workers: local, auto for the cluster of this machine, HOST:PORT or "
-            "ray://HOST:PORT",
-            panel=Panel.CLUSTER,
-            metavar="ADDRESS",
-        ),
-    ] = None
-    """`local` to start Ray on this machine, `auto` for the cluster that it belongs to, or the
-    address of a cluster; None to process inputs in this process."""
-    split: Annotated[
-        int | None,
-        Option(
-            "cut each input into parts of this length, for several workers",
-            panel=Panel.CLUSTER,
-            metavar="SECONDS",
-            minimum=SHORTEST_PART_S,
-        ),
-    ] = None
-    """Seconds of the parts of an input, which are segmented by different workers; None to segment
-    it in one piece."""
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            UsageError: A value is out of range, or needs `ray`.
-        """
-        super().__post_init__()
-        if self.ray is None:
-            for field in fields(self):
-                if getattr(self, field.name) is not None:
-                    raise UsageError(f"`{field.name}` has no effect without `ray`; set it too")
-        elif not ADDRESS.fullmatch(self.ray):
-            raise UsageError(
-                f"`ray` must be local, auto, HOST:PORT or ray://HOST:PORT, not {self.ray!r}"
-            )
 
 
 class WorkersRun:

@@ -2,10 +2,11 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated
@@ -15,6 +16,12 @@ from av2tsam_cli.options import Option, Panel, check_values
 
 CPUS_WITHOUT_GPU = 4
 """CPUs of a worker without a GPU, unless that is set."""
+
+
+SHORTEST_PART_S = 5
+"""Seconds of the shortest part that an input can be cut into; each takes some of its own."""
+ADDRESS = re.compile(r"local|auto|(ray://)?[^/\s]+:\d+")
+"""Where Ray is."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,50 @@ class WorkerOptions:
             )
         if limit_s is not None and not 0 < limit_s < math.inf:
             raise UsageError(f"`timeout_per_item` must be above 0, not {limit_s:g}")
+
+
+@dataclass(frozen=True)
+class RayOptions(WorkerOptions):
+    """Whether inputs are processed on workers of Ray."""
+
+    ray: Annotated[
+        str | None,
+        Option(
+            "process inputs on workers: local, auto for the cluster of this machine, HOST:PORT or "
+            "ray://HOST:PORT",
+            panel=Panel.CLUSTER,
+            metavar="ADDRESS",
+        ),
+    ] = None
+    """`local` to start Ray on this machine, `auto` for the cluster that it belongs to, or the
+    address of a cluster; None to process inputs in this process."""
+    split: Annotated[
+        int | None,
+        Option(
+            "cut each input into parts of this length, for several workers",
+            panel=Panel.CLUSTER,
+            metavar="SECONDS",
+            minimum=SHORTEST_PART_S,
+        ),
+    ] = None
+    """Seconds of the parts of an input, which are segmented by different workers; None to segment
+    it in one piece."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: A value is out of range, or needs `ray`.
+        """
+        super().__post_init__()
+        if self.ray is None:
+            for field in fields(self):
+                if getattr(self, field.name) is not None:
+                    raise UsageError(f"`{field.name}` has no effect without `ray`; set it too")
+        elif not ADDRESS.fullmatch(self.ray):
+            raise UsageError(
+                f"`ray` must be local, auto, HOST:PORT or ray://HOST:PORT, not {self.ray!r}"
+            )
 
 
 @dataclass(frozen=True)

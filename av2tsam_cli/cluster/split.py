@@ -16,7 +16,6 @@ from av2tsam_cli.errors import Av2tsamError
 from av2tsam_cli.files import temporary_path
 from av2tsam_cli.job import Input, JobRunner, SegmentJob, check_input
 from av2tsam_cli.network import url_of
-from av2tsam_cli.staging import default_folder
 
 if TYPE_CHECKING:
     from av2tsam_cli.parts import Heard, Part, PartResult
@@ -133,7 +132,4 @@ class JoinTask(Task):
 def parts_folder(job: SegmentJob, source: Input) -> Path:
     """Return a new name of a folder for the parts of a video."""
     output = job.outputs(source)["out"]
-    local = output if url_of(output) is None else default_folder() / "parts"
-    if job.staging is not None:
-        local = job.staging / "parts"
-    return temporary_path(local)
+    return temporary_path(output if url_of(output) is None else job.staging_folder / "parts")
