@@ -39,9 +39,9 @@ _KEEP_BUFFERS: dict[str, Any] = {
 }
 
 
-TIMEOUT = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others before it gives up."""
-CONTACT_S = 10.0
+CONTACT_S = 30.0
 """Seconds after which a busy process tells the waiting ones that it is still working."""
 
 
