@@ -219,7 +219,7 @@ def connection_errors() -> Iterator[None]:
         reason = text.partition("/gloo/")[2].partition("] ")[2] or text
         reason = reason.partition(". This is typically")[0].partition("\n")[0]
         raise ConnectionLost(
-            f"lost the connection to another process ({reason[:200]}); see what that one reports, "
+            f"lost the connection to another process ({reason[:200]}); see what it reported, "
             "and start all processes again"
         ) from error
 

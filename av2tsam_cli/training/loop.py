@@ -101,7 +101,7 @@ def train(
         WeightsError: The model to start from is missing or corrupted.
         Interrupted: SIGINT or SIGTERM was received; the run can be resumed.
         OtherProcessFailed: Another process of this training failed.
-        ConnectionLost: Another process ended without a word; the run can be resumed.
+        ConnectionLost: Another process has ended unexpectedly; the run can be resumed.
         Av2tsamError: The loss or the gradient is not finite, or a package is not installed.
     """
     require_fabric()
