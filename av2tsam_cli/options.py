@@ -334,7 +334,7 @@ AllowPartial = Annotated[
 ]
 AllowUrl = Annotated[
     bool,
-    Option("open URLs, and the files and URLs that playlists name", panel=Panel.ADVANCED),
+    Option("open web URLs directly, and what playlists name", panel=Panel.ADVANCED),
 ]
 Overwrite = Annotated[bool, Option("replace existing outputs", panel=Panel.OUTPUT)]
 Data = Annotated[

@@ -201,7 +201,7 @@ def segment_video(
     """Segment what makes the sound in a video, or what a phrase describes, and write the result.
 
     Args:
-        source: The video file.
+        source: The video file, or its URL; one in a store, or of a web server, is copied first.
         out: A video file (.mp4, .mov, .mkv, .webm) for an overlay video with the original audio;
             for PNGs, the folder in which a folder named like the input is created.
         format: `video`, `matte` or `cutout` for videos, `masks`, `overlays`, `mattes`, `cutouts`,
@@ -238,8 +238,9 @@ def segment_video(
         require_audio: Whether a video without audio is an error.
         allow_partial: Whether to use what is there of a truncated or damaged video, instead of
             raising an error.
-        allow_url: Whether `source` may be an http or https URL, or a playlist that names other
-            files and URLs. Otherwise, nothing but the file itself is opened.
+        allow_url: Whether `source` may be a playlist that names other files and URLs, and is opened
+            without a copy if it is an http or https URL. Otherwise, nothing but the file itself is
+            opened.
         fps: Masks to compute per second, `auto` for those that optical flow cannot predict, or
             `all`; optical flow fills in the others. None for `auto` with a full-size model on a
             CPU, else `all`.
@@ -348,7 +349,7 @@ def iter_masks(
     closed or deleted. Errors in the arguments are raised at once.
 
     Args:
-        video: The video file.
+        video: The video file, or its URL; see `segment_video`.
         text: See `segment_video`, as for all other arguments.
         hear: How to find sound sources.
         vocabulary: The vocabulary file.
@@ -358,7 +359,7 @@ def iter_masks(
         audio_stream: The audio stream to use.
         require_audio: Whether a video without audio is an error.
         allow_partial: Whether to use what is there of a damaged video.
-        allow_url: Whether `video` may be a URL or name other files.
+        allow_url: Whether `video` may name other files; see `segment_video`.
         fps: Masks to compute per second, `auto` or `all`.
         timing: `fine` to find when sources start and stop, `paper` for the seconds of the paper.
         threshold: Probability from which a pixel belongs to the mask.

@@ -302,7 +302,7 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     allow_partial: AllowPartial = False
     """Whether to use what is there of a truncated or damaged video, instead of failing."""
     allow_url: AllowUrl = False
-    """Whether to open URLs, and the files and URLs that playlists name."""
+    """Whether to open web URLs without a copy, and the files and URLs that playlists name."""
     fps: Annotated[
         Rate | None,
         Option(

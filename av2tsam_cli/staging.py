@@ -21,7 +21,6 @@ from av2tsam_cli import stores
 from av2tsam_cli.errors import Av2tsamError
 from av2tsam_cli.files import LARGEST_TEXT, remove, remove_dead_parts, temporary_path
 from av2tsam_cli.network import NetworkPath, is_stored, url_of
-from av2tsam_cli.outputs.record import RECORD_NAME
 
 LONGEST_NAME = 100
 """Most characters of the name of a copy."""
@@ -143,6 +142,8 @@ class Staging:
         Raises:
             Av2tsamError: The store cannot be reached, or refuses.
         """
+        from av2tsam_cli.outputs.record import RECORD_NAME
+
         if not self._has(output):
             return
         kind = stores.kind_of(str(output))
@@ -166,6 +167,8 @@ class Staging:
         Raises:
             Av2tsamError: The store cannot be reached, or refuses.
         """
+        from av2tsam_cli.outputs.record import RECORD_NAME
+
         if not self._has(output):
             return
         if output.is_dir():

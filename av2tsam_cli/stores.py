@@ -46,6 +46,8 @@ NO_CREDENTIALS = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
 )
 """Errors of the libraries of stores without credentials."""
+FINAL = frozenset({"NonHttpUrlRedirectClientError", "TooManyRedirects"})
+"""Errors of aiohttp that a repeated request would meet again."""
 BUSY = frozenset({408, 425, 429})
 """Statuses of HTTP that mean: later perhaps; as those from 500 on."""
 PASSING = frozenset({errno.EIO, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO)})
@@ -498,7 +500,7 @@ def _may_pass(error: Exception) -> bool:
     """Return whether the same request can succeed later."""
     if isinstance(error, Av2tsamError | ImportError | _Stopped | FileNotFoundError | ValueError):
         return False
-    if _is_denied(error):
+    if _is_denied(error) or type(error).__name__ in FINAL:
         return False
     status = _status(error)
     if status is not None:

@@ -134,7 +134,7 @@ def _unknown(word: str) -> str:
     from av2tsam_cli.options import unknown
 
     if is_url(word):
-        return f"unknown command {word!r}; did you mean: av2tsam segment {quote(word)} --allow-url?"
+        return f"unknown command {word!r}; did you mean: av2tsam segment {quote(word)}?"
     kind = "option" if word.startswith("-") else "command"
     advice = "see 'av2tsam --help'"
     if kind == "command" and any(mark in word for mark in "./\\*?"):  # a file or a pattern

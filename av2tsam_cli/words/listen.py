@@ -57,7 +57,7 @@ def listen(
     """List what is heard in a video or an audio file, and when.
 
     Args:
-        source: The file.
+        source: The file, or its URL.
         model: A name, the path of a checkpoint, or a model from `load_model` with `use="sounds"`;
             None for the best one installed.
         vocabulary: A vocabulary file; None for the built-in vocabulary.
@@ -68,7 +68,7 @@ def listen(
         precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is loaded already.
         allow_partial: Whether to use what is there of a truncated or damaged file, instead of
             raising an error.
-        allow_url: Whether `source` may be a URL or name other files; see `segment_video`.
+        allow_url: Whether `source` may name other files; see `segment_video`.
         progress: Called with the number of seconds done.
 
     Raises:

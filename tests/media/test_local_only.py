@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from av2tsam_cli.__main__ import main
-from av2tsam_cli.errors import MediaError
+from av2tsam_cli.errors import Av2tsamError, MediaError
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
 from av2tsam_cli.network import input_path
 from av2tsam_cli.pipeline import iter_masks
+from av2tsam_cli.stores import download
 
 from ..conftest import tone, write_clip
 
@@ -57,6 +58,7 @@ class Server:
     folder: Path
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    redirects: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -71,6 +73,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             del format
             served.requests.append(str(args[0]))
+
+        def do_GET(self) -> None:
+            if self.path not in served.redirects:
+                super().do_GET()
+                return
+            self.send_response(302)
+            self.send_header("Location", served.redirects[self.path])
+            self.end_headers()
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
     served.url = f"http://127.0.0.1:{http.server_port}"
@@ -164,6 +174,14 @@ def test_a_url_is_copied_or_opened(
     missing = f"{server.url}/missing.mp4"
     assert main([*words[:1], missing, *words[2:], "--allow-url"]) == 3
     assert f"{missing}: cannot be opened" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a.mp4"])
+def test_a_server_cannot_redirect_to_files(server: Server, tmp_path: Path, target: str) -> None:
+    server.redirects["/moved.mp4"] = target
+    with pytest.raises(Av2tsamError, match=r"/moved\.mp4: refused by the server"):
+        download(f"{server.url}/moved.mp4", tmp_path / "a", size=None, go_on=lambda: True)
+    assert not (tmp_path / "a").exists()
 
 
 def test_the_masks_of_a_url_are_those_of_the_file(server: Server, tiny_model: Path) -> None:
