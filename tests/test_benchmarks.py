@@ -173,6 +173,15 @@ def test_formats(last_line: LastLine) -> None:
     assert is_positive(*result["over_video"].values(), *result["seconds"].values())
 
 
+def test_parts_are_equal_to_one_piece(last_line: LastLine, tiny_model: Path) -> None:
+    result = last_line("parts.py", "--seconds", "1", "--end", "1.1", "--model", str(tiny_model))
+    masks, video = result["masks"], result["video"]
+    assert (masks["frames"], masks["parts"], masks["differing"], masks["missing"]) == (28, 2, [], 0)
+    assert video["times_equal"]
+    assert video["sound_equal"]
+    assert video["picture_levels"] < 1
+
+
 def test_memory_growth(last_line: LastLine) -> None:
     result = last_line("memory.py", "--minutes", "0.02,0.04", "--device", "cpu")
     assert math.isfinite(result["rss_growth"])
