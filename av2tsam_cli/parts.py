@@ -9,8 +9,8 @@ times and names as in one piece, and without encoding a picture twice.
                  └─ segment_part ─┘
 
 A part begins to decode and to compute some seconds before its first frame, and ends some frames
-after its last one. Where it begins, the schedule starts again in every case (`BLOCK_S`), and what is
-remembered from frame to frame is forgotten by the first frame of the part:
+after its last one. Where it begins, the schedule starts again in every case (`BLOCK_S`), and what
+is remembered from frame to frame is forgotten by the first frame of the part:
 
 - Smoothing halves at every frame what it remembers; LEAD_IN_FRAMES frames leave nothing of it. It
   can only differ if a mask comes and goes in less than a fifth of a second all this time.
