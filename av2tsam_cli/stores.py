@@ -493,7 +493,7 @@ def _status(error: Exception) -> int | None:
 
 def _is_denied(error: Exception) -> bool:
     denied = isinstance(error, PermissionError) or _status(error) in DENIED
-    return denied or type(error).__name__ in NO_CREDENTIALS
+    return denied or type(error).__name__ in NO_CREDENTIALS or "credentials" in str(error)
 
 
 def _may_pass(error: Exception) -> bool:
