@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePath
+from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Self
@@ -158,8 +158,12 @@ class Staging:
         if stores.UNFINISHED_NAME in files and RECORD_NAME not in files:
             return
         for name, size in files.items():
-            if name != stores.UNFINISHED_NAME and os.pardir not in PurePath(name).parts:
-                _mirror_file(output / name, size)
+            path = output / name.replace(os.pardir, "_").lstrip("/")  # nowhere else
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if url_of(path) != f"{output}/{name}" or path.suffix in PICTURES:
+                path.touch()
+            elif name != stores.UNFINISHED_NAME:
+                _copy_ends(path, size)
 
     def publish(self, output: Path) -> None:
         """Upload an output, if it is to be uploaded, and remove it here.
@@ -191,18 +195,15 @@ class Staging:
                     os.rmdir(folder)  # noqa: PTH106 - a string
 
 
-def _mirror_file(path: Path, size: int) -> None:
-    """Create a file like that in a store: of pictures only the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix in PICTURES:
-        path.touch()
-    elif size <= LARGEST_TEXT:
+def _copy_ends(path: Path, size: int) -> None:
+    """Copy a file of a store; of a large one only both ends, as what is between takes no room."""
+    if size <= LARGEST_TEXT:
         path.write_bytes(stores.read(str(path)))
-    else:
-        with path.open("wb") as file:
-            file.write(stores.read(str(path), 0, ENDS))
-            file.seek(size - ENDS)  # what is between takes no room
-            file.write(stores.read(str(path), size - ENDS, size))
+        return
+    with path.open("wb") as file:
+        file.write(stores.read(str(path), 0, ENDS))
+        file.seek(size - ENDS)
+        file.write(stores.read(str(path), size - ENDS, size))
 
 
 def _size(count: int) -> str:

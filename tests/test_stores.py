@@ -70,7 +70,7 @@ def found(*words: str, recursive: bool = False, out: str | None = None) -> dict[
     return {str(each.path): str(each.name) for each in inputs}
 
 
-def test_folders_and_patterns_of_a_store(store: ObjectStore) -> None:
+def test_folders_and_patterns_of_a_store(store: ObjectStore, tmp_path: Path) -> None:
     for key in ("a.mp4", "day1/b.mp4", "day1/cam/c.MOV", "day1/x.txt", ".h.mp4", ".d/h.mp4"):
         store.put(f"clips/{key}", b"video")
     store.put("clips/out/a.mp4", b"result")
@@ -89,8 +89,29 @@ def test_folders_and_patterns_of_a_store(store: ObjectStore) -> None:
         assert list(found(nothing)) == [nothing]
         with pytest.raises(UsageError, match=f"{re.escape(nothing)}: no such file"):
             look_up(nothing)
+    names = tmp_path / "names.txt"
+    names.write_text(f"{root}/a.mp4\nhttps://example.org/b.mp4\n")
+    listed = find_inputs([], InputOptions(files_from=names))
+    assert [(str(each.path), str(each.name)) for each in listed] == [
+        (f"{root}/a.mp4", "a"),
+        ("https://example.org/b.mp4", "b"),
+    ]
     store.put("clips/b[1].mp4", b"video")
     assert found(f"{root}/b[1].mp4") == {f"{root}/b[1].mp4": "b[1]"}
+
+
+def test_names_in_a_store_lead_nowhere_else(
+    store: ObjectStore, segment: Segment, clip: Path
+) -> None:
+    store.put("clips//day1/a.mp4", clip)
+    assert found("s3://bucket/clips/", recursive=True) == {
+        "s3://bucket/clips//day1/a.mp4": "day1/a"
+    }
+    words = [store.put("a.mp4", clip), "-o", "s3://bucket/out", "-f", "masks", "--overwrite"]
+    store.put("out/a//nowhere/x.json", b"{}")
+    assert segment(*words) == 2
+    assert "s3://bucket/out/a: contains other files (nowhere)" in segment.error
+    assert not Path("/nowhere").exists()
 
 
 def test_results_are_those_of_local_files(
@@ -113,15 +134,17 @@ def test_results_are_those_of_local_files(
 
 def test_a_video_with_side_files(store: ObjectStore, segment: Segment, clip: Path) -> None:
     url = store.put("a.mp4", clip)
-    sides = ["--events", "s3://bucket/out/a.csv", "--report", "s3://bucket/pages/a.html"]
+    sides = ["--events", "s3://bucket/out/a.otio", "--report", "s3://bucket/pages/a.html"]
     words = [url, "-o", "s3://bucket/out/a.mp4", *sides, "--fps", "1"]
     assert segment(*words) == 0
-    keys = ["out/a.mp4", "out/a.csv", "pages/a.html"]
+    keys = ["out/a.mp4", "out/a.otio", "pages/a.html"]
     assert segment.records[0]["outputs"] == [f"s3://bucket/{key}" for key in keys]
     assert store.keys == sorted(["a.mp4", *keys])
     page = store.get("pages/a.html").decode()
     assert "../out/a.mp4" in page
-    assert str(segment.staging) not in page
+    for text in (page, timeline := store.get("out/a.otio").decode()):
+        assert str(segment.staging) not in text
+    assert f'"target_url": "{url}"' in timeline
     assert segment(*words, "--skip-existing") == 0
     assert segment.records[0]["status"] == "skipped"
     assert segment(*words) == 2

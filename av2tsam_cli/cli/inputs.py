@@ -136,7 +136,9 @@ class _Search:
         out = None if self.out is None else f"{self.out.rstrip('/')}/"
         for each in urls:
             if out is None or not each.startswith(out) or root.startswith(out):
-                inside = Path(each.removeprefix(root)).parent if each.startswith(root) else Path()
+                # Keys can have empty parts: "clips//a" must not become "/a".
+                place = each.removeprefix(root).lstrip("/") if each.startswith(root) else ""
+                inside = Path(place).parent
                 found = self._path(each)
                 yield Input(found, inside / output_name(found))
         if not urls:

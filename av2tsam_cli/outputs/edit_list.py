@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.media.frames import ASSUMED_RATE
+from av2tsam_cli.network import url_of
 
 if TYPE_CHECKING:
     from av2tsam_cli.values import SoundEvent
@@ -103,7 +104,7 @@ def _clip(event: SoundEvent, source: Path, fps: float, first: int) -> Any:
     start, end = (first + round(time_s * fps) for time_s in (event.start_s, event.end_s))
     return otio.schema.Clip(
         " ".join(event.name.split()),  # one line
-        media_reference=otio.schema.ExternalReference(source.resolve().as_uri()),
+        media_reference=otio.schema.ExternalReference(url_of(source) or source.resolve().as_uri()),
         source_range=otio.opentime.TimeRange(
             otio.opentime.RationalTime(start, fps),
             otio.opentime.RationalTime(max(1, end - start), fps),
