@@ -226,3 +226,48 @@ def wait_for_masks(out: Path) -> None:
     """Wait until a process is writing masks of a video."""
     while not list(out.glob(".*.part/*.png")):
         time.sleep(0.02)
+
+
+APART = """
+import signal, sys, threading, time
+from av2tsam_cli.cli.isolation import allow_isolation, run_apart
+from av2tsam_cli.errors import UsageError
+
+def list_inputs():
+    threading.Thread(target=time.sleep, args=[60], daemon=True).start()
+    if sys.argv[1] == "error":
+        raise UsageError("nothing to list")
+    if sys.argv[1] == "wait":
+        print("started", flush=True)
+        time.sleep(60)
+    return ["a.mp4"]
+
+allow_isolation()
+try:
+    print(run_apart(list_inputs), threading.active_count())
+except (UsageError, KeyboardInterrupt) as error:
+    print(repr(error), threading.active_count())
+"""
+"""A function that starts a thread, as requests to a store do; a process with two cannot fork."""
+
+
+@pytest.mark.parametrize(
+    ("how", "printed"),
+    [("list", "['a.mp4'] 1"), ("error", "UsageError('nothing to list') 1")],
+)
+def test_listing_inputs_starts_no_thread_here(how: str, printed: str) -> None:
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-c", APART, how], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.strip(), done.stderr) == (printed, "")
+
+
+def test_listing_inputs_can_be_interrupted() -> None:
+    with subprocess.Popen(  # noqa: S603 - our own script
+        [sys.executable, "-c", APART, "wait"], stdout=subprocess.PIPE, text=True
+    ) as listing:
+        assert listing.stdout is not None
+        assert listing.stdout.readline() == "started\n"
+        listing.send_signal(signal.SIGINT)
+        printed, _ = listing.communicate(timeout=30)
+    assert printed == "KeyboardInterrupt() 1\n"
