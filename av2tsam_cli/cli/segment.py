@@ -233,7 +233,7 @@ class _LocalRun:
         for first in range(0, len(pending), count):
             block = pending[first : first + count]
             plans = [plan for each in block if (plan := attempt(each, partial(self._plan, each)))]
-            for each in pending[first + count :][:1]:
+            for each in pending[first + count : first + count + 1]:
                 self.runner.expect(self.inputs[each])
             progress.expect(block, {plan.info.path: plan.frames for plan in plans})
             if self.dry_run:
