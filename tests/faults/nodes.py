@@ -104,7 +104,7 @@ class Lab:
         """Run a command in one process without torchrun, and return what it prints."""
         words = [word.replace("=/mnt/", f"={self.folder}/") for word in words]
         return subprocess.run(
-            [sys.executable, "-m", "av2tsam_cli", *words],
+            [sys.executable, "-m", "av2tsam_cli", *words, "--quiet"],
             check=True,
             stdout=subprocess.PIPE,
             text=True,
