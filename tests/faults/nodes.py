@@ -234,9 +234,10 @@ def case_cut(lab: Lab) -> tuple[bool, Ended]:
     lab.wait_for_steps("machine1/cut", 10)
     subprocess.run(["ip", "-n", "av2tsam2", "link", "set", "v2", "down"], check=True)
     try:
-        ended = lab.end(machines)
+        machines[0].wait(timeout=LIMIT_S)
     finally:
-        connect()
+        connect()  # by itself, torchrun on the other machine would try for some more minutes
+    ended = lab.end(machines)
     said = "lost the connection to another process" in ended.lines[0][-1]
     return ended.codes == [1, 1] and said and "--resume" in ended.lines[0][-1], ended
 
