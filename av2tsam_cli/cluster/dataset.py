@@ -17,6 +17,7 @@ from av2tsam_cli.job import Input, SegmentJob
 from av2tsam_cli.network import input_path
 from av2tsam_cli.options import Device, ModelOptions, Precision
 from av2tsam_cli.segment_options import SegmentOptions
+from av2tsam_cli.stores import output_path
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -46,7 +47,7 @@ def segment_dataset(
 
     Args:
         dataset: A row for each video.
-        out: The folder in which outputs are created.
+        out: The folder in which outputs are created, or its URL.
         path: The column with the paths of the videos, or their URLs.
         name: The column with the names of their outputs in the folder, without suffixes; None to
             name them after the videos, which must then have different names.
@@ -72,7 +73,7 @@ def segment_dataset(
     """
     require_ray()
     job = SegmentJob(
-        Path(out),
+        output_path(out),
         SegmentOptions(**options),
         ModelOptions(model, device, precision),
         skip_existing=skip_existing,
