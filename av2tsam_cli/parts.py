@@ -8,14 +8,15 @@ times and names as in one piece, and without encoding a picture twice.
                  ├─ segment_part ─┤
                  └─ segment_part ─┘
 
-A part begins to decode and to compute some seconds before its first frame, and ends some frames
-after its last one. Where it begins, the schedule starts again in every case (`BLOCK_S`), and what
-is remembered from frame to frame is forgotten by the first frame of the part:
+A part is decoded and computed from some seconds before its first frame until some frames after its
+last one; these are not written. It begins where the schedule starts again anyway (`BLOCK_S`), and
+what is remembered from frame to frame is forgotten before the first frame of the part:
 
-- Smoothing halves at every frame what it remembers; LEAD_IN_FRAMES frames leave nothing of it. It
-  can only differ if a mask comes and goes in less than a fifth of a second all this time.
-- A highlight takes up to 1.2 s to fade in or out, and a label follows its source in 0.2 s. These
-  can only differ if a source comes and goes faster than it fades, during all of LEAD_IN_S.
+- Smoothing keeps at most half of what it remembers with every masked frame, so after LEAD_IN_FRAMES
+  nothing is left of it. Masks can only differ if one vanishes and comes back within a fifth of a
+  second again and again during all of them.
+- A highlight takes up to 1.2 s to fade in or out, and a label follows its source within 0.2 s. They
+  can only differ if a source comes and goes faster than it fades during all of LEAD_IN_S.
 """
 
 from __future__ import annotations
