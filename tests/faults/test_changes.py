@@ -128,7 +128,11 @@ def test_an_input_that_is_deleted_gives_a_complete_output_or_none(
 def test_a_folder_that_is_removed_ends_the_run_with_one_line(
     run: Run, clip: Path, kind: str
 ) -> None:
-    assert run(clip, kind, lambda: shutil.rmtree(run.out)) == 1
+    def remove() -> None:
+        # Renamed first, so that nothing new appears in it while it is removed.
+        shutil.rmtree(run.out.rename(run.out.with_name("removed")))
+
+    assert run(clip, kind, remove) == 1
     assert f"{run.out}/clip" in run.error
     assert "cannot be written (No such file or directory)" in run.error
     assert not run.out.exists()
