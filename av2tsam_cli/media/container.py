@@ -7,7 +7,7 @@ import heapq
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import dropwhile
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -478,9 +478,11 @@ def _explain(path: Path, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     if is_remote(path):
         return f"{path}: cannot be opened ({reason}); check the URL, or download the video first"
-    head = b""
-    with suppress(FileNotFoundError), path.open("rb") as file:  # it may be deleted by now
-        head = file.read(12)
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except FileNotFoundError:  # deleted in the meantime
+        raise MediaError(f"{path}: file not found; check the path") from error
     if head[4:8] in {b"ftyp", b"mdat", b"free", b"wide"}:
         index = mp4_index(path)
         if index is not None and is_encrypted(index):
