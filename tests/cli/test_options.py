@@ -9,6 +9,7 @@ import pytest
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli import segment as segment_command
 from av2tsam_cli.cli.options import command, new_app
+from av2tsam_cli.cluster.resources import RayOptions
 from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import (
     Messages,
@@ -81,7 +82,7 @@ def test_the_options_of_segment_agree_in_python_and_on_the_command_line() -> Non
     command = {field.name: field.default for field in _command_options()}
     assert defined.items() <= command.items()
     only_there = {"inputs", "out", "skip_existing", "compile", "devices"} | {
-        field.name for field in option_fields(Messages)
+        field.name for options in (Messages, RayOptions) for field in option_fields(options)
     }
     only_there |= {"recursive", "files_from", "null", "name_template", "dry_run", "staging"}
     assert command.keys() - defined.keys() == only_there
