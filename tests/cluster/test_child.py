@@ -46,12 +46,11 @@ def task(name: str = "clip", source: Path = SAMPLE) -> Task:
 
 @contextmanager
 def sending(out: Path, number: signal.Signals) -> Iterator[None]:
-    """Send a signal to the process that begins to write into a folder."""
-
-    over = threading.Event()
+    """Send a signal to the process that begins to write into a folder while the block runs."""
+    ended = threading.Event()
 
     def wait_and_send() -> None:
-        while not over.wait(0.002):
+        while not ended.wait(0.002):
             if parts := list(out.glob("*/.av2tsam-*.part")):
                 os.kill(int(parts[0].name.split("-")[3]), number)
                 return
@@ -61,7 +60,7 @@ def sending(out: Path, number: signal.Signals) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()
 
 
@@ -97,15 +96,13 @@ def test_the_last_crash_is_explained(child: Child, out: Path) -> None:
     assert not list((out / "crashes").iterdir())
 
 
-def test_an_input_that_hangs_is_given_up(
-    child: Child, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Long enough to begin on a busy machine; the other inputs have more time.
-    monkeypatch.setattr(child, "setup", replace(child.setup, timeout_s=8.0))
+def test_an_input_that_hangs_is_given_up(child: Child, out: Path) -> None:
+    impatient = Child(replace(child.setup, timeout_s=5.0))
     with sending(out, signal.SIGSTOP):
-        outcome = child.do(task("hangs/clip"))
+        outcome = impatient.do(task("hangs/clip"))
+    impatient.close()
     assert str(outcome.error) == (
-        f"{SAMPLE}: stopped after 8 s; raise `timeout_per_item`, or check whether it is damaged"
+        f"{SAMPLE}: stopped after 5 s; raise `timeout_per_item`, or check whether it is damaged"
     )
     assert not list((out / "hangs").iterdir())
 
