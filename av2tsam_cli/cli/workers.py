@@ -34,7 +34,7 @@ class WorkersRun:
         self.job, self.console, self.batch = job, console, batch
         self.options = options
         self._job_notes: set[Note] = set()
-        self._pending: set[Path] = set()  # as a list, those of a batch would take long
+        self._pending: set[Path] = set()  # `Batch` searches all inputs for them
         self._began_s = time.monotonic()
 
     def run(self) -> int:

@@ -110,6 +110,8 @@ class JoinTask(Task):
     folder: Path = field(kw_only=True)
     """Where the parts are."""
 
+    HAS_LIMIT = False
+
     def do(self, runner: JobRunner) -> Outcome:
         """Do it; see `Task`."""
         from av2tsam_cli.parts import join_parts
