@@ -97,7 +97,7 @@ def test_each_audio_window_is_embedded_once(model: LoadedModel) -> None:
         again = segmenter.logits(inputs, [second] * 4)
     finally:
         hook.remove()
-    assert embedded == [2]
+    assert embedded == [1, 1]  # one by one, so that no result depends on what is beside it
     assert mixed.shape[:2] == (4, 1)
     assert torch.allclose(mixed[2:], again[2:], atol=1e-4)
 
