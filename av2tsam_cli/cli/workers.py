@@ -16,6 +16,7 @@ from av2tsam_cli.cluster.engine import remove_everywhere, run_tasks
 from av2tsam_cli.cluster.resources import RayOptions, choose_resources
 from av2tsam_cli.cluster.split import CutTask, PartTask, parts_folder
 from av2tsam_cli.cluster.tasks import Note, Outcome, Task
+from av2tsam_cli.errors import Av2tsamError
 from av2tsam_cli.job import Input, SegmentJob, summary
 
 
@@ -59,6 +60,10 @@ class WorkersRun:
         try:
             parts = self._do(cuts, "listen", "videos")
             self._do(parts, "segment", "parts")
+            for source in sorted(self._pending):
+                self.batch.fail(
+                    Av2tsamError(f"{source}: parts were lost with a machine; run again"), source
+                )
         finally:
             if self.batch.exit_code or self._pending:  # what was joined has removed its own
                 remove_everywhere({Path.cwd() / folder for folder in folders.values()})

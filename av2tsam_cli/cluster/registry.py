@@ -31,7 +31,7 @@ class Registry:
 
     def finish(self, key: object) -> None:
         """Forget a task that is done, which may come again if the data set contains it twice."""
-        del self._begun[key]
+        self._begun.pop(key, None)
 
     def collect(
         self, folder: Path, number: int, count: int, result: "PartResult"
@@ -66,7 +66,10 @@ class Registry:
 
 
 def start_registry() -> "ActorHandle[Registry]":
-    """Start the registry of a job."""
+    """Start the registry of a job, on the machine of this process, which is lost last."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return ray.remote(num_cpus=0, max_restarts=-1)(Registry).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Registry)
+    return actor.options(scheduling_strategy=here).remote()

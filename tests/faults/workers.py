@@ -32,6 +32,8 @@ SAMPLE = Path(__file__).parents[2] / "sample_media" / "duet.mp4"
 PART = re.compile(r"\.av2tsam-\w+-\w+-(?P<process>\d+)-\w+\.part")
 LOOK_EVERY_S = 0.003
 """Seconds between two looks at what the workers have begun."""
+DONE_BETWEEN = 4
+"""Clips that are finished between two kills, so that the one that was at work is among them."""
 CODES = {"ok": 0, "broken": 3, "crash": 3, "hang": 1}
 """Kinds of clips with their exit codes."""
 SIGNALS = {"crash": signal.SIGSEGV, "hang": signal.SIGSTOP}
@@ -90,7 +92,8 @@ def run(
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
         threads = [threading.Thread(target=_sabotage, args=(out, report, stop))]
         if kills:
-            threads += [threading.Thread(target=_kill, args=(process.pid, kills, report, stop))]
+            arguments = process.pid, kills, out, report, stop
+            threads += [threading.Thread(target=_kill, args=arguments)]
         if meanwhile is not None:
             threads += [threading.Thread(target=meanwhile, args=(out, stop))]
         for thread in threads:
@@ -171,11 +174,13 @@ def _sabotage(out: Path, report: Report, stop: threading.Event) -> None:
                         report.sent += 1
 
 
-def _kill(command: int, kills: int, report: Report, stop: threading.Event) -> None:
-    """Kill processes of workers at random moments."""
+def _kill(command: int, kills: int, out: Path, report: Report, stop: threading.Event) -> None:
+    """Kill processes of workers at random moments, but not three times at the same clip."""
     dice = Random(2)
-    sent = 0
-    while sent < kills and not stop.wait(dice.uniform(1, 4)):
+    sent = results = 0
+    while sent < kills and not stop.wait(dice.uniform(0.5, 2)):
+        if len(list(out.glob("*/masks"))) < results + DONE_BETWEEN:
+            continue
         children = [each for each in _descendants(command) if "cluster.child" in each[1]]
         if not children:
             continue
@@ -183,6 +188,7 @@ def _kill(command: int, kills: int, report: Report, stop: threading.Event) -> No
         with suppress(ProcessLookupError):
             os.kill(child if sent % 2 else parent, signal.SIGKILL)
             sent += 1
+            results = len(list(out.glob("*/masks")))
     report.sent += sent
 
 
