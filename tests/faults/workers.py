@@ -177,7 +177,7 @@ def _sabotage(out: Path, report: Report, stop: threading.Event) -> None:
 def _kill(command: int, kills: int, out: Path, report: Report, stop: threading.Event) -> None:
     """Kill processes of workers at random moments, but not three times at the same clip."""
     dice = Random(2)
-    sent = results = 0
+    sent, results = 0, -DONE_BETWEEN
     while sent < kills and not stop.wait(dice.uniform(0.5, 2)):
         if len(list(out.glob("*/masks"))) < results + DONE_BETWEEN:
             continue
