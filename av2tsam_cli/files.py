@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -323,6 +323,13 @@ def remove_dead_parts(folder: Path) -> None:
                     if path.suffix == ".old":
                         _restore(path)
                     remove(path)
+
+
+def remove_newly_dead_parts(folders: Iterable[Path]) -> None:
+    """Remove what killed processes left in folders, also since this was last looked for."""
+    remove_dead_parts.cache_clear()
+    for folder in folders:
+        remove_dead_parts(folder)
 
 
 def has_parts(folder: Path) -> bool:

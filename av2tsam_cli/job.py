@@ -379,6 +379,11 @@ class JobRunner:
         )
 
 
+def why_skipped(output: Path) -> str:
+    """Return what is said about an input that is skipped because of its output."""
+    return f"skipped, {output} is complete and made with the same options"
+
+
 def summary(result: "SegmentResult") -> str:
     """Return a line about a result."""
     speed = result.frames / result.wall_s

@@ -17,16 +17,17 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from av2tsam_cli.cli.batch import Batch
 from av2tsam_cli.cli.console import READER_ENDED
 from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
-from av2tsam_cli.files import remove_dead_parts
+from av2tsam_cli.files import remove_newly_dead_parts
 from av2tsam_cli.signals import SIGNAL_NAMES, explain_death, handle_signals
+
+if TYPE_CHECKING:  # importing it takes 9 ms, and few commands need it
+    from multiprocessing.connection import Connection
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
@@ -107,6 +108,8 @@ def run_apart(work: Callable[[], T]) -> T:
     """
     if not _allowed.is_set() or sys.platform != "linux":
         return work()
+    from multiprocessing import get_context
+
     context = get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_send, args=(work, sender), daemon=True)
@@ -225,9 +228,7 @@ def _end_with(parent: int) -> None:
 
 def _remove_unfinished(folders: list[Path], missing: list[Path]) -> None:
     """Remove what a dead child left in folders, and the folders that were missing before."""
-    remove_dead_parts.cache_clear()
-    for folder in folders:
-        remove_dead_parts(folder)
+    remove_newly_dead_parts(folders)
     for folder in sorted(missing, key=lambda each: -len(each.parts)):
         with suppress(OSError):  # it is not empty, or was not created
             folder.rmdir()

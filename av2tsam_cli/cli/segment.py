@@ -15,7 +15,7 @@ from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.cluster.resources import RayOptions
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, SegmentJob, check_input
+from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, SegmentJob, check_input, why_skipped
 from av2tsam_cli.network import is_stored, url_of
 from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
 from av2tsam_cli.segment_options import SegmentOptions
@@ -266,7 +266,7 @@ class _LocalRun:
 
     def _skip(self, source: Path) -> None:
         outputs = list(self.job.outputs(self.inputs[source]).values())
-        text = f"skipped, {outputs[0]} is complete and made with the same options"
+        text = why_skipped(outputs[0])
         self.batch.finish(source, {"outputs": outputs}, status="skipped")
         if self.dry_run and not self.batch.json:
             print_text(f"{escape(str(source))}: {escape(text)}\n")

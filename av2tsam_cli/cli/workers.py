@@ -17,7 +17,7 @@ from av2tsam_cli.cluster.resources import RayOptions, choose_resources
 from av2tsam_cli.cluster.split import CutTask, PartTask, parts_folder
 from av2tsam_cli.cluster.tasks import Note, Outcome, Task
 from av2tsam_cli.errors import Av2tsamError
-from av2tsam_cli.job import Input, SegmentJob, summary
+from av2tsam_cli.job import Input, SegmentJob, summary, why_skipped
 
 
 class WorkersRun:
@@ -118,8 +118,7 @@ class WorkersRun:
             return
         self._pending.remove(source)
         if result is None:
-            text = f"skipped, {outcome.outputs[0]} is complete and made with the same options"
-            self.console.note(f"{source}: {text}")
+            self.console.note(f"{source}: {why_skipped(outcome.outputs[0])}")
             self.batch.finish(source, {"outputs": outcome.outputs}, status="skipped")
         elif isinstance(task, PartTask):  # the last one, after which all were joined
             result = replace(result, wall_s=time.monotonic() - self._began_s)

@@ -22,7 +22,7 @@ from av2tsam_cli import __version__
 from av2tsam_cli.cluster.resources import own_cores
 from av2tsam_cli.cluster.tasks import Note, Outcome, Task, do_task, load_model
 from av2tsam_cli.errors import Av2tsamError
-from av2tsam_cli.files import remove_dead_parts
+from av2tsam_cli.files import remove_newly_dead_parts
 from av2tsam_cli.job import JobRunner, SegmentJob
 from av2tsam_cli.process import tune_process
 from av2tsam_cli.signals import explain_death, handle_signals
@@ -131,10 +131,8 @@ class Child:
 
     def _remove_unfinished(self, task: Task) -> None:
         """Remove what a process that was killed left of the outputs of a task."""
-        remove_dead_parts.cache_clear()
         job = self.setup.job
-        for folder in (*job.output_folders(task.source), job.staging_folder):
-            remove_dead_parts(folder)
+        remove_newly_dead_parts([*job.output_folders(task.source), job.staging_folder])
 
     def _explain_end(self, source: Path) -> Av2tsamError:
         """Return the error for an input at which the process died."""

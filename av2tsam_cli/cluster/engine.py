@@ -18,7 +18,7 @@ from av2tsam_cli.cluster.resources import Resources
 from av2tsam_cli.cluster.split import PartTask
 from av2tsam_cli.cluster.tasks import Outcome, Task
 from av2tsam_cli.errors import Av2tsamError
-from av2tsam_cli.files import has_parts, remove_dead_parts
+from av2tsam_cli.files import has_parts, remove_newly_dead_parts
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -167,9 +167,7 @@ def _remove_unfinished(folders: set[Path]) -> None:
     """Remove what workers of this machine left in folders, once they have ended."""
     end_s = time.monotonic() + PATIENCE_S
     while True:
-        remove_dead_parts.cache_clear()
-        for folder in folders:
-            remove_dead_parts(folder)
+        remove_newly_dead_parts(folders)
         if time.monotonic() > end_s or not any(map(has_parts, folders)):
             return
         time.sleep(0.1)

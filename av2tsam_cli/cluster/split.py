@@ -42,7 +42,7 @@ class CutTask(Task):
         check_input(self.source.path)
         plan = runner.plan(self.source, again=self.again)
         if plan is None:
-            return Outcome("skipped", tuple(runner.job.outputs(self.source).values()))
+            return self.skipped(runner)
         try:
             heard, parts = hear(plan, runner.load()), cut(plan, self.seconds)
         finally:
@@ -84,7 +84,7 @@ class PartTask(Task):
 
         plan = runner.keep(self.source)
         if plan is None:  # the video was joined, but the worker was lost before it could say so
-            return Outcome("skipped", tuple(runner.job.outputs(self.source).values()))
+            return self.skipped(runner)
         folder = self.folder / f"{self.part.number}"
         result = segment_part(plan, runner.load(), self.heard, self.part, folder)
         return Outcome("done", value=result)
@@ -124,7 +124,7 @@ class JoinTask(Task):
                 )
         plan = runner.keep(self.source, again=self.again)
         if plan is None:
-            return Outcome("skipped", tuple(runner.job.outputs(self.source).values()))
+            return self.skipped(runner)
         join = partial(join_parts, plan, runner.load(), self.heard, self.results)
         joined = runner.finish(plan, join)
         shutil.rmtree(self.folder, ignore_errors=True)

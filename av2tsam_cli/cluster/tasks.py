@@ -41,9 +41,13 @@ class Task:
         check_input(self.source.path)
         plan = runner.plan(self.source, again=self.again)
         if plan is None:
-            return Outcome("skipped", tuple(runner.job.outputs(self.source).values()))
+            return self.skipped(runner)
         result = runner.segment(plan)
         return Outcome("done", result.outputs, result)
+
+    def skipped(self, runner: JobRunner) -> "Outcome":
+        """Return the outcome if the output is complete already."""
+        return Outcome("skipped", tuple(runner.job.outputs(self.source).values()))
 
 
 @dataclass(frozen=True)
