@@ -15,8 +15,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -112,23 +112,25 @@ def run_apart(work: Callable[[], T]) -> T:
 
     context = get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_send, args=(work, sender), daemon=True)
-    child.start()
-    sender.close()
-    try:
-        value, error = receiver.recv()
-    except EOFError:
-        raise Av2tsamError("the process that listed the inputs was killed; try again") from None
-    finally:
-        child.kill()
-        child.join()
+    child = context.Process(target=_send, args=(work, sender, os.getpid()), daemon=True)
+    with ExitStack() as end_child:
+        with _delayed_signals():
+            child.start()
+            end_child.callback(child.join)
+            end_child.callback(child.kill)
+        sender.close()
+        try:
+            value, error = receiver.recv()
+        except EOFError:
+            raise Av2tsamError("the process that listed the inputs was killed; try again") from None
     if error is not None:
         raise error
     return cast("T", value)
 
 
-def _send(work: Callable[[], T], sender: "Connection[object, object]") -> None:
+def _send(work: Callable[[], T], sender: "Connection[object, object]", parent: int) -> None:
     """Send what a function returns, or else what it raises."""
+    _end_with(parent)
     for name in SIGNAL_NAMES:  # the parent ends this process
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
@@ -177,25 +179,21 @@ class _Children:
         sys.stdout.flush()  # else both processes write what is in the buffers
         sys.stderr.flush()
         parent = os.getpid()
-        # Signals wait until each process handles them in its own way.
-        numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-        if self.interrupted:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-            return False
-        try:
-            child = os.fork()
-        except OSError:
-            if self.shares:
-                raise
-            child = None
-        if child:
-            self.shares[child] = share
-        else:
-            parent_only.close()
-        if child == 0:
-            _end_with(parent)
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        with _delayed_signals():  # until each process handles them in its own way
+            if self.interrupted:
+                return False
+            try:
+                child = os.fork()
+            except OSError:
+                if self.shares:
+                    raise
+                child = None
+            if child:
+                self.shares[child] = share
+            else:
+                parent_only.close()
+            if child == 0:
+                _end_with(parent)
         return not child
 
     def wait(self) -> tuple[int, signal.Signals | None]:
@@ -207,6 +205,17 @@ class _Children:
             return share, signal.Signals(-code)
         self.codes.append(code)
         return share, None
+
+
+@contextmanager
+def _delayed_signals() -> Iterator[None]:
+    """Deliver the signals that interrupt a command at the end of a `with` block, not within it."""
+    numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
 
 def _joint_code(codes: Sequence[int]) -> int:

@@ -263,11 +263,14 @@ def test_listing_inputs_starts_no_thread_here(how: str, printed: str) -> None:
 
 
 def test_listing_inputs_can_be_interrupted() -> None:
-    with subprocess.Popen(  # noqa: S603 - our own script
-        [sys.executable, "-c", APART, "wait"], stdout=subprocess.PIPE, text=True
-    ) as listing:
-        assert listing.stdout is not None
-        assert listing.stdout.readline() == "started\n"
-        listing.send_signal(signal.SIGINT)
-        printed, _ = listing.communicate(timeout=30)
-    assert printed == "KeyboardInterrupt() 1\n"
+    # The sleep lets the signal arrive as early as it can: before the parent knows the child.
+    slow = "import os, time; os.register_at_fork(after_in_parent=lambda: time.sleep(0.2))"
+    for script in (APART, slow + APART):
+        with subprocess.Popen(  # noqa: S603 - our own script
+            [sys.executable, "-c", script, "wait"], stdout=subprocess.PIPE, text=True
+        ) as listing:
+            assert listing.stdout is not None
+            assert listing.stdout.readline() == "started\n"
+            listing.send_signal(signal.SIGINT)
+            printed, _ = listing.communicate(timeout=30)
+        assert printed == "KeyboardInterrupt() 1\n"
