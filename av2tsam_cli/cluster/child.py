@@ -60,6 +60,7 @@ class Child:
         self.setup = setup
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._is_loaded = False  # the model, by the process that is running
 
     def do(self, task: Task, lost: int = 0) -> Outcome:
         """Do a task; if the process dies, try again.
@@ -82,6 +83,7 @@ class Child:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._is_loaded = False
         if self._process is not None:
             self._process.terminate()
             try:
@@ -98,17 +100,17 @@ class Child:
             OSError: The process has died.
         """
         job_notes: tuple[Note, ...] = ()
-        if self._connection is None:
-            connection = self._connection = self._start()
+        connection = self.start()
+        if not self._is_loaded:
             loaded = cast("Outcome", connection.recv())
             if loaded.error is not None:
                 self.close()
                 return loaded
-            job_notes = loaded.job_notes
-        self._connection.send(task)
+            self._is_loaded, job_notes = True, loaded.job_notes
+        connection.send(task)
         limit_s = self.setup.timeout_s if task.HAS_LIMIT else None
-        if self._connection.poll(limit_s):
-            return replace(cast("Outcome", self._connection.recv()), job_notes=job_notes)
+        if connection.poll(limit_s):
+            return replace(cast("Outcome", connection.recv()), job_notes=job_notes)
         self.close()
         self._remove_unfinished(task)
         return Outcome.failed(
@@ -118,16 +120,18 @@ class Child:
             )
         )
 
-    def _start(self) -> Connection:
-        """Start the process, which loads the model and sends what `load_model` returns."""
+    def start(self) -> Connection:
+        """Start the process unless it is running; it loads the model before it takes a task."""
+        if self._connection is not None:
+            return self._connection
         ours, theirs = socketpair()
         with theirs:
             number = theirs.fileno()
             command = [sys.executable, "-c", f"from {__name__} import main; main()", str(number)]
             self._process = subprocess.Popen(command, pass_fds=[number])  # noqa: S603 - ourselves
-        connection = Connection(ours.detach())
-        connection.send(self.setup)
-        return connection
+        self._connection = Connection(ours.detach())
+        self._connection.send(self.setup)
+        return self._connection
 
     def _remove_unfinished(self, task: Task) -> None:
         """Remove what a process that was killed left of the outputs of a task."""

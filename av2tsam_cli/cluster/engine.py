@@ -204,6 +204,8 @@ class Worker:
             return Outcome.failed(error, ends_job=True)
         here = ray.get_runtime_context()
         begun = self.registry.begin.remote(key, here.get_actor_id(), here.current_actor)
+        with suppress(OSError):  # then `do` tries again
+            self.child.start()  # while the registry answers
         lost = ray.get(begun)
         outcome = (
             self._do_part(task, lost) if isinstance(task, PartTask) else self.child.do(task, lost)
