@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--cases", default="clips,long", help="which to run")
     parser.add_argument("--clips", type=int, default=40, help="number of clips")
     parser.add_argument("--end", type=float, default=4.0, help="seconds of each that are used")
-    parser.add_argument("--repeats", type=int, default=40, help="of the sample in the long video")
+    parser.add_argument("--repeats", type=int, default=75, help="of the sample in the long video")
     parser.add_argument("--split", type=int, default=80, help="seconds of its parts")
     args = parser.parse_args()
     results: dict[str, object] = {}
