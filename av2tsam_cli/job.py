@@ -1,6 +1,6 @@
-"""Segment many videos with one model: what to do with each of them, and doing it.
+"""Segment many videos with one model: the job, and the runner that processes its inputs.
 
-Nothing is printed here, so that a process on another machine can do the same work.
+Nothing is printed here, so that processes on other machines can use it too.
 """
 
 import os
@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from glob import has_magic
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli.errors import NOT_A_FILE, UsageError
 from av2tsam_cli.network import is_remote, is_stored, url_of, without_copy
@@ -34,9 +33,9 @@ NANO_NOTE = (
 follow sound may be unpublished."""
 
 STDIN = Path("-")
-"""A list of files that is read from stdin; videos cannot be."""
+"""Stands for stdin: a list of files can be read from it, but not a video."""
 MANY_FRAMES = 1_000_000
-"""Frames for which compiling always pays, on devices on which it can."""
+"""Enough frames for compiling to pay off, on devices that support it."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class Input:
     path: Path
     """The file."""
     name: Path
-    """Where its output goes in the folder of outputs, without a suffix, such as `day1/clip`."""
+    """Path of its output in the output folder, without a suffix, such as `day1/clip`."""
     suffix: str = ""
-    """How the name of the output ends, such as `.webm`; "" for what suits the format."""
+    """Suffix of the output, such as `.webm`; "" for the default of the format."""
 
 
 @dataclass(frozen=True)
@@ -66,49 +65,49 @@ class SegmentJob:
     skip_existing: bool = False
     """Whether to skip inputs whose output was made from them with the same options and model."""
     staging: Path | None = None
-    """Where inputs and outputs that have URLs are copied; None for the system's folder for
-    temporary files."""
+    """Folder for local copies of inputs and outputs with URLs; None for the system's temporary
+    folder."""
 
     @property
     def staging_folder(self) -> Path:
-        """The folder of a computer in which the folders of processes for copies are."""
+        """The folder in which each process creates its own folder for copies."""
         from av2tsam_cli.staging import default_folder
 
         return self.staging or default_folder()
 
     @property
     def outs(self) -> dict[str, Path]:
-        """The files and folders that the options name for outputs, by these options."""
+        """The output files and folders that were chosen, by option."""
         sides = [name for name in SIDE_SUFFIXES if getattr(self.options, name) is not None]
         return {"out": self.out, **{name: getattr(self.options, name) for name in sides}}
 
-    def place(self, source: Input) -> tuple[Format, Path, dict[str, Path]]:
-        """Return the format for an input, its main output, and the files beside it by option."""
+    def targets(self, source: Input) -> tuple[Format, Path, dict[str, Path]]:
+        """Return the format, the main output and the other outputs, by option, of an input."""
         from av2tsam_cli.plan import place_output
 
         kind, output = place_output(self.out, source.name, self.options.format, source.suffix)
         return kind, output, self.options.sides(source.name)
 
     def outputs(self, source: Input) -> dict[str, Path]:
-        """Return everything that is written for an input, by the options that ask for it."""
-        _, output, sides = self.place(source)
+        """Return all outputs of an input, by option."""
+        _, output, sides = self.targets(source)
         return {"out": output, **sides}
 
     def output_folders(self, source: Input) -> set[Path]:
-        """Return the folders of this computer in which something is written for an input."""
+        """Return the local folders that outputs of an input are written to."""
         return {path.parent for path in self.outputs(source).values() if url_of(path) is None}
 
-    def written_in(self, staging: "Staging") -> "SegmentJob":
-        """Return the job with local outputs instead of those that are to be uploaded."""
+    def with_local_outputs(self, staging: "Staging") -> "SegmentJob":
+        """Return the job with local paths for the outputs that will be uploaded."""
         if not any(map(url_of, self.outs.values())):
             return self
-        sides: dict[str, Any] = {name: staging.local(path) for name, path in self.outs.items()}
+        sides: dict[str, Any] = {name: staging.local_path(path) for name, path in self.outs.items()}
         return replace(self, out=sides.pop("out"), options=replace(self.options, **sides))
 
 
 @dataclass(frozen=True)
-class _Ready:
-    """An input that can be opened on this computer."""
+class _PreparedInput:
+    """An input that is on this computer."""
 
     path: Path
     """The file."""
@@ -117,10 +116,10 @@ class _Ready:
 
 
 class JobRunner:
-    """Does a job for one input after the other; the model is loaded once, when it is needed."""
+    """Processes the inputs of a job one by one; the model is loaded once, when it is needed."""
 
     def __init__(self, job: SegmentJob, note: Callable[[str], None]) -> None:
-        """Begin a job.
+        """Prepare a job.
 
         Args:
             job: The job.
@@ -130,50 +129,42 @@ class JobRunner:
         self.note = note
         self._model: ModelIdentity | None = None
         self._segmenter: Segmenter | None = None
-        self._next: tuple[Input, Background[_Ready | None]] | None = None
+        self._prefetched: tuple[Input, Background[_PreparedInput | None]] | None = None
         self._kept: tuple[Input, SegmentPlan] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Remove what was copied to this computer."""
+    def close(self) -> None:
+        """Remove all local copies."""
         if "_staging" in vars(self):
             self._staging.close()
 
     @cached_property
     def _staging(self) -> "Staging":
-        from av2tsam_cli.staging import Staging  # imports FFmpeg; the process may be forked before
+        from av2tsam_cli.staging import Staging  # imports FFmpeg, so not before forking
 
         return Staging(self.job.staging)
 
     @cached_property
     def _local(self) -> SegmentJob:
-        """The job, with a local file or folder for each output."""
-        return self.job.written_in(self._staging)
+        """The job with local outputs."""
+        return self.job.with_local_outputs(self._staging)
 
     def check_stores(self) -> None:
-        """Check before any work that the folders in stores can be written.
+        """Check that outputs can be uploaded, before any work is done.
 
         Raises:
             UsageError: There is no such bucket.
-            Av2tsamError: A store cannot be reached, or refuses.
+            Av2tsamError: A store cannot be reached, or denies access.
         """
         for out in self.job.outs.values():
             if url_of(out) is not None:
                 check_writable(str(out) if not out.suffix else str(out).rpartition("/")[0])
 
     def identify(self) -> "ModelIdentity":
-        """Return which model will be loaded; existing outputs are compared with it.
+        """Return which model will be loaded, to compare existing outputs with it.
 
         Raises:
             WeightsError: It is not installed.
-            UsageError: It cannot do what the options ask for.
+            UsageError: It does not support the options.
         """
         from av2tsam_cli.inference.loading import identify
 
@@ -186,103 +177,108 @@ class JobRunner:
         )
         return self._model
 
-    def plan(self, source: Input, *, again: bool = False) -> "SegmentPlan | None":
-        """Check an input; return None if it is skipped, because its output is complete.
+    def plan(self, source: Input, *, retry: bool = False) -> "SegmentPlan | None":
+        """Check an input; return None if it is skipped because its output is complete.
 
-        One that has a URL is copied to this computer, until it is segmented or `drop` is called.
+        An input with a URL is copied to this computer, and the copy is removed when the input has
+        been segmented, or by `drop`.
 
         Args:
             source: The input.
-            again: Whether an earlier attempt was lost, so that its output may be there.
+            retry: Whether an earlier attempt was lost, which may have written the output.
 
         Raises:
             UsageError: See `plan_video`.
             MediaError: See `plan_video`.
             WeightsError: See `identify`.
-            Av2tsamError: A store cannot be reached, or refuses, or the disk is full.
+            Av2tsamError: A store cannot be reached, or denies access, or the disk is full.
         """
         from av2tsam_cli.plan import plan_video
 
-        ready = self._ready(source, again=again)
-        if ready is None:
+        prepared = self._get_prepared(source, retry=retry)
+        if prepared is None:
             return None
+        path, options = prepared.path, prepared.options
         try:
             return plan_video(
-                ready.path, self._local.out, ready.options, name=source.name, suffix=source.suffix
+                path, self._local.out, options, name=source.name, suffix=source.suffix
             )
         except BaseException:
-            self._staging.drop(ready.path)
+            self._staging.drop(path)
             raise
         finally:
             self._forget_outputs(source)
 
-    def keep(self, source: Input, *, again: bool = False) -> "SegmentPlan | None":
-        """Check an input like `plan`, and keep its copy for the next call with the same input."""
+    def plan_and_keep(self, source: Input, *, retry: bool = False) -> "SegmentPlan | None":
+        """Check an input like `plan`, but keep its plan and copy for further calls."""
         if self._kept is not None:
             kept, kept_plan = self._kept
             if kept == source:
                 return kept_plan
             self.drop(kept_plan)
-        plan = self.plan(source, again=again)
+        plan = self.plan(source, retry=retry)
         self._kept = None if plan is None else (source, plan)
         return plan
 
-    def expect(self, source: Input) -> None:
-        """Begin to copy the input that is planned next, if it is in a store."""
+    def prefetch(self, source: Input) -> None:
+        """Start to copy the next input in the background, if it is in a store."""
         if is_stored(source.path):
-            self._next = source, Background(partial(self._prepare, source, again=False), "stage")
+            self._prefetched = (
+                source,
+                Background(partial(self._prepare, source, retry=False), "stage"),
+            )
 
     def drop(self, plan: "SegmentPlan") -> None:
-        """Remove the copy of an input that is not needed any more."""
+        """Remove the copy of an input that is no longer needed."""
         if self._kept is not None and self._kept[1] is plan:
             self._kept = None
         self._staging.drop(plan.info.path)
 
-    def _ready(self, source: Input, *, again: bool) -> _Ready | None:
-        """Return an input that can be opened; None if it is skipped."""
-        expected, self._next = self._next, None
-        if expected is not None and expected[0] == source and not again:
-            return expected[1].result()
-        return self._prepare(source, again=again)
+    def _get_prepared(self, source: Input, *, retry: bool) -> _PreparedInput | None:
+        """Return an input on this computer; None if it is skipped."""
+        prefetched, self._prefetched = self._prefetched, None
+        if prefetched is not None and prefetched[0] == source and not retry:
+            return prefetched[1].result()
+        return self._prepare(source, retry=retry)
 
-    def _prepare(self, source: Input, *, again: bool) -> _Ready | None:
-        """Look at the outputs of an input, and copy it to this computer if they are wanted."""
+    def _prepare(self, source: Input, *, retry: bool) -> _PreparedInput | None:
+        """Check existing outputs of an input, and copy it to this computer unless it is skipped."""
         from av2tsam_cli.outputs.writers import check_target
 
         options, kept = self._local.options, False
-        kind, output, sides = self._local.place(source)
+        kind, output, sides = self._local.targets(source)
         try:
             for each in (output, *sides.values()):
                 self._staging.mirror(each)
-            if self.job.skip_existing or again:
-                why = self._why_again(source)
+            if self.job.skip_existing or retry:
+                why = self._why_replaced(source)
                 if why == "" and self.job.skip_existing:
                     return None
                 options = replace(options, overwrite=options.overwrite or why is not None)
             if is_stored(source.path):  # before it is copied
                 check_target(output, kind, source=source.path, overwrite=options.overwrite)
-            ready = _Ready(self._staging.fetch(source.path), options)
+            prepared = _PreparedInput(self._staging.fetch(source.path), options)
             kept = True
         finally:
             if not kept:
                 self._forget_outputs(source)
-        return ready
+        return prepared
 
     def _forget_outputs(self, source: Input) -> None:
         for each in self._local.outputs(source).values():
             self._staging.discard(each)
 
-    def _why_again(self, source: Input) -> str | None:
+    def _why_replaced(self, source: Input) -> str | None:
         """Return why an existing output is replaced; "" if it is kept, None if there is none.
 
         Raises:
-            UsageError: It is another one and may not be replaced.
+            UsageError: It differs, but `overwrite` is not set.
         """
         from av2tsam_cli.outputs.record import why_different
         from av2tsam_cli.plan import record_of
 
         model = self._model or self.identify()
-        kind, output, sides = self._local.place(source)
+        kind, output, sides = self._local.targets(source)
         if not os.path.lexists(output):
             return None
         if output.is_dir() and not any(output.iterdir()):
@@ -294,7 +290,7 @@ class JobRunner:
                 f"{output}: already exists, but {why}; set `overwrite` to replace it, or choose "
                 "another path"
             )
-        if not why:  # it would become the same again
+        if not why:  # the main output would be the same
             missing = [side for side in sides.values() if not side.exists()]
             why = f"{missing[0]} is missing" if missing else ""
         if why:
@@ -319,7 +315,7 @@ class JobRunner:
         """Load the model, if it is not loaded yet.
 
         Args:
-            frames: Number of frames to come, by which `compile` is decided; None if there are many.
+            frames: Number of frames, which decides whether to compile; None for many.
 
         Raises:
             UsageError: See `load_for`.
@@ -344,7 +340,7 @@ class JobRunner:
         """Segment one input, and upload its outputs; see `segment_planned`.
 
         Raises:
-            Av2tsamError: See `segment_planned`, or a store cannot be reached, or refuses.
+            Av2tsamError: See `segment_planned`, or a store cannot be reached, or denies access.
         """
         from av2tsam_cli.pipeline import segment_planned
 
@@ -353,14 +349,14 @@ class JobRunner:
         return result
 
     def finish(self, plan: "SegmentPlan", make: Callable[[], "SegmentResult"]) -> "SegmentResult":
-        """Make the result of a plan, and upload its outputs.
+        """Create the outputs of a plan, and upload them.
 
         Args:
             plan: The plan.
-            make: Makes the result.
+            make: Creates the outputs, and returns the result.
 
         Raises:
-            Av2tsamError: It cannot be made, or a store cannot be reached, or refuses.
+            Av2tsamError: See `make`, or a store cannot be reached, or denies access.
         """
         if plan.audio is None and plan.options.text is None:
             self.note(f"{plan.info.path}: no audio, so all masks are empty")
@@ -379,13 +375,13 @@ class JobRunner:
         )
 
 
-def why_skipped(output: Path) -> str:
-    """Return what is said about an input that is skipped because of its output."""
+def skip_message(output: Path) -> str:
+    """Return the message for an input that is skipped because its output exists."""
     return f"skipped, {output} is complete and made with the same options"
 
 
 def summary(result: "SegmentResult") -> str:
-    """Return a line about a result."""
+    """Return a line that summarises a result."""
     speed = result.frames / result.wall_s
     what = "a sound source" if result.text is None else repr(result.text)
     return (
@@ -415,7 +411,7 @@ def check_input(source: Path) -> None:
 
 
 def _why_empty(folder: Path) -> str:
-    """Return why a folder stands for no files."""
+    """Return why no inputs were found in a folder."""
     try:
         os.listdir(folder)  # noqa: PTH208
     except OSError as error:

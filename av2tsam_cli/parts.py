@@ -1,20 +1,20 @@
-"""One video in parts, which can be segmented by different processes and computers.
+"""Segment a video in parts, in different processes or on different machines.
 
-The sound is heard once (`hear`), the timeline is cut (`cut`), each part is segmented into a folder
-of its own (`segment_part`), and the parts are joined (`join_parts`): with the same masks, frames,
-times and names as in one piece, and without encoding a picture twice.
+The sound is analysed once (`analyse_sound`), the timeline is cut (`cut`), each part is segmented
+into its own folder (`segment_part`), and the parts are joined (`join_parts`). Masks, frames, times
+and names are the same as in one piece, and no picture is encoded twice.
 
-    hear ── cut ─┬─ segment_part ─┬─ join_parts
-                 ├─ segment_part ─┤
-                 └─ segment_part ─┘
+    analyse_sound ── cut ─┬─ segment_part ─┬─ join_parts
+                          ├─ segment_part ─┤
+                          └─ segment_part ─┘
 
-A part is decoded and computed from some seconds before its first frame until some frames after its
-last one; these are not written. It begins where the schedule starts again anyway (`BLOCK_S`), and
-what is remembered from frame to frame is forgotten before the first frame of the part:
+Each part also decodes and computes some seconds before its first frame and some frames after its
+last one, which are not written. It starts where the schedule starts again anyway (`BLOCK_S`), and
+early enough that nothing remembered from frame to frame reaches its first frame:
 
-- Smoothing keeps at most half of what it remembers with every masked frame, so after LEAD_IN_FRAMES
-  nothing is left of it. Masks can only differ if one vanishes and comes back within a fifth of a
-  second again and again during all of them.
+- Smoothing keeps at most half of its memory with every masked frame, so nothing is left of it after
+  LEAD_IN_FRAMES. Masks can only differ if one vanishes and returns within a fifth of a second,
+  again and again during all these frames.
 - A highlight takes up to 1.2 s to fade in or out, and a label follows its source within 0.2 s. They
   can only differ if a source comes and goes faster than it fades during all of LEAD_IN_S.
 """
@@ -54,19 +54,19 @@ if TYPE_CHECKING:
     from av2tsam_cli.inference.segmenter import Segmenter
 
 LEAD_IN_S, LEAD_IN_FRAMES = 2.0, 48
-"""Least seconds, and frames, that are computed before the first frame of a part."""
+"""The least number of seconds and of frames to compute before the first frame of a part."""
 SHOT_FRAMES = 8
-"""Frames that are decoded before these, to find out where shots begin."""
+"""Frames decoded before these to detect where shots begin."""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What is heard in a video."""
+class SoundAnalysis:
+    """The sound of a video, as the model needs it."""
 
     windows: tuple[AudioWindow, ...] = field(repr=False)
-    """Without samples, about 2 kB each. Empty without sound, and with a text prompt."""
+    """Windows without samples, about 2 kB each. Empty without sound, and with a text prompt."""
     damage: DamageLog = field(repr=False)
-    """What of the sound could not be read."""
+    """Parts of the sound that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Part:
     """A part of the timeline. Times are seconds of the presentation."""
 
     number: int
-    """Position among the parts, from 0."""
+    """Index of the part, from 0."""
     decode_s: float
-    """Where decoding begins."""
+    """Time at which decoding starts."""
     compute_s: float
     """Time of the first frame whose mask is computed."""
     start_s: float
@@ -84,23 +84,23 @@ class Part:
     stop_s: float
     """End of these frames; infinite for the last part."""
 
-    def has(self, frame_s: float) -> bool:
+    def contains(self, frame_s: float) -> bool:
         """Return whether a frame at a time belongs to the part."""
         return self.start_s - CLOCK_SLACK_S <= frame_s < self.stop_s - CLOCK_SLACK_S
 
 
 @dataclass(frozen=True)
 class PartResult:
-    """What was written for a part."""
+    """The result of a part."""
 
     written: WrittenPart
-    """Where it is. The folder can be moved before the parts are joined."""
+    """Its folder, which can be moved before the parts are joined."""
     damage: DamageLog = field(repr=False)
-    """What of it could not be read."""
+    """Frames that could not be read."""
 
 
-def hear(plan: SegmentPlan, segmenter: Segmenter) -> Heard:
-    """Listen to the sound of a video once for all parts: what is heard depends on all before.
+def analyse_sound(plan: SegmentPlan, segmenter: Segmenter) -> SoundAnalysis:
+    """Analyse the sound of a video for all parts; the result depends on all earlier sound.
 
     Raises:
         MediaError: The sound cannot be decoded.
@@ -113,7 +113,7 @@ def hear(plan: SegmentPlan, segmenter: Segmenter) -> Heard:
             segmenter.without_samples(window, plan.options.silence_dbfs)
             for window in listen(plan, segmenter, damage)
         )
-    return Heard(windows, damage)
+    return SoundAnalysis(windows, damage)
 
 
 def cut(plan: SegmentPlan, seconds: int) -> list[Part]:
@@ -123,7 +123,7 @@ def cut(plan: SegmentPlan, seconds: int) -> list[Part]:
 
     Args:
         plan: The plan.
-        seconds: Length of the parts. Multiples of `BLOCK_S` need least computing before a part.
+        seconds: Length of the parts. Multiples of `BLOCK_S` need the shortest lead-in.
 
     Raises:
         MediaError: The video cannot be opened.
@@ -137,7 +137,7 @@ def cut(plan: SegmentPlan, seconds: int) -> list[Part]:
 
 
 def _lead_in(plan: SegmentPlan, number: int, start_s: float, stop_s: float) -> Part:
-    """Return a part with the times at which it begins to decode and to compute."""
+    """Return a part, with the times at which decoding and computing start."""
     first_s = plan.options.start
     compute_s = min(start_s - LEAD_IN_S, _earlier(plan, start_s, LEAD_IN_FRAMES))
     compute_s = math.floor(compute_s / BLOCK_S) * BLOCK_S if compute_s > first_s else first_s
@@ -146,7 +146,7 @@ def _lead_in(plan: SegmentPlan, number: int, start_s: float, stop_s: float) -> P
 
 
 def _earlier(plan: SegmentPlan, before_s: float, frames: int) -> float:
-    """Return the time of the frame so many frames before a time; -inf if there are not as many."""
+    """Return the time of the frame `frames` frames before a time; -inf if there are fewer."""
     zero_s = plan.zero_s
     path, index = plan.info.path, plan.video.index
     return time_of_earlier_frame(path, index, before_s + zero_s, frames) - zero_s
@@ -155,19 +155,19 @@ def _earlier(plan: SegmentPlan, before_s: float, frames: int) -> float:
 def segment_part(
     plan: SegmentPlan,
     segmenter: Segmenter,
-    heard: Heard,
+    sound: SoundAnalysis,
     part: Part,
     folder: Path,
     *,
     progress: Callable[[int], None] | None = None,
 ) -> PartResult:
-    """Segment a part of a video and write what `join_parts` needs of it.
+    """Segment a part of a video, and write the files that `join_parts` needs.
 
     Args:
         plan: The plan of the whole video.
         segmenter: Runs the model.
-        heard: What `hear` returned.
-        part: One of those that `cut` returned.
+        sound: What `analyse_sound` returned.
+        part: One of the parts that `cut` returned.
         folder: A folder for the part, which is replaced if it exists. It appears when complete.
         progress: Called after each frame with the number of frames written.
 
@@ -203,7 +203,7 @@ def segment_part(
                 for each in frames:
                     if each.frame.time_s < part.start_s - CLOCK_SLACK_S:
                         main.skip(each)
-                    elif part.has(each.frame.time_s):
+                    elif part.contains(each.frame.time_s):
                         frame = replace(each.frame, index=summaries.frames)
                         numbered = replace(each, frame=frame)
                         for writer in writers:
@@ -211,30 +211,30 @@ def segment_part(
                         if progress is not None:
                             progress(summaries.frames)
 
-        frames = _read_part(plan, segmenter, heard, part, damage)
+        frames = _read_part(plan, segmenter, sound, part, damage)
         run_stages(plan, segmenter, frames, write, stop_s=part.stop_s, announce=False)
     return PartResult(WrittenPart(folder, summaries.frames), damage)
 
 
 def _read_part(
-    plan: SegmentPlan, segmenter: Segmenter, heard: Heard, part: Part, damage: DamageLog
+    plan: SegmentPlan, segmenter: Segmenter, sound: SoundAnalysis, part: Part, damage: DamageLog
 ) -> Generator[ScheduledFrame, None, None]:
     frames = read_pictures(plan, segmenter, damage, part.decode_s)
     rate = rate_for(plan.options, segmenter.model)
-    yield from schedule(frames, iter(heard.windows), plan.options, rate, part.compute_s)
+    yield from schedule(frames, iter(sound.windows), plan.options, rate, part.compute_s)
 
 
 def join_parts(
-    plan: SegmentPlan, segmenter: Segmenter, heard: Heard, results: Sequence[PartResult]
+    plan: SegmentPlan, segmenter: Segmenter, sound: SoundAnalysis, results: Sequence[PartResult]
 ) -> SegmentResult:
-    """Join all parts of a video to the result of its plan; if that fails, nothing is left behind.
+    """Join all parts of a video; if that fails, no output is left behind.
 
-    The folders of the parts stay, and can be removed afterwards.
+    The folders of the parts are kept, and can be removed afterwards.
 
     Args:
-        plan: The plan.
+        plan: The plan of the whole video.
         segmenter: Has the model with which the parts were segmented.
-        heard: What `hear` returned.
+        sound: What `analyse_sound` returned.
         results: What `segment_part` returned for each part, in order.
 
     Raises:
@@ -243,8 +243,8 @@ def join_parts(
     """
     began_s = time.monotonic()
     damage = DamageLog(plan.info.path, allow_partial=plan.options.allow_partial)
-    for met in (heard.damage, *(result.damage for result in results)):
-        damage.merge(met)
+    for each in (sound.damage, *(result.damage for result in results)):
+        damage.merge(each)
     check_unchanged(plan.info)
     parts = [result.written for result in results]
     tally = Tally()

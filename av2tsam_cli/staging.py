@@ -1,7 +1,7 @@
-"""Copies of files from stores, and outputs on their way there, in a folder of this process.
+"""Local copies of files in stores, and outputs before their upload, in a folder of this process.
 
-At the same time, there are only the inputs at work, the next one, and the outputs of those at work.
-The folder is removed at the end. That of a process that was killed is removed by the next one.
+It only holds the current input, the next one, and the outputs of the current input. The folder is
+removed at the end; if the process is killed, the next one removes it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
-from typing import Self
 from uuid import uuid4
 
 from av2tsam_cli import stores
@@ -23,45 +21,34 @@ from av2tsam_cli.files import LARGEST_TEXT, remove, remove_dead_parts, temporary
 from av2tsam_cli.network import NetworkPath, is_stored, url_of
 
 LONGEST_NAME = 100
-"""Most characters of the name of a copy."""
+"""Most characters in the name of a copy."""
 ENDS = 4096
-"""Bytes at both ends of a large file that are looked at, to tell whether it is a result."""
+"""Bytes at each end of a large file that are enough to tell whether it is a result."""
 PICTURES = (".png", ".jpg")
-"""Suffixes of files of results whose content does not matter."""
+"""Suffixes of files whose content is not needed to check whether a result is complete."""
 
 
 def default_folder() -> Path:
-    """Return the folder in which copies are made unless another one is chosen."""
+    """Return the default folder for copies."""
     return Path(tempfile.gettempdir())
 
 
 class Staging:
-    """The folder of a process for copies; it is created when it is needed."""
+    """The folder of this process for local copies; it is created when it is needed."""
 
     def __init__(self, parent: Path | None = None) -> None:
-        """Prepare to copy.
+        """Set where copies are stored.
 
         Args:
-            parent: Where the folder is created; None for the system's folder for temporary files.
+            parent: Where the folder is created; None for the system's temporary folder.
         """
         self._parent = parent or default_folder()
         self._created: Path | None = None
         self._closed = False
         self._lock = Lock()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Remove the folder, and give up downloads."""
+        """Cancel downloads, and remove the folder."""
         self._closed = True
         stores.give_up()
         if self._created is not None:
@@ -84,11 +71,11 @@ class Staging:
         return self._created
 
     def fetch(self, source: Path) -> Path:
-        """Return a file with a copy on this computer; itself if it needs none.
+        """Copy a file to this computer if it is in a store, and return its path.
 
         Raises:
             UsageError: There is no such file.
-            Av2tsamError: The store cannot be reached, or refuses, or the disk is full.
+            Av2tsamError: The store cannot be reached, or denies access, or the disk is full.
         """
         if not is_stored(source):
             return source
@@ -97,7 +84,7 @@ class Staging:
         folder = self._folder / uuid4().hex[:12]
         free = shutil.disk_usage(self._parent).free
         if known.size is not None and known.size > free:
-            raise self._no_room(url, f"{_size(known.size)} to copy, {_size(free)} are free")
+            raise self._no_room(url, f"{_size(known.size)} needed, {_size(free)} free")
         with self._lock:
             folder.mkdir(parents=True)
         copy = folder / source.name[-LONGEST_NAME:]
@@ -119,32 +106,32 @@ class Staging:
 
     def drop(self, source: Path) -> None:
         """Remove the copy of a file, if there is one."""
-        if self._has(source):
+        if self._contains(source):
             remove(source.parent)
-            self._tidy()
+            self._remove_empty_folders()
 
-    def local(self, output: Path) -> Path:
-        """Return where an output is written before it is uploaded; itself for a local output."""
+    def local_path(self, output: Path) -> Path:
+        """Return the path to write an output to before its upload; unchanged without a URL."""
         url = url_of(output)
         if url is None:
             return output
         return NetworkPath.of(url).at(self._folder / "out" / os.fspath(output))
 
-    def _has(self, path: Path) -> bool:
+    def _contains(self, path: Path) -> bool:
         return self._created is not None and self._created in path.parents
 
     def mirror(self, output: Path) -> None:
-        """Show what a store has under the URL of a local output.
+        """Create local files that represent what the store has at the URL of an output.
 
-        Files get their name, and as much of their content as tells whether they are results. A
-        folder whose upload was interrupted is shown empty.
+        They have the names of the files in the store, and enough of their content to tell whether
+        they are results. If the upload of a folder was interrupted, the local folder is empty.
 
         Raises:
-            Av2tsamError: The store cannot be reached, or refuses.
+            Av2tsamError: The store cannot be reached, or denies access.
         """
         from av2tsam_cli.outputs.record import RECORD_NAME
 
-        if not self._has(output):
+        if not self._contains(output):
             return
         kind = stores.kind_of(str(output))
         if kind is None:
@@ -158,7 +145,7 @@ class Staging:
         if stores.UNFINISHED_NAME in files and RECORD_NAME not in files:
             return
         for name, size in files.items():
-            path = output / name.replace(os.pardir, "_").lstrip("/")  # nowhere else
+            path = output / name.replace(os.pardir, "_").lstrip("/")  # stays in the folder
             path.parent.mkdir(parents=True, exist_ok=True)
             if url_of(path) != f"{output}/{name}" or path.suffix in PICTURES:
                 path.touch()
@@ -166,14 +153,14 @@ class Staging:
                 _copy_ends(path, size)
 
     def publish(self, output: Path) -> None:
-        """Upload an output, if it is to be uploaded, and remove it here.
+        """Upload an output that has a URL, and remove the local copy.
 
         Raises:
-            Av2tsamError: The store cannot be reached, or refuses.
+            Av2tsamError: The store cannot be reached, or denies access.
         """
         from av2tsam_cli.outputs.record import RECORD_NAME
 
-        if not self._has(output):
+        if not self._contains(output):
             return
         if output.is_dir():
             stores.upload_folder(Path(os.fspath(output)), str(output), last=RECORD_NAME)
@@ -182,13 +169,13 @@ class Staging:
         self.discard(output)
 
     def discard(self, output: Path) -> None:
-        """Remove what is here of an output that is to be uploaded, or that was looked at."""
-        if self._has(output):
+        """Remove the local copy of an output that has a URL."""
+        if self._contains(output):
             remove(output)
-            self._tidy()
+            self._remove_empty_folders()
 
-    def _tidy(self) -> None:
-        """Remove folders that became empty: a process that waits can be killed at any time."""
+    def _remove_empty_folders(self) -> None:
+        """Remove empty folders now, because this process can be killed while it waits."""
         with self._lock:
             for folder, _, _ in os.walk(str(self._created), topdown=False):
                 with suppress(OSError):  # it is not empty
@@ -196,7 +183,7 @@ class Staging:
 
 
 def _copy_ends(path: Path, size: int) -> None:
-    """Copy a file of a store; of a large one only both ends, as what is between takes no room."""
+    """Copy a file from a store; of a large file, only both ends, with a gap that takes no space."""
     if size <= LARGEST_TEXT:
         path.write_bytes(stores.read(str(path)))
         return
@@ -212,11 +199,11 @@ def _size(count: int) -> str:
 
 @contextmanager
 def staged(source: Path, folder: Path | None = None) -> Iterator[Path]:
-    """Yield a file with a copy on this computer, which is removed at the end; see `Staging.fetch`.
+    """Yield the path of a file on this computer; a copy is removed at the end of the block.
 
     Args:
         source: A file, or a URL.
         folder: See `Staging`.
     """
-    with Staging(folder) as staging:
+    with closing(Staging(folder)) as staging:
         yield staging.fetch(source)

@@ -23,7 +23,7 @@ from machine import facts
 
 from av2tsam_cli import process
 from av2tsam_cli.inference.loading import LoadedModel, load_model
-from av2tsam_cli.parts import cut, hear, join_parts, segment_part
+from av2tsam_cli.parts import analyse_sound, cut, join_parts, segment_part
 from av2tsam_cli.pipeline import load_for, segment_planned
 from av2tsam_cli.plan import plan_video
 from av2tsam_cli.segment_options import Format, SegmentOptions
@@ -73,15 +73,15 @@ def run(
     clock = [time.perf_counter()]
     frames = segment_planned(one, segmenter).frames
     clock.append(time.perf_counter())
-    heard = hear(parted, segmenter)
+    sound = analyse_sound(parted, segmenter)
     clock.append(time.perf_counter())
     parts = cut(parted, args.seconds)
     written = [
-        segment_part(parted, segmenter, heard, part, outs[0].parents[1] / f"{part.number}")
+        segment_part(parted, segmenter, sound, part, outs[0].parents[1] / f"{part.number}")
         for part in parts
     ]
     clock.append(time.perf_counter())
-    join_parts(parted, segmenter, heard, written)
+    join_parts(parted, segmenter, sound, written)
     clock.append(time.perf_counter())
     one_s, hear_s, parts_s, join_s = np.diff(clock).tolist()
     return {
@@ -91,7 +91,7 @@ def run(
         "hear_s": round(hear_s, 2),
         "parts_s": round(parts_s, 2),
         "join_s": round(join_s, 2),
-        "heard_bytes": len(pickle.dumps(heard)),
+        "heard_bytes": len(pickle.dumps(sound)),
     }
 
 

@@ -19,7 +19,7 @@ from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import read_channels
 from av2tsam_cli.media.frames import read_frames
 from av2tsam_cli.media.probe import probe
-from av2tsam_cli.parts import cut, hear, join_parts, segment_part
+from av2tsam_cli.parts import analyse_sound, cut, join_parts, segment_part
 from av2tsam_cli.pipeline import SegmentResult, load_for, segment_planned
 from av2tsam_cli.plan import SegmentPlan, plan_video
 from av2tsam_cli.segment_options import SegmentOptions
@@ -55,12 +55,12 @@ def in_parts(plan: SegmentPlan, model: LoadedModel, seconds: int, work: Path) ->
         return load_for(plan.options, model, device="cpu", precision="auto")
 
     plan = sent(plan)
-    heard, parts = sent(hear(plan, segmenter())), sent(cut(plan, seconds))
+    sound, parts = sent(analyse_sound(plan, segmenter())), sent(cut(plan, seconds))
     results = [
-        sent(segment_part(plan, segmenter(), heard, part, work / str(part.number)))
+        sent(segment_part(plan, segmenter(), sound, part, work / str(part.number)))
         for part in parts
     ]
-    return join_parts(plan, segmenter(), heard, results)
+    return join_parts(plan, segmenter(), sound, results)
 
 
 def both_ways(
@@ -199,12 +199,12 @@ def test_damage_is_counted_once(
 def test_a_failed_join_leaves_nothing(clip: Path, model: LoadedModel, tmp_path: Path) -> None:
     plan = plan_video(clip, tmp_path / "new" / "out.mp4", SegmentOptions(end=2.0))
     segmenter = load_for(plan.options, model, device="cpu", precision="auto")
-    heard, [part] = hear(plan, segmenter), cut(plan, 2)
-    result = segment_part(plan, segmenter, heard, part, tmp_path / "part")
+    sound, [part] = analyse_sound(plan, segmenter), cut(plan, 2)
+    result = segment_part(plan, segmenter, sound, part, tmp_path / "part")
     with result.written.packets.open("r+b") as packets:
         packets.write(b"\xff\0\0\0\1\0\0\0")
     with pytest.raises(Av2tsamError, match="its parts were encoded differently"):
-        join_parts(plan, segmenter, heard, [result])
+        join_parts(plan, segmenter, sound, [result])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mkv", "part"]
 
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from s3fs import S3FileSystem
 from av2tsam_cli import stores
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli.inputs import InputOptions, find_inputs
-from av2tsam_cli.cluster.tasks import Task, do_task
+from av2tsam_cli.cluster.tasks import Task, run_task
 from av2tsam_cli.errors import Av2tsamError, UsageError
 from av2tsam_cli.job import Input, JobRunner, SegmentJob
 from av2tsam_cli.network import NetworkPath, input_path
@@ -223,11 +224,11 @@ def test_nothing_is_left_between_two_inputs(
     options = SegmentOptions(format="video", fps=1)
     model = ModelOptions(str(segment.model), "cpu")
     job = SegmentJob(NetworkPath.of("s3://bucket/out"), options, model, staging=segment.staging)
-    with JobRunner(job, note=lambda _: None) as runner:
-        outcome = do_task(runner, Task(Input(input_path(url), Path("a"))))
+    with closing(JobRunner(job, note=lambda _: None)) as runner:
+        outcome = run_task(runner, Task(Input(input_path(url), Path("a"))))
         assert [str(path) for path in outcome.outputs] == ["s3://bucket/out/a.mp4"]
         assert list(segment.staging.iterdir()) == []
-        assert do_task(runner, Task(Input(input_path(url), Path("a")))).status == "failed"
+        assert run_task(runner, Task(Input(input_path(url), Path("a")))).status == "failed"
         assert list(segment.staging.iterdir()) == []
     copy = pickle.loads(pickle.dumps(outcome.outputs))  # noqa: S301 - our own
     assert copy == outcome.outputs

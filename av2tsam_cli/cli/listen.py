@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -267,9 +268,10 @@ class _JobRunner:
 
     def run(self) -> int:
         """Check pending inputs, load the model, process the inputs, and return the exit code."""
-        from av2tsam_cli.staging import Staging  # imports FFmpeg, after this process was forked
+        from av2tsam_cli.staging import Staging  # imports FFmpeg, so not before forking
 
-        with Staging() as self.staging:
+        self.staging = Staging()
+        with closing(self.staging):
             pending = self.batch.pending
             count = 1 if any(map(is_stored, pending)) else max(1, len(pending))
             for first in range(0, len(pending), count):

@@ -1,6 +1,7 @@
 """`av2tsam segment`: highlight the sound source in videos, or write masks of it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.cluster.resources import RayOptions
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, SegmentJob, check_input, why_skipped
+from av2tsam_cli.job import NANO_NOTE, Input, JobRunner, SegmentJob, check_input, skip_message
 from av2tsam_cli.network import is_stored, url_of
 from av2tsam_cli.options import Messages, ModelOptions, Option, Panel
 from av2tsam_cli.segment_options import SegmentOptions
@@ -87,14 +88,14 @@ class BatchOptions:
     staging: Annotated[
         Path | None,
         Option(
-            "folder for copies of inputs and outputs that have URLs",
+            "folder for local copies of inputs and outputs with URLs",
             panel=Panel.INPUTS,
             metavar="DIR",
-            default="that for temporary files",
+            default="the system's temporary folder",
         ),
     ] = None
-    """Where inputs and outputs that have URLs are copied; None for the system's folder for
-    temporary files."""
+    """Folder for local copies of inputs and outputs with URLs; None for the system's temporary
+    folder."""
 
 
 @command(
@@ -184,7 +185,7 @@ def segment(
 
 
 class _LocalRun:
-    """Does a job for all inputs in this process."""
+    """Processes all inputs of a job in this process."""
 
     def __init__(
         self,
@@ -204,7 +205,7 @@ class _LocalRun:
 
     @property
     def folders(self) -> list[Path]:
-        """The folders in which outputs are written, and the files that the options name."""
+        """The local folders and files that outputs are written to."""
         folders = {each.name.parent for each in self.inputs.values()}
         outs = [out for out in self.job.outs.values() if not url_of(out)]
         places = [out / folder for out in outs for folder in folders]
@@ -213,10 +214,10 @@ class _LocalRun:
     def run(self) -> int:
         """Check pending inputs, load the model, process the inputs, and return the exit code.
 
-        Videos are probed in blocks, so that the first of very many does not wait for all; those
-        that have to be copied one by one.
+        Videos are probed in blocks, so that the first result does not wait until all are probed.
+        Videos in stores are probed one by one, because they are copied first.
         """
-        with self.runner:
+        with closing(self.runner):
             return self._run()
 
     def _run(self) -> int:
@@ -234,7 +235,7 @@ class _LocalRun:
             block = pending[first : first + count]
             plans = [plan for each in block if (plan := attempt(each, partial(self._plan, each)))]
             for each in pending[first + count : first + count + 1]:
-                self.runner.expect(self.inputs[each])
+                self.runner.prefetch(self.inputs[each])
             progress.expect(block, {plan.info.path: plan.frames for plan in plans})
             if self.dry_run:
                 for plan in plans:
@@ -266,7 +267,7 @@ class _LocalRun:
 
     def _skip(self, source: Path) -> None:
         outputs = list(self.job.outputs(self.inputs[source]).values())
-        text = why_skipped(outputs[0])
+        text = skip_message(outputs[0])
         self.batch.finish(source, {"outputs": outputs}, status="skipped")
         if self.dry_run and not self.batch.json:
             print_text(f"{escape(str(source))}: {escape(text)}\n")

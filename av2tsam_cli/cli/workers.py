@@ -1,4 +1,4 @@
-"""Process the inputs of a command on workers of Ray, on this machine or on many."""
+"""Process the inputs of a command with Ray workers, on one machine or many."""
 
 import logging
 import time
@@ -17,11 +17,11 @@ from av2tsam_cli.cluster.resources import RayOptions, choose_resources
 from av2tsam_cli.cluster.split import CutTask, PartTask, parts_folder
 from av2tsam_cli.cluster.tasks import Note, Outcome, Task
 from av2tsam_cli.errors import Av2tsamError
-from av2tsam_cli.job import Input, SegmentJob, summary, why_skipped
+from av2tsam_cli.job import Input, SegmentJob, skip_message, summary
 
 
 class WorkersRun:
-    """Does a job for the pending inputs of a batch on the workers of Ray."""
+    """Processes the pending inputs of a batch with Ray workers."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class WorkersRun:
         self.job, self.console, self.batch = job, console, batch
         self.options = options
         self._job_notes: set[Note] = set()
-        self._pending: set[Path] = set()  # `Batch` searches all inputs for them
+        self._pending: set[Path] = set()  # a copy, because `Batch` is slow to find them
         self._began_s = time.monotonic()
 
     def run(self) -> int:
@@ -47,29 +47,29 @@ class WorkersRun:
             self._pending = set(self.batch.pending)
             inputs = [self.inputs[source] for source in self.batch.pending]
             if options.split is None:
-                self._do([Task(each) for each in inputs], "segment", "videos")
+                self._run_tasks([Task(each) for each in inputs], "segment", "videos")
             else:
-                self._do_in_parts(inputs, options.split)
+                self._run_in_parts(inputs, options.split)
         return self.batch.exit_code
 
-    def _do_in_parts(self, inputs: Sequence[Input], seconds: int) -> None:
-        """Cut inputs into parts, segment these, and join them."""
+    def _run_in_parts(self, inputs: Sequence[Input], seconds: int) -> None:
+        """Cut inputs into parts, segment the parts, and join them."""
         folders = {each.path: parts_folder(self.job, each) for each in inputs}
         cuts = [CutTask(each, seconds=seconds, folder=folders[each.path]) for each in inputs]
         self._began_s = time.monotonic()
         try:
-            parts = self._do(cuts, "listen", "videos")
-            self._do(parts, "segment", "parts")
+            parts = self._run_tasks(cuts, "listen", "videos")
+            self._run_tasks(parts, "segment", "parts")
             for source in sorted(self._pending):
                 self.batch.fail(
-                    Av2tsamError(f"{source}: parts were lost with a machine; run again"), source
+                    Av2tsamError(f"{source}: a machine with its parts was lost; run again"), source
                 )
         finally:
-            if self.batch.exit_code or self._pending:  # what was joined has removed its own
+            if self.batch.exit_code or self._pending:  # otherwise, each `JoinTask` removed its own
                 remove_everywhere({Path.cwd() / folder for folder in folders.values()})
 
-    def _do(self, tasks: Sequence[Task], name: str, unit: Unit) -> list[PartTask]:
-        """Do tasks, report what becomes of them, and return those that follow from them."""
+    def _run_tasks(self, tasks: Sequence[Task], name: str, unit: Unit) -> list[PartTask]:
+        """Run tasks, report their outcomes, and return the tasks that follow from them."""
         following: list[PartTask] = []
         if not tasks:
             return following
@@ -102,7 +102,7 @@ class WorkersRun:
         return following
 
     def _report(self, task: Task, outcome: Outcome) -> None:
-        """Print what became of an input, unless that is known or other parts of it are left."""
+        """Report the outcome of an input, unless it is known or other parts remain."""
         source, result = task.source.path, outcome.result
         for note in (*outcome.job_notes, *outcome.notes):
             if note not in self._job_notes:
@@ -118,9 +118,9 @@ class WorkersRun:
             return
         self._pending.remove(source)
         if result is None:
-            self.console.note(f"{source}: {why_skipped(outcome.outputs[0])}")
+            self.console.note(f"{source}: {skip_message(outcome.outputs[0])}")
             self.batch.finish(source, {"outputs": outcome.outputs}, status="skipped")
-        elif isinstance(task, PartTask):  # the last one, after which all were joined
+        elif isinstance(task, PartTask):  # the last part, whose worker has joined all parts
             result = replace(result, wall_s=time.monotonic() - self._began_s)
             self.console.note(summary(result))
             self.batch.finish(source, asdict(result))

@@ -1,4 +1,4 @@
-"""Many videos, or long ones, on many processes and machines, by Ray Data.
+"""Process many videos, or long ones, on many machines with Ray Data.
 
 inputs ─ dataset ─ worker (a Ray actor) ─ child (a process with the model) ─ outcomes
 """

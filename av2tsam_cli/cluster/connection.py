@@ -1,4 +1,4 @@
-"""The connection to Ray: started on this machine, or a cluster."""
+"""Connect to Ray: started on this machine, or a cluster."""
 
 import io
 import logging
@@ -16,12 +16,12 @@ from av2tsam_cli.errors import Av2tsamError
 from av2tsam_cli.signals import SIGNAL_NAMES
 
 LOCAL, AUTO = "local", "auto"
-"""Addresses: Ray is started on this machine and ends with the command; the cluster that this
-machine belongs to."""
-REACHED_WITHIN_S = 10.0
-"""Seconds within which a cluster must answer."""
+"""Addresses: Ray on this machine, which ends with the command, and the cluster that this machine
+has joined."""
+CONNECT_TIMEOUT_S = 10.0
+"""Seconds to wait for a connection to a cluster."""
 OBJECT_STORE_BYTES = 200 << 20
-"""Memory that a local Ray shares between processes; tasks and outcomes are small."""
+"""Shared memory of Ray on this machine; tasks and outcomes are small."""
 
 
 def require_ray() -> None:
@@ -38,18 +38,18 @@ def require_ray() -> None:
 def connected(address: str, cpus: int) -> Iterator[None]:
     """Start Ray on this machine, or connect to a cluster, while the block runs.
 
-    This changes settings of the process: the command line uses it, the library does not.
+    This changes global settings of the process, so only the command line uses it.
 
     Args:
         address: `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
-        cpus: CPUs that workers need if Ray is started; more than there are is allowed.
+        cpus: CPUs that the workers need if Ray is started; may be more than the machine has.
 
     Raises:
         Av2tsamError: Ray cannot be started or reached.
     """
     import ray
 
-    # Ray would print what the outcomes say better, and send statistics of its use to its makers.
+    # The outcomes report errors better than Ray's logs. Its usage statistics are turned off.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -61,16 +61,16 @@ def connected(address: str, cpus: int) -> Iterator[None]:
             "include_dashboard": False,
         }
     try:
-        if address not in {LOCAL, AUTO}:  # Ray itself would try for minutes
+        if address not in {LOCAL, AUTO}:  # Ray itself would keep trying for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")
-            socket.create_connection((host, int(port)), timeout=REACHED_WITHIN_S).close()
-        with _stderr_closed(), _handlers_kept():  # it prints that it is to print nothing
+            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        with _stderr_muted(), _handlers_kept():  # Ray reports that its logs are turned off
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (OSError, RuntimeError, ValueError, TimeoutError) as error:
         reason = "none is running" if address == AUTO else " ".join(str(error).split())
         raise Av2tsamError(
             f"`ray` {address}: cannot be reached ({reason}); start Ray there with 'ray start', "
-            "check the address, or set RAY_AUTH_MODE=token if it wants a token"
+            "check the address, or set RAY_AUTH_MODE=token if it requires a token"
         ) from error
     try:
         quiet_data()
@@ -82,18 +82,18 @@ def connected(address: str, cpus: int) -> Iterator[None]:
             f"`ray` {address}: failed ({reason}); check that av2tsam is installed on all machines"
         ) from error
     finally:
-        with redirect_stdout(io.StringIO()):  # it prints the errors that it has not printed yet
+        with redirect_stdout(io.StringIO()):  # Ray would print remaining errors here
             ray.shutdown()
 
 
 class _OneThread:
-    """A stream to which only one thread can write; Ray prints errors to stdout from another one."""
+    """A stream for one thread only, because Ray prints errors to stdout from another thread."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._thread = stream, threading.current_thread()
 
     def write(self, text: str) -> int:
-        """Write a text, if this is the thread."""
+        """Write a text, if called from that thread."""
         return self._stream.write(text) if threading.current_thread() is self._thread else len(text)
 
     def __getattr__(self, name: str) -> object:
@@ -102,7 +102,7 @@ class _OneThread:
 
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Restore the handlers of signals at the end of the block; Ray replaces that of SIGTERM."""
+    """Restore signal handlers at the end of the block; Ray replaces the one for SIGTERM."""
     numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
@@ -113,20 +113,20 @@ def _handlers_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _stderr_closed() -> Iterator[None]:
-    """Drop what is written to the file of stderr while the block runs, also by C libraries."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - not a path of the user
-        os.dup2(nowhere.fileno(), 2)
+def _stderr_muted() -> Iterator[None]:
+    """Discard what is written to stderr while the block runs, including by C libraries."""
+    original = os.dup(2)
+    with open(os.devnull, "wb") as devnull:  # noqa: PTH123 - not a path of the user
+        os.dup2(devnull.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
 
 
 def quiet_data() -> None:
-    """Let Ray Data print nothing, and go on without the tasks of workers that are lost."""
+    """Make Ray Data print nothing, and continue without the tasks of workers that are lost."""
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -136,7 +136,7 @@ def quiet_data() -> None:
 
 
 def total_resources() -> tuple[int, int]:
-    """Return the CPUs and the GPUs of the cluster, or of this machine."""
+    """Return the numbers of CPUs and GPUs of the cluster, or of this machine."""
     import ray
 
     found = ray.cluster_resources()

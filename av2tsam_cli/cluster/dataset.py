@@ -1,4 +1,4 @@
-"""Segment the videos of a Ray data set, as a step of somebody's own pipeline."""
+"""Segment the videos of a Ray dataset, as a step in a user's own pipeline."""
 
 import json
 from collections.abc import Mapping
@@ -40,32 +40,32 @@ def segment_dataset(
     timeout_per_item: float | None = None,
     **options: Any,
 ) -> "Dataset":
-    """Segment the videos of a Ray data set, and return the data set with what became of each.
+    """Segment the videos of a Ray dataset, and return the dataset with the outcome of each.
 
-    Like other steps of Ray Data, it is executed when its result is needed, row by row while the
-    steps before are still at work. A video that fails does not stop the others.
+    Like other operations of Ray Data, this is lazy and streams: rows are processed when the result
+    is needed, while earlier steps are still running. A video that fails does not stop the others.
 
     Args:
         dataset: A row for each video.
-        out: The folder in which outputs are created, or its URL.
-        path: The column with the paths of the videos, or their URLs.
-        name: The column with the names of their outputs in the folder, without suffixes; None to
+        out: Folder for the outputs, or its URL.
+        path: The column with the paths or URLs of the videos.
+        name: The column with the names of the outputs in the folder, without suffixes; None to
             name them after the videos, which must then have different names.
         skip_existing: Whether to skip videos whose output is complete and made with these options.
         model: See `segment_video`.
         device: See `segment_video`.
         precision: See `segment_video`.
-        workers: Processes that work at the same time, each with the model; None for one per GPU, or
-            one per four CPUs.
-        gpus_per_worker: GPUs of each, or its share of one; None for one if there are any.
-        cpus_per_worker: CPUs of each; None for an equal share.
+        workers: Number of processes, each with its own model; None for one per GPU, or one per
+            four CPUs.
+        gpus_per_worker: GPUs per worker, or a share of one; None for one if there are any.
+        cpus_per_worker: CPUs per worker; None for an equal share.
         timeout_per_item: Seconds after which a video fails; None for no limit.
         **options: The options of `segment_video`, such as `format`.
 
     Returns:
-        The rows with these columns in addition: `status`, which is `done`, `skipped` or `failed`;
-        `error`, which is "" unless it failed; `output`, the path of the main output, or ""; and
-        `result`, the fields of `SegmentResult` as JSON, or "" if it was not segmented now.
+        The rows with four more columns: `status`, which is `done`, `skipped` or `failed`; `error`,
+        "" unless it failed; `output`, the path of the main output, or ""; and `result`, the fields
+        of `SegmentResult` as JSON, or "" if it was skipped or failed.
 
     Raises:
         UsageError: An option is unknown or has a wrong value.
@@ -88,7 +88,7 @@ def segment_dataset(
         (setup, path, name),
         start_registry(),
         resources,
-        most_cpus=max(0.5, cpus - 1),  # a step that gets none would wait for ever
+        max_cpus=max(0.5, cpus - 1),  # other steps would wait forever without a CPU
     )
 
 
@@ -106,10 +106,10 @@ class _RowWorker(Worker):
         self.path, self.name = path, name
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row with what became of its video."""
+        """Return a row with the outcome of its video."""
         source = input_path(row[self.path], allow_url=self.child.setup.job.options.allow_url)
         name = output_name(source) if self.name is None else row[self.name]
-        outcome = self.do(str(source), Task(Input(source, Path(name))))
+        outcome = self.run(str(source), Task(Input(source, Path(name))))
         result = None if outcome.result is None else asdict(outcome.result)
         return {
             **row,

@@ -24,56 +24,56 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from ray.data import Dataset
 
-MOST_BLOCKS = 10_000
-"""Most blocks of a data set; Ray needs about a millisecond for each before the first begins."""
+MAX_BLOCKS = 10_000
+"""Limit of the blocks of a dataset; Ray needs about a millisecond for each before it starts."""
 TASKS_AHEAD = 2
-"""Tasks that a worker has, the one at work included, so that it never waits for the next one."""
+"""Tasks assigned to a worker, including the current one, so that it need not wait for the next."""
 
 
 def run_tasks(
     tasks: Sequence[Task], setup: Setup, resources: Resources
 ) -> Generator[tuple[Task, Outcome], None, None]:
-    """Do tasks on workers, and yield each with its outcome as soon as that is known.
+    """Run tasks on workers, and yield each task with its outcome as soon as it is done.
 
-    If the iteration ends early, the workers are stopped, and what is unfinished is removed.
+    If the iteration ends early, the workers are stopped, and unfinished outputs are removed.
 
     Args:
         tasks: The tasks.
-        setup: What the workers need to know.
-        resources: The workers.
+        setup: The settings of the workers.
+        resources: The number of workers, and the CPUs and GPUs of each.
     """
     from ray.util.client import ray as client
 
     registry = start_registry()
-    left = dict(enumerate(tasks))
-    run = _run_there if client.is_connected() else _run_here
+    remaining = dict(enumerate(tasks))
+    run = _run_through_client if client.is_connected() else _run_with_ray_data
     try:
-        for place, outcome in run(tasks, setup, resources, registry):
-            yield left.pop(place), outcome
-    except BaseException:  # an interruption, or the caller needs no more outcomes
-        written = [setup.job.output_folders(task.source) for task in left.values()]
+        for index, outcome in run(tasks, setup, resources, registry):
+            yield remaining.pop(index), outcome
+    except BaseException:  # interrupted, or the caller stopped the iteration
+        written = [setup.job.output_folders(task.source) for task in remaining.values()]
         _stop(registry, {setup.folder / folder for folders in written for folder in folders})
         raise
-    for task in left.values():
+    for task in remaining.values():
         yield task, Outcome.failed(lost_error(task))
 
 
-def _run_here(
+def _run_with_ray_data(
     tasks: Sequence[Task], setup: Setup, resources: Resources, registry: "ActorHandle[Registry]"
 ) -> Iterator[tuple[int, Outcome]]:
-    """Yield the outcomes of tasks, with their places."""
+    """Yield the indices and outcomes of tasks, in the order in which they are done."""
     from ray.data import from_items
 
-    rows = [{"place": place, "task": pickle.dumps(task)} for place, task in enumerate(tasks)]
-    dataset = from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
+    rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
+    dataset = from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
     for row in on_workers(dataset, Worker, (setup,), registry, resources).iter_rows():
-        yield row["place"], pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
+        yield row["index"], pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
 
 
-def _run_there(
+def _run_through_client(
     tasks: Sequence[Task], setup: Setup, resources: Resources, registry: "ActorHandle[Registry]"
 ) -> Iterator[tuple[int, Outcome]]:
-    """Do the same from within a cluster, because Ray Data cannot through a Ray client."""
+    """Run `_run_with_ray_data` in an actor, because Ray Data does not work in a Ray client."""
     import ray
 
     arguments = pickle.dumps((tasks, setup, resources))
@@ -83,15 +83,15 @@ def _run_there(
 
 
 class _Driver:
-    """Runs tasks for a Ray client, as an actor of the cluster."""
+    """Runs tasks for a Ray client, as an actor in the cluster."""
 
     def __init__(self, arguments: bytes, registry: "ActorHandle[Registry]") -> None:
         quiet_data()
         tasks, setup, resources = pickle.loads(arguments)  # noqa: S301 - ours
-        self._outcomes = _run_here(tasks, setup, resources, registry)
+        self._outcomes = _run_with_ray_data(tasks, setup, resources, registry)
 
     def next(self) -> bytes:
-        """Return the place and the outcome of the next task that is done; None after the last."""
+        """Return the index and outcome of the next task that is done; None after the last one."""
         return pickle.dumps(next(self._outcomes, None))
 
 
@@ -102,17 +102,17 @@ def on_workers(
     registry: "ActorHandle[Registry]",
     resources: Resources,
     *,
-    most_cpus: float = float("inf"),
+    max_cpus: float = float("inf"),
 ) -> "Dataset":
-    """Return the data set of what workers return for the rows of another one.
+    """Map a dataset with workers.
 
     Args:
         dataset: The rows.
-        worker: A class that is called with a row, and returns one.
-        arguments: What its constructor gets before the registry.
-        registry: What counts the attempts.
-        resources: The workers.
-        most_cpus: Most CPUs that all of them reserve, so that some are left for other steps.
+        worker: A callable class that maps a row to a row.
+        arguments: Arguments of its constructor before the registry.
+        registry: Counts the attempts.
+        resources: The number of workers, and the CPUs and GPUs of each.
+        max_cpus: Limit of the CPUs that all workers reserve, to leave some for other steps.
     """
     from ray.data import ActorPoolStrategy
 
@@ -122,13 +122,13 @@ def on_workers(
         compute=ActorPoolStrategy(
             size=resources.workers, max_tasks_in_flight_per_actor=TASKS_AHEAD
         ),
-        num_cpus=min(resources.cpus, most_cpus / resources.workers),
+        num_cpus=min(resources.cpus, max_cpus / resources.workers),
         num_gpus=resources.gpus or None,
     )
 
 
 def _stop(registry: "ActorHandle[Registry]", folders: set[Path]) -> None:
-    """End the workers at once, and remove what they leave in folders, on all machines."""
+    """Kill the workers, and remove their unfinished outputs from folders, on all machines."""
     import ray
 
     with suppress(ray.exceptions.RayError):  # the cluster is gone
@@ -138,7 +138,7 @@ def _stop(registry: "ActorHandle[Registry]", folders: set[Path]) -> None:
 
 
 def remove_everywhere(folders: set[Path]) -> None:
-    """Remove folders with everything in them, on all machines."""
+    """Remove folders and their contents, on all machines."""
     import ray
 
     with suppress(ray.exceptions.RayError):
@@ -151,9 +151,9 @@ def _on_all_machines(function: Callable[[set[Path]], None], folders: set[Path]) 
 
     remote = ray.remote(num_cpus=0)(function)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
     ray.get(
-        [remote.options(scheduling_strategy=place).remote(folders) for place in places],
+        [remote.options(scheduling_strategy=strategy).remote(folders) for strategy in strategies],
         timeout=2 * PATIENCE_S,
     )
 
@@ -164,7 +164,7 @@ def _remove(folders: set[Path]) -> None:
 
 
 def _remove_unfinished(folders: set[Path]) -> None:
-    """Remove what workers of this machine left in folders, once they have ended."""
+    """Remove unfinished outputs of this machine's workers from folders, once they have ended."""
     end_s = time.monotonic() + PATIENCE_S
     while True:
         remove_newly_dead_parts(folders)
@@ -174,59 +174,59 @@ def _remove_unfinished(folders: set[Path]) -> None:
 
 
 class Worker:
-    """Does the tasks of a data set in a child process; Ray creates it in each of its actors."""
+    """Runs the tasks of a dataset in a child process; each actor of Ray has one."""
 
     def __init__(self, setup: Setup, registry: "ActorHandle[Registry]") -> None:
-        """Prepare to work.
+        """Prepare a worker.
 
         Args:
-            setup: What to do.
-            registry: What counts the attempts.
+            setup: The settings of the worker.
+            registry: Counts the attempts.
         """
         with suppress(OSError):  # this machine may not have the folder
             os.chdir(setup.folder)
         self.child, self.registry = Child(setup), registry
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Do the task of a row."""
+        """Run the task of a row."""
         task: Task = pickle.loads(row["task"])  # noqa: S301 - from our own driver
-        return {"place": row["place"], "outcome": pickle.dumps(self.do(row["place"], task))}
+        return {"index": row["index"], "outcome": pickle.dumps(self.run(row["index"], task))}
 
-    def do(self, key: object, task: Task) -> Outcome:
-        """Do a task, and count the attempts."""
+    def run(self, key: object, task: Task) -> Outcome:
+        """Run a task, and count the attempts."""
         import ray
 
         if self.child.setup.version != __version__:
             error = Av2tsamError(
-                f"{platform.node()}: has av2tsam {__version__}, and not {self.child.setup.version} "
-                "as the machine that gave the command; install the same version"
+                f"{platform.node()}: has av2tsam {__version__}, but the command was started with "
+                f"{self.child.setup.version}; install the same version on all machines"
             )
             return Outcome.failed(error, ends_job=True)
         here = ray.get_runtime_context()
         begun = self.registry.begin.remote(key, here.get_actor_id(), here.current_actor)
-        with suppress(OSError):  # then `do` tries again
-            self.child.start()  # while the registry answers
+        with suppress(OSError):  # `run` will try again
+            self.child.start()  # while waiting for the registry
         lost = ray.get(begun)
         outcome = (
-            self._do_part(task, lost) if isinstance(task, PartTask) else self.child.do(task, lost)
+            self._run_part(task, lost) if isinstance(task, PartTask) else self.child.run(task, lost)
         )
         self.registry.finish.remote(key)
         return outcome
 
-    def _do_part(self, task: PartTask, lost: int) -> Outcome:
-        """Segment a part of a video; after the last one, join all."""
+    def _run_part(self, task: PartTask, lost: int) -> Outcome:
+        """Segment a part of a video; join all parts if this was the last one."""
         import ray
 
         if not ray.get(self.registry.is_needed.remote(task.folder)):
             return Outcome("skipped")
-        outcome = self.child.do(task, lost)
+        outcome = self.child.run(task, lost)
         if outcome.value is not None:
             number, count = task.part.number, task.count
             collected = self.registry.collect.remote(task.folder, number, count, outcome.value)
             results = ray.get(collected)
             if results is None:
                 return outcome
-            outcome = self.child.do(task.join(results), lost)
+            outcome = self.child.run(task.join(results), lost)
         if outcome.error is not None:
             self.registry.give_up.remote(task.folder)
         return outcome

@@ -1,4 +1,4 @@
-"""What the workers of a job have to know of each other."""
+"""The state that the workers of a job share."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """Knows the workers, and how often each task was begun in vain; Ray runs it beside them.
+    """Counts the attempts at each task, and collects the results of parts; an actor of Ray.
 
-    When a worker is lost, Ray has another one do its tasks, without a limit.
+    When a worker is lost, Ray gives its tasks to other workers, without a limit. So the workers
+    count the attempts here.
     """
 
     def __init__(self) -> None:
@@ -24,26 +25,27 @@ class Registry:
         self._given_up: set[Path] = set()
 
     def begin(self, key: object, name: str, worker: "ActorHandle[object]") -> int:
-        """Count the beginning of a task by a worker; return how often it was begun before."""
+        """Record that a worker starts a task; return how often it was started before."""
         self._workers[name] = worker
         self._begun[key] += 1
         return self._begun[key] - 1
 
     def finish(self, key: object) -> None:
-        """Forget a task that is done, which may come again if the data set contains it twice."""
+        """Reset the count of a task that is done; a dataset may contain the same task twice."""
         self._begun.pop(key, None)
 
     def collect(
         self, folder: Path, number: int, count: int, result: "PartResult"
     ) -> "dict[int, PartResult] | None":
-        """Add the result of a part, and return those of all to the worker that shall join them.
+        """Store the result of a part; return all results if the worker should join the parts.
 
-        That is the one with the last part, also if it is lost and another one has that part again.
+        This is the worker that finishes the last part. If it is lost, the worker that segments this
+        part again joins them.
 
         Args:
             folder: The folder of the parts.
             number: The number of the part.
-            count: How many parts there are.
+            count: The number of parts.
             result: The result.
         """
         results = self._results.setdefault(folder, {})
@@ -53,20 +55,20 @@ class Registry:
         return results
 
     def give_up(self, folder: Path) -> None:
-        """Take note that a part failed, so that the others in its folder are not needed."""
+        """Record that a part has failed, so that the other parts in the folder are skipped."""
         self._given_up.add(folder)
 
     def is_needed(self, folder: Path) -> bool:
-        """Return whether no part in a folder has failed."""
+        """Return whether the parts in a folder are needed, because none has failed."""
         return folder not in self._given_up
 
     def workers(self) -> "list[ActorHandle[object]]":
-        """Return the workers that have begun a task."""
+        """Return the workers that have started a task."""
         return list(self._workers.values())
 
 
 def start_registry() -> "ActorHandle[Registry]":
-    """Start the registry of a job, on the machine of this process, which is lost last."""
+    """Start the registry of a job on this machine: if it goes down, so does the job."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

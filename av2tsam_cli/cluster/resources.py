@@ -1,4 +1,4 @@
-"""How many workers there are, and what each of them gets."""
+"""The number of workers, and the CPUs and GPUs of each."""
 
 import math
 import os
@@ -15,13 +15,11 @@ from av2tsam_cli.errors import UsageError
 from av2tsam_cli.options import Option, Panel, check_values
 
 CPUS_WITHOUT_GPU = 4
-"""CPUs of a worker without a GPU, unless that is set."""
-
-
+"""Default CPUs per worker on machines without GPUs."""
 SHORTEST_PART_S = 5
-"""Seconds of the shortest part that an input can be cut into; each takes some of its own."""
+"""Seconds of the shortest part that an input can be cut into; each part adds some work."""
 ADDRESS = re.compile(r"local|auto|(ray://)?[^/\s]+:\d+")
-"""Where Ray is."""
+"""Addresses of Ray."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class WorkerOptions:
     workers: Annotated[
         int | None,
         Option(
-            "processes that work at the same time",
+            "number of workers",
             panel=Panel.CLUSTER,
             metavar="N",
             default="one per GPU, else one per 4 CPUs",
@@ -42,34 +40,35 @@ class WorkerOptions:
     gpus_per_worker: Annotated[
         float | None,
         Option(
-            "GPUs of each; 0.5 to share one",
+            "GPUs per worker; with 0.5, two workers share one",
             panel=Panel.CLUSTER,
             metavar="N",
             default="1 if there are any",
         ),
     ] = None
-    """GPUs of each worker, or its share of one; None for one if there are any."""
+    """GPUs per worker, or a share of one; None for one if there are any."""
     cpus_per_worker: Annotated[
         int | None,
         Option(
-            "CPUs of each",
+            "CPUs per worker",
             panel=Panel.CLUSTER,
             metavar="N",
             default="an equal share",
             minimum=1,
         ),
     ] = None
-    """CPUs of each worker; None for an equal share of all."""
+    """CPUs per worker; None for an equal share."""
     timeout_per_item: Annotated[
         float | None,
         Option(
-            "give up an input after this time",
+            "give up on an input after this time",
             panel=Panel.CLUSTER,
             metavar="SECONDS",
             default="never",
         ),
     ] = None
-    """Seconds after which an input fails, without loading the model; None for no limit."""
+    """Seconds after which an input fails, not counting the time to load the model; None for no
+    limit."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -89,30 +88,30 @@ class WorkerOptions:
 
 @dataclass(frozen=True)
 class RayOptions(WorkerOptions):
-    """Whether inputs are processed on workers of Ray."""
+    """Where and how Ray processes inputs. Values are checked on construction."""
 
     ray: Annotated[
         str | None,
         Option(
-            "process inputs on workers: local, auto for the cluster of this machine, HOST:PORT or "
+            "process inputs with Ray: local, auto for the cluster of this machine, HOST:PORT or "
             "ray://HOST:PORT",
             panel=Panel.CLUSTER,
             metavar="ADDRESS",
         ),
     ] = None
-    """`local` to start Ray on this machine, `auto` for the cluster that it belongs to, or the
+    """`local` to start Ray on this machine, `auto` for the cluster that it has joined, or the
     address of a cluster; None to process inputs in this process."""
     split: Annotated[
         int | None,
         Option(
-            "cut each input into parts of this length, for several workers",
+            "cut each input into parts of this length for several workers",
             panel=Panel.CLUSTER,
             metavar="SECONDS",
             minimum=SHORTEST_PART_S,
         ),
     ] = None
-    """Seconds of the parts of an input, which are segmented by different workers; None to segment
-    it in one piece."""
+    """Length of the parts into which an input is cut for several workers, in seconds; None to
+    segment it in one piece."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -133,30 +132,30 @@ class RayOptions(WorkerOptions):
 
 @dataclass(frozen=True)
 class Resources:
-    """The workers of a job, and what each of them has."""
+    """The number of workers of a job, and the CPUs and GPUs of each."""
 
     workers: int
     """Number of workers."""
     cpus: int
-    """CPUs of each."""
+    """CPUs per worker."""
     gpus: float
-    """GPUs of each."""
+    """GPUs per worker, or a share of one."""
 
 
 def choose_resources(
     options: WorkerOptions, device: str, *, cpus: int, gpus: int, items: int | None = None
 ) -> Resources:
-    """Return the workers for what a machine or a cluster has.
+    """Choose the number of workers, and the CPUs and GPUs of each, for a machine or cluster.
 
     Args:
-        options: What is set.
+        options: The options.
         device: The device of the model, such as `auto` or `cpu`.
         cpus: CPUs of the machine or cluster.
-        gpus: GPUs of it.
-        items: Number of inputs, if it is known; there are no more workers than that.
+        gpus: GPUs of the machine or cluster.
+        items: Number of inputs, if known; there are never more workers than inputs.
 
     Raises:
-        UsageError: GPUs are asked for, but there are none, or for a device that is no GPU.
+        UsageError: GPUs are requested, but there are none, or `device` does not use them.
     """
     wanted = options.gpus_per_worker
     if device == "cpu" and wanted:
@@ -179,10 +178,10 @@ def choose_resources(
 
 @contextmanager
 def own_cores(count: int) -> Iterator[None]:
-    """Limit this process to CPU cores that no other worker of this machine has, while a block runs.
+    """Limit this process to CPU cores that no other worker on this machine uses.
 
-    Threads of several workers on the same cores would slow each other down. Without enough free
-    cores, nothing is limited. Only on Linux.
+    Threads of several workers on the same cores would slow each other down. If too few cores are
+    free, there is no limit. Only on Linux.
     """
     if sys.platform != "linux":
         yield

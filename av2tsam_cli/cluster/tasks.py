@@ -1,4 +1,4 @@
-"""What a worker does with an input, and what becomes of it."""
+"""The tasks of workers, and their outcomes."""
 
 import logging
 import pickle
@@ -17,57 +17,57 @@ if TYPE_CHECKING:
 
 Status = Literal["done", "skipped", "failed"]
 Note = tuple[int, str]
-"""A level of `logging`, and a line."""
+"""A level of `logging`, and a message."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """An input to segment."""
+    """Segment an input."""
 
     source: Input
     """The input."""
-    again: bool = False
-    """Whether an earlier attempt was lost, which may even have finished it."""
+    retry: bool = False
+    """Whether an earlier attempt was lost, which may have written the output."""
 
     HAS_LIMIT: ClassVar[bool] = True
-    """Whether the time limit of an input applies to it."""
+    """Whether the time limit per input applies."""
 
-    def do(self, runner: JobRunner) -> "Outcome":
-        """Do it.
+    def run(self, runner: JobRunner) -> "Outcome":
+        """Run the task.
 
         Raises:
             Av2tsamError: See `JobRunner.plan` and `JobRunner.segment`.
         """
         check_input(self.source.path)
-        plan = runner.plan(self.source, again=self.again)
+        plan = runner.plan(self.source, retry=self.retry)
         if plan is None:
             return self.skipped(runner)
         result = runner.segment(plan)
         return Outcome("done", result.outputs, result)
 
     def skipped(self, runner: JobRunner) -> "Outcome":
-        """Return the outcome if the output is complete already."""
+        """Return the outcome for an output that is already complete."""
         return Outcome("skipped", tuple(runner.job.outputs(self.source).values()))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an input."""
+    """The outcome of a task."""
 
     status: Status
-    """Whether it was segmented."""
+    """Whether the input was segmented, skipped or failed."""
     outputs: tuple[Path, ...] = ()
-    """What was written, or was there already; empty if it failed."""
+    """The outputs, new or existing; empty if it failed."""
     result: "SegmentResult | None" = None
     """The result; None if it was skipped or failed."""
     value: object = None
-    """What was made instead of a result, which is needed for it; see `cluster.split`."""
+    """An intermediate result that other tasks need; see `cluster.split`."""
     error: Exception | None = None
-    """Why it failed, with the traceback as a note."""
+    """The error if it failed, with the traceback as a note."""
     notes: tuple[Note, ...] = ()
-    """What there is to say about it."""
+    """Messages about the input."""
     job_notes: tuple[Note, ...] = ()
-    """What there is to say about the model; the same for all workers."""
+    """Messages about the model; the same for all workers."""
     ends_job: bool = False
     """Whether all other inputs would fail too, because the model cannot be loaded."""
 
@@ -80,7 +80,7 @@ class Outcome:
 
 
 def load_model(runner: JobRunner) -> Outcome:
-    """Load the model of a job, whose outcome has no input."""
+    """Load the model of a job, and return the outcome of that."""
     with _collected_notes(runner) as notes:
         try:
             runner.check_stores()
@@ -92,11 +92,11 @@ def load_model(runner: JobRunner) -> Outcome:
     return Outcome("done", job_notes=tuple(notes))
 
 
-def do_task(runner: JobRunner, task: Task) -> Outcome:
-    """Do a task; an error becomes a part of the outcome."""
+def run_task(runner: JobRunner, task: Task) -> Outcome:
+    """Run a task; errors are returned in the outcome."""
     with _collected_notes(runner) as notes:
         try:
-            outcome = task.do(runner)
+            outcome = task.run(runner)
         except Exception as error:  # noqa: BLE001 - it is reported for this input
             outcome = Outcome.failed(error)
     return replace(outcome, notes=tuple(notes))
@@ -104,7 +104,7 @@ def do_task(runner: JobRunner, task: Task) -> Outcome:
 
 @contextmanager
 def _collected_notes(runner: JobRunner) -> Iterator[list[Note]]:
-    """Collect what the library and the job have to say while the block runs."""
+    """Collect the messages of the library and the job while the block runs."""
     notes: list[Note] = []
     handler, log = logging.Handler(), logging.getLogger("av2tsam_cli")
     handler.emit = lambda record: notes.append(  # type: ignore[method-assign]
@@ -119,7 +119,7 @@ def _collected_notes(runner: JobRunner) -> Iterator[list[Note]]:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error that another process can read; most are their own."""
+    """Return an error that can be pickled, the same one if possible."""
     try:
         copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     except Exception:  # noqa: BLE001 - its class needs more than its arguments

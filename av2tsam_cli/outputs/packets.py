@@ -1,4 +1,4 @@
-"""Encoded pictures in a file, from which they are copied into a video."""
+"""Store encoded pictures in a file, to copy them into a video later."""
 
 import heapq
 from collections.abc import Iterable, Iterator
@@ -12,30 +12,30 @@ from typing import IO, Any, Literal
 from av.packet import Packet, PacketSideData, packet_sidedata_type_from_literal
 
 HEAD = Struct("<qq?II")
-"""Presentation time and duration in ticks, whether it is a key frame, and the bytes
-of the picture and of its transparency."""
+"""Header of a packet: presentation time and duration in ticks, whether it is a key frame, and the
+number of bytes of the picture and of its transparency."""
 START = Struct("<II")
-"""What a file begins with: the delay, and the bytes of the extradata, which follow."""
+"""Header of the file: the delay, and the number of bytes of the extradata, which follow."""
 ALPHA: Literal["matroska_block_additional"] = "matroska_block_additional"
-"""Where VP9 has its transparency."""
+"""Type of the side data in which VP9 stores transparency."""
 _Extra: Any = PacketSideData  # its stub lacks the arguments: the type and the size
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What is common to the packets of a file."""
+    """The properties that all packets of a file share."""
 
     delay: int
     """How many packets are decoded before the first picture is shown: 0 without B-frames."""
     extradata: bytes = field(repr=False)
-    """How the encoder describes the stream."""
+    """The encoder's description of the stream."""
 
 
 class PacketFile:
-    """Stores packets with their times."""
+    """Writes packets with their times to a file."""
 
     def __init__(self, file: IO[bytes], extradata: bytes) -> None:
-        """Begin an empty file, with what the encoder says about the stream."""
+        """Start an empty file, with the encoder's description of the stream."""
         self.file, self.extradata = file, extradata
         self._write_start(0)
         self.earliest: int | None = None
@@ -65,7 +65,7 @@ class PacketFile:
 
 
 def read_start(path: Path) -> Encoded:
-    """Return what is common to the packets of a file."""
+    """Return the properties that all packets of a file share."""
     with path.open("rb") as file:
         delay, size = START.unpack(file.read(START.size))
         return Encoded(delay, file.read(size))
@@ -88,14 +88,14 @@ def read_packets(path: Path) -> Iterator["Packet[Any]"]:
 
 
 def with_decoding_times(packets: Iterable["Packet[Any]"], delay: int) -> Iterator["Packet[Any]"]:
-    """Give packets the decoding times that an encoder would have given them in one piece.
+    """Set the decoding times that an encoder would have set for the video in one piece.
 
-    Each is decoded when a picture is displayed: the one `delay` pictures before it in the order of
-    display. The first packets are decoded as long before that as the picture with that number
-    follows the first.
+    A packet is decoded at the presentation time of the picture `delay` pictures earlier in display
+    order. The first `delay` packets have no such picture: they are decoded at the times of the
+    first pictures, shifted back by the time that `delay` pictures take.
 
     Args:
-        packets: In the order of decoding.
+        packets: Packets in decoding order.
         delay: See `Encoded`.
     """
     upcoming = iter(packets)

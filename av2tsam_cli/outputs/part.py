@@ -1,4 +1,4 @@
-"""What is written of a part of a video, until the parts are joined."""
+"""The files of a part of a video, until the parts are joined."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -17,34 +17,34 @@ class WrittenPart:
     folder: Path
     """The folder."""
     frames: int = 0
-    """Number of frames of the part."""
+    """Number of frames in the part."""
 
     @property
     def packets(self) -> Path:
-        """The file with the encoded pictures of a video, see `PacketFile`."""
+        """The encoded pictures of an output video, see `PacketFile`."""
         return self.folder / "packets"
 
     @property
     def files(self) -> Path:
-        """The folder with PNGs, or with pieces of a data set; frames are numbered from 0."""
+        """The folder with PNGs or pieces of a data set; frames are numbered from 0."""
         return self.folder / "files"
 
     @property
     def rows(self) -> Path:
-        """The rows of the table of frames, numbered from 0."""
+        """The rows of the frame table, numbered from 0."""
         return self.folder / "frames.csv"
 
     @property
     def summaries(self) -> Path:
-        """A line for each frame, see `SummaryLines`."""
+        """The frame summaries, see `SummaryLines`."""
         return self.folder / "frames.jsonl"
 
     def moment(self, index: int) -> Path:
-        """A frame that a contact sheet may show, reduced; numbered from 0."""
+        """A reduced frame that a contact sheet may show; numbered from 0."""
         return self.folder / "moments" / f"{index}.npz"
 
     def read_summaries(self, first: int) -> Iterator[FrameSummary]:
-        """Yield what is known about the frames, numbered from `first` on."""
+        """Yield the summaries of the frames, numbered from `first` on."""
         with self.summaries.open(encoding="utf-8") as file:
             for index, line in enumerate(file, start=first):
                 values = json.loads(line)
@@ -55,7 +55,7 @@ class WrittenPart:
 
 
 class SummaryLines:
-    """Writes a line of JSON for each frame of a part."""
+    """Writes the summary of each frame of a part as a line of JSON."""
 
     def __init__(self, part: WrittenPart) -> None:
         self.path = part.summaries
@@ -80,7 +80,7 @@ class SummaryLines:
 
 
 def read_summaries(parts: Iterable[WrittenPart]) -> Iterator[FrameSummary]:
-    """Yield what is known about the frames of parts, in order."""
+    """Yield the summaries of the frames of parts, in order."""
     for first, part in numbered(parts):
         yield from part.read_summaries(first)
 

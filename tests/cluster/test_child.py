@@ -65,32 +65,32 @@ def sending(out: Path, number: signal.Signals) -> Iterator[None]:
 
 
 def test_errors_and_notes_come_back(child: Child, out: Path, tmp_path: Path) -> None:
-    missing = child.do(task(source=tmp_path / "missing.mp4"))
+    missing = child.run(task(source=tmp_path / "missing.mp4"))
     assert (missing.status, missing.ends_job) == ("failed", False)
     assert str(missing.error) == f"{tmp_path}/missing.mp4: file not found; check the path"
-    done = child.do(task("notes/clip"))
+    done = child.run(task("notes/clip"))
     assert done.result is not None
     [(_, note)] = done.notes
     assert note.startswith(f"{out}/notes/clip: 10 frames in ")
 
 
 def test_an_attempt_that_was_lost_when_it_was_complete_is_done_again(child: Child) -> None:
-    assert child.do(task("again/clip")).status == "done"
-    assert "already exists" in str(child.do(task("again/clip")).error)
-    assert child.do(task("again/clip"), lost=1).status == "done"
-    assert "lost with its worker, 3 times" in str(child.do(task("again/clip"), lost=3).error)
+    assert child.run(task("again/clip")).status == "done"
+    assert "already exists" in str(child.run(task("again/clip")).error)
+    assert child.run(task("again/clip"), lost=1).status == "done"
+    assert "the worker was lost 3 times" in str(child.run(task("again/clip"), lost=3).error)
 
 
 def test_after_a_crash_an_input_is_tried_again(child: Child, out: Path) -> None:
     with sending(out, signal.SIGKILL):
-        outcome = child.do(task("crash/clip"))
+        outcome = child.run(task("crash/clip"))
     assert (outcome.status, outcome.outputs) == ("done", (out / "crash" / "clip",))
     assert len(list((out / "crash" / "clip").glob("*.png"))) == 10
 
 
 def test_the_last_crash_is_explained(child: Child, out: Path) -> None:
     with sending(out, signal.SIGSEGV):
-        outcome = child.do(task("crashes/clip"), lost=2)
+        outcome = child.run(task("crashes/clip"), lost=2)
     assert isinstance(outcome.error, MediaError)
     assert str(outcome.error).startswith(f"{SAMPLE}: crashed a decoder or encoder (SIGSEGV)")
     assert not list((out / "crashes").iterdir())
@@ -99,10 +99,11 @@ def test_the_last_crash_is_explained(child: Child, out: Path) -> None:
 def test_an_input_that_hangs_is_given_up(child: Child, out: Path) -> None:
     impatient = Child(replace(child.setup, timeout_s=5.0))
     with sending(out, signal.SIGSTOP):
-        outcome = impatient.do(task("hangs/clip"))
+        outcome = impatient.run(task("hangs/clip"))
     impatient.close()
     assert str(outcome.error) == (
-        f"{SAMPLE}: stopped after 5 s; raise `timeout_per_item`, or check whether it is damaged"
+        f"{SAMPLE}: stopped after 5 s; raise `timeout_per_item`, or check whether the file is "
+        "damaged"
     )
     assert not list((out / "hangs").iterdir())
 
@@ -111,7 +112,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_job(tmp_path: Path) -> None:
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"bad")
     child = Child(Setup(SegmentJob(tmp_path, SegmentOptions(), ModelOptions(str(bad)))))
-    outcome = child.do(task())
+    outcome = child.run(task())
     assert outcome.ends_job
     assert isinstance(outcome.error, WeightsError)
 
@@ -131,7 +132,7 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
         "    while not list(out.glob('.av2tsam-*.part/000003.png')): time.sleep(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "threading.Thread(target=kill).start()\n"
-        f"Child(Setup(job)).do(Task(Input(Path({str(SAMPLE)!r}), Path('clip'))))\n"
+        f"Child(Setup(job)).run(Task(Input(Path({str(SAMPLE)!r}), Path('clip'))))\n"
     )
     out = tmp_path / "out"
     subprocess.run([sys.executable, "-c", script, out], check=False)  # noqa: S603 - ours

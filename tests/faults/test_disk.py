@@ -136,7 +136,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_disk_without_room_for_a_copy(
     segment: Segment, web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for promises, reason in ((1 << 17, "0.1 MB to copy, 0.1 MB are free"), (0, "No space left")):
+    for promises, reason in ((1 << 17, "0.1 MB needed, 0.1 MB free"), (0, "No space left")):
         monkeypatch.setattr(Web, "promises", promises)
         with small_disk(tmp_path / f"disk-{promises}", f"size={16 * BLOCK}") as disk:
             code = main(["segment", web, "-o", str(tmp_path / "a.mp4"), "--staging", str(disk)])
