@@ -1,7 +1,7 @@
-"""Inputs and outputs that have a URL, and files that may name others; all others are files alone.
+"""Paths of inputs and outputs with a URL, and of playlists that may open other files.
 
-A file in a store, such as `s3://bucket/clip.mp4`, is processed as a copy on this computer. Its
-`NetworkPath` opens that copy, but is printed as the URL: in messages, results and reports.
+A file in a store, such as `s3://bucket/clip.mp4`, is processed as a local copy. Its `NetworkPath`
+opens the copy, but prints the URL in messages, results and reports.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 WEB = ("http", "https")
-"""Schemes of URLs that FFmpeg can open by itself."""
+"""Schemes of URLs that FFmpeg can open directly."""
 
 
 # `Path` itself can only be subclassed from Python 3.12 on.
 class NetworkPath(type(Path())):  # type: ignore[misc]
-    """A URL, perhaps with a copy on this computer; or a file that may name other files and URLs.
+    """A URL, with or without a local copy, or a file that may open other files and URLs.
 
-    As a path, it is that of the copy; without one, it has the parts of the URL without its query.
+    As a path, it is the path of the copy. Without a copy, it is made of the URL without its query.
     """
 
     url: str | None = None
     """The URL; None for a file."""
     opens_others: bool = False
-    """Whether FFmpeg may open the URL, and the files and URLs that a playlist names."""
+    """Whether FFmpeg may open the URL directly, and the files and URLs in a playlist."""
     is_copy: bool = False
-    """Whether the path is that of a copy, or of an output that is going to be uploaded."""
+    """Whether the path is a local copy, or an output that will be uploaded."""
     version: str | None = None
-    """What changes with the content of the URL; None if it is unknown."""
+    """A value that changes with the content of the URL; None if unknown."""
 
     @classmethod
     def of(cls, word: str | Path, *, opens_others: bool = False) -> NetworkPath:
-        """Return a URL or a path as the user gave it."""
+        """Create the path for a URL, or for the path of a file."""
         url = str(word)
         if not is_url(url):
             path = cls(word)
@@ -49,7 +49,7 @@ class NetworkPath(type(Path())):  # type: ignore[misc]
         return path
 
     def at(self, copy: Path, version: str | None = None) -> NetworkPath:
-        """Return this URL with a copy on this computer."""
+        """Return this URL with a local copy."""
         path = NetworkPath(copy)
         path.url, path.version, path.is_copy = self.url, version, True
         return path
@@ -77,20 +77,20 @@ class NetworkPath(type(Path())):  # type: ignore[misc]
         return below
 
     def __reduce__(self) -> tuple[Any, tuple[str, dict[str, Any]]]:
-        """Return how to copy it; that of `Path` would lose the URL."""
+        """Return how to copy and pickle the path; `Path.__reduce__` would lose the URL."""
         return _restored, (os.fspath(self), dict(vars(self)))
 
-    # Some of these use `str`, depending on the version of Python.
+    # In some versions of Python, these methods of `Path` use `str`, which is the URL here.
     def iterdir(self) -> Generator[Path, None, None]:
-        """Yield what is in the folder of the copy."""
+        """Yield the contents of the local folder."""
         yield from Path(os.fspath(self)).iterdir()
 
     def glob(self, *args: Any, **options: Any) -> Generator[Path, None, None]:
-        """Yield what matches a pattern in the folder of the copy."""
+        """Yield the paths in the local folder that match a pattern."""
         yield from Path(os.fspath(self)).glob(*args, **options)
 
     def rglob(self, *args: Any, **options: Any) -> Generator[Path, None, None]:
-        """Yield what matches a pattern anywhere in the folder of the copy."""
+        """Yield the paths in the local folder and its subfolders that match a pattern."""
         yield from Path(os.fspath(self)).rglob(*args, **options)
 
 
@@ -107,23 +107,23 @@ def is_url(word: str) -> bool:
 
 
 def url_of(path: Path) -> str | None:
-    """Return the URL of a path; None for a file."""
+    """Return the URL of a path; None for a local path."""
     return path.url if isinstance(path, NetworkPath) else None
 
 
 def without_copy(path: Path) -> Path:
-    """Return the URL of a path that has one, else the path."""
+    """Return a path without its local copy; a path without a URL is returned unchanged."""
     url = url_of(path)
     return path if url is None else NetworkPath.of(url)
 
 
 def is_remote(path: Path) -> bool:
-    """Return whether a path is a URL without a copy on this computer."""
+    """Return whether a path is a URL without a local copy."""
     return isinstance(path, NetworkPath) and path.url is not None and not path.is_copy
 
 
 def is_stored(path: Path) -> bool:
-    """Return whether a path is a URL whose content is copied to this computer to be read."""
+    """Return whether a path is a URL that must be copied to this computer to be read."""
     return is_remote(path) and not path.opens_others  # type: ignore[attr-defined]
 
 
@@ -132,7 +132,7 @@ def input_path(source: str | Path, *, allow_url: bool = False) -> Path:
 
     Args:
         source: A file or a URL.
-        allow_url: Whether FFmpeg may open the URL itself, and what a playlist names.
+        allow_url: Whether FFmpeg may open the URL directly, and the files and URLs in a playlist.
     """
     word = str(source)
     if is_url(word):
@@ -140,8 +140,8 @@ def input_path(source: str | Path, *, allow_url: bool = False) -> Path:
     return NetworkPath.of(source, opens_others=True) if allow_url else Path(source)
 
 
-def relative_place(path: Path, folder_of: Path) -> str:
-    """Return where a file is as seen from another one; its URL if that is on another server."""
+def relative_path(path: Path, folder_of: Path) -> str:
+    """Return the path of a file relative to another file; its URL if on another server."""
     url, other = url_of(path), url_of(folder_of)
     if url is None and other is None:
         return os.path.relpath(path, folder_of.parent)

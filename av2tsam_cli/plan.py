@@ -11,7 +11,7 @@ from av2tsam_cli.errors import MediaError, UsageError
 from av2tsam_cli.files import check_output, content_id, output_name, text_id
 from av2tsam_cli.media.audio import choose_audio
 from av2tsam_cli.media.probe import clock_zero, probe
-from av2tsam_cli.network import NetworkPath, is_remote, is_stored, relative_place
+from av2tsam_cli.network import NetworkPath, is_remote, is_stored, relative_path
 from av2tsam_cli.options import either
 from av2tsam_cli.outputs.edit_list import check_edit_list
 from av2tsam_cli.outputs.encoding import CONTAINERS, Encoding, bits_per_channel, choose_encoding
@@ -194,7 +194,7 @@ def record_of(
     Raises:
         MediaError: The video cannot be read.
     """
-    places = {name: relative_place(path, output) for name, path in sides.items()}
+    places = {name: relative_path(path, output) for name, path in sides.items()}
     given = {**options.influences(kind), "precision": model.precision, **places}
     try:
         input_id = _input_id(source)

@@ -12,7 +12,7 @@ from av2tsam_cli.network import (
     input_path,
     is_remote,
     is_stored,
-    relative_place,
+    relative_path,
     url_of,
     without_copy,
 )
@@ -79,4 +79,4 @@ def test_the_name_of_a_url_has_no_query() -> None:
 )
 def test_places_as_seen_from_other_files(path: str, beside: str, place: str) -> None:
     paths = [NetworkPath.of(each) if "://" in each else Path(each) for each in (path, beside)]
-    assert relative_place(paths[0], paths[1]) == place
+    assert relative_path(paths[0], paths[1]) == place

@@ -1,12 +1,13 @@
-"""Process the inputs of a command in a child process, which a crash ends instead of the command.
+"""Process the inputs of a command in a child process, so that a crash does not end the command.
 
 Decoders are written in C, and a damaged or hostile file can make one write to memory that it does
-not own. The system then ends the whole process, with no error that Python could catch. The process
-that the user started therefore only waits. If its child crashes, it reports the input at which
-that happened, removes what was left unfinished, and has another child process the other inputs.
+not own. The system then kills the whole process, without an error that Python could catch. So the
+process that the user started only waits. If its child crashes, it reports the input, removes
+unfinished outputs, and starts another child for the remaining inputs.
 
-Only on Linux: other systems cannot fork, or not safely, or leave a child behind when its parent is
-killed. The child is forked before torch and FFmpeg are imported, as their threads would be lost.
+Only on Linux: other systems cannot fork, cannot fork safely, or let a child run on when its parent
+is killed. The child is forked before torch and FFmpeg are imported, because their threads would not
+exist in the child.
 """
 
 import ctypes
@@ -37,7 +38,7 @@ _allowed = threading.Event()
 
 
 def allow_isolation() -> None:
-    """Let `run_isolated` fork, because this process runs nothing but the command line."""
+    """Allow this process to fork, because it only runs the command line."""
     _allowed.set()
 
 
@@ -48,18 +49,18 @@ def run_isolated(
     outs: Sequence[Path],
     prepare: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Process the inputs of a batch, so that a crash costs one of them.
+    """Process the inputs of a batch in child processes; a crash only affects one input.
 
     Args:
-        batch: The inputs. `attempt` says which one is being processed. With several shares, each is
-            processed by a process of its own.
+        batch: The inputs. `Batch.attempt` records the current one. If there are several shares,
+            each has its own process.
         work: Processes the pending inputs of the batch and returns the exit code.
-        outs: The files to write, and the folders in which outputs are written.
-        prepare: Called in each process before `work`, with the number of its share, from 0 on.
+        outs: The files and folders that outputs are written to.
+        prepare: Called in each process before `work`, with the index of its share.
 
     Raises:
         UsageError: There are several shares, and this system cannot fork.
-        SystemExit: In the process that waits, with the exit code; the child has said everything.
+        SystemExit: In the waiting process, with the exit code; the children have reported the rest.
     """
     with batch.interruptible():
         if not _allowed.is_set() or sys.platform != "linux" or threading.active_count() > 1:
@@ -87,21 +88,21 @@ def run_isolated(
                     continue
                 batch.take_share(share)
                 batch.console.remove_bar()
-                places = [place for out in outs for place in (out, out.parent)]
-                _remove_unfinished(places, [] if children.shares else missing)
+                folders = [folder for out in outs for folder in (out, out.parent)]
+                _remove_unfinished(folders, [] if children.shares else missing)
                 _report(batch, crash)
                 shares += [share] if batch.pending else []
                 batch.take_share(None)
         if children.interrupted and (children.killed or batch.pending):
             raise KeyboardInterrupt
-        raise SystemExit(_joint_code([*children.codes, batch.exit_code]))
+        raise SystemExit(_combined_code([*children.codes, batch.exit_code]))
 
 
 def run_apart(work: Callable[[], T]) -> T:
-    """Return what a function returns in a child process, where this process could not fork after.
+    """Call a function in a child process and return its result.
 
-    A library that talks to a server starts threads, which a child would not have. What the function
-    returns or raises must be picklable.
+    Use this for a library that starts threads, because this process could not fork safely
+    afterwards. The result, or the error that the function raises, must be picklable.
 
     Raises:
         Av2tsamError: The child process died.
@@ -129,18 +130,18 @@ def run_apart(work: Callable[[], T]) -> T:
 
 
 def _send(work: Callable[[], T], sender: "Connection[object, object]", parent: int) -> None:
-    """Send what a function returns, or else what it raises."""
+    """Send the result of a function, or the error that it raises."""
     _end_with(parent)
-    for name in SIGNAL_NAMES:  # the parent ends this process
+    for name in SIGNAL_NAMES:  # the parent handles them and kills this process
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         sender.send((work(), None))
-    except Exception as error:  # noqa: BLE001 - it is raised in the parent
+    except Exception as error:  # noqa: BLE001 - raised in the parent
         sender.send((None, error))
 
 
 def _work_quietly(work: Callable[[], int]) -> int:
-    """Do the work of a further share: every process finds what is wrong with the whole command."""
+    """Process a share other than the first, without reporting usage errors a second time."""
     try:
         return work()
     except UsageError as error:
@@ -148,38 +149,38 @@ def _work_quietly(work: Callable[[], int]) -> int:
 
 
 class _Children:
-    """The processes at work, as the one that waits for them sees them."""
+    """The child processes."""
 
     def __init__(self) -> None:
         self.shares: dict[int, int] = {}
         """The share of each running process."""
         self.codes: list[int] = []
-        """The exit codes of those that have ended."""
+        """The exit codes of the processes that have ended."""
         self.killed = False
-        """Whether a signal ended one after it should have ended by itself."""
+        """Whether a process was killed after an interruption, instead of ending by itself."""
         self.interrupted = False
         """Whether this process received a signal that interrupts the command."""
 
     def pass_on(self, number: int) -> None:
-        """Send a signal to all processes, which then remove their unfinished outputs."""
+        """Send a signal to all processes, so that they remove their unfinished outputs."""
         self.interrupted = True
         for child in self.shares:
             with suppress(ProcessLookupError):
                 os.kill(child, number)
 
     def fork(self, share: int, parent_only: ExitStack) -> bool:
-        """Start a process for a share of the inputs, and return whether this is that process.
+        """Fork a process for a share of the inputs; return True in the process that does the work.
 
-        If the system allows no other process, this one does the work.
+        If the system does not allow another process, this one does the work.
 
         Args:
-            share: The number of the share.
-            parent_only: What the new process does not inherit, such as signal handlers.
+            share: The index of the share.
+            parent_only: What the new process must close, such as signal handlers.
         """
-        sys.stdout.flush()  # else both processes write what is in the buffers
+        sys.stdout.flush()  # or both processes would write what is in the buffers
         sys.stderr.flush()
         parent = os.getpid()
-        with _delayed_signals():  # until each process handles them in its own way
+        with _delayed_signals():  # until each process has its own handlers
             if self.interrupted:
                 return False
             try:
@@ -209,7 +210,7 @@ class _Children:
 
 @contextmanager
 def _delayed_signals() -> Iterator[None]:
-    """Deliver the signals that interrupt a command at the end of a `with` block, not within it."""
+    """Delay signals that interrupt a command until the end of the block."""
     numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
@@ -218,8 +219,8 @@ def _delayed_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
 
-def _joint_code(codes: Sequence[int]) -> int:
-    """Return 0 if nothing failed, the code that all failures share, or 1 if they differ."""
+def _combined_code(codes: Sequence[int]) -> int:
+    """Return 0 if nothing failed, the exit code of all failures, or 1 if their codes differ."""
     failures = set(codes) - {0}
     for ended in (Interrupted.exit_code, READER_ENDED):
         if ended in failures:
@@ -228,15 +229,15 @@ def _joint_code(codes: Sequence[int]) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """Let the system kill this process when its parent ends, even if that is killed itself."""
+    """Let the system kill this process when its parent ends, even if the parent is killed."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended already
+    if os.getppid() != parent:  # it has already ended
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _remove_unfinished(folders: list[Path], missing: list[Path]) -> None:
-    """Remove what a dead child left in folders, and the folders that were missing before."""
+    """Remove unfinished outputs of a dead child, and empty folders that did not exist before."""
     remove_newly_dead_parts(folders)
     for folder in sorted(missing, key=lambda each: -len(each.parts)):
         with suppress(OSError):  # it is not empty, or was not created
@@ -244,7 +245,7 @@ def _remove_unfinished(folders: list[Path], missing: list[Path]) -> None:
 
 
 def _report(batch: Batch, by: signal.Signals) -> None:
-    """Print what a signal did to the input at work; if there was none, to all that are pending."""
+    """Report that a signal killed the child: at the current input, or else before any input."""
     if batch.active is not None:
         batch.fail(explain_death(batch.active, by), batch.active)
     elif batch.pending:

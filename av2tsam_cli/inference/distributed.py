@@ -1,6 +1,6 @@
-"""Processes that share work, on one machine or several: start, communication, errors.
+"""Start processes that share work, on one or more machines, and communicate between them.
 
-Lightning Fabric starts those of one machine; torchrun can start them on several.
+Lightning Fabric starts processes on one machine, torchrun on one or more.
 """
 
 import atexit
@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
-# Buffers never change, and processes whose shares have more parts would wait for the others to
-# exchange them. PyTorch 2.15 deprecates the option's old name.
+# Buffers never change, and to synchronise them would make some processes wait for others. PyTorch
+# 2.15 deprecates the old name of the option.
 _BUFFERS = "forward_sync_buffers"
 _KEEP_BUFFERS: dict[str, Any] = {
     _BUFFERS
@@ -40,13 +40,13 @@ _KEEP_BUFFERS: dict[str, Any] = {
 
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others before it gives up."""
+"""How long a process waits for the others before it fails."""
 CONTACT_S = 30.0
-"""Seconds after which a busy process tells the waiting ones that it is still working."""
+"""Interval at which a busy process tells the waiting ones that it is still working, in seconds."""
 
 
 class OtherProcessFailed(Av2tsamError):  # noqa: N818 - describes what happened elsewhere
-    """Another process failed; the message and the exit code are those of its error."""
+    """Another process failed; has the message and exit code of its error."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -54,31 +54,31 @@ class OtherProcessFailed(Av2tsamError):  # noqa: N818 - describes what happened 
 
 
 class ConnectionLost(Av2tsamError):  # noqa: N818 - describes what happened elsewhere
-    """Another process, its machine or the network between them has failed."""
+    """Another process, its machine or the network failed."""
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a process tells the others about its error."""
+    """An error of a process, as reported to the others."""
 
-    place: str
-    """Which process it is, and where it runs."""
+    process: str
+    """The process and its machine, such as `process 4 on node2`."""
     message: str
-    """The error, without the place."""
+    """The error message."""
     exit_code: int
     """The exit code of the error."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that share some work, as one of them sees them."""
+    """The processes that share some work, as seen by one of them."""
 
     rank: int = 0
-    """Number of this process, from 0."""
+    """Index of this process."""
     count: int = 1
     """Number of processes."""
     local_rank: int = 0
-    """Number of this process among those of its machine, from 0."""
+    """Index of this process on its machine."""
 
     @property
     def first(self) -> bool:
@@ -86,7 +86,7 @@ class Processes:
         return self.rank == 0
 
     def gather(self, item: T) -> list[T]:
-        """Return the items of all processes by rank, in every process.
+        """Return the items of all processes, in the order of their ranks, in every process.
 
         Raises:
             ConnectionLost: Another process has ended.
@@ -102,7 +102,7 @@ class Processes:
         """Call a function in the first process, and return its result in every process.
 
         Raises:
-            OtherProcessFailed: The function raised an error, which the first process raises.
+            OtherProcessFailed: In the other processes, if the function raised an error.
             ConnectionLost: Another process has ended.
         """
         found: list[Any] = [None]
@@ -116,13 +116,13 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[Callable[[], None]]:
-        """Run a block in every process, and continue once all of them have ended it.
+        """Run a block in every process, and continue when all processes have finished it.
 
-        If it fails in one, it fails in all. It may take much longer in one process than in another
-        one, as long as it often calls the function that this yields.
+        If it fails in one process, it fails in all. It may take much longer in one process than in
+        the others, as long as it regularly calls the function that this yields.
 
         Yields:
-            A function that tells the others that this process is still working.
+            A function that tells the other processes that this one is still working.
 
         Raises:
             OtherProcessFailed: The block failed in another process.
@@ -141,16 +141,16 @@ class Processes:
         except (OtherProcessFailed, ConnectionLost):
             raise
         except Exception as error:
-            self._exchange(failure=_describe(error, self._place))
+            self._exchange(failure=_describe(error, self._description))
             raise
         while self._exchange():
             pass
 
     def raise_any(self, error: Exception | None) -> None:
-        """Raise an error in every process if there is one in any.
+        """Raise an error in every process if any process has one.
 
         Args:
-            error: The error of this process, which is raised if it is not None.
+            error: The error of this process; None if it has none.
 
         Raises:
             OtherProcessFailed: Another process has an error.
@@ -164,26 +164,26 @@ class Processes:
         """Check that every process has the same values.
 
         Args:
-            values: Values by what they are, such as "`lr`" or "names of the videos".
+            values: Values by their description, such as "`lr`" or "names of the videos".
 
         Raises:
             UsageError: A value differs; raised in every process.
         """
-        (place, expected), *others = self.gather((self._place, values))
-        for other_place, found in others:
+        (process, expected), *others = self.gather((self._description, values))
+        for other, found in others:
             for name, value in expected.items():
                 if found[name] != value:
                     raise UsageError(
-                        f"{name}: differs between {place} and {other_place}; use the same options, "
+                        f"{name}: differs between {process} and {other}; use the same options, "
                         "data, weights and versions in all processes"
                     )
 
     @property
-    def _place(self) -> str:
+    def _description(self) -> str:
         return f"process {self.rank} on {platform.node()}"
 
     def _exchange(self, *, working: bool = False, failure: _Failure | None = None) -> bool:
-        """Tell the others the state of this process; return whether any is still working.
+        """Send the state of this process to the others; return whether any is still working.
 
         Raises:
             OtherProcessFailed: Another process failed, and this one did not.
@@ -192,19 +192,19 @@ class Processes:
         failures = [each for _, each in states if each is not None]
         if failures and failure is None:
             one = failures[0]
-            raise OtherProcessFailed(f"{one.place}: {one.message}", one.exit_code)
+            raise OtherProcessFailed(f"{one.process}: {one.message}", one.exit_code)
         return any(is_working for is_working, _ in states)
 
 
-def _describe(error: Exception, place: str) -> _Failure:
+def _describe(error: Exception, process: str) -> _Failure:
     if isinstance(error, Av2tsamError):
-        return _Failure(place, str(error), error.exit_code)
-    return _Failure(place, f"unexpected {type(error).__name__}: {error}", exit_code=1)
+        return _Failure(process, str(error), error.exit_code)
+    return _Failure(process, f"unexpected {type(error).__name__}: {error}", exit_code=1)
 
 
 @contextmanager
 def connection_errors() -> Iterator[None]:
-    """Turn what PyTorch raises if another process has ended into one line.
+    """Turn the errors that PyTorch raises if another process has ended into one line.
 
     Raises:
         ConnectionLost: The connection to another process was lost.
@@ -213,7 +213,7 @@ def connection_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
-        # Gloo raises plain errors, which begin with the path of its source.
+        # Gloo raises plain errors, whose message begins with the path of its source file.
         if not isinstance(error, torch.distributed.DistError) and "/gloo/" not in text:
             raise
         reason = text.partition("/gloo/")[2].partition("] ")[2] or text
@@ -230,14 +230,17 @@ def is_started_by_torchrun() -> bool:
 
 
 def start_processes(kind: str, devices: int) -> Processes:
-    """Start the other processes, or join those that torchrun has started; only once.
+    """Start the other processes, or join those that torchrun has started.
+
+    Further calls return the same processes.
 
     Args:
         kind: `cpu`, `cuda` or `mps`.
         devices: Number of processes, each with its own device; torchrun's setting takes precedence.
 
     Raises:
-        UsageError: The machine has fewer devices, or the machines differ in this number.
+        UsageError: The machine has too few devices, or the machines run unequal numbers
+            of processes.
         ConnectionLost: The other processes could not be reached.
         Av2tsamError: Lightning Fabric is needed but not installed.
     """
@@ -266,7 +269,7 @@ def require_fabric() -> None:
 
 
 def start_fabric(kind: str, devices: int, precision: str = "fp32") -> "Fabric":
-    """Start or join the processes of a training.
+    """Start or join the processes of a training run.
 
     Args:
         kind: `cpu`, `cuda` or `mps`.
@@ -274,7 +277,8 @@ def start_fabric(kind: str, devices: int, precision: str = "fp32") -> "Fabric":
         precision: `fp32`, or `bf16` or `fp16` mixed with fp32.
 
     Raises:
-        UsageError: The machine has fewer devices, or the machines differ in this number.
+        UsageError: The machine has too few devices, or the machines run unequal numbers
+            of processes.
         ConnectionLost: The other processes could not be reached.
         Av2tsamError: Lightning Fabric is not installed.
     """
@@ -292,7 +296,7 @@ def start_fabric(kind: str, devices: int, precision: str = "fp32") -> "Fabric":
             num_nodes=machines,
             precision=FABRIC_PRECISION[precision],  # type: ignore[arg-type]
             strategy=(DDPStrategy(timeout=TIMEOUT, **_KEEP_BUFFERS) if is_distributed else "auto"),
-            # Within a Slurm or MPI job, Fabric would expect its tasks to be the processes.
+            # In a Slurm or MPI job, Fabric would otherwise use the tasks of the job as processes.
             plugins=[] if is_started_by_torchrun() else LightningEnvironment(),
         )
         fabric.launch()
@@ -316,8 +320,8 @@ def _log_level(name: str, level: int) -> Iterator[None]:
 def _disconnect() -> None:
     """Leave the process group before Python exits.
 
-    If Python's own shutdown destroys the group, a thread of it that releases a tensor at that time
-    aborts the process with "terminate called without an active exception"
+    If Python destroys the group during its shutdown while a thread of the group releases a tensor,
+    the process aborts with "terminate called without an active exception"
     (pytorch/pytorch#179291).
     """
     if torch.distributed.is_initialized():
@@ -328,7 +332,8 @@ def _process_counts(kind: str, devices: int) -> tuple[int, int]:
     """Return the number of processes per machine, and the number of machines.
 
     Raises:
-        UsageError: This machine has fewer devices, or the machines differ in this number.
+        UsageError: This machine has too few devices, or the machines run unequal numbers
+            of processes.
     """
     machines = 1
     if is_started_by_torchrun():
@@ -346,7 +351,7 @@ def _process_counts(kind: str, devices: int) -> tuple[int, int]:
 
 
 def sum_over_processes(fabric: "Fabric", tensor: Tensor) -> Tensor:
-    """Return the sum of the processes' tensors, in every process."""
+    """Return the sum of the tensors of all processes, in every process."""
     if fabric.world_size == 1:
         return tensor
     total = fabric.all_reduce(tensor.to(fabric.device), reduce_op="sum")
@@ -354,5 +359,5 @@ def sum_over_processes(fabric: "Fabric", tensor: Tensor) -> Tensor:
 
 
 def any_process(fabric: "Fabric", *flags: bool) -> list[bool]:
-    """Return, for each flag, whether it is set in any process."""
+    """Return for each flag whether any process has set it."""
     return [count > 0 for count in sum_over_processes(fabric, torch.tensor(flags).float()).tolist()]

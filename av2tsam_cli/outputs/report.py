@@ -18,7 +18,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from av2tsam_cli import __version__
-from av2tsam_cli.network import is_url, relative_place
+from av2tsam_cli.network import is_url, relative_path
 from av2tsam_cli.outputs.contact_sheet import Moments
 from av2tsam_cli.outputs.names import UNNAMED, NameTable, colour_of
 from av2tsam_cli.outputs.overlay import style_of
@@ -262,7 +262,7 @@ class Report(SummaryFile):
 
     def _link(self, file: Path) -> str:
         """Return a URL relative to the page."""
-        place = relative_place(file, self.path)
+        place = relative_path(file, self.path)
         return place if is_url(place) else quote(os.fsencode(Path(place).as_posix()))
 
 
