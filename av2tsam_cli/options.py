@@ -56,7 +56,7 @@ class Panel(StrEnum):
     LOOK = "Look of overlays, mattes and cutouts"
     ENCODING = "Encoding"
     ADVANCED = "Advanced"
-    CLUSTER = "Many workers"
+    CLUSTER = "Many GPUs and machines"
     LOGGING = "Progress and logging"
 
     @property

@@ -1,10 +1,10 @@
-"""A video in parts beside the same video in one piece: differences, and the time of each step.
+"""Compare a video segmented in parts with the same video in one piece, and time each step.
 
     python benchmarks/parts.py film.mp4 --seconds 60
 
 The parts are segmented one after the other in this process. Masks, tables and events are compared
-byte by byte; of overlay videos, the times of all packets and the data of the sound. Pictures may
-differ by what encoding loses: `picture_levels` is the mean difference in levels of 0 to 255.
+byte by byte; for overlay videos, the times of all packets and the sound data. Pictures may differ
+by the encoding loss: `picture_levels` is their mean difference in levels from 0 to 255.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from av2tsam_cli.plan import plan_video
 from av2tsam_cli.segment_options import Format, SegmentOptions
 
 OUTPUTS: dict[Format, str] = {"masks": "masks", "video": "overlay.mp4"}
-"""What is written, and its name."""
+"""Formats and the names of their outputs."""
 VIDEO = Path(__file__).parents[1] / "sample_media" / "duet.mp4"
 
 
@@ -96,7 +96,7 @@ def run(
 
 
 def compare_folders(one: Path, parts: Path) -> dict[str, Any]:
-    """Return the numbers of files, beside masks and in their folder, and of those that differ."""
+    """Return the number of files, the names of those that differ, and how many are missing."""
     files = [path for path in sorted(one.parent.rglob("*")) if path.is_file()]
     others = [parts.parent / path.relative_to(one.parent) for path in files]
     differing = [
@@ -109,7 +109,7 @@ def compare_folders(one: Path, parts: Path) -> dict[str, Any]:
 
 
 def compare_videos(one: Path, parts: Path) -> dict[str, Any]:
-    """Return whether the times and the sound of two videos are equal, and how pictures differ."""
+    """Return whether times and sound of two videos are equal, and how much pictures differ."""
     levels = [
         float(np.abs(picture.astype(np.int16) - other).mean())
         for picture, other in zip(pictures(one), pictures(parts), strict=True)
@@ -135,7 +135,7 @@ def times(path: Path) -> dict[int, list[list[int]]]:
 
 
 def sound(path: Path) -> list[bytes]:
-    """Return the data of the packets of sound."""
+    """Return the data of the audio packets."""
     with av.open(str(path)) as video:
         return [bytes(packet) for packet in video.demux(audio=0) if packet.size]
 

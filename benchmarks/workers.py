@@ -1,14 +1,14 @@
-"""Workers of Ray on this machine: how much faster two are than one, and what Ray itself takes.
+"""Measure the speed-up from one Ray worker to two on this machine, and the overhead of Ray.
 
     python benchmarks/workers.py
     python benchmarks/workers.py --cases clips --clips 40
 
     clips   the same clips on one worker and on two, each with one CPU core
-    long    one long video without Ray, on one worker that has all cores, and in parts on two
+    long    one long video without Ray, on one worker with all cores, and in parts on two workers
 
-All use nano on the CPU. `speedup` is that of two workers between the first result and the last, so
-without starting Ray and loading the model; `speedup_whole` is that of the whole command. `overhead`
-is the share by which the command takes longer with Ray. Prints one JSON line.
+All cases use nano on the CPU. `speedup` is measured from the first result of each worker to the
+last, so without starting Ray and loading the model; `speedup_whole` is for the whole command.
+`overhead` is the share by which the command takes longer with Ray. Prints one JSON line.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure_clips(work: Path, count: int, end_s: float) -> dict[str, float]:
-    """Segment clips on one worker and on two."""
+    """Segment clips on one worker, then on two."""
     clips = work / "clips"
     clips.mkdir()
     for number in range(count):
@@ -61,7 +61,7 @@ def measure_clips(work: Path, count: int, end_s: float) -> dict[str, float]:
         words = [str(clips), "-o", str(work / f"out{workers}"), "-f", "masks", "--end", str(end_s)]
         ray = ["--ray", "local", "--workers", str(workers), "--cpus-per-worker", "1"]
         times, whole_s = run(*words, *ray)
-        # All but the first results of the workers, which the time that is measured begins with.
+        # The measured time begins when each worker has finished its first clip.
         rate = (len(times) - workers) / (times[-1] - times[workers - 1])
         seconds[workers] = 1 / rate, whole_s
     (one_s, one_whole_s), (two_s, two_whole_s) = seconds[1], seconds[2]
@@ -99,7 +99,7 @@ def measure_long(work: Path, repeats: int, split_s: int) -> dict[str, float]:
 
 
 def run(*words: str) -> tuple[list[float], float]:
-    """Run a command; return the times of its results, and of its end, in seconds."""
+    """Run a command; return the times of its results and of its end, in seconds."""
     began_s = time.monotonic()
     with subprocess.Popen([*COMMAND, *words, *OPTIONS], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -109,7 +109,7 @@ def run(*words: str) -> tuple[list[float], float]:
 
 
 def write_repeated(target: Path, repeats: int) -> None:
-    """Write the sample several times one after the other, without encoding it again."""
+    """Write a video that repeats the sample, without encoding it again."""
     with av.open(str(SAMPLE)) as source, av.open(str(target), "w") as output:
         streams = {
             each.index: output.add_stream_from_template(each)

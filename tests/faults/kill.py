@@ -1,18 +1,18 @@
-"""Interrupts and kills commands at random moments, and checks what each leaves.
+"""Interrupts and kills commands at random moments, and checks what they leave behind.
 
     python -m tests.faults.kill --runs 100
     python -m tests.faults.kill --runs 30 --signals INT TERM HUP
 
 In half of the runs, an earlier result is replaced. After each run, the old result or the complete
-new one must be there, and all processes of the command must have ended within the time limit. What
-is unfinished must be gone after SIGINT, SIGTERM and SIGHUP, and after SIGKILL once the same command
-has run again, which must succeed. With `--steps`, each job is also killed before every single
+new one must be there, and all processes of the command must have ended within the time limit.
+Unfinished files must be gone after SIGINT, SIGTERM and SIGHUP; after SIGKILL, the same command must
+succeed when it runs again, and remove them. With `--steps`, each job is also killed before every
 change that Python makes to its files. The exit code is 1 if anything was wrong.
 
 Runs are forks of this process, which has imported everything but computed nothing, so they start
-at once; `--fresh` starts new processes instead, as a user does. Moments are drawn from the measured
-time of a run, a quarter of them from its last part. If a command has several processes, SIGKILL
-hits one of them at random, and the other signals one or all of them.
+immediately; `--fresh` starts new processes instead. The moments are spread over the measured time
+of a run, with a quarter of them near its end. If a command has several processes, SIGKILL is sent
+to one of them at random, and the other signals to one or all of them.
 """
 
 import argparse
@@ -47,9 +47,9 @@ from .steps import die_at_step
 
 SAMPLE = Path(__file__).parents[2] / "sample_media" / "duet.mp4"
 LIMIT_S = 60.0
-"""Seconds within which all processes of a command must have ended."""
+"""Seconds after which all processes of a command must have ended."""
 BEGIN_S, SECONDS, RATE, SIZE = 4, 2, 5, (160, 90)
-"""The part of the sample in which a dog and a trumpet are heard, and the size of its copy."""
+"""The part of the sample with sounds of a dog and a trumpet, and the size of its copy."""
 PARTS = ".av2tsam-*"
 
 
@@ -58,11 +58,11 @@ class Job:
     """A command that writes one result into a folder."""
 
     name: str
-    """What is written, as on the command line of this script."""
+    """The name on the command line of this script: the kind of result."""
     words: str
-    """The command: `OUT` stands for the folder, `CLIP` for a video, `DATA` for a data set."""
+    """The command, in which `OUT` is the folder, `CLIP` a video and `DATA` a data set."""
     target: str
-    """The result, in the folder."""
+    """Path of the result in the folder."""
     replaces: bool = True
     """Whether it replaces an earlier result."""
 
@@ -90,23 +90,23 @@ HUNG = 10_000
 
 @dataclass
 class Tally:
-    """What the runs of a job left."""
+    """The results of the runs of a job."""
 
     runs: int = 0
     during: int = 0
     """Runs that had not ended when the signal was sent."""
     old: int = 0
-    """Of these, runs that left the old result, or none if there was none."""
+    """Of these, runs after which the old result was there, or none if there was none."""
     new: int = 0
-    """Of these, runs that left the new result."""
+    """Of these, runs after which the new result was there."""
     parts: int = 0
-    """Of these, runs that left something unfinished."""
+    """Of these, runs that left unfinished files."""
     removed: int = 0
-    """Of these, runs after which the next one removed it."""
+    """Of these, runs whose unfinished files were removed by the next run."""
     slowest_s: float = 0.0
     """Longest time from the signal until all processes had ended."""
     wrong: list[str] = field(default_factory=list)
-    """What was not as promised."""
+    """Descriptions of everything that was wrong."""
 
 
 class Runner:
@@ -148,14 +148,14 @@ class Runner:
         return statistics.median(times)
 
     def interrupt(self, number: signal.Signals, tally: Tally) -> None:
-        """Run the job, send it a signal at a random moment, and check what is left."""
+        """Run the job, send it a signal at a random moment, and check what it leaves."""
         late = self.dice.random() < 0.25
         moment_s = self.seconds * self.dice.uniform(0.8 if late else 0.0, 1.1)
         old = self.prepare(replace=tally.runs % 2 == 0)
         process = self.start()
         time.sleep(moment_s)
         processes = session(process) or [process]
-        # A process that has ended but was not waited for yet still has its number.
+        # A process that has ended keeps its ID until it is waited for.
         during = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         if number != signal.SIGKILL and self.dice.random() < 0.5:
             victims = processes
@@ -169,7 +169,7 @@ class Runner:
         self.check(what, old, tally, killed=number == signal.SIGKILL, during=during, code=code)
 
     def kill_at_steps(self, tally: Tally) -> None:
-        """Kill the job before each change of its files that Python makes."""
+        """Kill the job before each change that Python makes to its files."""
         for step in count():
             old = self.prepare(replace=self.job.replaces)
             code, _ = wait(self.start(step))
@@ -179,7 +179,7 @@ class Runner:
                 return
 
     def prepare(self, *, replace: bool) -> str | None:
-        """Put an old result in place or none, and return it."""
+        """Create or remove the old result, and return its hash."""
         remove(self.target)
         if replace and self.job.replaces:
             if self.target.suffix:
@@ -193,7 +193,7 @@ class Runner:
     def check(
         self, what: str, old: str | None, tally: Tally, *, killed: bool, during: bool, code: int
     ) -> None:
-        """Check what a run left, and if that is something unfinished, what the next one leaves."""
+        """Check what a run left; if there are unfinished files, check the next run too."""
         tally.runs += 1
         tally.during += during
         found, parts = fingerprint(self.target), list(self.folder.glob(PARTS))
@@ -222,7 +222,7 @@ class Runner:
             tally.wrong.append(f"{what}: the next run left {names}")
 
     def start(self, step: int | None = None) -> int:
-        """Start the job in a session of its own, to be killed at a step; return the process."""
+        """Start the job in a new session, to be killed at a step; return the process ID."""
         if self.fresh and step is None:
             return new_process(self.words, self.log)
         return fork(lambda: self.run(step), self.log)
@@ -236,7 +236,7 @@ class Runner:
 
 
 def fork(function: Callable[[], int], log: Path) -> int:
-    """Run a function in a fork of this process that ends as Python does; return its number."""
+    """Run a function in a fork of this process that exits like Python; return its ID."""
     sys.stdout.flush()
     # A signal that arrives before the `try` would unwind the code of the parent.
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -259,7 +259,7 @@ def fork(function: Callable[[], int], log: Path) -> int:
     except BaseException:  # noqa: BLE001 - never return into the code of the parent
         traceback.print_exc()
     finally:
-        # What Python does at its end; sys.exit would unwind the code of the parent.
+        # What Python does on exit; sys.exit would unwind the code of the parent.
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -268,7 +268,7 @@ def fork(function: Callable[[], int], log: Path) -> int:
 
 
 def new_process(words: list[str], log: Path) -> int:
-    """Start the command line in a new process, in a session of its own; return its number."""
+    """Start the command line in a new process and session; return the process ID."""
     output = (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     command = [sys.executable, "-m", "av2tsam_cli", *words]
     return os.posix_spawn(
@@ -282,7 +282,7 @@ def new_process(words: list[str], log: Path) -> int:
 
 
 def wait(process: int) -> tuple[int, float]:
-    """Wait for all processes of a session; return the first one's exit code and the seconds."""
+    """Wait for all processes of a session; return the leader's exit code and the seconds."""
     began_s, code = time.monotonic(), None
     while time.monotonic() - began_s < LIMIT_S:
         if code is None:
@@ -299,7 +299,7 @@ def wait(process: int) -> tuple[int, float]:
 
 
 def session(leader: int) -> list[int]:
-    """Return the running processes of a session, the oldest first."""
+    """Return the running processes of a session, oldest first."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -312,7 +312,7 @@ def session(leader: int) -> list[int]:
 
 
 def send(process: int, number: signal.Signals) -> None:
-    """Send a signal to a process, if it still runs."""
+    """Send a signal to a process, if it is still running."""
     try:
         os.kill(process, number)
     except ProcessLookupError:
@@ -320,11 +320,11 @@ def send(process: int, number: signal.Signals) -> None:
 
 
 def fingerprint(path: Path) -> str | None:
-    """Return a hash of a result that is the same for equal results; None if there is none.
+    """Return a hash of a result, the same for equal results; None if there is no result.
 
-    Of a video, it covers the sound, and the number of pictures and their times: Matroska files have
-    random numbers, and x264 gives slightly different pictures from run to run (in small ones, its
-    `mbtree` reads memory that it did not write).
+    For a video, it covers the sound and the number and times of pictures: Matroska files contain
+    random numbers, and x264 encodes small pictures slightly differently from run to run (its
+    `mbtree` reads uninitialised memory).
     """
     if not os.path.lexists(path):
         return None
@@ -370,9 +370,9 @@ def make_inputs(work: Path) -> None:
             video.pix_fmt = "yuv420p"
             sound = clip.add_stream_from_template(source.streams.audio[0])
             for frame in source.decode(video=0):
-                place = ((frame.time or 0.0) - BEGIN_S) * RATE
-                index = round(place)
-                if abs(place - index) < 0.01 and 0 <= index < SECONDS * RATE:
+                position = ((frame.time or 0.0) - BEGIN_S) * RATE
+                index = round(position)
+                if abs(position - index) < 0.01 and 0 <= index < SECONDS * RATE:
                     small = frame.reformat(*SIZE)
                     small.pts, small.time_base = index, Fraction(1, RATE)
                     clip.mux(video.encode(small))
@@ -404,7 +404,7 @@ def import_everything() -> None:
 
 
 def import_same(runner: "Runner") -> None:
-    """Import what a run of a job imports besides, such as parts of PyTorch."""
+    """Import the other modules that a run of a job imports, such as parts of PyTorch."""
     names = runner.log.with_suffix(".modules")
 
     def run() -> int:
@@ -415,15 +415,15 @@ def import_same(runner: "Runner") -> None:
 
     wait(fork(run, runner.log))
     for name in names.read_text().split():
-        with suppress(ImportError):  # created by another module
+        with suppress(ImportError):  # a module created by another one
             importlib.import_module(name)
     threads = len(list(Path("/proc/self/task").iterdir()))
-    if threads > 1:  # they would be missing in a fork
+    if threads > 1:  # a fork would not have them
         raise SystemExit(f"{threads} threads run after the imports")
 
 
 def run_jobs(options: argparse.Namespace, work: Path) -> dict[str, Tally]:
-    """Run all jobs in a folder, and return what was left, by job and kind of run."""
+    """Run all jobs in a folder, and return the tallies by job and kind of run."""
     make_inputs(work)
     tallies: dict[str, Tally] = {}
     for job in (job for job in JOBS if job.name in options.jobs):
@@ -447,7 +447,7 @@ HEADINGS = (
 
 
 def print_table(tallies: dict[str, Tally]) -> None:
-    """Print the tallies as a table in Markdown, and what was wrong."""
+    """Print the tallies as a Markdown table, and what was wrong."""
     print("| " + " | ".join(HEADINGS) + " |")
     print("|---" * len(HEADINGS) + "|")
     for name, each in tallies.items():
@@ -460,7 +460,7 @@ def print_table(tallies: dict[str, Tally]) -> None:
 
 
 def main() -> int:
-    """Run all jobs, and print what was left."""
+    """Run all jobs, and print the results."""
     description = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=description)
     add, jobs = parser.add_argument, [job.name for job in JOBS]
@@ -471,11 +471,11 @@ def main() -> int:
     add("--fresh", action="store_true", help="start new processes instead of forks")
     add("--seed", type=int, default=0)
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":  # else OpenBLAS starts threads when imported
+    if os.environ.get("OMP_NUM_THREADS") != "1":  # or OpenBLAS would start threads on import
         os.environ["OMP_NUM_THREADS"] = "1"
         os.execv(sys.executable, [sys.executable, "-m", "tests.faults.kill", *sys.argv[1:]])
     import_everything()
-    # Not a TemporaryDirectory, which the forks would remove when they end.
+    # Not a TemporaryDirectory, which forks would remove when they end.
     work = Path(tempfile.mkdtemp(prefix="av2tsam-kill-"))
     try:
         tallies = run_jobs(options, work)

@@ -1,11 +1,11 @@
-"""Trains and evaluates on two machines, breaks one of them, and checks what the other one does.
+"""Trains and evaluates on two machines, breaks one of them, and checks how the other reacts.
 
     python -m tests.faults.nodes
     python -m tests.faults.nodes --only killed cut
 
-The machines are network namespaces of this one, with addresses, host names, process numbers and a
-folder `/mnt` of their own, so they share only what is given by another path. Needs Linux, root and
-`ip` (iproute2). One line of JSON per case; the exit code is 1 if any is wrong.
+The machines are network namespaces with their own addresses, host names, process IDs and folder
+`/mnt`, so they only share paths outside `/mnt`. Needs Linux, root and `ip` (iproute2). Prints one
+line of JSON per case; the exit code is 1 if any case is wrong.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from tests.tiny import TINY_CHECKPOINT
 MACHINES = (1, 2)
 PORT = 29_500
 LIMIT_S = 300.0
-"""Seconds after which a command that has not ended is wrong."""
+"""Time limit of a command."""
 SETUP = """
 hostname machine{n}
 mount --bind {folder}/machine{n} /mnt
@@ -56,16 +56,16 @@ sys.exit(main())
 
 @dataclass(frozen=True)
 class Ended:
-    """What the two machines did."""
+    """The outputs of a command on both machines."""
 
     codes: list[int]
     """Exit codes of torchrun."""
     stdout: list[str]
-    """What they printed on stdout."""
+    """The texts on stdout."""
     lines: list[list[str]]
-    """The lines on stderr that are from av2tsam."""
+    """The lines on stderr from av2tsam."""
     seconds: float
-    """Seconds from the start, or from the fault, to the end of the last one."""
+    """Seconds from the start, or from the fault, until both had ended."""
 
     @property
     def summary(self) -> dict[str, object]:
@@ -73,7 +73,7 @@ class Ended:
 
 
 class Lab:
-    """Two machines with the same data and model, and what is run on them."""
+    """Two machines with the same data and model, on which commands are run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -91,17 +91,17 @@ class Lab:
             (folder / f"machine{n}").mkdir()
 
     def words(self, command: str, **options: object) -> list[str]:
-        """Return the words of a command; True stands for an option without a value."""
-        given = {"data": self.data, "subset": "ms3", "model": self.model, "device": "cpu"}
-        given |= {"precision": "fp32", "cache": "/mnt/cache", "json": True} | options
-        flags = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+        """Return the arguments of a command; True is for an option without a value."""
+        values = {"data": self.data, "subset": "ms3", "model": self.model, "device": "cpu"}
+        values |= {"precision": "fp32", "cache": "/mnt/cache", "json": True} | options
+        flags = {f"--{name.replace('_', '-')}": value for name, value in values.items()}
         return [
             command,
             *(flag if value is True else f"{flag}={value}" for flag, value in flags.items()),
         ]
 
     def alone(self, words: list[str]) -> str:
-        """Run a command in one process without torchrun, and return what it prints."""
+        """Run a command in one process without torchrun, and return its stdout."""
         words = [word.replace("=/mnt/", f"={self.folder}/") for word in words]
         return subprocess.run(
             [sys.executable, "-m", "av2tsam_cli", *words, "--quiet"],
@@ -113,17 +113,17 @@ class Lab:
     def start(
         self, *words: list[str], processes: int = 1, restarts: int = 0
     ) -> list["subprocess.Popen[str]"]:
-        """Start torchrun on both machines, with the words of each, or the same for both."""
+        """Start torchrun on both machines, with the arguments of each, or the same for both."""
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
         torchrun += ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
         torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"machine1:{PORT}"]
         machines = []
         for n in MACHINES:
-            place = ["ip", "netns", "exec", f"av2tsam{n}"]
-            place += ["unshare", "-m", "-u", "-p", "-f", "--mount-proc", "--kill-child"]
-            place += ["bash", "-c", SETUP.format(n=n, folder=self.folder), "bash"]
+            machine = ["ip", "netns", "exec", f"av2tsam{n}"]
+            machine += ["unshare", "-m", "-u", "-p", "-f", "--mount-proc", "--kill-child"]
+            machine += ["bash", "-c", SETUP.format(n=n, folder=self.folder), "bash"]
             with (self.folder / f"stderr{n}").open("w") as stderr:
-                command = [*place, *torchrun, str(self.script), *words[min(n, len(words)) - 1]]
+                command = [*machine, *torchrun, str(self.script), *words[min(n, len(words)) - 1]]
                 machines.append(
                     subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
                 )
@@ -139,7 +139,7 @@ class Lab:
         return Ended(codes, stdout, lines, time.monotonic() - start_s)
 
     def losses(self, out: str) -> list[float]:
-        """Return the losses of a run on the first machine or, by itself, in the lab's folder."""
+        """Return the losses of a run, given its folder in the lab."""
         path = self.folder / out / "steps.csv"
         with path.open(newline="") as file:
             return [float(row["loss"]) for row in csv.DictReader(file)]
@@ -154,7 +154,7 @@ class Lab:
 
 
 def kill_worker(n: int) -> None:
-    """Kill the process that torchrun has started on a machine."""
+    """Kill the process that torchrun started on a machine."""
     found = subprocess.run(
         ["ip", "netns", "pids", f"av2tsam{n}"], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -170,7 +170,7 @@ def close_to(ours: list[float], theirs: list[float]) -> bool:
 
 
 def case_same(lab: Lab) -> tuple[bool, Ended]:
-    """Two processes on each machine train like one; nothing but data and model is shared."""
+    """Two processes on each machine train like one; only data and model are shared."""
     words = lab.words("train", out="/mnt/same", epochs=2, batch_size=4)
     ended = lab.end(lab.start(words, processes=2))
     lab.alone(words)
@@ -179,21 +179,21 @@ def case_same(lab: Lab) -> tuple[bool, Ended]:
 
 
 def case_evaluate(lab: Lab) -> tuple[bool, Ended]:
-    """Two processes on each machine print the scores of one, once."""
+    """Two processes on each machine print the scores of a single process, once."""
     words = lab.words("evaluate", split="train")
     ended = lab.end(lab.start(words, processes=2))
     return ended.codes == [0, 0] and "".join(ended.stdout) == lab.alone(words), ended
 
 
 def case_masks(lab: Lab) -> tuple[bool, Ended]:
-    """Masks are not lost in a folder that is not shared."""
+    """Masks cannot be saved to a folder that is not shared."""
     words = lab.words("evaluate", split="train", save_masks="/mnt/masks")
     ended = lab.end(lab.start(words))
     return ended.codes == [1, 1] and all("not shared" in own[0] for own in ended.lines), ended
 
 
 def case_missing(lab: Lab) -> tuple[bool, Ended]:
-    """Data that are missing on one machine end both, with the machine's name."""
+    """Missing data on one machine end both, with the machine's name."""
     ours = lab.words("train", out="/mnt/missing")
     ended = lab.end(lab.start(ours, [*ours, "--data=/nothing"]))
     named = "process 1 on machine2: /nothing: folder not found" in ended.lines[0][0]
@@ -201,14 +201,14 @@ def case_missing(lab: Lab) -> tuple[bool, Ended]:
 
 
 def case_weights(lab: Lab) -> tuple[bool, Ended]:
-    """Other weights on one machine end both."""
+    """Different weights on one machine end both."""
     ours = lab.words("train", out="/mnt/weights")
     ended = lab.end(lab.start(ours, [*ours, f"--model={lab.other}"]))
     return ended.codes == [1, 1] and "--model: differs between" in ended.lines[0][-1], ended
 
 
 def case_slow(lab: Lab) -> tuple[bool, Ended]:
-    """A machine may need longer for its cache than the others would wait for an answer."""
+    """A machine may take longer to fill its cache than the time limit for an answer."""
     words = lab.words("train", out="/mnt/slow-run", cache="/mnt/slow", max_steps=2)
     ended = lab.end(lab.start(words))
     return ended.codes == [0, 0] and ended.seconds > 25, ended
@@ -228,7 +228,7 @@ def case_killed(lab: Lab) -> tuple[bool, Ended]:
 
 
 def case_cut(lab: Lab) -> tuple[bool, Ended]:
-    """The network goes silent: the others give up after the time limit, and the state is saved."""
+    """The network is cut: the processes fail after the time limit, and the state is saved."""
     words = lab.words("train", out="/mnt/cut", epochs=1000, batch_size=2)
     machines = lab.start(words)
     lab.wait_for_steps("machine1/cut", 10)
@@ -236,7 +236,7 @@ def case_cut(lab: Lab) -> tuple[bool, Ended]:
     try:
         machines[0].wait(timeout=LIMIT_S)
     finally:
-        connect()  # by itself, torchrun on the other machine would try for some more minutes
+        connect()  # or torchrun on the other machine would keep trying for minutes
     ended = lab.end(machines)
     said = "lost the connection to another process" in ended.lines[0][-1]
     return ended.codes == [1, 1] and said and "--resume" in ended.lines[0][-1], ended
@@ -259,7 +259,7 @@ def connect() -> None:
 
 @contextmanager
 def network() -> Iterator[None]:
-    """Two network namespaces that are connected with each other, and with nothing else."""
+    """Create two network namespaces that are only connected to each other."""
     for n in MACHINES:
         subprocess.run(["ip", "netns", "add", f"av2tsam{n}"], check=True)
     try:

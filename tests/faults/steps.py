@@ -1,4 +1,4 @@
-"""Ends a process with SIGKILL just before one of its changes of files."""
+"""Kills a process just before one of its changes to files."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 def die_at_step(step: int, folder: Path) -> None:
     """Kill this process before its `step`-th change in a folder, counted from 0.
 
-    A change is a file that is opened for writing, a name that is created, renamed or removed. The
-    files that FFmpeg opens are not counted. This cannot be undone.
+    Changes are opening a file for writing, and creating, renaming or removing a name. Files that
+    FFmpeg opens are not counted. The hook stays for the life of the process.
     """
     seen = 0
 
@@ -26,7 +26,7 @@ def die_at_step(step: int, folder: Path) -> None:
             path, changes = arguments[0] if arguments else None, event in CHANGES
         if not changes or not isinstance(path, str | Path):
             return
-        # Names without a folder are those of shutil.rmtree, which opens folders.
+        # Relative names are from shutil.rmtree, which opens folders.
         if Path(path).is_absolute() and not Path(path).is_relative_to(folder):
             return
         if seen == step:

@@ -1,4 +1,4 @@
-"""The input or the folder of the output changes while a video is segmented."""
+"""The input or the output folder changes while a video is segmented."""
 
 import shutil
 import threading
@@ -18,7 +18,7 @@ FORMATS = ["mp4", "masks"]
 
 
 def noise(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """A picture that no encoder makes small, so that a decoder reads the file bit by bit."""
+    """A picture that cannot be compressed, so that a decoder reads the file in small pieces."""
     return np.random.default_rng(index).integers(0, 255, (height, width, 3), np.uint8)
 
 
@@ -41,12 +41,12 @@ def _folder(tmp_path: Path) -> None:
 
 @contextmanager
 def once_it_writes(folder: Path, change: Callable[[], Any]) -> Iterator[None]:
-    """Call a function as soon as something is in an unfinished output in a folder."""
+    """Call a function as soon as there is an unfinished output with content in a folder."""
     changed, over = threading.Event(), threading.Event()
 
     def watch() -> None:
         while not over.wait(0.001):
-            with suppress(FileNotFoundError):  # the file with which writing is tried
+            with suppress(FileNotFoundError):  # such as the file that tests for write access
                 if any(path.is_dir() or path.stat().st_size for path in folder.rglob("*.part")):
                     change()
                     changed.set()
@@ -63,7 +63,7 @@ def once_it_writes(folder: Path, change: Callable[[], Any]) -> Iterator[None]:
 
 
 class Run:
-    """Runs `av2tsam segment` into the folder `out`, which is changed as soon as it is written."""
+    """Runs `av2tsam segment`, and changes something as soon as it writes to the folder `out`."""
 
     def __init__(self, model: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.model, self.out, self.capsys = model, out, capsys
@@ -113,7 +113,7 @@ def test_an_input_that_is_truncated_leaves_no_output(run: Run, clip: Path, kind:
 def test_an_input_that_is_deleted_gives_a_complete_output_or_none(
     run: Run, clip: Path, kind: str
 ) -> None:
-    """Files that are open can be read to their end, except on Windows."""
+    """Open files can be read to their end, except on Windows."""
     code = run(clip, kind, clip.unlink)
     if code == 0:
         assert len(list(run.out.rglob("*.png"))) == (50 if kind == "masks" else 0)

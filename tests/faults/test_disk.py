@@ -1,4 +1,4 @@
-"""Results on a disk that is full or read-only, for real: small file systems in memory."""
+"""Results on a full or read-only disk, with small file systems in memory."""
 
 import subprocess
 import threading
@@ -26,7 +26,7 @@ VIDEOS = ["mp4", "mov", "mkv", "webm"]
 
 @contextmanager
 def small_disk(folder: Path, options: str) -> Iterator[Path]:
-    """Mount a file system in memory, or skip the test where only an administrator may do that."""
+    """Mount a file system in memory, or skip the test if this needs an administrator."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     try:
@@ -63,7 +63,7 @@ def segment(
 
 
 def blocks(folder: Path) -> int:
-    """The blocks that the files in a folder take."""
+    """The number of disk blocks that the files in a folder occupy."""
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return sum(-(-size // BLOCK) for size in sizes)
 
@@ -101,7 +101,7 @@ def test_a_read_only_disk_is_noticed_before_the_work(
 
 
 class Web(BaseHTTPRequestHandler):
-    """Sends a large file, and says before how large it is or something else."""
+    """Sends a large file, perhaps with a wrong or no size in the headers."""
 
     sends, promises = 1 << 17, 0
     seen = 0

@@ -1,4 +1,4 @@
-"""A sample of the kills; `python -m tests.faults.kill` has all formats and random moments."""
+"""A sample of `python -m tests.faults.kill`, which covers all formats."""
 
 import subprocess
 import sys

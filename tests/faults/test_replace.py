@@ -1,4 +1,4 @@
-"""Replacing a file or a folder, with a SIGKILL before each of its steps."""
+"""Replacing a file or a folder, with a SIGKILL before each step."""
 
 import json
 import subprocess
@@ -54,7 +54,7 @@ while not finished:
     print(json.dumps([found, names, read("target"), os.listdir(folder)]))
     step += 1
 """
-"""Prints what is at the target and in its folder after each kill, and after the next run."""
+"""Prints the contents of the target and its folder after each kill, and after the next run."""
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "folder without exchange"])
