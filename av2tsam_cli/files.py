@@ -307,7 +307,7 @@ def temporary_path(target: Path) -> Path:
 
 @cache
 def remove_dead_parts(folder: Path) -> None:
-    """Remove what killed processes left in a folder, once per process and folder.
+    """Remove unfinished outputs of killed processes from a folder, once per process and folder.
 
     A folder that was being replaced, but was not yet, gets its name back. Parts of other computers
     and containers are kept: whether they are still written is unknown.
@@ -326,7 +326,7 @@ def remove_dead_parts(folder: Path) -> None:
 
 
 def remove_newly_dead_parts(folders: Iterable[Path]) -> None:
-    """Remove what killed processes left in folders, also since this was last looked for."""
+    """Remove unfinished outputs of killed processes, including those killed since the last call."""
     remove_dead_parts.cache_clear()
     for folder in folders:
         remove_dead_parts(folder)
@@ -358,12 +358,12 @@ def remove(path: Path) -> None:
 
 @dataclass(frozen=True)
 class _ProcessPlace:
-    """Where processes run that can tell by a number whether another one is running."""
+    """Where a process runs; process IDs can only be compared within the same place."""
 
     host: str
     """Hash of the computer, or the container if that has a name of its own."""
     space: str
-    """Hash of what differs between containers, and between starts of the computer."""
+    """Hash of the PID namespace, and of the last start of the computer."""
 
 
 @cache

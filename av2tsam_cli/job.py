@@ -82,7 +82,7 @@ class SegmentJob:
         return {"out": self.out, **{name: getattr(self.options, name) for name in sides}}
 
     def targets(self, source: Input) -> tuple[Format, Path, dict[str, Path]]:
-        """Return the format, the main output and the other outputs, by option, of an input."""
+        """Return the format of an input's main output, its path, and the side files by option."""
         from av2tsam_cli.plan import place_output
 
         kind, output = place_output(self.out, source.name, self.options.format, source.suffix)
@@ -144,7 +144,7 @@ class JobRunner:
         return Staging(self.job.staging)
 
     @cached_property
-    def _local(self) -> SegmentJob:
+    def _local_job(self) -> SegmentJob:
         """The job with local outputs."""
         return self.job.with_local_outputs(self._staging)
 
@@ -201,13 +201,13 @@ class JobRunner:
         path, options = prepared.path, prepared.options
         try:
             return plan_video(
-                path, self._local.out, options, name=source.name, suffix=source.suffix
+                path, self._local_job.out, options, name=source.name, suffix=source.suffix
             )
         except BaseException:
             self._staging.drop(path)
             raise
         finally:
-            self._forget_outputs(source)
+            self._discard_outputs(source)
 
     def plan_and_keep(self, source: Input, *, retry: bool = False) -> "SegmentPlan | None":
         """Check an input like `plan`, but keep its plan and copy for further calls."""
@@ -245,8 +245,8 @@ class JobRunner:
         """Check existing outputs of an input, and copy it to this computer unless it is skipped."""
         from av2tsam_cli.outputs.writers import check_target
 
-        options, kept = self._local.options, False
-        kind, output, sides = self._local.targets(source)
+        options, kept = self._local_job.options, False
+        kind, output, sides = self._local_job.targets(source)
         try:
             for each in (output, *sides.values()):
                 self._staging.mirror(each)
@@ -261,11 +261,11 @@ class JobRunner:
             kept = True
         finally:
             if not kept:
-                self._forget_outputs(source)
+                self._discard_outputs(source)
         return prepared
 
-    def _forget_outputs(self, source: Input) -> None:
-        for each in self._local.outputs(source).values():
+    def _discard_outputs(self, source: Input) -> None:
+        for each in self._local_job.outputs(source).values():
             self._staging.discard(each)
 
     def _why_replaced(self, source: Input) -> str | None:
@@ -278,7 +278,7 @@ class JobRunner:
         from av2tsam_cli.plan import record_of
 
         model = self._model or self.identify()
-        kind, output, sides = self._local.targets(source)
+        kind, output, sides = self._local_job.targets(source)
         if not os.path.lexists(output):
             return None
         if output.is_dir() and not any(output.iterdir()):

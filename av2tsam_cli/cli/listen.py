@@ -134,7 +134,7 @@ def listen(
     console = Console(messages)
     batch = Batch(list(job.inputs), console, json=messages.json and files is None, keys=KEYS)
     with console.logged():
-        return run_isolated(batch, _JobRunner(job, console, batch).run, outs=job.folders)
+        return run_isolated(batch, _ListenRun(job, console, batch).run, outs=job.folders)
 
 
 def _as_json(listening: "Listening") -> str:
@@ -257,7 +257,7 @@ class ListenJob:
         return [self.files.out / folder for folder in {i.name.parent for i in self.inputs.values()}]
 
 
-class _JobRunner:
+class _ListenRun:
     """Runs a job: all inputs with one model."""
 
     def __init__(self, job: ListenJob, console: Console, batch: Batch) -> None:
@@ -270,8 +270,7 @@ class _JobRunner:
         """Check pending inputs, load the model, process the inputs, and return the exit code."""
         from av2tsam_cli.staging import Staging  # imports FFmpeg, so not before forking
 
-        self.staging = Staging()
-        with closing(self.staging):
+        with closing(Staging()) as self.staging:
             pending = self.batch.pending
             count = 1 if any(map(is_stored, pending)) else max(1, len(pending))
             for first in range(0, len(pending), count):
