@@ -80,7 +80,7 @@ class WorkerOptions:
         gpus, limit_s = self.gpus_per_worker, self.timeout_per_item
         if gpus is not None and not (gpus >= 0 and (gpus < 1 or gpus == int(gpus))):
             raise UsageError(
-                f"`gpus_per_worker` must be a whole number or a share of one, not {gpus:g}"
+                f"`gpus_per_worker` must be a whole number or a fraction below 1, not {gpus:g}"
             )
         if limit_s is not None and not 0 < limit_s < math.inf:
             raise UsageError(f"`timeout_per_item` must be above 0, not {limit_s:g}")
@@ -164,7 +164,7 @@ def choose_resources(
         raise UsageError("`device` cuda needs GPUs; drop `gpus_per_worker` 0")
     needs_gpu = bool(wanted) or (wanted is None and device == "cuda")
     if needs_gpu and not gpus:
-        raise UsageError("Ray knows of no GPU; start its nodes with GPUs, or set `device` to cpu")
+        raise UsageError("Ray found no GPU; start its nodes with GPUs, or set `device` to cpu")
     per_worker = 0.0 if device == "cpu" or not gpus else (1.0 if wanted is None else wanted)
     if options.workers is not None:
         workers = options.workers

@@ -1,4 +1,4 @@
-"""A process with the model that crashes, hangs, or is left alone: with real signals."""
+"""A child process that crashes, hangs or loses its parent, with real signals."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def child(out: Path) -> Iterator[Child]:
-    """One for all tests, because loading the model takes longest."""
+    """One child for all tests, because loading the model is slow."""
     options = SegmentOptions(format="masks", start=4.0, end=4.4)
     job = SegmentJob(out, options, ModelOptions("nano", "cpu"))
     child = Child(Setup(job, timeout_s=300.0))
@@ -46,7 +46,7 @@ def task(name: str = "clip", source: Path = SAMPLE) -> Task:
 
 @contextmanager
 def sending(out: Path, number: signal.Signals) -> Iterator[None]:
-    """Send a signal to the process that begins to write into a folder while the block runs."""
+    """Send a signal to the process that starts to write to a folder while the block runs."""
     ended = threading.Event()
 
     def wait_and_send() -> None:

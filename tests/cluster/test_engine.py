@@ -1,4 +1,4 @@
-"""Workers of Ray on this machine: for the command line, and for a data set of somebody else."""
+"""Ray workers on this machine, for the command line and for a Ray dataset."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ OPTIONS = {"format": "masks", "start": 4.0, "end": 4.4}
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="knows dead processes on Linux"),
-    pytest.mark.filterwarnings("ignore:::ray"),  # Ray uses what it calls deprecated itself
+    pytest.mark.filterwarnings("ignore:::ray"),  # Ray uses its own deprecated functions
 ]
 
 
@@ -39,7 +39,7 @@ def ray() -> Iterator[None]:
 def test_the_command_survives_broken_inputs_crashes_and_kills(tmp_path: Path) -> None:
     report = run(tmp_path, {"ok": 4, "broken": 1, "crash": 1}, workers=2, kills=1)
     assert not report.wrong
-    assert report.sent >= 3  # SIGSEGV, and SIGKILL unless all is done before
+    assert report.sent >= 3  # SIGSEGV, and SIGKILL unless the run ends before
     assert [line for line in report.errors if "error" not in line and "frames/s" not in line] == []
 
 
@@ -64,7 +64,7 @@ def test_a_second_run_does_what_the_first_did_not(tmp_path: Path) -> None:
     first = outcomes("a", "b", "c", "d")
     done, status = next(first)
     assert status == "done"
-    first.close()  # as an interruption does
+    first.close()  # as after an interruption
     assert not list(tmp_path.glob(".av2tsam-*"))
     complete = {path.name for path in tmp_path.iterdir()}
     assert done in complete
@@ -80,9 +80,9 @@ def test_a_video_in_parts_gets_the_masks_of_one_piece(tmp_path: Path) -> None:
     job = SegmentJob(tmp_path / "out", options, ModelOptions("nano", "cpu"))
     source = Input(SAMPLE, Path("parts"))
     cut = CutTask(source, seconds=1, folder=parts_folder(job, source))
-    [(_, listened)] = run_tasks([cut], Setup(job), RESOURCES)
-    assert len(listened.value) == 4
-    outcomes = [outcome for _, outcome in run_tasks(listened.value, Setup(job), RESOURCES)]
+    [(_, analysed)] = run_tasks([cut], Setup(job), RESOURCES)
+    assert len(analysed.value) == 4
+    outcomes = [outcome for _, outcome in run_tasks(analysed.value, Setup(job), RESOURCES)]
     [joined] = [outcome.result for outcome in outcomes if outcome.result is not None]
     assert joined.outputs == (tmp_path / "out" / "parts",)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]

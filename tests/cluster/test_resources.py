@@ -43,8 +43,8 @@ def test_there_are_no_more_workers_than_inputs() -> None:
 @pytest.mark.parametrize(
     ("options", "device", "message"),
     [
-        (WorkerOptions(gpus_per_worker=1), "auto", "Ray knows of no GPU"),
-        (WorkerOptions(), "cuda", "Ray knows of no GPU"),
+        (WorkerOptions(gpus_per_worker=1), "auto", "Ray found no GPU"),
+        (WorkerOptions(), "cuda", "Ray found no GPU"),
         (WorkerOptions(gpus_per_worker=1), "cpu", "`gpus_per_worker` has no effect"),
         (WorkerOptions(gpus_per_worker=0), "cuda", "`device` cuda needs GPUs"),
     ],
