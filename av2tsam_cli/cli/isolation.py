@@ -71,7 +71,7 @@ def run_isolated(
         batch.open_lock()
         with ExitStack() as parent_only:
             children = _Children()
-            parent_only.enter_context(handle_signals(children.pass_on))
+            parent_only.enter_context(handle_signals(children.forward_signal))
             shares = list(range(batch.shares))
             while children.shares or (shares and not children.interrupted):
                 if shares and not children.interrupted:
@@ -98,7 +98,7 @@ def run_isolated(
         raise SystemExit(_combined_code([*children.codes, batch.exit_code]))
 
 
-def run_apart(work: Callable[[], T]) -> T:
+def run_in_child(work: Callable[[], T]) -> T:
     """Call a function in a child process and return its result.
 
     Use this for a library that starts threads, because this process could not fork safely
@@ -161,7 +161,7 @@ class _Children:
         self.interrupted = False
         """Whether this process received a signal that interrupts the command."""
 
-    def pass_on(self, number: int) -> None:
+    def forward_signal(self, number: int) -> None:
         """Send a signal to all processes, so that they remove their unfinished outputs."""
         self.interrupted = True
         for child in self.shares:
@@ -220,7 +220,7 @@ def _delayed_signals() -> Iterator[None]:
 
 
 def _combined_code(codes: Sequence[int]) -> int:
-    """Return 0 if nothing failed, the exit code of all failures, or 1 if their codes differ."""
+    """Return 0 if nothing failed, the code that all failures share, or 1 if they differ."""
     failures = set(codes) - {0}
     for ended in (Interrupted.exit_code, READER_ENDED):
         if ended in failures:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from av2tsam_cli.cli.batch import Batch, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_table, print_text
 from av2tsam_cli.cli.inputs import SOUNDS, VIDEOS, InputOptions, find_inputs, needs_listing
-from av2tsam_cli.cli.isolation import run_apart, run_isolated
+from av2tsam_cli.cli.isolation import run_in_child, run_isolated
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.errors import UsageError
@@ -123,7 +123,7 @@ def listen(
         raise UsageError(f"{options.out}: only `segment` uploads results; set `out` to a folder")
     kinds, allow_url = (VIDEOS, SOUNDS), options.allow_url
     find = partial(find_inputs, inputs, search, kinds=kinds, out=options.out, allow_url=allow_url)
-    found = run_apart(find) if any(map(needs_listing, inputs)) else find()
+    found = run_in_child(find) if any(map(needs_listing, inputs)) else find()
     files = None
     if options.out is not None and chosen is not None:
         files = Files(options.out, chosen, options.overwrite)

@@ -11,7 +11,7 @@ from av2tsam_cli.cli.batch import Batch, check_outputs
 from av2tsam_cli.cli.console import Console, escape, print_text
 from av2tsam_cli.cli.devices import assign_devices
 from av2tsam_cli.cli.inputs import InputOptions, find_inputs, name_outputs, needs_listing
-from av2tsam_cli.cli.isolation import run_apart, run_isolated
+from av2tsam_cli.cli.isolation import run_in_child, run_isolated
 from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.cli.progress import BatchProgress
 from av2tsam_cli.cluster.resources import RayOptions
@@ -154,7 +154,7 @@ def segment(
 ) -> int:
     """Highlight the sound source in videos, or write masks of it."""
     find = partial(find_inputs, inputs, search, out=out, allow_url=options.allow_url)
-    found = run_apart(find) if any(map(needs_listing, inputs)) else find()
+    found = run_in_child(find) if any(map(needs_listing, inputs)) else find()
     if batch.name_template is not None:
         found = name_outputs(found, batch.name_template, out)
     job = SegmentJob(

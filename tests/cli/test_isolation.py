@@ -230,7 +230,7 @@ def wait_for_masks(out: Path) -> None:
 
 APART = """
 import signal, sys, threading, time
-from av2tsam_cli.cli.isolation import allow_isolation, run_apart
+from av2tsam_cli.cli.isolation import allow_isolation, run_in_child
 from av2tsam_cli.errors import UsageError
 
 def list_inputs():
@@ -244,7 +244,7 @@ def list_inputs():
 
 allow_isolation()
 try:
-    print(run_apart(list_inputs), threading.active_count())
+    print(run_in_child(list_inputs), threading.active_count())
 except (UsageError, KeyboardInterrupt) as error:
     print(repr(error), threading.active_count())
 """
