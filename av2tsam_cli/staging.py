@@ -64,7 +64,7 @@ class Staging:
                 folder.mkdir()
             except OSError as error:
                 raise Av2tsamError(
-                    f"{self._parent}: cannot hold copies ({error.strerror}); set `staging` to "
+                    f"{self._parent}: cannot store copies ({error.strerror}); set `staging` to "
                     "another folder"
                 ) from error
             self._created = folder
@@ -84,7 +84,7 @@ class Staging:
         folder = self._folder / uuid4().hex[:12]
         free = shutil.disk_usage(self._parent).free
         if known.size is not None and known.size > free:
-            raise self._no_room(url, f"{_size(known.size)} needed, {_size(free)} free")
+            raise self._no_space(url, f"{_size(known.size)} needed, {_size(free)} free")
         with self._lock:
             folder.mkdir(parents=True)
         copy = folder / source.name[-LONGEST_NAME:]
@@ -92,16 +92,16 @@ class Staging:
             stores.download(url, copy, size=known.size, go_on=lambda: not self._closed)
         except OSError as error:
             self.drop(copy)
-            raise self._no_room(url, str(error.strerror)) from error
+            raise self._no_space(url, str(error.strerror)) from error
         except BaseException:
             self.drop(copy)
             raise
         return NetworkPath.of(url).at(copy, known.version)
 
-    def _no_room(self, url: str, reason: str) -> Av2tsamError:
+    def _no_space(self, url: str, reason: str) -> Av2tsamError:
         return Av2tsamError(
-            f"{url}: no room for a copy in {self._parent} ({reason}); free disk space, or set "
-            "`staging` to another folder"
+            f"{url}: not enough space for a copy in {self._parent} ({reason}); free disk space, or "
+            "set `staging` to another folder"
         )
 
     def drop(self, source: Path) -> None:

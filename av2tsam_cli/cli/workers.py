@@ -35,7 +35,7 @@ class WorkersRun:
         self.job, self.console, self.batch = job, console, batch
         self.options = options
         self._job_notes: set[Note] = set()
-        self._pending: set[Path] = set()  # a copy, because `Batch` is slow to find them
+        self._pending: set[Path] = set()  # `Batch.pending` is slow
         self._began_s = time.monotonic()
 
     def run(self) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli.cluster.child import Setup
 from av2tsam_cli.cluster.connection import require_ray, total_resources
-from av2tsam_cli.cluster.engine import Worker, on_workers
+from av2tsam_cli.cluster.engine import Worker, map_on_workers
 from av2tsam_cli.cluster.registry import Registry, start_registry
 from av2tsam_cli.cluster.resources import WorkerOptions, choose_resources
 from av2tsam_cli.cluster.tasks import Task
@@ -82,7 +82,7 @@ def segment_dataset(
     chosen = WorkerOptions(workers, gpus_per_worker, cpus_per_worker, timeout_per_item)
     resources = choose_resources(chosen, device, cpus=cpus, gpus=gpus)
     setup = Setup(job, timeout_s=timeout_per_item, cpus=resources.cpus)
-    return on_workers(
+    return map_on_workers(
         dataset,
         _RowWorker,
         (setup, path, name),

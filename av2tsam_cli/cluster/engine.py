@@ -66,7 +66,7 @@ def _run_with_ray_data(
 
     rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
     dataset = from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
-    for row in on_workers(dataset, Worker, (setup,), registry, resources).iter_rows():
+    for row in map_on_workers(dataset, Worker, (setup,), registry, resources).iter_rows():
         yield row["index"], pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
 
 
@@ -95,7 +95,7 @@ class _Driver:
         return pickle.dumps(next(self._outcomes, None))
 
 
-def on_workers(
+def map_on_workers(
     dataset: "Dataset",
     worker: type,
     arguments: Sequence[object],
@@ -228,5 +228,5 @@ class Worker:
                 return outcome
             outcome = self.child.run(task.join(results), lost)
         if outcome.error is not None:
-            self.registry.give_up.remote(task.folder)
+            self.registry.mark_failed.remote(task.folder)
         return outcome

@@ -18,21 +18,21 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._begun: Counter[object] = Counter()
+        self._attempts: Counter[object] = Counter()
         self._workers: dict[str, ActorHandle[object]] = {}
         self._results: dict[Path, dict[int, PartResult]] = {}
-        self._last: dict[Path, int] = {}
-        self._given_up: set[Path] = set()
+        self._last_part: dict[Path, int] = {}
+        self._failed: set[Path] = set()
 
     def begin(self, key: object, name: str, worker: "ActorHandle[object]") -> int:
         """Record that a worker starts a task; return how often it was started before."""
         self._workers[name] = worker
-        self._begun[key] += 1
-        return self._begun[key] - 1
+        self._attempts[key] += 1
+        return self._attempts[key] - 1
 
     def finish(self, key: object) -> None:
         """Reset the count of a task that is done; a dataset may contain the same task twice."""
-        self._begun.pop(key, None)
+        self._attempts.pop(key, None)
 
     def collect(
         self, folder: Path, number: int, count: int, result: "PartResult"
@@ -50,17 +50,17 @@ class Registry:
         """
         results = self._results.setdefault(folder, {})
         results[number] = result
-        if len(results) < count or self._last.setdefault(folder, number) != number:
+        if len(results) < count or self._last_part.setdefault(folder, number) != number:
             return None
         return results
 
-    def give_up(self, folder: Path) -> None:
+    def mark_failed(self, folder: Path) -> None:
         """Record that a part has failed, so that the other parts in the folder are skipped."""
-        self._given_up.add(folder)
+        self._failed.add(folder)
 
     def is_needed(self, folder: Path) -> bool:
         """Return whether the parts in a folder are needed, because none has failed."""
-        return folder not in self._given_up
+        return folder not in self._failed
 
     def workers(self) -> "list[ActorHandle[object]]":
         """Return the workers that have started a task."""

@@ -142,7 +142,7 @@ def test_a_disk_without_room_for_a_copy(
             code = main(["segment", web, "-o", str(tmp_path / "a.mp4"), "--staging", str(disk)])
             (line,) = segment.capsys.readouterr().err.splitlines()
             assert code == 1
-            assert f"{web}: no room for a copy in {disk} ({reason}" in line
+            assert f"{web}: not enough space for a copy in {disk} ({reason}" in line
             assert "free disk space, or set --staging to another folder" in line
             assert list(disk.iterdir()) == []
         assert bool(Web.seen) == (promises == 0)
