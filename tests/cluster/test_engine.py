@@ -27,6 +27,7 @@ OPTIONS = {"format": "masks", "start": 4.0, "end": 4.4}
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="knows dead processes on Linux"),
     pytest.mark.filterwarnings("ignore:::ray"),  # Ray uses its own deprecated functions
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray 2.50 leaves files open
 ]
 
 

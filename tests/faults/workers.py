@@ -230,7 +230,10 @@ def two_nodes() -> Iterator[tuple[str, Callable[[Path, threading.Event], None]]]
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    node = cluster.add_node(num_cpus=1)
+    # Older versions of Ray take any node with the address that is noted in its folder for the machine
+    # of the command, which must not be the one that is lost.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    node = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.2", temp_dir=folder)
 
     def lose_node(out: Path, stop: threading.Event) -> None:
         while not stop.wait(0.05):
@@ -243,6 +246,7 @@ def two_nodes() -> Iterator[tuple[str, Callable[[Path, threading.Event], None]]]
         yield cluster.address, lose_node
     finally:
         cluster.shutdown()
+        shutil.rmtree(folder)
 
 
 def main() -> int:
