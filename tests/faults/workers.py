@@ -230,8 +230,8 @@ def two_nodes() -> Iterator[tuple[str, Callable[[Path, threading.Event], None]]]
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    # Older versions of Ray take any node with the address that is noted in its folder for the machine
-    # of the command, which must not be the one that is lost.
+    # A folder and an address of its own: Ray 2.50 finds the node of the command by the address that
+    # the last node wrote into the folder.
     folder = tempfile.mkdtemp(prefix="ray-")
     node = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.2", temp_dir=folder)
 
