@@ -1,3 +1,3 @@
-"""The command line `av2tsam` and the code behind it; `import av2tsam` has the public names."""
+"""The `av2tsam` command line and its implementation; `import av2tsam` for the public names."""
 
 __version__ = "0.1.0"

@@ -1,11 +1,11 @@
-"""The errors that this package raises on purpose, each class with its exit code."""
+"""The errors that this package raises, each class with its exit code."""
 
 NOT_A_FILE = "pipes and devices are not supported; save the input to a file first"
-"""What is wrong with an input such as a FIFO or /dev/stdin, which cannot be read twice."""
+"""Message for an input such as a FIFO or /dev/stdin, which cannot be read twice."""
 
 
 class Av2tsamError(Exception):
-    """Something failed; the message contains what, where and how to fix it (exit code 1)."""
+    """Something failed; the message says what, where, and how to fix it (exit code 1)."""
 
     exit_code = 1
 
@@ -17,7 +17,7 @@ class UsageError(Av2tsamError):
 
 
 class MediaError(Av2tsamError):
-    """A media file or a data set cannot be read (exit code 3)."""
+    """A media file or data set cannot be read (exit code 3)."""
 
     exit_code = 3
 

@@ -1,4 +1,4 @@
-"""Read options from a YAML or TOML file, and write them to a TOML file that can be read again."""
+"""Read options from YAML and TOML files, and write them as TOML."""
 
 import json
 import tomllib
@@ -12,21 +12,21 @@ from av2tsam_cli.options import OptionField, option_fields, unknown
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 NO_VALUE = ("", "~", "null")
-"""How YAML writes that an option has no value."""
+"""Values in YAML that mean no value."""
 
 
 def read_options(path: Path, fields: Sequence[OptionField]) -> dict[str, bool | str | list[str]]:
-    """Read the options that a file sets: a mapping from their names to values.
+    """Read options from a file that maps their names to values.
 
     Args:
         path: A file that ends in `.toml`, `.yaml` or `.yml`.
-        fields: The options that it may set. In names, `-` and `_` mean the same.
+        fields: The options that the file may set. In names, `-` and `_` mean the same.
 
     Returns:
         Values by name, as on the command line: text, and True or False for flags.
 
     Raises:
-        UsageError: The file is missing or invalid, an option is unknown, or its value does not fit.
+        UsageError: The file is missing or invalid, an option is unknown, or a value is invalid.
     """
     try:
         content = read_mapping(path)
@@ -43,10 +43,10 @@ def convert_options(
     Args:
         content: The mapping, as read from a file.
         fields: The options that it may set.
-        where: Where it is from, for errors.
+        where: Its origin, for error messages.
 
     Raises:
-        UsageError: An option is unknown, or its value does not fit.
+        UsageError: An option is unknown, or its value is invalid.
     """
     known = {field.name: field for field in fields if not field.option.positional}
     values: dict[str, bool | str | list[str]] = {}
@@ -64,11 +64,11 @@ def convert_options(
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
-    """Return what a file contains; scalars of YAML are text, as on the command line.
+    """Read the mapping in a file; scalars of YAML are text, as on the command line.
 
     Raises:
-        UsageError: It cannot be read, or contains something else.
-        FileNotFoundError: It is missing.
+        UsageError: The file cannot be read, or contains no mapping.
+        FileNotFoundError: The file is missing.
     """
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: not a .toml, .yaml or .yml file; use one of these formats")
@@ -86,10 +86,7 @@ def read_mapping(path: Path) -> dict[Any, Any]:
 
 
 def _read_yaml(text: str) -> Any:
-    """Return what a text in YAML means.
-
-    In YAML, 'off' would be False and 2e-4 a text, so all scalars are read as text.
-    """
+    """Parse YAML, with all scalars as text; otherwise, `off` would be False and `2e-4` text."""
     import yaml
 
     try:
@@ -99,10 +96,10 @@ def _read_yaml(text: str) -> Any:
 
 
 def convert_option(field: OptionField, value: object) -> bool | str | list[str]:
-    """Return a value as it would be on the command line, after checking it.
+    """Check a value from a file, and return it as on the command line.
 
     Raises:
-        UsageError: It does not fit.
+        UsageError: The value is invalid.
     """
     if isinstance(value, list):
         texts = [_text(field, each) for each in value]
@@ -134,11 +131,11 @@ def _text(field: OptionField, value: object) -> str:
 
 
 def write_options(options: Any, *, without: Collection[str] = ()) -> str:
-    """Return the options of a dataclass as TOML that `read_options` reads.
+    """Return the options of a dataclass as TOML, for `read_options`.
 
     Args:
-        options: An object of a dataclass of options.
-        without: Names of options to leave out. Those that are None are left out too.
+        options: An instance of a dataclass of options.
+        without: Names of options to leave out. Options that are None are left out too.
     """
     lines = [
         f"{field.name} = {_toml(getattr(options, field.name))}\n"

@@ -39,7 +39,7 @@ from av2tsam_cli.errors import UsageError
 class Panel(StrEnum):
     """The headings of a command's help, in the order in which they are shown.
 
-    Those after MESSAGES are for experts: only `--help-all` shows them.
+    Panels after MESSAGES are for experts: only `--help-all` shows them.
     """
 
     ARGUMENTS = "Arguments"
@@ -68,7 +68,7 @@ class Panel(StrEnum):
 
 @dataclass(frozen=True)
 class Option:
-    """How a field appears on the command line; name, type and default are those of the field."""
+    """How a field appears on the command line, in addition to its name, type and default."""
 
     help: str
     """One or two phrases, without a full stop at the end."""
@@ -82,7 +82,7 @@ class Option:
     """Converts the text and raises ValueError with a readable message. None for int, float, str,
     Path, Fraction, bool and choices, which need no parser."""
     default: str | None = None
-    """The default in words, such as "every frame"; None for that of the field, "" to show none."""
+    """The default in words, such as "every frame"; None for the field's, "" to show none."""
     minimum: int | None = None
     """The smallest allowed value, checked by `check_values`."""
     positional: bool = False
@@ -146,7 +146,7 @@ class OptionField:
         """Check that a value is one of the choices and not below the minimum.
 
         Raises:
-            UsageError: It is not.
+            UsageError: The value is not allowed.
         """
         minimum = self.option.minimum
         if value is None:
@@ -162,9 +162,9 @@ class OptionField:
         Raises:
             UsageError: The text is not a valid value.
         """
-        read = self.option.parse or _PARSERS.get(self.type, str)
+        parse = self.option.parse or _PARSERS.get(self.type, str)
         try:
-            return read(text)
+            return parse(text)
         except ValueError as error:
             raise UsageError(f"`{self.name}`: {error}") from error
 
@@ -182,7 +182,7 @@ def option_fields(options: type[Any]) -> list[OptionField]:
 
 def option_field(name: str, hint: Any, default: Any = MISSING) -> OptionField | None:
     """Return the option for a type hint, or None if the hint contains no `Option`."""
-    hint = _without_none(hint)  # of a shared option that is optional here
+    hint = _without_none(hint)  # a shared option can be optional here
     if get_origin(hint) is not Annotated:
         return None
     annotated, *extras = get_args(hint)
@@ -221,13 +221,13 @@ def check_values(options: Any) -> None:
 
 
 def unknown(kind: str, word: str, known: Sequence[str], otherwise: str = "") -> str:
-    """Return the message for an unknown word, with the closest known word if there is one.
+    """Return the message for an unknown word, with the most similar known word if there is one.
 
     Args:
-        kind: What the word should be, such as "format".
+        kind: What the word should name, such as "format".
         word: The unknown word.
-        known: The words that are known.
-        otherwise: The advice if no known word is close; "" to list the known words.
+        known: The known words.
+        otherwise: The advice if no known word is similar; "" to list the known words.
     """
     near = get_close_matches(word, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else otherwise or f"use {either(known)}"
@@ -235,7 +235,7 @@ def unknown(kind: str, word: str, known: Sequence[str], otherwise: str = "") -> 
 
 
 def either(words: Sequence[str]) -> str:
-    """Join words as in `a, b or c`."""
+    """Join words, as in `a, b or c`."""
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -304,7 +304,7 @@ Device = Annotated[
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     Option(
-        "numeric precision; auto uses bf16 where that is fast, else fp32",
+        "numeric precision; auto uses bf16 where it is fast, else fp32",
         panel=Panel.ADVANCED,
         default="",
     ),
@@ -330,17 +330,17 @@ Devices = Annotated[
 ]
 AllowPartial = Annotated[
     bool,
-    Option("use what is there of a truncated or damaged input", panel=Panel.ADVANCED),
+    Option("use the readable part of a truncated or damaged input", panel=Panel.ADVANCED),
 ]
 AllowUrl = Annotated[
     bool,
-    Option("open web URLs directly, and what playlists name", panel=Panel.ADVANCED),
+    Option("open web URLs directly, and the files in playlists", panel=Panel.ADVANCED),
 ]
 Overwrite = Annotated[bool, Option("replace existing outputs", panel=Panel.OUTPUT)]
 Data = Annotated[
     str,
     Option(
-        "AVSBench, or a folder with the same layout, such as 'av2tsam data synth' makes",
+        "AVSBench, or a folder with the same layout, as from 'av2tsam data synth'",
         panel=Panel.DATA,
         metavar="avsbench|DIR",
     ),
@@ -442,12 +442,12 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class VocabularyOptions:
-    """Which sources can be named."""
+    """Which sound sources can be named."""
 
     vocabulary: Annotated[
         Path | None,
         Option(
-            "what can be named (see 'av2tsam vocabulary')",
+            "names to choose from (see 'av2tsam vocabulary')",
             panel=Panel.NAMES,
             metavar="FILE",
             default="",
@@ -456,9 +456,9 @@ class VocabularyOptions:
     """A vocabulary file, see docs/vocabulary.md; None for the built-in vocabulary."""
     name: Annotated[
         tuple[str, ...],
-        Option("name only this, such as dog", panel=Panel.NAMES, metavar="NAME"),
+        Option("use only this name, such as dog", panel=Panel.NAMES, metavar="NAME"),
     ] = ()
-    """Names or synonyms of the vocabulary; empty for all of its sources."""
+    """Names or synonyms in the vocabulary to use; empty for all of its sources."""
 
 
 @dataclass(frozen=True)
@@ -470,11 +470,11 @@ class Messages:
     quiet: Quiet = False
     """Whether notes and progress bars are left out."""
     verbose: Verbose = False
-    """Whether details are printed as notes too."""
+    """Whether details are printed too."""
     progress: Progress = None
-    """How progress is shown; None for a bar, or lines without a terminal, or none if `quiet`."""
+    """How progress is shown; None for a bar, lines without a terminal, or nothing if `quiet`."""
     log_file: LogFile = None
-    """The file to which notes, errors and settings are appended; None for none."""
+    """File to append notes, errors and settings to; None for no file."""
     debug: Debug = False
     """Whether errors are printed with their traceback."""
 
@@ -482,7 +482,7 @@ class Messages:
         """Check the values.
 
         Raises:
-            UsageError: A value is unknown, or two options do not go together.
+            UsageError: A value is unknown, or two options conflict.
         """
         check_values(self)
         if self.quiet and self.verbose:
@@ -490,7 +490,7 @@ class Messages:
 
     @property
     def silent(self) -> "Messages":
-        """Those of a process that works for another one, which reports."""
+        """The messages of a process whose results are reported by another process."""
         return Messages(quiet=True, debug=self.debug)
 
     @property

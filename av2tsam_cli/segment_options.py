@@ -40,39 +40,38 @@ Format = Literal[
     "npz",
 ]
 VIDEO_SUFFIXES: dict[Format, str] = {"video": ".mp4", "matte": ".mp4", "cutout": ".mov"}
-"""The formats that are videos, and how their names end unless they are chosen. The others are
-folders for each input."""
+"""The video formats, with their default suffixes. All other formats write a folder per input."""
 
 Codec = Literal["h264", "h265", "vp9", "av1", "prores"]
 PixelFormat = Literal["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"]
-"""How pixels are stored, by FFmpeg's names: a colour for 4, 2 or 1 of them, with 8 or 10 bits."""
+"""FFmpeg's names of pixel formats: one colour sample per 4, 2 or 1 pixels, with 8 or 10 bits."""
 Style = Literal["highlight", "outline", "blur", "spotlight", "mono", "heat", "side-by-side"]
 Colour = tuple[int, int, int]
 
 Rate = Fraction | float | Literal["auto", "all"]
 """Masks to compute per second; `all`, or `auto` for those that optical flow cannot predict."""
 
-MOST_PX = 500
-"""Pixels by which edges can be moved or softened."""
+MAX_EDGE_PX = 500
+"""Limit of `feather` and `grow`, in pixels."""
 NAMED_FORMATS: tuple[Format, ...] = ("named-masks", "indexed-masks")
 """Formats that tell sources apart by their names."""
 WORDS_ONLY = ("vocabulary", "name")
-"""Options that only matter where sources are named."""
+"""Options that only have an effect if sources are named."""
 EVENT_SUFFIXES = (".json", ".csv", ".srt", ".vtt", ".txt", ".edl", ".otio")
-"""Suffixes of files with events, see `outputs.event_list`."""
+"""Suffixes of event files, see `outputs.event_list`."""
 SIDE_SUFFIXES: dict[str, tuple[str, ...]] = {
     "frames_csv": (".csv",),
     "events": EVENT_SUFFIXES,
     "preview": (".jpg", ".jpeg", ".png"),
     "report": (".html", ".htm"),
 }
-"""Options that ask for a file beside the main output, and the suffixes that it may have. Files in a
-folder get the first."""
+"""Options for additional output files, with their allowed suffixes. Files in a folder get the first
+one."""
 
 WITHOUT_INFLUENCE = frozenset(
     {"overwrite", "require_audio", "allow_partial", "allow_url", "batch_size", *SIDE_SUFFIXES}
 )
-"""Options that do not change a result that there is."""
+"""Options that do not change the content of a main output."""
 
 SILENCE_DBFS = -60.0
 """Level below which a second of audio counts as silent, in dB relative to full scale."""
@@ -96,7 +95,7 @@ def parse_colour(text: str) -> Colour:
     """Convert a colour, such as #ff4096 or orange, to RGB from 0 to 255.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The text is not a colour.
     """
     from PIL import ImageColor
 
@@ -127,12 +126,13 @@ class LookOptions:
         Colour | None,
         Option("colour of the source", panel=Panel.LOOK, metavar="COLOR", parse=parse_colour),
     ] = None
-    """RGB of the tint or outline, 0 to 255; None for pink. With `names`, each has its own."""
+    """RGB of the tint or outline, 0 to 255; None for pink. With `names`, each source has its own
+    colour."""
     opacity: Annotated[
         float | None,
         Option("opacity of the colour, 0 to 1", panel=Panel.LOOK, metavar="SHARE"),
     ] = None
-    """Opacity of the tint, from 0 to 1; None for that of the style."""
+    """Opacity of the tint, from 0 to 1; None for the default of the style."""
     dim: Annotated[
         bool, Option("darken the rest of the picture", panel=Panel.LOOK, default="on")
     ] = True
@@ -156,7 +156,7 @@ class LookOptions:
             default="",
         ),
     ] = 0
-    """Pixels by which the edges of mattes and cutouts are moved outwards, at most `MOST_PX`."""
+    """Pixels by which the edges of mattes and cutouts are moved outwards; negative for inwards."""
     hard: Annotated[bool, Option("give mattes and cutouts hard edges", panel=Panel.LOOK)] = False
     """Whether the pixels of mattes and cutouts are either opaque or transparent."""
     hud: Annotated[bool, Option("show time, sound level and names", panel=Panel.LOOK)] = False
@@ -166,17 +166,18 @@ class LookOptions:
         """Check the values.
 
         Raises:
-            UsageError: A value is out of range, or two options do not go together.
+            UsageError: A value is out of range, or two options conflict.
         """
         check_values(self)
         if self.color is not None and self.names:
             raise UsageError("`color` has no effect with `names`; drop one of them")
         if self.color is not None and not all(0 <= value <= 255 for value in self.color):
             raise UsageError(f"`color` must be three numbers from 0 to 255, not {self.color}")
-        if not 0 <= self.feather <= MOST_PX:
-            raise UsageError(f"`feather` must be from 0 to {MOST_PX} pixels, not {self.feather:g}")
-        if not -MOST_PX <= self.grow <= MOST_PX:
-            raise UsageError(f"`grow` must be from -{MOST_PX} to {MOST_PX} pixels, not {self.grow}")
+        limit = MAX_EDGE_PX
+        if not 0 <= self.feather <= limit:
+            raise UsageError(f"`feather` must be from 0 to {limit} pixels, not {self.feather:g}")
+        if not -limit <= self.grow <= limit:
+            raise UsageError(f"`grow` must be from -{limit} to {limit} pixels, not {self.grow}")
         if self.hard and self.feather:
             raise UsageError("`hard` and `feather` exclude each other; pass one of them")
         if self.opacity is not None and not 0 <= self.opacity <= 1:
@@ -221,7 +222,8 @@ class SegmentOptions(LookOptions, VocabularyOptions):
         ),
     ] = None
     """`trained` for the audio part of the model, `words` to name what is heard and segment each
-    name; None for `words` if another option needs names, else `trained` if the model was."""
+    name; None for `words` if another option needs names, else for `trained` if the model was
+    trained for this."""
     frames_csv: Annotated[
         Path | None,
         Option(
@@ -235,18 +237,19 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     events: Annotated[
         Path | None,
         Option(
-            "and when sources are seen: .json, .csv, .srt, .vtt, .txt (Audacity), .edl, .otio",
+            "also write when sources are seen: .json, .csv, .srt, .vtt, .txt (Audacity), .edl, "
+            ".otio",
             panel=Panel.OUTPUT,
             metavar="PATH",
             parse=output_path,
         ),
     ] = None
-    """A file for the times from and until which each source is masked, in the format of its suffix;
+    """A file for the start and end times of the masks of each source, in the format of its suffix;
     or a folder for .json files named after the inputs."""
     preview: Annotated[
         Path | None,
         Option(
-            "and a contact sheet: .jpg or .png",
+            "also write a contact sheet: .jpg or .png",
             panel=Panel.OUTPUT,
             metavar="PATH",
             parse=output_path,
@@ -257,7 +260,7 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     report: Annotated[
         Path | None,
         Option(
-            "and a page with the video and a timeline",
+            "also write a page with the video and a timeline",
             panel=Panel.OUTPUT,
             metavar="PATH",
             parse=output_path,
@@ -300,13 +303,13 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     ] = False
     """Whether a video without an audio stream is an error."""
     allow_partial: AllowPartial = False
-    """Whether to use what is there of a truncated or damaged video, instead of failing."""
+    """Whether to use the readable part of a truncated or damaged video, instead of failing."""
     allow_url: AllowUrl = False
-    """Whether to open web URLs without a copy, and the files and URLs that playlists name."""
+    """Whether to open web URLs directly, without a copy, and the files and URLs in playlists."""
     fps: Annotated[
         Rate | None,
         Option(
-            "masks per second; auto: those that flow cannot predict",
+            "masks to compute per second; auto: those that flow cannot predict",
             panel=Panel.ADVANCED,
             metavar="RATE|auto|all",
             parse=_parse_rate,
@@ -320,12 +323,12 @@ class SegmentOptions(LookOptions, VocabularyOptions):
         Timing,
         Option("find when sources change, or use whole seconds", panel=Panel.ADVANCED),
     ] = "fine"
-    """`fine` to find when sound sources start and stop, `paper` to give each frame the whole second
-    of sound that it falls into, as in the paper."""
+    """`fine` to find when sound sources start and stop; `paper` to use whole seconds of sound, as
+    in the paper."""
     threshold: Annotated[
         float,
         Option(
-            "least probability of a mask's pixels",
+            "minimum probability of a mask's pixels",
             panel=Panel.ADVANCED,
             metavar="P",
         ),
@@ -334,14 +337,14 @@ class SegmentOptions(LookOptions, VocabularyOptions):
     silence_dbfs: Annotated[
         float | None,
         Option(
-            "quieter sound is silence, or 'off'",
+            "level below which sound counts as silence, or 'off'",
             panel=Panel.ADVANCED,
             metavar="LEVEL",
             parse=parse_or_off,
         ),
     ] = SILENCE_DBFS
-    """Sound with a lower RMS level, in dB relative to full scale, gets empty masks. None switches
-    this off."""
+    """RMS level, in dB relative to full scale, below which sound counts as silence and gets empty
+    masks. None switches this off."""
     reuse: Annotated[
         float | None,
         Option(
@@ -351,18 +354,18 @@ class SegmentOptions(LookOptions, VocabularyOptions):
             parse=parse_or_off,
         ),
     ] = REUSE_LEVELS
-    """Largest difference between frames that share a mask, if they are close in time: in levels of
-    0 to 255, see `timeline.motion.difference`. None switches this off."""
+    """Largest difference between frames that share a mask, in levels of 0 to 255, see
+    `timeline.motion.difference`; they must also be close in time. None switches this off."""
     smooth: Annotated[
         bool, Option("keep masks steady from frame to frame", panel=Panel.ADVANCED, default="on")
     ] = True
-    """Whether masks are smoothed over time, without those that vanish or appear for up to three
-    frames; see `timeline.steady`."""
+    """Whether masks are smoothed over time, and changes that last at most three frames are removed;
+    see `timeline.steady`."""
     refine: Annotated[
         bool,
-        Option("make edges follow those of the picture", panel=Panel.ADVANCED, default="on"),
+        Option("align mask edges with edges in the picture", panel=Panel.ADVANCED, default="on"),
     ] = True
-    """Whether the edges of masks follow those of the picture; see `refine`."""
+    """Whether the edges of masks are aligned with edges in the picture; see `refine`."""
     codec: Annotated[
         Codec | None,
         Option(
@@ -393,7 +396,7 @@ class SegmentOptions(LookOptions, VocabularyOptions):
         ),
     ] = None
     """Pixel format of the written video; None for the one nearest to the source's that the codec
-    supports: 10 bits and 4:2:2 are kept, all else is stored as `yuv420p`."""
+    supports: 10 bits and 4:2:2 are kept, everything else is stored as `yuv420p`."""
     batch_size: BatchSize = None
     """Frames per forward pass; None for a number that suits the device and the model."""
 
@@ -401,7 +404,7 @@ class SegmentOptions(LookOptions, VocabularyOptions):
         """Check the values.
 
         Raises:
-            UsageError: A value is out of range, or two options do not go together.
+            UsageError: A value is out of range, or two options conflict.
         """
         super().__post_init__()
         if self.text is not None:
@@ -439,13 +442,13 @@ class SegmentOptions(LookOptions, VocabularyOptions):
                 raise UsageError(f"`{option}` has no effect with `text`; drop one of them")
 
     def sides(self, name: Path) -> dict[str, Path]:
-        """Return the files to write beside the main output of an input, by their options.
+        """Return the additional output files of an input, by option.
 
         Args:
-            name: Where the main output goes in the folder of outputs, without a suffix.
+            name: Path of the main output in the output folder, without a suffix.
 
         Raises:
-            UsageError: The suffix of a file does not fit its option.
+            UsageError: The suffix of a file is not supported by its option.
         """
         sides = {}
         for option, suffixes in SIDE_SUFFIXES.items():
@@ -461,10 +464,10 @@ class SegmentOptions(LookOptions, VocabularyOptions):
         return sides
 
     def influences(self, kind: Format) -> dict[str, object]:
-        """Return the options that influence a result and are not at their defaults.
+        """Return the options that change the main output and are not at their defaults.
 
         Args:
-            kind: The format of the result.
+            kind: The format of the main output.
 
         Raises:
             OSError: The vocabulary cannot be read.
@@ -480,13 +483,13 @@ class SegmentOptions(LookOptions, VocabularyOptions):
 
     @property
     def use(self) -> Literal["trained", "words", "text"] | None:
-        """What a model is needed for; None for what it was trained for, if it was."""
+        """What the model is used for; None for the use that it was trained for."""
         if self.text is not None:
             return "text"
         return self.hear or ("words" if self._needs_names else None)
 
     @property
     def _needs_names(self) -> list[str]:
-        """The options that are given and need sources with names."""
+        """The given options that need named sources."""
         given = [f"`{option}`" for option in ("names", *WORDS_ONLY) if getattr(self, option)]
         return given + [f"`format` {self.format}"] * (self.format in NAMED_FORMATS)

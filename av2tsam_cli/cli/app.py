@@ -87,7 +87,7 @@ def _run_reporting(argv: list[str], *, debug: bool) -> int:
             return Interrupted.exit_code
         except StdoutError as error:
             return _end_without_stdout(error, debug=debug)
-        except Exception as error:  # noqa: BLE001 - the last resort: a line, not a traceback
+        except Exception as error:  # noqa: BLE001 - users get one line instead of a traceback
             print_error(error, debug=debug)
             return exit_code_of(error)
 
@@ -96,7 +96,7 @@ def _end_without_stdout(error: StdoutError, *, debug: bool) -> int:
     """Report that stdout cannot be written, unless its reader has ended; return the exit code."""
     if error.exit_code != READER_ENDED:
         print_error(error, debug=debug)
-    # Python writes what is left in the buffer when it ends, and would report the error again.
+    # At exit, Python flushes the buffer, and would report the error again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return error.exit_code
 
@@ -127,7 +127,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _unknown(word: str) -> str:
-    """Write the error for a first word that is not a command."""
+    """Return the error message for a first word that is not a command."""
     from shlex import quote
 
     from av2tsam_cli.network import is_url
@@ -155,7 +155,7 @@ def command_options() -> dict[str, tuple[OptionField, ...]]:
 
 
 def _run(name: str, argv: list[str]) -> int:
-    """Run one command; only its module is imported."""
+    """Run one command, importing only its module."""
     module = importlib.import_module(f"av2tsam_cli.cli.{name}")
     code = module.app(argv, prog_name=f"av2tsam {name}", standalone_mode=False)
     if code == Interrupted.exit_code:  # Typer returns this for a KeyboardInterrupt

@@ -16,7 +16,7 @@ REFRESHES_HZ = 4
 
 
 class Bar:
-    """A line with a bar that is as long as the terminal is wide at the moment."""
+    """A line with a progress bar, as wide as the terminal."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -24,7 +24,7 @@ class Bar:
         self.name = escape(name.name if isinstance(name, Path) else name)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Return the line, whose filled part is coloured."""
+        """Return the line, with the bar in colour."""
         line = Text(
             self.progress.line(options.max_width - 1, self.name), no_wrap=True, overflow="crop"
         )

@@ -1,4 +1,4 @@
-"""The inputs of a command. One that fails does not stop the others."""
+"""The inputs of a command and their outcomes; a failed input does not stop the others."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,15 +15,15 @@ T = TypeVar("T")
 Status = Literal["done", "planned", "skipped", "failed"]
 
 OTHER_NAMES = "give them other names, such as --name-template '{parent}_{stem}'"
-"""What to do if outputs are in each other's way."""
+"""Advice if several inputs would have the same output."""
 _PENDING = -1
 
 
 class Batch:
-    """Reports what became of each input of a command, and knows the exit code.
+    """Keeps and reports the outcome of each input of a command, and the exit code.
 
-    What is known of the inputs is in memory that this process shares with those that are forked
-    from it, see `isolation`. Each of these can have a share of the inputs.
+    The outcomes are in memory that this process shares with the processes forked from it, see
+    `isolation`. Each of them can have a share of the inputs.
     """
 
     def __init__(
@@ -35,67 +35,67 @@ class Batch:
         keys: Mapping[str, object] | None = None,
         shares: int = 1,
     ) -> None:
-        """Begin a command.
+        """Create a batch of pending inputs.
 
         Args:
             inputs: The inputs; each is finished once, by `finish`, an error or an interruption.
             console: Prints the errors.
-            json: Whether to print a record for each input that is finished.
-            keys: The keys of all records, with their values where these are not known.
+            json: Whether to print a record for each finished input.
+            keys: The keys of all records, with the values to use where they are unknown.
             shares: Number of processes that share the inputs.
         """
         self.console = console
         self.json = json
         self.keys = keys or {}
-        self._places = {source: place for place, source in enumerate(inputs)}
+        self._indices = {source: index for index, source in enumerate(inputs)}
         self.shares = shares
         self._share: int | None = None  # all inputs
-        # The exit code of each input, or _PENDING; then for each share the active input's place.
+        # The exit code of each input, or _PENDING; then the index of each share's active input.
         self._state = memoryview(mmap(-1, 4 * (len(inputs) + shares))).cast("i")
-        for place in range(len(self._state)):
-            self._state[place] = _PENDING
-        self._printing: IO[bytes] | None = None
+        for index in range(len(self._state)):
+            self._state[index] = _PENDING
+        self._print_lock: IO[bytes] | None = None
 
     def open_lock(self) -> None:
-        """Let the processes that are forked from now on print one after the other."""
-        if self.shares > 1:  # a process loses such a lock when it ends, however it ends
-            self._printing = TemporaryFile()  # noqa: SIM115 - open until the process ends
+        """Create a lock, so that processes forked from now on do not print at the same time."""
+        if self.shares > 1:  # the system releases a file lock when a process ends or crashes
+            self._print_lock = TemporaryFile()  # noqa: SIM115 - open until the process ends
 
     def take_share(self, share: int | None) -> None:
-        """Limit `pending` and `active` to a share of the inputs, from 0 on; None for all."""
+        """Limit `pending` and `active` to the share with this index; None for all inputs."""
         self._share = share
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that prints notes about all inputs."""
+        """Whether this process prints the notes that concern all inputs."""
         return not self._share
 
     @property
     def pending(self) -> list[Path]:
-        """The inputs that are not finished, of the share of this process."""
+        """The unfinished inputs in the share of this process."""
         return [
             source
-            for source, place in self._places.items()
-            if self._state[place] == _PENDING and self._share in {None, place % self.shares}
+            for source, index in self._indices.items()
+            if self._state[index] == _PENDING and self._share in {None, index % self.shares}
         ]
 
     def progress(self, totals: Mapping[Path, float | None]) -> BatchProgress:
         """Return the progress of inputs that are about to be processed.
 
         Args:
-            totals: The amount of work in each of them, in frames or seconds; None if unknown.
+            totals: The length of each input, in frames or seconds; None if unknown.
         """
-        return BatchProgress({each: place + 1 for each, place in self._places.items()}, totals)
+        return BatchProgress({each: index + 1 for each, index in self._indices.items()}, totals)
 
     @property
     def active(self) -> Path | None:
-        """The input at work; None if it is finished, between two, and while a model is loaded."""
-        place = self._state[self._active_slot]
-        return next((each for each in self.pending if self._places[each] == place), None)
+        """The input that is being processed; None between inputs or while a model is loaded."""
+        index = self._state[self._active_slot]
+        return next((each for each in self.pending if self._indices[each] == index), None)
 
     @property
     def _active_slot(self) -> int:
-        return len(self._places) + (self._share or 0)
+        return len(self._indices) + (self._share or 0)
 
     def finish(
         self,
@@ -106,30 +106,30 @@ class Batch:
         exit_code: int = 0,
     ) -> None:
         """Finish an input, and print its record if `json` is set."""
-        self._state[self._places[source]] = exit_code
+        self._state[self._indices[source]] = exit_code
         if self.json:
             head = {"input": source, "status": status}
             end = {"error": None, "exit_code": exit_code}
-            with self._alone():
+            with self._locked():
                 print_json({**head, **self.keys, **end, **record})
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Run a block while no other process that shares the inputs runs it."""
-        if self._printing is None:
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of `open_lock`, if there is one, while the block runs."""
+        if self._print_lock is None:
             yield
             return
         import fcntl
 
-        fcntl.lockf(self._printing, fcntl.LOCK_EX)
+        fcntl.lockf(self._print_lock, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.lockf(self._printing, fcntl.LOCK_UN)
+            fcntl.lockf(self._print_lock, fcntl.LOCK_UN)
 
     def attempt(self, source: Path, work: Callable[[], T]) -> T | None:
-        """Return what a function returns for an input; an error is printed, and finishes it."""
-        self._state[self._active_slot] = self._places[source]
+        """Call a function for an input and return its result; if it fails, the input fails."""
+        self._state[self._active_slot] = self._indices[source]
         try:
             return work()
         except StdoutError:  # not the fault of an input
@@ -141,15 +141,15 @@ class Batch:
             self._state[self._active_slot] = _PENDING
 
     def attempt_all(self, work: Callable[[], T]) -> T | None:
-        """Return what a function returns; an error is printed, and finishes all pending inputs."""
+        """Call a function and return its result; if it fails, all pending inputs fail."""
         try:
             return work()
-        except Exception as error:  # noqa: BLE001 - it is reported for every input
+        except Exception as error:  # noqa: BLE001 - reported for every input
             self.fail(error, *self.pending)
             return None
 
     def fail(self, error: Exception, *sources: Path) -> None:
-        """Print an error, and finish the inputs that fail by it."""
+        """Print an error, and finish the inputs that failed because of it."""
         self.console.error(error)
         self._finish_failed(error, sources)
 
@@ -164,8 +164,8 @@ class Batch:
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing failed, the code that all failures share, or 1 if they differ."""
-        failures = {self._state[place] for place in self._places.values()} - {0, _PENDING}
+        """0 if nothing failed, the exit code of all failures, or 1 if their codes differ."""
+        failures = {self._state[index] for index in self._indices.values()} - {0, _PENDING}
         if not failures:
             return 0
         return min(failures) if len(failures) == 1 else Av2tsamError.exit_code
@@ -179,15 +179,16 @@ class Batch:
 def check_outputs(
     inputs: Sequence[Path], outputs: Sequence[Mapping[str, Path]], *, named: Mapping[str, Path]
 ) -> None:
-    """Check that no output is also that of another input, in a folder of one, or an input.
+    """Check that no output would replace an input, or the output of another input.
 
     Args:
         inputs: The inputs.
-        outputs: The outputs of each, by the options that ask for them.
-        named: The files or folders that these options name.
+        outputs: The outputs of each input, by option.
+        named: The value of each of these options: a file or a folder.
 
     Raises:
-        UsageError: One is.
+        UsageError: An output would replace an input, would be written for two inputs, or would be
+            in the output folder of another input.
     """
     owners: dict[str, Path] = {}
     for source, own in zip(inputs, outputs, strict=True):
@@ -210,21 +211,21 @@ def check_outputs(
 
 
 def _check_nested(owners: Mapping[str, Path]) -> None:
-    """Check that no output is in the folder of another; own ones are checked with the options."""
-    free: set[str] = set()
+    """Check that no output is in an output folder of another input."""
+    checked: set[str] = set()
     for key, source in owners.items():
         for folder in Path(key).parents:
-            place = str(folder)
-            if place in free:
+            path = str(folder)
+            if path in checked:
                 break
-            if (owner := owners.get(place, source)) is not source:
+            if (owner := owners.get(path, source)) is not source:
                 raise UsageError(
-                    f"{source}: its output would be in {folder}, which is that of {owner}; "
+                    f"{source}: its output would be in {folder}, which is the output of {owner}; "
                     f"{OTHER_NAMES}"
                 )
-            free.add(place)
+            checked.add(path)
 
 
 def _key(path: Path) -> str:
-    """Return what paths of the same file share; some file systems do not distinguish case."""
+    """Return a key that paths of the same file share, also if the file system ignores case."""
     return str(path.absolute()).casefold()

@@ -40,16 +40,16 @@ def completion(
 
 @dataclass(frozen=True)
 class _Value:
-    """What the value of an option can be."""
+    """The completions for the value of an option."""
 
     words: tuple[str, ...]
-    """Words that are offered."""
+    """Words to offer."""
     files: bool
-    """Whether names of files are offered."""
+    """Whether to offer file names."""
 
 
 def _value(name: str, field: OptionField) -> _Value:
-    """Return what the value of an option of a command can be."""
+    """Return the completions for the value of an option of a command."""
     parts = field.metavar.split("|")
     words = field.choices or tuple(part for part in parts if part.islower())
     if field.name == "model" or (name.startswith("models ") and field.option.positional):
@@ -66,7 +66,7 @@ def _flags(field: OptionField) -> list[str]:
 
 
 def _groups(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the commands that have subcommands, with these."""
+    """Return the subcommands of each command that has some."""
     groups: dict[str, list[str]] = {}
     for first, _, second in (name.partition(" ") for name in names):
         if second:

@@ -38,15 +38,15 @@ def show(
             positional=True,
             default="all commands, only what is set",
         ),
-    ] = [],  # noqa: B006 - an option of Typer, which nothing changes
+    ] = [],  # noqa: B006 - it is not changed
     *,
     messages: Messages,
 ) -> int:
     """Show the options of a command and where they are set, apart from the command line.
 
-    Options are set on the command line, else in the file of --config, else by environment
-    variables, else in av2tsam.toml in the current folder, else in the one of the user, else they
-    are built in. docs/scripts.md describes the names of the variables and the file.
+    The command line takes precedence over the file of --config, that over environment variables,
+    these over av2tsam.toml in the current folder, and that over the user's av2tsam.toml.
+    docs/scripts.md describes the names of the variables and the file.
     """
     commands = command_options()
     name = " ".join(words)
@@ -76,7 +76,7 @@ def show(
 def _rows(
     name: str, fields: Sequence[OptionField], *, everything: bool
 ) -> list[tuple[str, str, object, str]]:
-    """Return the command, flag, value and origin of options: of all, or of those that are set."""
+    """Return the command, flag, value and origin of all options, or of those that are set."""
     settings = read_defaults(name, fields)
     rows: list[tuple[str, str, object, str]] = []
     for field in fields:

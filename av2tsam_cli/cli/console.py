@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING
 
 from av2tsam_cli.errors import Av2tsamError, UsageError
 
-if TYPE_CHECKING:  # 'av2tsam --help' needs none of them
+if TYPE_CHECKING:  # not needed for 'av2tsam --help', which should be fast
     from av2tsam_cli.cli.log_file import Kind, LogFile
     from av2tsam_cli.cli.progress import BatchProgress, Progress, Unit
     from av2tsam_cli.options import Messages
 
 READER_ENDED = 141
-"""Exit code if the reader of stdout has ended: that of a process that SIGPIPE ends in a shell."""
+"""Exit code if the reader of stdout has ended, as of a process ended by SIGPIPE in a shell."""
 
 HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories of control characters, invisible ones, surrogates and line separators."""
+"""Unicode categories of control and invisible characters, surrogates and line separators."""
 JOINERS = "\u200c\u200d"
 """Invisible characters that some scripts and emoji need."""
 
 LINE_EVERY_S = 30.0
 """Seconds between two lines of progress if stderr is not a terminal."""
 JSON_EVERY_S = 0.5
-"""Least seconds between two objects of `--progress json`, except the first and the last."""
+"""Minimum seconds between two objects of `--progress json`, except the first and the last."""
 
 _flags: dict[str, str] = {}
-"""The running command's options by their Python names, such as {"end": "--end"}."""
+"""The flags of the running command by their Python names, such as {"end": "--end"}."""
 _logs: list[LogFile] = []
 """The running command's log file, if it has one."""
 
@@ -51,7 +51,7 @@ class StdoutError(Av2tsamError):
 
 
 def name_flags(flags: Mapping[str, str]) -> None:
-    """Set the options of the running command, which messages show as flags."""
+    """Set the flags of the running command, which messages show instead of Python names."""
     _flags.clear()
     _flags.update(flags)
 
@@ -64,10 +64,10 @@ def with_flags(text: str) -> str:
 
 
 def open_log(path: Path) -> None:
-    """Write what the running command prints on stderr to a file too, with more details.
+    """Also write to a file what the running command prints on stderr, with more details.
 
     Raises:
-        UsageError: It cannot be written, or is not a log.
+        UsageError: The file cannot be written, or is not a log.
     """
     from av2tsam_cli.cli.log_file import LogFile
 
@@ -88,10 +88,10 @@ def log_record(kind: Kind, text: str) -> None:
 
 
 def escape(text: str, *, keep: str = "") -> str:
-    r"""Return a text that cannot control a terminal: `\x1b` in place of the escape character.
+    r"""Escape characters that can control a terminal, such as `\x1b` for the escape character.
 
-    Names of files and names in files may contain anything, such as sequences that clear the screen,
-    line breaks that imitate another message, or marks that reverse the order of letters.
+    Names of files, and text in files, may contain sequences that clear the screen, line breaks that
+    imitate another message, or marks that reverse the order of letters.
 
     Args:
         text: The text.
@@ -108,11 +108,11 @@ def escape(text: str, *, keep: str = "") -> str:
 def print_text(text: str) -> None:
     """Write a result for people, such as a help page, to stdout.
 
-    It is written as it is to a file or a program, and escaped to a terminal, except line breaks.
-    Characters that the encoding of stdout does not have are always escaped.
+    If stdout is a terminal, control characters other than line breaks and tabs are escaped. If it
+    is a file or a pipe, only characters that its encoding does not have are escaped.
 
     Raises:
-        StdoutError: It cannot be written.
+        StdoutError: stdout cannot be written.
     """
     if sys.stdout.isatty():
         text = escape(text, keep="\n\t")
@@ -131,7 +131,7 @@ def print_json(record: Mapping[str, object]) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table to stdout: formatted on a terminal, in plain columns otherwise."""
+    """Write a table to stdout: formatted on a terminal, otherwise as plain columns."""
     rows = [[escape(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
@@ -229,7 +229,7 @@ class Console:
             _print_line(f"av2tsam: {text}")
 
     def row(self, cells: Sequence[str], width: int) -> None:
-        """Print a table row with columns of one width, unless `quiet` is set."""
+        """Print a table row with columns of equal width, unless `quiet` is set."""
         if not self.quiet:
             _print_line("".join(cell.rjust(width) for cell in cells))
 
@@ -239,7 +239,7 @@ class Console:
 
     @contextlib.contextmanager
     def logged(self) -> Generator[None, None, None]:
-        """Print the library's warnings as notes, and its details, while the block runs."""
+        """While the block runs, print warnings of the library as notes, and its details."""
         import logging
 
         def emit(record: logging.LogRecord) -> None:
@@ -268,16 +268,16 @@ class Console:
     ) -> Generator[Callable[[int], None] | None, None, None]:
         """Show the progress of an input or a stage while the block runs.
 
-        That is a bar on a terminal, and a line now and then elsewhere; or JSON, or nothing.
+        By default, this is a bar on a terminal, and an occasional line otherwise.
 
         Args:
             name: An input, or the name of a stage.
-            total: The expected number of units; None if it is unknown.
+            total: The expected number of units; None if unknown.
             unit: What is counted.
             batch: The batch that the input belongs to.
 
         Yields:
-            A function that takes the number done so far; None if nothing is shown.
+            A function that takes the number of units done so far; None if nothing is shown.
         """
         from av2tsam_cli.cli.progress import Progress
 
@@ -314,7 +314,7 @@ class Console:
             _print_line(f"av2tsam: {progress.describe()}")
 
     def remove_bar(self) -> None:
-        """Remove a progress bar that a crashed process left, and show the cursor."""
+        """Remove the progress bar of a crashed process, and show the cursor."""
         if sys.stderr.isatty():
             with contextlib.suppress(OSError):
                 sys.stderr.write("\r\x1b[K\x1b[?25h")
@@ -332,7 +332,7 @@ class Stages(contextlib.ExitStack):
         self.update: Callable[[int], None] | None = None
 
     def show(self, stage: str, done: int, total: int) -> None:
-        """Show how much of a stage is done; a new stage replaces the bar of the previous one."""
+        """Show the progress of a stage; a new stage replaces the bar of the previous one."""
         if stage != self.stage:
             self.close()
             self.stage = stage
@@ -372,6 +372,6 @@ def _one_line(text: str) -> str:
 
 
 def _print_line(text: str) -> None:
-    with contextlib.suppress(OSError):  # there is no other place to report it
+    with contextlib.suppress(OSError):  # it cannot be reported anywhere else
         sys.stderr.write(escape(text) + "\n")
         sys.stderr.flush()

@@ -11,7 +11,7 @@ from av2tsam_cli.cli.options import command, new_app
 from av2tsam_cli.errors import MediaError
 from av2tsam_cli.options import DataRoot, Messages, Option, Overwrite, Panel, check_values
 
-if TYPE_CHECKING:  # --help does not wait for NumPy and PyAV
+if TYPE_CHECKING:  # --help should not wait for NumPy and PyAV
     from av2tsam_cli.data.check import SubsetReport
 
 DEFAULT_VIDEOS = 100

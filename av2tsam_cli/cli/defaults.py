@@ -16,9 +16,9 @@ PREFIX = "AV2TSAM_"
 SHARED = (*option_fields(ModelOptions), *option_fields(Messages))
 """The options that can be set for all commands at once."""
 
-OWNER_ONLY = ("overwrite", "allow_url", "log_file")
-"""Options that a file in the current folder cannot set: it may have come with someone's videos, and
-these options replace or change other files, or connect to other computers."""
+USER_FILE_ONLY = ("overwrite", "allow_url", "log_file")
+"""Options that a file in the current folder cannot set. They can change other files or connect to
+other computers, and such a file may come from somebody else, together with videos."""
 
 _SWITCHES = {"1": "true", "0": "false"}
 
@@ -28,7 +28,7 @@ class Setting:
     """The value of an option, and where it was set."""
 
     value: bool | str | list[str]
-    """The text from the command line, one for each value of a list; True or False for a flag."""
+    """Text as on the command line, a list of texts for a list; True or False for a flag."""
     origin: str
     """Where it was set: `command line`, a file, or an environment variable."""
     is_default: bool = False
@@ -36,33 +36,33 @@ class Setting:
 
 
 def user_file() -> Path:
-    """Return the path of the user's own `av2tsam.toml`, whether or not it exists."""
+    """Return the path of the user's `av2tsam.toml`, whether or not it exists."""
     from platformdirs import user_config_path
 
     return user_config_path("av2tsam", appauthor=False) / FILE_NAME
 
 
 def default_files() -> tuple[Path, Path]:
-    """Return the files that defaults are read from, whether or not they exist; the first wins."""
+    """Return the files that can set defaults, whether or not they exist; the first wins."""
     return Path(FILE_NAME), user_file()
 
 
 def read_defaults(command: str, fields: Sequence[OptionField]) -> dict[str, Setting]:
-    """Return the defaults of a command that files and environment variables set.
+    """Return the defaults of a command that are set in files and environment variables.
 
-    A variable wins over a file, the file in the current folder over that of the user, and what is
-    set for a command over what is set for all commands.
+    Variables take precedence over files, the file in the current folder over the user's file, and
+    settings for one command over settings for all commands.
 
     Args:
         command: The command, such as `segment` or `data synth`.
         fields: Its options.
 
     Raises:
-        UsageError: A file cannot be read, an option is unknown, or a value does not fit.
+        UsageError: A file cannot be read, an option is unknown, or a value is invalid.
     """
     shared = [field for field in fields if _is_shared(field)]
-    here, own = default_files()
-    values = {**_from_file(own, command, fields), **_from_file(here, command, fields)}
+    here, user = default_files()
+    values = {**_from_file(user, command, fields), **_from_file(here, command, fields)}
     values |= _from_environment(PREFIX, shared)
     prefix = variable_prefix(command)
     _check_variables(prefix, fields)
@@ -70,7 +70,7 @@ def read_defaults(command: str, fields: Sequence[OptionField]) -> dict[str, Sett
 
 
 def variable_prefix(command: str) -> str:
-    """Return how the environment variables for the options of one command begin."""
+    """Return the prefix of the environment variables for the options of one command."""
     return f"{PREFIX}{command.upper().replace(' ', '_')}_"
 
 
@@ -80,7 +80,7 @@ def variable(prefix: str, field: OptionField) -> str:
 
 
 def _is_shared(field: OptionField) -> bool:
-    """Return whether an option is the shared one, and not another one of the same name."""
+    """Return whether an option is a shared one, not another option with the same name."""
     return any(field.name == each.name and field.option == each.option for each in SHARED)
 
 
@@ -97,7 +97,7 @@ def _from_file(path: Path, command: str, fields: Sequence[OptionField]) -> dict[
     values = {name: value for name, value in values.items() if name in names}
     values |= convert_options(_table(content, command), fields, f"{path}: [{_dotted(command)}]")
     if path != user_file():
-        for name in OWNER_ONLY:
+        for name in USER_FILE_ONLY:
             if name in values:
                 raise UsageError(
                     f"{path}: `{name}` cannot be set by a file in the current folder; set it on "
@@ -144,7 +144,7 @@ def _variable_value(name: str, text: str, field: OptionField) -> bool | str | li
 
 
 def _check_variables(prefix: str, fields: Sequence[OptionField]) -> None:
-    """Check that all variables with the prefix of a command are options of it."""
+    """Check that all variables with the prefix of a command belong to its options."""
     known = [variable(prefix, field) for field in fields if not field.option.positional]
     for name in os.environ:
         if name.startswith(prefix) and name not in known:
@@ -152,7 +152,7 @@ def _check_variables(prefix: str, fields: Sequence[OptionField]) -> None:
 
 
 def other_variables(known: Sequence[str]) -> Iterator[str]:
-    """Yield a line about each variable that looks like one of this program, but is none.
+    """Yield a message for each unknown variable that starts with the prefix of this program.
 
     Args:
         known: The variables of all commands.
@@ -164,14 +164,14 @@ def other_variables(known: Sequence[str]) -> Iterator[str]:
 
 
 def check_tables(path: Path, commands: Mapping[str, Sequence[OptionField]]) -> None:
-    """Check that all tables of a file belong to a command.
+    """Check that all tables of a file belong to commands.
 
     Args:
         path: The file; it may be missing.
         commands: All commands with their options.
 
     Raises:
-        UsageError: One does not.
+        UsageError: A table belongs to no command.
     """
     try:
         content = read_mapping(path)

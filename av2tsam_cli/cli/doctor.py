@@ -125,7 +125,7 @@ def _has_codec(name: str, mode: str) -> bool:
 
 
 def _missing_encoders(report: dict[str, object]) -> list[str]:
-    present = report.get("encoders", ENCODERS)  # no PyAV is already one of the problems
+    present = report.get("encoders", ENCODERS)  # a missing PyAV is already reported
     return [name for name in ENCODERS if name not in str(present)]
 
 

@@ -1,4 +1,4 @@
-"""`av2tsam evaluate`: score a model on AVSBench, with original and with negative audio."""
+"""`av2tsam evaluate`: score a model on AVSBench, with original and negative audio."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -75,13 +75,13 @@ def _start_processes(options: EvaluateOptions, model: ModelOptions) -> "Processe
     from av2tsam_cli.inference.device import choose_device
     from av2tsam_cli.inference.distributed import start_processes
 
-    if options.predictions is not None:  # reading files needs no second process
+    if options.predictions is not None:  # one process is enough to read files
         return start_processes("cpu", 1)
     return start_processes(choose_device(model.device).type, options.devices)
 
 
 def _check_outputs(outputs: EvaluateOutputs) -> None:
-    """Check before the work starts that nothing is in the way of the outputs."""
+    """Check before the work starts that the outputs can be written."""
     from av2tsam_cli.evaluation.mask_files import check_new_folder
     from av2tsam_cli.files import check_new_file
 
@@ -163,7 +163,7 @@ def _unused_names(
     plan: "EvaluationPlan",
     console: Console,
 ) -> dict[str, list[str]]:
-    """Return the names that the words route leaves out as a JSON value, and say so."""
+    """Return the names of the vocabulary that are not used, as JSON values, and print a note."""
     if model is None or model.use != "words":
         return {}
     from av2tsam_cli.evaluation.routes import choose_names
@@ -180,7 +180,7 @@ def _unused_names(
 def _open_folders(
     stack: ExitStack, outputs: EvaluateOutputs, processes: "Processes"
 ) -> "Callable[[EvaluatedVideo], None]":
-    """Open the folders for masks and logits, and return what writes a video into them."""
+    """Open the folders for masks and logits; return a function that writes a video into them."""
     from av2tsam_cli.evaluation.mask_files import shared_folder, write_logits, write_masks
 
     masks, logits = (
@@ -219,9 +219,9 @@ def _write(
         return
     planned = {video.index: video for video in plan.videos}
     examples = [planned[result.index] for result in pick_examples(evaluation.results)]
-    # Evaluating a few videos again is cheaper than keeping the masks of all of them.
-    again = evaluate_videos(model, options, plan, examples)
-    videos = [one for one in again if isinstance(one, EvaluatedVideo)]
+    # Evaluating a few videos a second time is cheaper than keeping the masks of all videos.
+    evaluated = evaluate_videos(model, options, plan, examples)
+    videos = [each for each in evaluated if isinstance(each, EvaluatedVideo)]
     if outputs.contact_sheet is not None:
         sheet = draw_contact_sheet(videos)
         write_file(outputs.contact_sheet, sheet, overwrite=outputs.overwrite)
@@ -245,7 +245,7 @@ def _print_scores(record: Mapping[str, Any]) -> None:
     rows = [[name, *(_cell(mean, name) for mean in means.values())] for name in names]
     print_table(["", *means], rows)
     categories = record["categories"]
-    if categories and "classes" not in record:  # these tell more than combinations of them
+    if categories and "classes" not in record:  # single classes say more than combinations
         print_text("\n")
         names = [name for name in CATEGORY_SCORES if name in record]
         rows = [
@@ -269,7 +269,7 @@ def _print_scores(record: Mapping[str, Any]) -> None:
 
 
 def _class_cells(scores: Mapping[str, Any]) -> list[str]:
-    """Return the scores of a class, or means over classes, as cells of the table."""
+    """Return the scores of a class, or means over classes, as table cells."""
     return [f"{scores[name]:.4f}" for name in ("iou", "f_score")]
 
 

@@ -1,4 +1,4 @@
-"""The inputs of a command: files, folders, patterns and lists; and how their outputs are named."""
+"""Find the inputs of a command in files, folders, patterns and lists, and name their outputs."""
 
 import os
 import re
@@ -26,23 +26,23 @@ VIDEOS = re.compile(
 SOUNDS = re.compile(r"\.(aac|ac3|aiff?|flac|m4a|mp3|og[ag]|opus|wav|wma)", re.IGNORECASE)
 """Suffixes by which audio files in folders are recognised."""
 TEMPLATE_FIELDS = ("stem", "name", "folder", "parent", "number")
-"""What a name template can contain in braces."""
+"""The fields of a name template, which are written in braces."""
 WIDTH = re.compile(r"0?\d{1,2}")
-"""How wide a number is: 05 for zeros before it."""
+"""The width of a number in a name template; 05 pads it with zeros."""
 SUFFIX = re.compile(r"\.\w+$")
-"""A suffix that a template ends in, which chooses the container of a video."""
+"""The suffix at the end of a name template, which chooses the container of a video."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""What some programs on Windows begin a list with."""
+"""Start of text files that some programs on Windows write."""
 
 
 @dataclass(frozen=True)
 class InputOptions:
     """How inputs are found."""
 
-    recursive: Annotated[
-        bool, Option("search the folders of a folder too", panel=Panel.INPUTS, short="-r")
-    ] = False
-    """Whether a folder stands for all files below it, and not only for those directly in it."""
+    recursive: Annotated[bool, Option("also search subfolders", panel=Panel.INPUTS, short="-r")] = (
+        False
+    )
+    """Whether the files in subfolders are inputs too."""
     files_from: Annotated[
         Path | None,
         Option(
@@ -51,18 +51,18 @@ class InputOptions:
             metavar="FILE",
         ),
     ] = None
-    """A file with the names of inputs, or `-` for stdin; None without."""
+    """A file with the names of inputs, or `-` for stdin; None for no file."""
     null: Annotated[
         bool,
-        Option("--files-from has a NUL after each name", panel=Panel.INPUTS, short="-0"),
+        Option("names in --files-from end with NUL", panel=Panel.INPUTS, short="-0"),
     ] = False
     """Whether the names in `files_from` end with NUL instead of a line break."""
 
     def __post_init__(self) -> None:
-        """Check that the options go together.
+        """Check the options.
 
         Raises:
-            UsageError: They do not.
+            UsageError: An option has no effect.
         """
         if self.null and self.files_from is None:
             raise UsageError("`null` has no effect without `files_from`; drop it")
@@ -73,13 +73,13 @@ class _Search:
     """How folders and patterns are searched."""
 
     kinds: Sequence[re.Pattern[str]]
-    """Suffixes of the files that a folder stands for."""
+    """Patterns for the suffixes of files to find in folders."""
     recursive: bool
-    """Whether the folders of a folder are searched."""
+    """Whether subfolders are searched."""
     out: str | None
-    """The real path or the URL of the folder whose content is left out; None for none."""
+    """Real path or URL of a folder whose contents are skipped; None for no folder."""
     allow_url: bool
-    """Whether FFmpeg opens the URLs of web servers by itself."""
+    """Whether FFmpeg opens web URLs directly."""
 
     def expand(self, word: str) -> Iterator[Input]:
         """Yield the files for a path, a folder, a pattern or a URL."""
@@ -93,33 +93,33 @@ class _Search:
         matches = sorted(glob(word, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
         files = [Path(match) for match in matches if os.path.isfile(match)]  # noqa: PTH113 - fast
         if self.out is not None and self.out != os.path.realpath(root):
-            files = [path for path in files if not self._leaves_out(os.path.realpath(path))]
+            files = [path for path in files if not self._skips(os.path.realpath(path))]
         for path in files:
             yield Input(path, path.parent.relative_to(root) / output_name(path))
         if not files:
             yield Input(Path(word), Path())
 
     def files(self, word: str, folder: Path) -> Iterator[Input]:
-        """Yield a file, or those in a folder.
+        """Yield a file, or the files in a folder.
 
         Args:
             word: A file, a folder or the URL of a file.
-            folder: Where its outputs go in the folder of outputs.
+            folder: Subfolder of the output folder for its outputs.
         """
         search, files = self, list[Input]()
         path = self._path(word)
         if not is_remote(path) and path.is_dir():
             real = os.path.realpath(path)
-            if real != self.out and self._leaves_out(real):  # such as "takes" if `out` is "."
+            if real != self.out and self._skips(real):  # such as "takes" if `out` is "."
                 search = replace(self, out=None)
             files = list(search._in_folder(path, real, folder))
         yield from files or [Input(path, folder / output_name(path))]
 
     def _path(self, word: str) -> Path:
-        """Return a file or a URL.
+        """Return the path of a file or a URL.
 
         Raises:
-            UsageError: Such URLs cannot be opened.
+            UsageError: URLs of this kind cannot be opened.
         """
         if is_url(word):
             check_url(word)
@@ -137,10 +137,9 @@ class _Search:
         for each in urls:
             if out is None or not each.startswith(out) or root.startswith(out):
                 # Keys can have empty parts: "clips//a" must not become "/a".
-                place = each.removeprefix(root).lstrip("/") if each.startswith(root) else ""
-                inside = Path(place).parent
+                relative = each.removeprefix(root).lstrip("/") if each.startswith(root) else ""
                 found = self._path(each)
-                yield Input(found, inside / output_name(found))
+                yield Input(found, Path(relative).parent / output_name(found))
         if not urls:
             yield Input(path, Path())
 
@@ -148,8 +147,8 @@ class _Search:
         return self._is_wanted(PurePath(name).suffix)
 
     def _in_folder(self, path: Path, real: str, folder: Path) -> Iterator[Input]:
-        """Yield the files in a folder; and folders that cannot be read, which then fail."""
-        if self._leaves_out(real):
+        """Yield the files in a folder, and folders that cannot be read, which fail later."""
+        if self._skips(real):
             return
         try:
             with os.scandir(path) as opened:
@@ -163,20 +162,20 @@ class _Search:
             each = path / entry.name
             if entry.is_dir(follow_symlinks=False):
                 if self.recursive:
-                    inside = os.path.join(real, entry.name)  # noqa: PTH118 - fast
-                    yield from self._in_folder(each, inside, folder / entry.name)
+                    real_path = os.path.join(real, entry.name)  # noqa: PTH118 - fast
+                    yield from self._in_folder(each, real_path, folder / entry.name)
             elif self._is_wanted(each.suffix) and entry.is_file():
                 yield Input(each, folder / output_name(each))
 
     def _is_wanted(self, suffix: str) -> bool:
         return any(kind.fullmatch(suffix) for kind in self.kinds)
 
-    def _leaves_out(self, real: str) -> bool:
+    def _skips(self, real: str) -> bool:
         return self.out is not None and f"{real}{os.sep}".startswith(f"{self.out}{os.sep}")
 
 
 def needs_listing(word: str) -> bool:
-    """Return whether a store has to be asked which files a URL stands for."""
+    """Return whether a URL may stand for several files, so that the store must list them."""
     if not is_url(word) or urlsplit(word).scheme in WEB:
         return False
     suffix = PurePath(word).suffix
@@ -191,32 +190,31 @@ def find_inputs(
     out: Path | None = None,
     allow_url: bool = False,
 ) -> tuple[Input, ...]:
-    """Return the files for paths, folders and glob patterns, and the URLs, without duplicates.
+    """Return the files for paths, folders, glob patterns and URLs, without duplicates.
 
-    What stands for no file is kept, so that `check_input` says what is wrong with it: a missing
-    path, a pattern that matches nothing, a folder without videos.
+    Missing paths, patterns without matches and folders without videos are returned as they are, so
+    that `check_input` can report them.
 
     Args:
         words: Paths, patterns and URLs.
         options: How inputs are found.
-        kinds: Suffixes of the files that a folder stands for.
-        out: What is in it is left out of folders and patterns, so that results do not become
-            inputs; except for a folder that is itself in `out`, as the working directory may be.
-        allow_url: Whether FFmpeg opens the URLs of web servers by itself.
+        kinds: Patterns for the suffixes of files to find in folders.
+        out: The output folder. Files in it are not found by folders and patterns, so that results
+            do not become inputs, unless the folder that is searched is itself in `out`.
+        allow_url: Whether FFmpeg opens web URLs directly.
 
     Raises:
-        UsageError: There are no words, one is a URL that cannot be opened, or the list of files
-            cannot be read.
-        Av2tsamError: A store cannot be reached, or refuses.
+        UsageError: There are no words, a URL cannot be opened, or the list of files cannot be read.
+        Av2tsamError: A store cannot be reached, or denies access.
     """
     if not words and options.files_from is None:
         raise UsageError("missing INPUT...; name files or folders, or set `files_from`")
-    left_out = None if out is None else url_of(out) or os.path.realpath(out)
-    search = _Search(kinds, options.recursive, left_out, allow_url)
+    real_out = None if out is None else url_of(out) or os.path.realpath(out)
+    search = _Search(kinds, options.recursive, real_out, allow_url)
     found: dict[str, Input] = {}
     folders: dict[Path, str] = {}
-    for each in _all(search, words, options):
-        found.setdefault(_real(each.path, folders), each)
+    for each in _expand_all(search, words, options):
+        found.setdefault(_real_path(each.path, folders), each)
     if not allow_url:
         return tuple(found.values())
     return tuple(
@@ -224,8 +222,8 @@ def find_inputs(
     )
 
 
-def _real(path: Path, folders: dict[Path, str]) -> str:
-    """Return the real path of a file, or a URL; `folders` keeps those of folders, to be fast."""
+def _real_path(path: Path, folders: dict[Path, str]) -> str:
+    """Return the real path of a file, or a URL; `folders` caches the real paths of folders."""
     if is_remote(path):
         return str(path)
     if path.name in {"", os.pardir} or path.is_symlink():
@@ -235,8 +233,8 @@ def _real(path: Path, folders: dict[Path, str]) -> str:
     return os.path.join(folders[path.parent], path.name)  # noqa: PTH118
 
 
-def _all(search: _Search, words: Sequence[str], options: InputOptions) -> Iterator[Input]:
-    """Yield the files for the words of the command line, then for those in a list."""
+def _expand_all(search: _Search, words: Sequence[str], options: InputOptions) -> Iterator[Input]:
+    """Yield the files for the words of the command line, then the files in a list."""
     for word in words:
         yield from search.expand(word)
     if options.files_from is not None:
@@ -248,7 +246,7 @@ def _read_list(path: Path, end: bytes) -> list[str]:
     """Return the names in a list of files.
 
     Raises:
-        UsageError: It cannot be read, or there are none.
+        UsageError: The list cannot be read, or is empty.
     """
     try:
         content = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
@@ -266,11 +264,11 @@ def _read_list(path: Path, end: bytes) -> list[str]:
 
 
 def _listed_folder(word: str) -> Path:
-    """Return where the output of a listed file goes: in its folder as seen from here, if it is."""
+    """Return the output subfolder of a listed file: its folder, if in the working directory."""
     if is_url(word):
         return Path()
-    inside = os.path.relpath(word)
-    return Path() if inside.startswith(os.pardir) else Path(inside).parent
+    relative = os.path.relpath(word)
+    return Path() if relative.startswith(os.pardir) else Path(relative).parent
 
 
 def _fixed_part(pattern: str) -> str:
@@ -281,12 +279,12 @@ def _fixed_part(pattern: str) -> str:
 
 
 def name_outputs(inputs: Sequence[Input], template: str, out: Path) -> tuple[Input, ...]:
-    """Return inputs with the names that a template gives to their outputs.
+    """Name the outputs of inputs by a template.
 
     Args:
         inputs: The inputs.
         template: A path such as `{folder}/{stem}_matte.webm`, see `TEMPLATE_FIELDS`.
-        out: The folder of outputs.
+        out: The output folder.
 
     Raises:
         UsageError: `out` is a video file, a field is unknown, or a name is empty, absolute or

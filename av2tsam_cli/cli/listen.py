@@ -47,7 +47,7 @@ NANO_NOTE = (
 """Printed if nano is used because no other model is installed."""
 
 KEYS = {"duration_s": None, "model": None, "timing": None, "events": (), "damage": None}
-"""The keys of the JSON for an input, with their values where these are unknown."""
+"""The keys of the JSON for an input, with the values to use where they are unknown."""
 
 app = new_app()
 
@@ -87,9 +87,9 @@ class ListenOptions:
     ] = "paper"
     """`paper` for whole seconds, `fine` to find when sources start and stop."""
     allow_partial: AllowPartial = False
-    """Whether to use what is there of a truncated or damaged file, instead of failing."""
+    """Whether to use the readable part of a truncated or damaged file, instead of failing."""
     allow_url: AllowUrl = False
-    """Whether to open URLs, and what playlists name."""
+    """Whether to open web URLs directly, and the files and URLs in playlists."""
 
 
 @command(
@@ -143,7 +143,7 @@ def _as_json(listening: "Listening") -> str:
 
 @dataclass(frozen=True)
 class Format:
-    """A format in which events are written."""
+    """A file format for events."""
 
     option: str
     """The option that chooses it."""
@@ -166,7 +166,7 @@ def _choose_format(options: ListenOptions, messages: Messages) -> Format | None:
     """Return the format to write; None for a table.
 
     Raises:
-        UsageError: Two are given, or none for files.
+        UsageError: Two formats are given, or none although files are to be written.
     """
     flags = {**vars(options), "json": messages.json}
     given = [each for each in FORMATS if flags[each.option]]
@@ -200,10 +200,10 @@ class Files:
         )
 
     def check(self, sources: Sequence[Input]) -> None:
-        """Check that each input has a file of its own, of the right kind.
+        """Check that each input has its own file, with the right suffix.
 
         Raises:
-            UsageError: It has not.
+            UsageError: The suffix is wrong, or two inputs have the same file.
         """
         suffix = self.path(sources[0]).suffix
         if suffix.lower() != self.format.suffix:
@@ -218,7 +218,7 @@ class Files:
         """Check that the file for an input can be written.
 
         Raises:
-            UsageError: It cannot, or it exists and may not be replaced.
+            UsageError: It cannot be written, or exists and may not be replaced.
         """
         check_output(self.path(source), overwrite=self.overwrite)
 
@@ -234,31 +234,31 @@ class Files:
 
 @dataclass(frozen=True)
 class ListenJob:
-    """The inputs of one command and what to do with them."""
+    """The inputs of one command, and what to do with them."""
 
     inputs: Mapping[Path, Input]
-    """The files to listen to by their paths, without duplicates."""
+    """The files to listen to by path, without duplicates."""
     format: Format | None
     """What to write; None for a table."""
     files: Files | None
     """Where to write it; None for stdout."""
     options: ListenOptions
-    """How exact times are, and whether a part of a file is enough."""
+    """The timing, and whether to accept damaged files and URLs."""
     vocabulary: VocabularyOptions
-    """What can be named."""
+    """The names to choose from."""
     model: ModelOptions
-    """Which model to use."""
+    """The model to use."""
 
     @property
     def folders(self) -> list[Path]:
-        """The folders in which files are written; or the file that the options name."""
+        """The folders, or the file, that results are written to."""
         if self.files is None:
             return []
         return [self.files.out / folder for folder in {i.name.parent for i in self.inputs.values()}]
 
 
 class _ListenRun:
-    """Runs a job: all inputs with one model."""
+    """Processes all inputs of a job with one model."""
 
     def __init__(self, job: ListenJob, console: Console, batch: Batch) -> None:
         self.job = job
@@ -279,7 +279,7 @@ class _ListenRun:
         return self.batch.exit_code
 
     def _process(self, sources: Sequence[Path]) -> bool:
-        """Process inputs; return False if the model cannot be loaded, so that all have failed."""
+        """Process inputs; return False if they all failed because the model cannot be loaded."""
         attempt = self.batch.attempt
         checked = [c for each in sources if (c := attempt(each, partial(self._check, each)))]
         if checked and self.loaded is None:
@@ -365,7 +365,7 @@ def _rows(listening: "Listening") -> list[tuple[str, str, str, str]]:
 
 
 def _clock(time_s: float) -> str:
-    """Return a time as M:SS or H:MM:SS with a tenth, in which `--start` can be given."""
+    """Return a time as M:SS.S or H:MM:SS.S, which `--start` accepts too."""
     minutes, seconds = divmod(round(time_s, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"

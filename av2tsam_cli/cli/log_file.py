@@ -13,20 +13,20 @@ from av2tsam_cli.files import is_special
 Kind = Literal["command", "setting", "note", "detail", "error", "trace", "end"]
 
 _RECORD = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
-"""How each of its lines begins."""
+"""The start of each line."""
 
 
 class LogFile:
-    """A file to which records are appended: a line each, with its time, process and kind.
+    """A file to which records are appended as lines, with their time, process ID and kind.
 
-    Processes that are forked from this one may write to it too.
+    Processes forked from this one may write to it too.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open a file, or create it.
+        """Open or create a file.
 
         Raises:
-            UsageError: It cannot be written, or is not a log.
+            UsageError: The file cannot be written, or is not a log.
         """
         try:
             if path != Path(os.devnull) and is_special(path):
@@ -37,7 +37,7 @@ class LogFile:
             raise UsageError(
                 f"{path}: cannot be written as a log ({error.strerror}); use another `log_file`"
             ) from error
-        if begin and not _RECORD.match(begin):  # an input or a result by mistake
+        if begin and not _RECORD.match(begin):  # such as an input or a result, by mistake
             os.close(self._file)
             raise UsageError(f"{path}: exists and is not a log; use another `log_file`")
 
@@ -46,7 +46,7 @@ class LogFile:
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
         head = f"{time} [{os.getpid()}] {kind:<7} "
         lines = "".join(f"{head}{line}\n" for line in text.split("\n"))
-        with suppress(OSError):  # a full disk ends no command that writes elsewhere
+        with suppress(OSError):  # a full disk should not end a command that writes elsewhere
             os.write(self._file, lines.encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:

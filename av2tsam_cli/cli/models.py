@@ -33,8 +33,8 @@ DryRun = Annotated[bool, Option("only print what would be done", panel=Panel.OUT
 ProjectorOption = Annotated[
     Literal["mul", "clap", "clip"],
     Option(
-        "embeddings that a checkpoint of the authors was trained on, which its weights do not "
-        "show: the product of audio and image, or one of them",
+        "embeddings that a checkpoint of the authors was trained on: the product of audio and "
+        "image, or only one of them; this is not stored in the checkpoint",
         panel=Panel.ADVANCED,
     ),
 ]
@@ -71,8 +71,8 @@ def info(
 ) -> int:
     """Show everything known about a model: origin, parts, training, missing models.
 
-    A multiplication with its addition counts as two FLOPs. Convolutions and matrix products count,
-    attention included.
+    A multiplication with its addition counts as two FLOPs. Only convolutions and matrix products
+    count, including those of attention.
     """
     record = describe(model)
     costs = _costs(model) if flops else {}
@@ -91,7 +91,7 @@ def info(
 
 
 def _costs(model: str | None) -> dict[str, dict[str, int]]:
-    """Return the parameters and FLOPs of a model's parts, and their sum."""
+    """Return the parameters and FLOPs of a model's parts, and their totals."""
     config = network_config(model)
     from av2tsam_cli.model.cost import count_costs
 
@@ -145,10 +145,10 @@ class PullOptions:
 def pull(name: Name, *, options: PullOptions, dry_run: DryRun = False, messages: Messages) -> int:
     """Download, verify and install a model and the models that it needs.
 
-    'real' is a set: it installs all that real videos need, checks the installed files on a few
-    inputs, and is then the default. Models come from the Hugging Face hub. An interrupted download
-    resumes at the next call. Set HF_TOKEN to a token for private repositories; HF_ENDPOINT and
-    HF_HUB_OFFLINE are supported.
+    'real' is a set: it installs everything that real videos need, checks the installed files on a
+    few inputs, and becomes the default. Models come from the Hugging Face hub. An interrupted
+    download resumes at the next call. Set HF_TOKEN to a token for private repositories; HF_ENDPOINT
+    and HF_HUB_OFFLINE are supported.
     """
     from av2tsam_cli.hub.download import missing_models
 
@@ -156,7 +156,7 @@ def pull(name: Name, *, options: PullOptions, dry_run: DryRun = False, messages:
     if name == BUNDLED_MODEL:
         raise UsageError(f"{BUNDLED_MODEL}: comes with the package; there is nothing to download")
     if options.file is not None and MODELS[name].is_set:
-        raise UsageError(f"`file`: {name} is a set of models; pull the one that the file is of")
+        raise UsageError(f"`file`: {name} is a set of models; pull the model of this file instead")
     console = Console(messages)
     missing = missing_models(name, force=options.force)
     if not missing:
@@ -209,7 +209,7 @@ def _download(name: str, options: PullOptions, console: Console, *, json: bool) 
 
 
 def _plan(remotes: "Sequence[RemoteFile]") -> str:
-    """Say how much will be downloaded, and where to."""
+    """Return a line about how much will be downloaded, and where to."""
     total, missing = (
         format_bytes(sum(sizes))
         for sizes in ([r.bytes for r in remotes], [r.missing_bytes for r in remotes])
@@ -290,7 +290,7 @@ VERDICTS = {
 
 @command(app)
 def remove(name: Name, *, dry_run: DryRun = False, messages: Messages) -> int:
-    """Delete an installed model; of a set, what no other installed model needs."""
+    """Delete an installed model, or the models of a set that no other installed model needs."""
     _check_name(name, [*MODELS, *installed.names_to_verify()])
     kept = installed.members_to_keep(name)
     paths = installed.files_to_remove(name) if dry_run else installed.remove(name)
@@ -437,7 +437,7 @@ def _row(record: Mapping[str, Any]) -> list[str]:
 
 
 def _scores(scores: Any, parts: Collection[str]) -> str:
-    """Return the scores on a model's card; for a whole network also that there are none."""
+    """Return the scores on a model's card as text; for a whole network, also if it has none."""
     try:
         return f"; mIoU {scores['s4']['miou']:.3f} S4, {scores['ms3']['miou']:.3f} MS3"
     except (LookupError, TypeError, ValueError):
@@ -445,9 +445,9 @@ def _scores(scores: Any, parts: Collection[str]) -> str:
 
 
 def _lines(record: Mapping[str, Any], indent: str = "") -> list[str]:
-    """Lay out a description as lines, nested values indented; unknown and empty ones are skipped.
+    """Return a description as lines, with nested values indented, and without empty values.
 
-    The configuration has about 90 values and is shown with --json only.
+    The configuration has about 90 values, so only --json shows it.
     """
     lines = []
     for key, value in record.items():

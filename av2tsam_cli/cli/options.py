@@ -38,7 +38,7 @@ Examples = Sequence[tuple[str, str]]
 Given = NewType("Given", frozenset[str])
 """The names of the options that were given on the command line.
 
-A command whose function has a parameter of this type receives them.
+A function of a command can receive them by a parameter of this type.
 """
 
 _CONFIG_HINT = Annotated[
@@ -50,10 +50,10 @@ _CONFIG_HINT = Annotated[
     ),
 ]
 CONFIG = cast("OptionField", option_field("config", _CONFIG_HINT, None))
-"""The option of commands that can read the others from a file."""
+"""The option for reading other options from a file."""
 
 HELP_WIDTH = 80
-"""Columns of a help page, also on wider terminals."""
+"""Columns of a help page, even on wider terminals."""
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -73,7 +73,7 @@ class Parameter:
     fields: tuple[OptionField, ...]
     """Its options."""
     group: type[Any] | None = None
-    """The dataclass that collects them; None for one option that is passed as it is."""
+    """The dataclass of the options; None for a single option."""
 
     def value(self, given: dict[str, Any]) -> Any:
         """Return the value for the function; options that were not given keep their defaults."""
@@ -97,7 +97,7 @@ class CommandPage:
     details: str
     """The rest of its docstring."""
     examples: Examples
-    """Shown at the top of the help."""
+    """Examples for the top of the help."""
 
     def render(self, path: str, *, everything: bool = False) -> str:
         """Return the help page.
@@ -153,8 +153,8 @@ class HelpfulCommand(TyperCommand):
         """Parse the arguments.
 
         Raises:
-            UsageError: An option is unknown, is missing, lacks a value or takes none; or there are
-                too many arguments.
+            UsageError: An option is unknown or missing, lacks a value or must not have one, or
+                there are too many arguments.
         """
         name_flags({field.name: field.flag for field in self.page.options})
         if HELP_ALL in args:
@@ -177,7 +177,7 @@ class HelpfulCommand(TyperCommand):
         return cast("int", self.callback.run(ctx.obj))  # type: ignore[union-attr]
 
     def _settings(self, ctx: Any) -> Settings:
-        """Return all options that are set: on the command line, in files and in the environment."""
+        """Return all options that are set on the command line, in files or in the environment."""
         fields = [field for field in self.page.options if field is not CONFIG]
         settings = {
             name: Setting(word, "command line")
@@ -191,7 +191,7 @@ class HelpfulCommand(TyperCommand):
         return read_defaults(command, fields) | settings
 
     def _explain(self, error: typer.TyperException, path: str) -> str:
-        """Return the message for a wrong option, in place of Typer's."""
+        """Return our message for a wrong option, to use instead of Typer's."""
         word = str(getattr(error, "option_name", ""))
         flags = {field.flag: field for field in self.page.options}
         flags |= {f.option.short: f for f in self.page.options if f.option.short}
@@ -250,7 +250,7 @@ def new_app(help_text: str | None = None) -> typer.Typer:
         context_settings=_SETTINGS,
     )
     if help_text is not None:
-        app.callback()(lambda: None)  # so that Typer keeps the name of a single subcommand
+        app.callback()(lambda: None)  # or Typer would drop the name of a single subcommand
     return app
 
 
@@ -264,7 +264,7 @@ def command(
 
     Args:
         app: The app from `new_app`.
-        name: The command's name; None for that of the function.
+        name: The command's name; None for the function's name.
         examples: Examples for the top of the help page.
         config: Whether `--config` reads options from a file.
     """
@@ -292,7 +292,7 @@ def command(
 
         @wraps(function)
         def declared(**_: Any) -> None:
-            """Only the signature is used, by Typer; `HelpfulCommand.invoke` calls `run`."""
+            """Typer only uses the signature; `HelpfulCommand.invoke` calls `run` instead."""
 
         signature = [_typer_parameter(field) for field in options]
         declared.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
@@ -307,7 +307,7 @@ def command(
 
 
 def _report(options: Sequence[OptionField], settings: Settings, values: Mapping[str, Any]) -> None:
-    """Say which defaults are not the built-in ones, and write all settings to the log file."""
+    """Print which defaults are not built in, and write all settings to the log file."""
     messages = next((each for each in values.values() if isinstance(each, Messages)), Messages())
     own = {field.name for field in option_fields(Messages)}
     flags: dict[str, list[str]] = {}
@@ -326,23 +326,23 @@ def _report(options: Sequence[OptionField], settings: Settings, values: Mapping[
 
 @contextmanager
 def _origins_in_errors(settings: Settings) -> Iterator[None]:
-    """Add to usage errors where the defaults that they name are set."""
+    """Add to usage errors the origins of the defaults that they name."""
     try:
         yield
     except UsageError as error:
         text = str(error)
-        places = [
+        origins = [
             f"`{name}` is set by {each.origin}"
             for name, each in settings.items()
             if each.is_default and f"`{name}`" in text and each.origin not in text
         ]
-        if places:
-            error.args = (f"{text} ({', '.join(places)})",)
+        if origins:
+            error.args = (f"{text} ({', '.join(origins)})",)
         raise
 
 
 def _parameters(function: Callable[..., int]) -> tuple[list[Parameter], str | None]:
-    """Return a function's parameters, and the name of the one of type `Given` if there is one."""
+    """Return a function's parameters, and the name of a parameter of type `Given`, or None."""
     hints = get_type_hints(function, include_extras=True)
     parameters, given_name = [], None
     for name, parameter in inspect.signature(function).parameters.items():
@@ -362,7 +362,7 @@ def _parameters(function: Callable[..., int]) -> tuple[list[Parameter], str | No
 
 
 def _typer_parameter(field: OptionField) -> inspect.Parameter:
-    """Declare an option to Typer, as text, list or flag; its value is None if it is not given."""
+    """Declare an option to Typer as text, list or flag, with None as its default."""
     kind: Any = bool if field.is_flag else list[str] if field.is_list else str
     pair = f"{field.flag}/{field.negation}" if field.negation else field.flag
     flags = [pair, field.option.short] if field.option.short else [pair]
@@ -376,9 +376,9 @@ def _typer_parameter(field: OptionField) -> inspect.Parameter:
 
 
 def _help_option(option: Any) -> Any:
-    """Make the help option print by `print_text`, which explains a stdout that cannot be written.
+    """Make the help option print with `print_text`, which reports if stdout cannot be written.
 
-    Typer's own output would fail with an error of the system, or not at all.
+    Typer's own function would raise an error of the system, or ignore it.
     """
 
     def show(ctx: Any, _option: Any, given: bool) -> None:
@@ -406,7 +406,7 @@ def _parsed(field: OptionField, setting: Setting) -> Any:
 def _examples(examples: Examples) -> str:
     width = max(len(line) for line, _ in examples)
     if width + max(len(what) for _, what in examples) + len("    # ") > HELP_WIDTH:
-        width = 0  # not aligned, so that they fit
+        width = 0  # not aligned, or they would not fit
     lines = [f"  {line:<{width}}  # {what}" if what else f"  {line}" for line, what in examples]
     return "Examples:\n" + "\n".join(lines)
 
@@ -421,7 +421,7 @@ def _row(field: OptionField) -> tuple[str, str]:
 
 
 def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
-    """Format two columns, the first `width` wide; longer names get a line of their own."""
+    """Format two columns, the first `width` wide; longer names are put on a separate line."""
     lines = []
     for name, text in rows:
         parts = textwrap.wrap(text, HELP_WIDTH - width, break_on_hyphens=False) or [""]

@@ -1,4 +1,4 @@
-"""How far a command is: as a bar, as lines of text, and as JSON."""
+"""The progress of a command, as a bar, as lines of text, and as JSON."""
 
 from __future__ import annotations
 
@@ -12,76 +12,75 @@ Unit = Literal["frames", "videos", "parts", "seconds", "bytes"]
 
 RECENT_S = 15.0
 """Seconds over which the speed is measured."""
-LONGEST_BAR = 30
+MAX_BAR = 30
 """Columns of the bar on a wide terminal."""
-SHORTEST_BAR = 10
+MIN_BAR = 10
 """Columns of the bar on a narrow terminal."""
 ELLIPSIS = "…"
 
 
 class BatchProgress:
-    """How far a batch is: which of its inputs are done, and how long the others will take."""
+    """The progress of a batch of inputs, with an estimate of the remaining time."""
 
     def __init__(self, inputs: Mapping[Path, int], totals: Mapping[Path, float | None]) -> None:
         """Begin a batch.
 
         Args:
-            inputs: All inputs of the command, with their numbers from 1 on.
-            totals: The amount of work, in frames or seconds, of those that are to be processed;
-                None where it is unknown.
+            inputs: All inputs of the command, with their numbers, starting at 1.
+            totals: The length, in frames or seconds, of each input to process; None if unknown.
         """
         self.files = len(inputs)
         self.number = 0
         self._numbers = inputs
-        self._ahead: dict[Path, float | None] = {}
-        self._ahead_sum = 0.0  # kept, because a batch can have very many inputs
-        self._ahead_unknown = 0
+        self._pending: dict[Path, float | None] = {}
+        self._pending_sum = 0.0  # updated instead of computed, for batches with very many inputs
+        self._pending_unknown = 0
         self._known_sum, self._known_count = 0.0, 0
         self._finished = 0.0
         self._began_s: float | None = None
         self.expect((), totals)
 
     def expect(self, checked: Iterable[Path], totals: Mapping[Path, float | None]) -> None:
-        """Set what is known of inputs that have been checked; those without a total are skipped.
+        """Update the lengths of inputs that have been checked.
 
         Args:
             checked: The inputs.
-            totals: The amount of work of those that are to be processed; None where it is unknown.
+            totals: The length of each of them that is to be processed; None if unknown.
         """
         for source in checked:
             self._drop(source)
         for source, total in totals.items():
-            self._ahead[source] = total
-            self._ahead_sum += total or 0.0
-            self._ahead_unknown += total is None
+            self._pending[source] = total
+            self._pending_sum += total or 0.0
+            self._pending_unknown += total is None
             self._known_sum += total or 0.0
             self._known_count += bool(total)
 
     def _drop(self, source: Path) -> None:
-        if source in self._ahead:
-            total = self._ahead.pop(source)
-            self._ahead_sum -= total or 0.0
-            self._ahead_unknown -= total is None
+        if source in self._pending:
+            total = self._pending.pop(source)
+            self._pending_sum -= total or 0.0
+            self._pending_unknown -= total is None
 
     def start(self, source: Path) -> None:
         """Begin an input."""
-        if self._began_s is None:  # not before: loading a model can take longer than an input
+        if self._began_s is None:  # not earlier: loading the model can take longer than an input
             self._began_s = time.monotonic()
         self.number = self._numbers[source]
         self._drop(source)
 
     def finish(self, done: float) -> None:
-        """End an input, of which this much was done."""
+        """End an input after this number of units."""
         self._finished += done
 
     def left_s(self, done: float, total: float | None) -> float | None:
         """Estimate the seconds until the last input is done.
 
-        Inputs of unknown length count as much as the others do on average.
+        Inputs of unknown length are assumed to have the average length of the others.
 
         Args:
-            done: How much of the current input is done.
-            total: How much it is in total; None if unknown.
+            done: Units of the current input that are done.
+            total: Length of the current input; None if unknown.
 
         Returns:
             None if too little is known.
@@ -91,13 +90,13 @@ class BatchProgress:
             return None
         elapsed_s = time.monotonic() - self._began_s
         mean = self._known_sum / self._known_count
-        ahead = self._ahead_sum + mean * self._ahead_unknown
-        ahead += max(0.0, (mean if total is None else total) - done)
-        return ahead * elapsed_s / all_done
+        remaining = self._pending_sum + mean * self._pending_unknown
+        remaining += max(0.0, (mean if total is None else total) - done)
+        return remaining * elapsed_s / all_done
 
 
 class Progress:
-    """How far one input is, or one stage of a command."""
+    """The progress of one input, or of one stage of a command."""
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class Progress:
 
         Args:
             name: An input, or the name of a stage.
-            total: The expected number of units; None if it is unknown.
+            total: The expected number of units; None if unknown.
             unit: What is counted.
             batch: The batch that the input belongs to.
         """
@@ -122,7 +121,7 @@ class Progress:
         self._recent = deque([(time.monotonic(), 0)])
 
     def update(self, done: int) -> None:
-        """Set how much is done."""
+        """Set the number of units that are done."""
         now_s = time.monotonic()
         self.done = done
         self._recent.append((now_s, done))
@@ -131,25 +130,25 @@ class Progress:
 
     @property
     def speed(self) -> float | None:
-        """Units per second, recently; None if it is unknown."""
+        """Recent speed in units per second; None if unknown."""
         (first_s, first), (last_s, last) = self._recent[0], self._recent[-1]
         return (last - first) / (last_s - first_s) if last > first and last_s > first_s else None
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until this input or stage is done; None if that is unknown."""
+        """Seconds until this input or stage is done; None if unknown."""
         if self.total is None or not self.speed:
             return None
         return max(0, self.total - self.done) / self.speed
 
     @property
     def batch_left_s(self) -> float | None:
-        """Seconds until all inputs are done; None without a batch, or if that is unknown."""
+        """Seconds until all inputs are done; None without a batch, or if unknown."""
         return None if self.batch is None else self.batch.left_s(self.done, self.total)
 
     @property
-    def place(self) -> str:
-        """Which input of the batch this is, such as `file 3 of 5,000`; "" for a single one."""
+    def position(self) -> str:
+        """The position in the batch, such as `file 3 of 5,000`; "" for a single input."""
         if self.batch is None or self.batch.files == 1:
             return ""
         return f"file {self.batch.number:,} of {self.batch.files:,}"
@@ -173,34 +172,34 @@ class Progress:
         total = "" if self.total is None else f" of {_amount(self.total, self.unit)}"
         counts = f"{_amount(self.done, self.unit)}{total}"
         counts += "" if self.unit == "bytes" else f" {self.unit}"
-        left_s, all_left_s = self.left_s, self.batch_left_s if self.place else None
+        left_s, all_left_s = self.left_s, self.batch_left_s if self.position else None
         parts = [
             counts,
             *([] if self.speed is None else [_speed(self.speed, self.unit)]),
             *([] if left_s is None else [f"{clock(left_s)} left"]),
             *([] if all_left_s is None else [f"{clock(all_left_s)} left for all"]),
         ]
-        return ": ".join(filter(None, [self.place, str(self.name), ", ".join(parts)]))
+        return ": ".join(filter(None, [self.position, str(self.name), ", ".join(parts)]))
 
     def line(self, width: int, name: str) -> str:
         """Return the progress as one line with a bar.
 
-        The name is shortened before the bar is, and the bar before the numbers are.
+        On narrow terminals, first the name is shortened, then the bar, then the numbers.
 
         Args:
             width: Columns of the terminal.
-            name: What to call it.
+            name: The name to show.
         """
         total = "?" if self.total is None else _amount(self.total, self.unit)
         counts = [
             f"{_amount(self.done, self.unit)}/{total}",
             "--" if self.speed is None else _speed(self.speed, self.unit),
             clock(self.left_s),
-            *([f"all {clock(self.batch_left_s)}"] if self.place else []),
+            *([f"all {clock(self.batch_left_s)}"] if self.position else []),
         ]
-        head, tail = f"{self.place}  " if self.place else "", f"  {'  '.join(counts)}"
+        head, tail = f"{self.position}  " if self.position else "", f"  {'  '.join(counts)}"
         room = width - len(head) - len(tail) - 2
-        columns = min(LONGEST_BAR, max(SHORTEST_BAR, room - cell_len(name), room // 2))
+        columns = min(MAX_BAR, max(MIN_BAR, room - cell_len(name), room // 2))
         name = shorten(name, max(0, room - columns))
         columns = min(columns, room - cell_len(name))
         return f"{head}{name}  {self._bar(columns)}{tail}"
@@ -230,7 +229,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Return a duration such as 0:05, 12:30 or 3:02:10; dashes if it is unknown."""
+    """Return a duration such as 0:05, 12:30 or 3:02:10; dashes if unknown."""
     if seconds is None:
         return "-:--"
     minutes, rest = divmod(round(seconds), 60)
@@ -239,7 +238,7 @@ def clock(seconds: float | None) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    """Return as much of the start of a text as fits into `width` columns."""
+    """Return the start of a text that fits into `width` columns."""
     length = 0
     for index, char in enumerate(text):
         length += cell_len(char)

@@ -58,7 +58,7 @@ KEYS: dict[str, object] = dict.fromkeys(
     )
 )
 KEYS |= {"outputs": (), "sources": ()}
-"""The keys of the JSON for an input, with their values where these are unknown."""
+"""The keys of the JSON for an input, with the values to use where they are unknown."""
 
 app = new_app()
 
@@ -76,15 +76,15 @@ class BatchOptions:
             default="{folder}/{stem}",
         ),
     ] = None
-    """How outputs are named, see `inputs.name_outputs`; None for the names of the inputs."""
+    """Template for the names of outputs, see `inputs.name_outputs`; None for the input names."""
     dry_run: Annotated[
         bool, Option("only print what would be done", panel=Panel.INPUTS, short="-n")
     ] = False
-    """Whether to print the plan, and neither load a model nor write anything."""
+    """Whether to only print the plan, without loading a model or writing anything."""
     skip_existing: Annotated[
         bool, Option("skip inputs that are done with these options", panel=Panel.OUTPUT)
     ] = False
-    """Whether to skip inputs whose output was made from them with the same options and model."""
+    """Whether to skip inputs whose output is complete and made with the same options and model."""
     staging: Annotated[
         Path | None,
         Option(
@@ -142,7 +142,7 @@ def segment(
     devices: Annotated[
         int,
         Option(
-            "GPUs to process inputs on, each in a process of its own; on CPUs, processes that "
+            "number of GPUs to use, each with its own process; on CPUs, number of processes that "
             "share the cores",
             panel=Panel.ADVANCED,
             metavar="N",
@@ -208,8 +208,8 @@ class _LocalRun:
         """The local folders and files that outputs are written to."""
         folders = {each.name.parent for each in self.inputs.values()}
         outs = [out for out in self.job.outs.values() if not url_of(out)]
-        places = [out / folder for out in outs for folder in folders]
-        return [*places, self.job.staging_folder]
+        paths = [out / folder for out in outs for folder in folders]
+        return [*paths, self.job.staging_folder]
 
     def run(self) -> int:
         """Check pending inputs, load the model, process the inputs, and return the exit code.
@@ -246,7 +246,7 @@ class _LocalRun:
         return self.batch.exit_code
 
     def _process(self, plans: "Sequence[SegmentPlan]", progress: BatchProgress) -> bool:
-        """Process inputs; return False if the model cannot be loaded, so that all have failed."""
+        """Process inputs; return False if they all failed because the model cannot be loaded."""
         if not self.runner.is_loaded:
             more = len(plans) < len(self.batch.pending)
             frames = None if more else sum(plan.frames or 0 for plan in plans)

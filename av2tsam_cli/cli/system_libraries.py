@@ -1,4 +1,4 @@
-"""Shared libraries of the operating system that slim containers lack, and who provides them."""
+"""Shared system libraries that slim containers lack, and the packages that provide them."""
 
 import ctypes
 import re
@@ -9,16 +9,16 @@ PACKAGE_OF = {
     "libglib-2.0.so.0": "libglib2.0-0",
     "libgthread-2.0.so.0": "libglib2.0-0",
 }
-"""Libraries that opencv-python needs, with the package of Debian and Ubuntu for each."""
+"""Libraries that opencv-python needs, with their packages on Debian and Ubuntu."""
 
 _CANNOT_OPEN = re.compile(r"(\S+\.so[\d.]*): cannot open shared object file")
 
 
 def explain_missing_library(error: ImportError) -> str | None:
-    """Return which libraries are missing and how to install them; None for any other error.
+    """Return a message about missing libraries and how to install them; None for other errors.
 
-    The dynamic linker names only the first library that it misses, so the others of opencv-python
-    are looked for here.
+    The dynamic linker only names the first missing library, so this looks for the others that
+    opencv-python needs.
     """
     match = _CANNOT_OPEN.search(str(error))
     if match is None:

@@ -23,7 +23,7 @@ app = new_app()
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Read different whole numbers: S,S,..."""
+    """Parse a list of different whole numbers: S,S,..."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts) or len({*map(int, parts)}) < len(parts):
         raise ValueError(f"{text!r} is not a list of different seeds; use for example 1,2,3")
@@ -68,7 +68,7 @@ def train(*, options: TrainOptions, seeds: Seeds = None, messages: Messages, giv
     console = Console(messages if processes.first else messages.silent)
     try:
         with console.logged():
-            # Other machines may not see the run folders, so the first process looks for all.
+            # Other machines may not see the run folders, so the first process reads them for all.
             for run in processes.from_first(lambda: _plan_runs(options, seeds, given)):
                 own = run if processes.first else _with_given(run, options, given)
                 _run(own, console, messages if processes.first else None)
@@ -101,27 +101,27 @@ def _plan_runs(
 
 
 def _with_given(run: TrainOptions, options: TrainOptions, given: Given) -> TrainOptions:
-    """Return the options of a run with those that this process was given, such as paths."""
+    """Return the options of a run, with options such as paths as this process was given them."""
     own = given & {field.name for field in fields(options)} - {"out", "resume", "seed"}
     return replace(run, **{name: getattr(options, name) for name in own})
 
 
 def _resumed_seeds(runs: list[TrainOptions], given: Given) -> list[TrainOptions]:
-    """Return the runs that were started as resumed, and the others with the same options."""
+    """Resume the runs that have been started, and give the others the same options."""
     from av2tsam_cli.training.run_folder import has_run
 
     started = {run.seed: _resumed(run, given) for run in runs if has_run(run.out)}
     if not started:
         return runs
-    like = next(iter(started.values()))
+    first = next(iter(started.values()))
     return [
-        started.get(run.seed, replace(like, seed=run.seed, out=run.out, resume=False))
+        started.get(run.seed, replace(first, seed=run.seed, out=run.out, resume=False))
         for run in runs
     ]
 
 
 def _resumed(options: TrainOptions, given: Given) -> TrainOptions:
-    """Return the options of a resumed run: its own, unless given on the command line."""
+    """Return the options of a resumed run: those it was started with, unless given now."""
     from av2tsam_cli.inference.distributed import is_started_by_torchrun
     from av2tsam_cli.training.run_folder import RECORD, has_run, read_options
 
@@ -136,7 +136,7 @@ def _resumed(options: TrainOptions, given: Given) -> TrainOptions:
 
 
 def _run(options: TrainOptions, console: Console, messages: Messages | None) -> None:
-    """Train, and print the result; None instead of messages prints none."""
+    """Train, and print the result unless `messages` is None."""
     from av2tsam_cli.training.loop import train as train_model
 
     with TrainingProgress(console) as progress:

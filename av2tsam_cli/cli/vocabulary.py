@@ -30,7 +30,7 @@ app = new_app("Show and check lists of things that can be heard and seen.")
     app,
     examples=[
         ("av2tsam vocabulary show", "the built-in vocabulary"),
-        ("av2tsam vocabulary show mine.toml", "what a file means, with its defaults"),
+        ("av2tsam vocabulary show mine.toml", "a vocabulary file, with all defaults"),
     ],
 )
 def show(file: Shown = None, *, messages: Messages) -> int:

@@ -127,7 +127,7 @@ def test_an_option_that_takes_several_values_is_repeated(
     ]
     assert received[0].vocabulary == Path("mine.toml")
     run("--help")
-    assert "--name NAME            name only this, such as dog (repeatable)" in (
+    assert "--name NAME            use only this name, such as dog (repeatable)" in (
         capsys.readouterr().out
     )
 
