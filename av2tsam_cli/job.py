@@ -213,7 +213,7 @@ class JobRunner:
         """Check an input like `plan`, but keep its plan and copy for further calls."""
         if self._kept is not None:
             kept, kept_plan = self._kept
-            if kept == source:
+            if kept == source and not retry:  # an earlier attempt may have written the output since
                 return kept_plan
             self.drop(kept_plan)
         plan = self.plan(source, retry=retry)

@@ -65,7 +65,7 @@ class WorkersRun:
                     Av2tsamError(f"{source}: a machine with its parts was lost; run again"), source
                 )
         finally:
-            if self.batch.exit_code or self._pending:  # otherwise, each `JoinTask` removed its own
+            if self.batch.exit_code or self._pending:  # otherwise, they are removed already
                 remove_everywhere({Path.cwd() / folder for folder in folders.values()})
 
     def _run_tasks(self, tasks: Sequence[Task], name: str, unit: Unit) -> list[PartTask]:

@@ -67,7 +67,11 @@ def _run_with_ray_data(
     rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
     dataset = from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
     for row in map_on_workers(dataset, Worker, (setup,), registry, resources).iter_rows():
-        yield row["index"], pickle.loads(row["outcome"])  # noqa: S301 - from our own worker
+        task, outcome = tasks[row["index"]], pickle.loads(row["outcome"])  # noqa: S301 - ours
+        if isinstance(task, PartTask) and outcome.outputs:
+            # Not by the worker: if it is lost before it reports, another one joins the parts again.
+            shutil.rmtree(setup.folder / task.folder, ignore_errors=True)
+        yield row["index"], outcome
 
 
 def _run_through_client(
@@ -218,7 +222,7 @@ class Worker:
         import ray
 
         if not ray.get(self.registry.is_needed.remote(task.folder)):
-            return Outcome("skipped")
+            return Outcome("skipped", value=())  # the part that failed is reported
         outcome = self.child.run(task, lost)
         if outcome.value is not None:
             number, count = task.part.number, task.count

@@ -5,7 +5,6 @@ hidden folder beside the output, or in the staging folder if the output will be 
 machines of a cluster must share this folder.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -83,7 +82,7 @@ class PartTask(Task):
         """Run the task; see `Task`."""
         from av2tsam_cli.parts import segment_part
 
-        plan = runner.plan_and_keep(self.source)
+        plan = runner.plan_and_keep(self.source, retry=self.retry)
         if plan is None:  # the parts were joined, but the worker was lost before it reported this
             return self.skipped(runner)
         folder = self.folder / f"{self.part.number}"
@@ -128,7 +127,6 @@ class JoinTask(Task):
             return self.skipped(runner)
         join = partial(join_parts, plan, runner.load(), self.sound, self.results)
         joined = runner.finish(plan, join)
-        shutil.rmtree(self.folder, ignore_errors=True)
         return Outcome("done", joined.outputs, joined)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from av2tsam_cli.cluster.child import Child, Setup
+from av2tsam_cli.cluster.split import CutTask
 from av2tsam_cli.cluster.tasks import Task
 from av2tsam_cli.errors import MediaError, WeightsError
 from av2tsam_cli.job import Input, SegmentJob
@@ -79,6 +80,18 @@ def test_an_attempt_that_was_lost_when_it_was_complete_is_done_again(child: Chil
     assert "already exists" in str(child.run(task("again/clip")).error)
     assert child.run(task("again/clip"), lost=1).status == "done"
     assert "the worker was lost 3 times" in str(child.run(task("again/clip"), lost=3).error)
+
+
+def test_parts_are_joined_again_if_a_worker_was_lost_after_it_had_joined_them(
+    child: Child, out: Path
+) -> None:
+    source, folder = Input(SAMPLE, Path("parts/clip")), out / "parts" / "work"
+    [part] = child.run(CutTask(source, seconds=5, folder=folder)).value
+    for lost in (0, 1):
+        segmented = child.run(part, lost)
+        assert segmented.error is None
+        joined = child.run(part.join({0: segmented.value}), lost)
+        assert (joined.error, joined.status) == (None, "done")
 
 
 def test_after_a_crash_an_input_is_tried_again(child: Child, out: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,14 @@ def test_a_video_in_parts_gets_the_masks_of_one_piece(tmp_path: Path) -> None:
     cut = CutTask(source, seconds=1, folder=parts_folder(job, source))
     [(_, analysed)] = run_tasks([cut], Setup(job), RESOURCES)
     assert len(analysed.value) == 4
-    outcomes = [outcome for _, outcome in run_tasks(analysed.value, Setup(job), RESOURCES)]
+    missing = Input(tmp_path / "missing.mp4", Path("missing"))
+    first, *others = [replace(task, source=missing, folder=tmp_path) for task in analysed.value[:2]]
+    tasks = [first, *analysed.value, *others]
+    done = list(run_tasks(tasks, Setup(job), RESOURCES))
+    for task, outcome in done:
+        if task.source == missing:  # either it failed, or it was not tried and is not reported
+            assert outcome.error is not None or outcome.value == ()
+    outcomes = [outcome for task, outcome in done if task.source == source]
     [joined] = [outcome.result for outcome in outcomes if outcome.result is not None]
     assert joined.outputs == (tmp_path / "out" / "parts",)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
