@@ -131,7 +131,9 @@ def cut(plan: SegmentPlan, seconds: int) -> list[Part]:
     start_s, end_s = plan.options.start, plan.options.end
     if end_s is None or (plan.end_s is not None and plan.end_s < end_s):
         end_s = plan.end_s or 0.0
-    cuts = [float(each) for each in range(math.floor(start_s) + seconds, math.ceil(end_s), seconds)]
+    # Joined and damaged files can declare an end that is hours after the last frame.
+    last = math.floor(max(start_s, _earlier(plan, end_s, 1)))
+    cuts = [float(each) for each in range(math.floor(start_s) + seconds, last + 1, seconds)]
     spans = zip([start_s, *cuts], [*cuts, float("inf")], strict=True)
     return [_lead_in(plan, number, *span_s) for number, span_s in enumerate(spans)]
 

@@ -208,6 +208,20 @@ def test_a_failed_join_leaves_nothing(clip: Path, model: LoadedModel, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mkv", "part"]
 
 
+def test_a_declared_end_far_after_the_last_frame_adds_no_parts(
+    make_clip: MakeClip, model: LoadedModel, tmp_path: Path
+) -> None:
+    """Two joined pieces, of which the second one has a clock that is hours ahead."""
+    clip = make_clip("clip.ts", seconds=2, rate=5)
+    later = make_clip("later.ts", times_s=[5000 + k / 5 for k in range(10)])
+    clip.write_bytes(clip.read_bytes() + later.read_bytes())
+    plan = plan_video(clip, tmp_path / "out.mp4", SegmentOptions(text="the dog"))
+    assert plan.end_s is not None
+    assert plan.end_s > 1000
+    assert len(cut(plan, 2)) <= 3
+    check_same(*both_ways(clip, model, 2, tmp_path, "out", format="masks", text="the dog"))
+
+
 def test_cuts_are_at_whole_seconds(clip: Path) -> None:
     plan = plan_video(clip, clip.parent / "out.mp4", SegmentOptions(start=1.3, end=7.0))
     parts = cut(plan, 2)
