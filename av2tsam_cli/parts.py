@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from av2tsam_cli.errors import MediaError
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.media.container import time_of_earlier_frame
 from av2tsam_cli.media.damage import DamageLog
@@ -45,7 +46,7 @@ from av2tsam_cli.pipeline import (
     open_writers,
     run_stages,
 )
-from av2tsam_cli.plan import SegmentPlan
+from av2tsam_cli.plan import SegmentPlan, input_id
 from av2tsam_cli.stages import codec_threads, listen, rate_for, read_pictures, schedule
 from av2tsam_cli.timeline.schedule import BLOCK_S, CLOCK_SLACK_S, ScheduledFrame
 from av2tsam_cli.values import AudioWindow, MaskedFrame
@@ -67,6 +68,8 @@ class SoundAnalysis:
     """Windows without samples, about 2 kB each. Empty without sound, and with a text prompt."""
     damage: DamageLog = field(repr=False)
     """Parts of the sound that could not be read."""
+    input_id: str
+    """Identifies the content of the video, see `plan.input_id`."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def analyse_sound(plan: SegmentPlan, segmenter: Segmenter) -> SoundAnalysis:
             segmenter.without_samples(window, plan.options.silence_dbfs)
             for window in listen(plan, segmenter, damage)
         )
-    return SoundAnalysis(windows, damage)
+    return SoundAnalysis(windows, damage, input_id(plan.info.path))
 
 
 def cut(plan: SegmentPlan, seconds: int) -> list[Part]:
@@ -174,7 +177,7 @@ def segment_part(
         progress: Called after each frame with the number of frames written.
 
     Raises:
-        MediaError: The video cannot be read.
+        MediaError: The video cannot be read, or it was changed.
         Av2tsamError: The folder cannot be written.
     """
     damage = DamageLog(plan.info.path, allow_partial=plan.options.allow_partial)
@@ -215,6 +218,7 @@ def segment_part(
 
         frames = _read_part(plan, segmenter, sound, part, damage)
         run_stages(plan, segmenter, frames, write, stop_s=part.stop_s, announce=False)
+        _check_same_input(plan, sound)
     return PartResult(WrittenPart(folder, summaries.frames), damage)
 
 
@@ -224,6 +228,19 @@ def _read_part(
     frames = read_pictures(plan, segmenter, damage, part.decode_s)
     rate = rate_for(plan.options, segmenter.model)
     yield from schedule(frames, iter(sound.windows), plan.options, rate, part.compute_s)
+
+
+def _check_same_input(plan: SegmentPlan, sound: SoundAnalysis) -> None:
+    """Check that a video is still the one whose sound was analysed, perhaps by another process.
+
+    Raises:
+        MediaError: It was replaced, or is still being written.
+    """
+    check_unchanged(plan.info)
+    if input_id(plan.info.path) != sound.input_id:
+        raise MediaError(
+            f"{plan.info.path}: changed while it was read; run again when it is complete"
+        )
 
 
 def join_parts(
@@ -247,7 +264,7 @@ def join_parts(
     damage = DamageLog(plan.info.path, allow_partial=plan.options.allow_partial)
     for each in (sound.damage, *(result.damage for result in results)):
         damage.merge(each)
-    check_unchanged(plan.info)
+    _check_same_input(plan, sound)
     parts = [result.written for result in results]
     tally = Tally()
     for frame in read_summaries(parts):

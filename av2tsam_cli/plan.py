@@ -196,20 +196,23 @@ def record_of(
     """
     places = {name: relative_path(path, output) for name, path in sides.items()}
     given = {**options.influences(kind), "precision": model.precision, **places}
-    try:
-        input_id = _input_id(source)
-    except OSError as error:
-        raise MediaError(f"{source}: cannot be read ({error.strerror}); check it") from error
-    return ResultRecord(source.name, input_id, model.name, model.weights_id, given)
+    return ResultRecord(source.name, input_id(source), model.name, model.weights_id, given)
 
 
-def _input_id(source: Path) -> str:
-    """Return a hash of the content of an input, or of what a store says about it."""
+def input_id(source: Path) -> str:
+    """Return a hash of the content of an input, or of what a store says about it.
+
+    Raises:
+        MediaError: It cannot be read.
+    """
     if is_stored(source):
         return text_id(look_up(str(source)).version)
     if isinstance(source, NetworkPath) and source.version is not None:
         return text_id(source.version)
-    return text_id(str(source)) if is_remote(source) else content_id(source)
+    try:
+        return text_id(str(source)) if is_remote(source) else content_id(source)
+    except OSError as error:
+        raise MediaError(f"{source}: cannot be read ({error.strerror}); check it") from error
 
 
 def place_output(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from av2tsam_cli.errors import Av2tsamError
+from av2tsam_cli.errors import Av2tsamError, MediaError
 from av2tsam_cli.inference.loading import LoadedModel, load_model
 from av2tsam_cli.media.audio import read_channels
 from av2tsam_cli.media.frames import read_frames
@@ -194,6 +194,24 @@ def test_damage_is_counted_once(
     damaged = {"format": "masks", "end": 4.0, "allow_partial": True}
     one, parts = both_ways(clip, model, 2, tmp_path, "out", **damaged)
     check_same(one, parts)
+
+
+def test_a_video_that_is_replaced_between_two_parts_is_an_error(
+    clip: Path, make_clip: MakeClip, model: LoadedModel, tmp_path: Path
+) -> None:
+    def plan() -> SegmentPlan:  # as other processes make it
+        return plan_video(clip, tmp_path / "out.mp4", SegmentOptions(text="the dog", end=5.0))
+
+    segmenter = load_for(plan().options, model, device="cpu", precision="auto")
+    sound, parts = analyse_sound(plan(), segmenter), cut(plan(), 4)
+    folders = [tmp_path / "0", tmp_path / "1"]
+    first = segment_part(plan(), segmenter, sound, parts[0], folders[0])
+    make_clip("clip.mkv", seconds=9, rate=14)
+    with pytest.raises(MediaError, match=r"clip\.mkv: changed while it was read"):
+        segment_part(plan(), segmenter, sound, parts[1], folders[1])
+    with pytest.raises(MediaError, match=r"clip\.mkv: changed while it was read"):
+        join_parts(plan(), segmenter, sound, [first])
+    assert not folders[1].exists()
 
 
 def test_a_failed_join_leaves_nothing(clip: Path, model: LoadedModel, tmp_path: Path) -> None:
