@@ -1,11 +1,11 @@
-"""Atomic writing: results are written beside their target and renamed when they are complete.
+"""Atomic writing: results are written beside their target, and renamed when they are complete.
 
-An interrupted or failed run leaves no partial file, no partial folder and no empty parent folders.
-A killed run leaves the old result or the complete new one under its name. What it leaves besides is
-removed by the next run that writes into the folder.
+An interrupted or failed run leaves no partial files or folders, and no empty parent folders. After
+a killed run, the target is the old or the complete new result; its temporary files are removed by
+the next run that writes into the folder.
 
-Nothing waits until the data is on the disk (fsync), as in cp and FFmpeg: after a power failure, a
-result of the last seconds can be incomplete.
+As with cp and FFmpeg, writing does not wait until the data is on the disk (fsync): after a power
+failure, results of the last seconds can be incomplete.
 """
 
 import ctypes
@@ -35,26 +35,27 @@ FIXES = {
     errno.EPERM: "check the folder's permissions",
     errno.EROFS: "use a file system that is not read-only",
 }
-"""What to do about an error number of the operating system."""
+"""Advice for error numbers of the operating system."""
 OTHER_FIX = "check the folder and its permissions"
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How safetensors, written in Rust, reports an error number: only in its message."""
+"""An error number in a message of safetensors, which is written in Rust."""
 
 SAMPLES, SAMPLE_BYTES = 16, 1 << 16
-"""How many parts of a file identify its content, and how long they are."""
+"""Number and length of the parts of a file that are hashed to identify its content."""
 ID_DIGITS = 16
 """Hexadecimal digits of a hash that identifies content."""
 LARGEST_TEXT = 2**20
-"""Bytes of the largest file of text that is read, such as options or a vocabulary."""
+"""Limit of the bytes of text files, such as options or a vocabulary."""
 
-MOST_ATTEMPTS = 20
-"""How often something is created in a folder that other processes remove."""
+MAX_ATTEMPTS = 20
+"""Attempts to create something in a folder that other processes may remove."""
 PART_NAME = re.compile(
-    r"\.av2tsam-(?P<host>[0-9a-f]{8})-(?P<space>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}"
+    r"\.av2tsam-(?P<host>[0-9a-f]{8})-(?P<namespace>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}"
     r"\.(part|old)"
 )
-"""The name of an unfinished output, or of a folder that is being replaced: where its process runs
-(see `_ProcessPlace`) and its number, by which others tell whether it is still running."""
+"""The name of an unfinished output, or of a folder that is being replaced. It contains the host and
+the PID namespace (see `_Scope`) and the ID of its process, so that other processes can tell whether
+that is still running."""
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 """Constants of Linux for `renameat2`."""
@@ -68,14 +69,14 @@ def write_errors(
     catch: tuple[type[Exception], ...] = (),
     hint: str = "",
 ) -> Iterator[None]:
-    """Turn errors of writing into one line: the target, the cause and how to fix it.
+    """Turn write errors into one line: the target, the cause and how to fix it.
 
     Args:
-        target: The file or folder named in the message.
+        target: The file or folder to name in the message.
         raises: The error to raise.
-        catch: What to convert besides `OSError`, such as the errors of an encoder.
-        hint: Ends the sentence after the fix, such as "or set AV2TSAM_HOME to another folder"; ""
-            for another output path, or for another folder of copies if it is to be uploaded.
+        catch: Errors to convert besides `OSError`, such as the errors of an encoder.
+        hint: End of the message, such as "or set AV2TSAM_HOME to another folder"; "" to suggest
+            another output path, or another `staging` folder if the target is to be uploaded.
 
     Raises:
         Av2tsamError: Or `raises`: the disk is full, a quota or limit was reached, permission was
@@ -97,7 +98,7 @@ def write_errors(
 
 @contextmanager
 def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Write a file that appears under its name only when it is complete.
+    """Write a file that gets its name only when it is complete.
 
     Missing parent folders are created, and removed again if the block fails.
 
@@ -126,7 +127,7 @@ def atomic_file(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Fill a folder that appears under its name only when it is complete.
+    """Fill a folder that gets its name only when it is complete.
 
     Missing parent folders are created, and removed again if the block fails.
 
@@ -155,7 +156,7 @@ def atomic_folder(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def parent_folders(target: Path) -> Iterator[None]:
-    """Create the missing parent folders of a path; at the end, remove those that stayed empty.
+    """Create the missing parent folders of a path; at the end, remove those that are empty.
 
     Raises:
         OSError: A folder cannot be created.
@@ -166,17 +167,17 @@ def parent_folders(target: Path) -> Iterator[None]:
         yield
     finally:
         for folder in missing:
-            with suppress(OSError):  # it is not empty, or another process removed it
+            with suppress(OSError):  # not empty, or removed by another process
                 folder.rmdir()
 
 
 def _create(path: Path, create: Callable[[Path], None]) -> None:
-    """Create something in its folder, although other processes may remove that while it is empty.
+    """Create something in a folder that other processes may remove while it is empty.
 
     Raises:
         OSError: It cannot be created.
     """
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         with suppress(FileNotFoundError, FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
             create(path)
@@ -186,16 +187,16 @@ def _create(path: Path, create: Callable[[Path], None]) -> None:
 
 
 def check_new_file(path: Path, *, overwrite: bool, suffix: str = "") -> None:
-    """Check before the work starts that a file can be written and replaces none unintentionally.
+    """Check before processing that a file can be written, and would not replace one by mistake.
 
     Args:
         path: The file.
         overwrite: Whether an existing file may be replaced.
-        suffix: The suffix that it must have, such as `.png`; "" for any.
+        suffix: The required suffix, such as `.png`; "" for any.
 
     Raises:
-        UsageError: The suffix differs, the folder does not exist, the path is a folder, or it
-            exists and `overwrite` is not set.
+        UsageError: The suffix is wrong, the folder does not exist, the path is a folder, or the
+            file exists and `overwrite` is not set.
     """
     if suffix and path.suffix.lower() != suffix:
         raise UsageError(f"{path}: not a {suffix} file; use that suffix")
@@ -208,16 +209,16 @@ def check_new_file(path: Path, *, overwrite: bool, suffix: str = "") -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Return whether a path is a pipe or a device: reading it might wait for ever, or never end."""
+    """Return whether a path is a pipe or a device, which might block or have no end."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def read_text_file(path: Path, *, raises: type[Av2tsamError] = UsageError) -> bytes:
-    """Return the content of a file of text, such as options or a vocabulary.
+    """Return the content of a text file, such as options or a vocabulary.
 
     Raises:
-        UsageError: Or `raises`: it is a pipe or a device, or too large.
-        OSError: It cannot be read.
+        UsageError: Or `raises`: the file is a pipe or a device, or too large.
+        OSError: The file cannot be read.
     """
     if is_special(path):
         raise raises(f"{path}: {NOT_A_FILE}")
@@ -231,8 +232,8 @@ def read_text_file(path: Path, *, raises: type[Av2tsamError] = UsageError) -> by
 def content_id(*paths: Path) -> str:
     """Return a hash of the sizes of files and of samples of their content, 16 hexadecimal digits.
 
-    It does not depend on names and times. Large files are not read as a whole: a change that keeps
-    the size and lies between the samples goes unnoticed.
+    It does not depend on names and times. Because only samples of large files are read, it misses
+    changes between the samples that keep the size.
 
     Raises:
         OSError: A file cannot be read.
@@ -255,7 +256,7 @@ def text_id(text: str) -> str:
 
 
 def output_name(source: Path) -> str:
-    """Return the name of an input's output, without a suffix."""
+    """Return the default name of the output for an input, without a suffix."""
     return source.stem if source.stem.strip(".") else source.name  # "...mp4" would be ".."
 
 
@@ -264,9 +265,9 @@ def place_file(out: Path, name: Path | str, suffixes: Sequence[str], suffix: str
 
     Args:
         out: A file name with a known suffix, or a folder.
-        name: Where the file goes in the folder, without a suffix.
+        name: Path of the file in the folder, without a suffix.
         suffixes: The known suffixes, such as `.csv`.
-        suffix: The suffix of files in a folder; "" for the first known one.
+        suffix: Suffix of a file in the folder; "" for the first known one.
     """
     if out.suffix.lower() in suffixes and not out.is_dir():
         return out
@@ -274,10 +275,10 @@ def place_file(out: Path, name: Path | str, suffixes: Sequence[str], suffix: str
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Check before any work that a path is free or may be replaced, and can be written.
+    """Check before processing that a path is free or may be replaced, and can be written.
 
     Raises:
-        UsageError: It is not.
+        UsageError: The path exists and may not be replaced, or cannot be written.
     """
     if os.path.lexists(path) and not overwrite:
         raise UsageError(
@@ -287,10 +288,10 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 
 def check_writable(target: Path) -> None:
-    """Check that a path can be created, missing parent folders included; leave nothing behind.
+    """Check that a path and its missing parent folders can be created, without leaving them.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: The path cannot be created.
     """
     with write_errors(target, raises=UsageError), parent_folders(target):
         trial = temporary_path(target)
@@ -299,9 +300,9 @@ def check_writable(target: Path) -> None:
 
 
 def temporary_path(target: Path) -> Path:
-    """Return a new hidden name in the target's folder, so that renaming never copies."""
-    place = _process_place() or _ProcessPlace("0" * 8, "0" * 8)
-    owner = f"{place.host}-{place.space}-{os.getpid()}"
+    """Return a new hidden path in the target's folder, so that renaming it never copies."""
+    scope = _process_scope() or _Scope("0" * 8, "0" * 8)
+    owner = f"{scope.host}-{scope.namespace}-{os.getpid()}"
     return target.parent / f".av2tsam-{owner}-{uuid4().hex[:12]}.part"
 
 
@@ -309,17 +310,17 @@ def temporary_path(target: Path) -> Path:
 def remove_dead_parts(folder: Path) -> None:
     """Remove unfinished outputs of killed processes from a folder, once per process and folder.
 
-    A folder that was being replaced, but was not yet, gets its name back. Parts of other computers
-    and containers are kept: whether they are still written is unknown.
+    If a process was killed while it replaced a folder, the old folder gets its name back. Outputs
+    of other computers and containers are kept, because these may still be writing them.
     """
-    here = _process_place()
-    if here is None:
+    scope = _process_scope()
+    if scope is None:
         return
     with suppress(OSError):  # the folder cannot be listed
         for path in [Path(entry.path) for entry in os.scandir(folder)]:
             name = PART_NAME.fullmatch(path.name)
-            with suppress(OSError):  # another process removed it, or it may not be removed
-                if name and _is_dead(path, name, here):
+            with suppress(OSError):  # removed by another process, or not ours to remove
+                if name and _is_dead(path, name, scope):
                     if path.suffix == ".old":
                         _restore(path)
                     remove(path)
@@ -337,19 +338,19 @@ def has_parts(folder: Path) -> bool:
     return folder.is_dir() and any(PART_NAME.fullmatch(name) for name in os.listdir(folder))  # noqa: PTH208 - fast
 
 
-def _is_dead(path: Path, name: "re.Match[str]", here: "_ProcessPlace") -> bool:
-    """Return whether the process that wrote a part has certainly ended."""
-    if name["host"] != here.host:
+def _is_dead(path: Path, name: "re.Match[str]", scope: "_Scope") -> bool:
+    """Return whether the process that wrote an unfinished output has certainly ended."""
+    if name["host"] != scope.host:
         return False
-    if name["space"] == here.space:
+    if name["namespace"] == scope.namespace:
         return not _is_running(int(name["process"]))
-    # Of another container, or from before this computer started.
+    # From another container, or from before this computer started.
     started_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return path.lstat().st_mtime < started_s
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with everything in it, if it exists."""
+    """Remove a file, a link, or a folder with its contents, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -357,18 +358,18 @@ def remove(path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _ProcessPlace:
-    """Where a process runs; process IDs can only be compared within the same place."""
+class _Scope:
+    """The scope in which a process ID is unique."""
 
     host: str
-    """Hash of the computer, or the container if that has a name of its own."""
-    space: str
+    """Hash of the computer, or of the container if it has its own host name."""
+    namespace: str
     """Hash of the PID namespace, and of the last start of the computer."""
 
 
 @cache
-def _process_place() -> _ProcessPlace | None:
-    """Return where this process runs; None if unknown."""
+def _process_scope() -> _Scope | None:
+    """Return the scope of this process's ID; None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
         namespace = str(Path("/proc/self/ns/pid").readlink())
@@ -376,7 +377,7 @@ def _process_place() -> _ProcessPlace | None:
         return None
     machine = Path("/etc/machine-id")
     machine_id = machine.read_text() if machine.is_file() else ""
-    return _ProcessPlace(_hash(platform.node(), machine_id), _hash(boot, namespace))
+    return _Scope(_hash(platform.node(), machine_id), _hash(boot, namespace))
 
 
 def _hash(*texts: str) -> str:
@@ -386,7 +387,7 @@ def _hash(*texts: str) -> str:
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
-        # A process that has ended keeps its number until its parent, or PID 1, asks how it ended.
+        # A process that has ended keeps its ID until its parent, or PID 1, has waited for it.
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (ProcessLookupError, OverflowError):
         return False
@@ -403,7 +404,7 @@ def _check_free(target: Path, *, overwrite: bool) -> None:
 
 
 def _replace_folder(part: Path, target: Path) -> None:
-    """Give a folder the name of the target; what was there may stay under the name of the part."""
+    """Rename a folder to the target; an old target may remain under the name of the part."""
     if not os.path.lexists(target):
         part.rename(target)
     elif not _exchange(part, target):
@@ -411,9 +412,9 @@ def _replace_folder(part: Path, target: Path) -> None:
 
 
 def _exchange(part: Path, target: Path) -> bool:
-    """Exchange two names in one step; return False where that is not supported.
+    """Exchange two names atomically; return False where that is not supported.
 
-    Linux can, on most local file systems.
+    Linux supports it on most local file systems.
     """
     if sys.platform != "linux":
         return False
@@ -425,7 +426,7 @@ def _exchange(part: Path, target: Path) -> bool:
 
 
 def _move_aside_and_rename(part: Path, target: Path) -> None:
-    """Rename a folder; if this process is killed halfway, `_restore` brings back the old one."""
+    """Rename a folder; if this process is killed meanwhile, `_restore` restores the old one."""
     aside = temporary_path(target).with_suffix(".old")
     old = aside / target.name
     aside.mkdir()
@@ -438,7 +439,7 @@ def _move_aside_and_rename(part: Path, target: Path) -> None:
 
 
 def _restore(aside: Path) -> None:
-    """Give back its name to a folder that was moved aside, unless the new one has it."""
+    """Rename a folder that was moved aside back, unless the new folder has its name."""
     for old in aside.iterdir():
         target = aside.parent / old.name
         if not os.path.lexists(target):

@@ -1,7 +1,7 @@
-"""From mask logits at the network's size to masks and probabilities at the frame's own size.
+"""Convert mask logits at the network's size to masks and probabilities at the frame's size.
 
-The network gets the frame squashed to a square. Enlarging its logits to the frame's size undoes
-that, and comes before the threshold, so that the edges of masks are smooth.
+The network sees the frame squashed to a square; its logits are enlarged to the frame's size. This
+comes before the threshold, so that the edges of masks are smooth.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import torch
 from av2tsam_cli.refine import refine
 from av2tsam_cli.values import Float32Array, UInt8Array
 
-LEAST_ENLARGED = 1.25
-"""Pixels of the frame's shorter side per cell of the logits from which on edges are refined."""
-MOST_OUTSIDE = 127
+MIN_ENLARGEMENT = 1.25
+"""Minimum enlargement for edges to be refined: pixels of the frame's shorter side per cell of the
+logits."""
+MAX_OUTSIDE = 127
 """Highest opacity of a pixel outside the mask."""
 Resize: TypeAlias = "Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]"
 """Enlarges logits (N, 1, h, w) to (N, 1, H, W), as `TextSam.resize` does."""
@@ -28,9 +29,9 @@ Resize: TypeAlias = "Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]"
 def native_labels(
     logits: torch.Tensor | None, size: tuple[int, int], threshold: float, *, resize: Resize
 ) -> UInt8Array:
-    """Return which of K sources each pixel belongs to, uint8, (H, W): k for the k-th, 0 for none.
+    """Return the source of each pixel, uint8, (H, W): k for the k-th of K sources, 0 for none.
 
-    Where masks overlap, that is the source with the highest probability.
+    Where masks overlap, the source with the highest probability counts.
 
     Args:
         logits: Mask logits of at most 255 sources, (K, h, w), any float dtype, on any device; None
@@ -40,7 +41,7 @@ def native_labels(
         resize: How the network enlarges its logits.
     """
     level = logit(threshold)
-    # Interpolated values are not greater than the greatest logit.
+    # Interpolation does not exceed the largest logit, so nothing needs to be enlarged.
     if logits is None or not bool((logits > level).any()):
         return np.zeros(size, dtype=np.uint8)
     highest, source = resize(logits[None].float(), size)[0].max(dim=0)
@@ -63,23 +64,23 @@ def native_masks(
         rgb: The frame, uint8, (H, W, 3), RGB.
         threshold: Probability in (0, 1).
         resize: How the network enlarges its logits.
-        edges: Whether edges follow those of the frame, if it is large enough for that.
+        edges: Whether to refine edges, if the frame is large enough.
 
     Returns:
-        The labels, uint8, (H, W), and the opacity of `refine`, the sum of those of the sources, or
+        The labels, uint8, (H, W), and the sum of the opacities from `refine` over all sources, or
         None.
     """
     size, level = rgb.shape[:2], logit(threshold)
-    if not edges or logits is None or min(size) < LEAST_ENLARGED * max(logits.shape[1:]):
+    if not edges or logits is None or min(size) < MIN_ENLARGEMENT * max(logits.shape[1:]):
         return native_labels(logits, size, threshold, resize=resize), None
     values = logits.float().cpu().numpy() - np.float32(level)
-    labels, total, most = (np.zeros(size, np.uint8) for _ in range(3))
+    labels, total, highest = (np.zeros(size, np.uint8) for _ in range(3))
     for k, own in enumerate(values):
         others = np.delete(values, k, axis=0).max(axis=0, initial=0)
         alpha = refine(rgb, own - others)
-        labels[alpha > most] = k + 1
-        most, total = cv2.max(most, alpha), cv2.add(total, alpha)
-    labels[total <= MOST_OUTSIDE] = 0
+        labels[alpha > highest] = k + 1
+        highest, total = cv2.max(highest, alpha), cv2.add(total, alpha)
+    labels[total <= MAX_OUTSIDE] = 0
     return labels, total
 
 
@@ -88,7 +89,7 @@ def native_probability(
 ) -> Float32Array:
     """Return the probability that each pixel belongs to the mask, float32, (H, W).
 
-    Arguments are those of `native_labels`: of several sources, the most probable one counts.
+    Of several sources, the most probable one counts. See `native_labels` for the arguments.
     """
     if logits is None:
         return np.zeros(size, dtype=np.float32)
@@ -98,10 +99,10 @@ def native_probability(
 
 
 def mean_scores(logits: torch.Tensor | None, threshold: float) -> tuple[float, tuple[float, ...]]:
-    """Return the mean probability of a mask's pixels, and that of each of its K sources.
+    """Return the mean probability of a mask's pixels, and of the pixels of each of its K sources.
 
-    Both are taken at the network's size, and 0 without such pixels. Arguments are those of
-    `native_labels`.
+    Both are computed at the network's size, and 0 without pixels. See `native_labels` for the
+    arguments.
     """
     if logits is None:
         return 0.0, ()

@@ -1,12 +1,12 @@
-"""The page that joins the stages: from a video to the masks of its sound sources.
+"""The pipeline: from a video to the masks of its sound sources.
 
     video file ─┬─ frames ─────────┐
                 └─ audio windows ──┴─ schedule ─ prepare ║ network ║ masks ─ writer
                                         decode thread       caller     write thread
 
-Each `║` is a bounded queue between two threads, so memory depends on the batch size and not on the
-length of the video. The network runs on the calling thread: OpenMP then has no worker threads of
-other stages to compete with, and freed memory can be reused.
+Each `║` is a bounded queue between two threads, so memory depends on the batch size, not on the
+length of the video. The network runs on the calling thread, where it does not compete with OpenMP
+threads of other stages, and where freed memory can be reused.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ from av2tsam_cli.timeline.schedule import (
 from av2tsam_cli.timeline.trust import LONGEST_S
 from av2tsam_cli.values import AudioWindow, Damage, FrameSummary, MaskedFrame
 
-if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported before that
+if TYPE_CHECKING:  # importing torch takes seconds, so wrong paths are reported before
     import numpy.typing as npt
 
     from av2tsam_cli.hub.locate import Use
@@ -78,7 +78,7 @@ if TYPE_CHECKING:  # importing torch takes seconds; errors in paths are reported
     from av2tsam_cli.inference.segmenter import Segmenter
 
 LONG_RUN_S = 300.0
-"""Seconds from which on the time that a video takes is announced."""
+"""Estimated seconds for a video from which on the estimate is logged."""
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,11 @@ class SegmentResult:
     hear: Hear | None
     """How sound sources were found: `trained` or `words`; None with a text prompt."""
     outputs: tuple[Path, ...]
-    """The file or folder that was written, then the files beside it."""
+    """The main output, which is a file or a folder, then the additional files."""
     format: Format
-    """What was written."""
+    """The format of the main output."""
     start: float
-    """Where it starts, in seconds from the beginning of the video."""
+    """Start of the segmented range, in seconds from the beginning of the video."""
     rate: Fraction | None
     """Average frames per second of the video; None if unknown."""
     size: tuple[int, int]
@@ -106,7 +106,7 @@ class SegmentResult:
     has_audio: bool
     """Whether the video has audio."""
     silent_s: float | None
-    """Seconds in which no sound is audible; None with a text prompt."""
+    """Seconds of silence; None with a text prompt."""
     frames: int
     """Number of frames written."""
     frames_computed: int
@@ -124,21 +124,21 @@ class SegmentResult:
     pix_fmt: str | None
     """Pixel format of the video written; None for PNGs."""
     wall_s: float
-    """Seconds it took, without loading the model."""
+    """Processing time in seconds, without loading the model."""
     frames_with_mask: int
     """Frames with a non-empty mask."""
     mean_area: float
     """Share of the frame that the mask covers, mean over all frames, 0 to 1."""
     timing: Timing | None
-    """How the sound was cut: `fine` or `paper`; None with a text prompt."""
+    """How sound was assigned to frames: `fine` or `paper`; None with a text prompt."""
     smooth: bool
     """Whether the masks were smoothed over time."""
     refine: bool
-    """Whether the edges of masks were to follow those of the picture."""
+    """Whether the edges of masks were aligned with edges in the picture."""
     sources: tuple[SourceSummary, ...]
-    """What was named and masked, most frames first; empty if nothing has a name."""
+    """The named sources with masks, most frames first; empty if sources have no names."""
     damage: Damage | None = None
-    """What of the video could not be read; None if it is not damaged, as far as that is known."""
+    """The parts of the video that could not be read; None if no damage is known."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class SourceSummary:
     name: str
     """Its name."""
     frames: int
-    """Frames with a mask of it."""
+    """Number of frames with a mask of it."""
     mean_area: float
     """Share of the frame that its mask covers, mean over these frames, 0 to 1."""
 
@@ -198,10 +198,10 @@ def segment_video(
     precision: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> SegmentResult:
-    """Segment what makes the sound in a video, or what a phrase describes, and write the result.
+    """Segment the sound source in a video, or what a phrase describes, and write the result.
 
     Args:
-        source: The video file, or its URL; one in a store, or of a web server, is copied first.
+        source: The video file, or its URL in a store or on a web server, which is copied first.
         out: A video file (.mp4, .mov, .mkv, .webm) for an overlay video with the original audio;
             for PNGs, the folder in which a folder named like the input is created.
         format: `video`, `matte` or `cutout` for videos, `masks`, `overlays`, `mattes`, `cutouts`,
@@ -210,13 +210,13 @@ def segment_video(
         text: What to segment, such as "the dog"; None for the sound source.
         hear: `trained` to find sound sources as the model was trained to, `words` to name what is
             heard and segment each name; None for `words` if another option needs names, else
-            for `trained` if the model was.
+            for `trained` if the model was trained for this.
         vocabulary: A vocabulary file for `words`; None for the built-in one.
-        name: Name only these sources of the vocabulary; empty for all.
-        names: Whether overlays show the names, and one colour per source.
+        name: Names of the vocabulary to use; empty for all.
+        names: Whether overlays show names, and one colour per source.
         style: `highlight`, `outline`, `blur`, `spotlight`, `mono`, `heat` or `side-by-side`.
         color: RGB of the tint or outline, 0 to 255; None for pink.
-        opacity: Opacity of the tint, from 0 to 1; None for that of the style.
+        opacity: Opacity of the tint, from 0 to 1; None for the default of the style.
         dim: Whether the rest of the picture is darkened, if the style does so.
         feather: Pixels by which the edges of mattes and cutouts are softened.
         grow: Pixels by which they are moved outwards; negative to move them inwards.
@@ -236,33 +236,34 @@ def segment_video(
         end: Where to stop, in seconds; None for the end of the video.
         audio_stream: Position among the audio streams, or a language; None for the default one.
         require_audio: Whether a video without audio is an error.
-        allow_partial: Whether to use what is there of a truncated or damaged video, instead of
+        allow_partial: Whether to use the readable part of a truncated or damaged video, instead of
             raising an error.
-        allow_url: Whether `source` may be a playlist that names other files and URLs, and is opened
-            without a copy if it is an http or https URL. Otherwise, nothing but the file itself is
-            opened.
+        allow_url: Whether to open an http or https URL directly, without a copy, and whether
+            `source` may be a playlist, which opens other files and URLs. By default, only the file
+            itself is opened.
         fps: Masks to compute per second, `auto` for those that optical flow cannot predict, or
             `all`; optical flow fills in the others. None for `auto` with a full-size model on a
             CPU, else `all`.
         timing: `fine` to find when sources start and stop, `paper` for the seconds of the paper.
         threshold: Probability from which a pixel belongs to the mask.
-        silence_dbfs: Seconds of audio below this level, in dBFS, get empty masks; None for none.
+        silence_dbfs: Level, in dBFS, below which a second of audio gets empty masks; None to switch
+            this off.
         reuse: Largest difference between frames that share a mask, in levels of 0 to 255; None to
             compute every mask.
-        smooth: Whether masks are kept steady from frame to frame: smoothed over time, and without
-            those that vanish or appear for up to three frames.
-        refine: Whether the edges of masks follow those of the picture.
+        smooth: Whether masks are kept steady from frame to frame: smoothed over time, without
+            changes that last at most three frames.
+        refine: Whether the edges of masks are aligned with edges in the picture.
         codec: `h264`, `h265`, `vp9`, `av1` or `prores` for a video; None for `vp9` in WebM, else
             for `h264`.
         crf: Constant rate factor of a video, lower is better and larger; None for one at which the
             loss is hard to see.
         pix_fmt: Pixel format of a video, such as `yuv422p10le`; None to keep 10 bits and 4:2:2 of
             the source if the codec can, else for `yuv420p`.
-        batch_size: Frames per forward pass; None for what suits the device and the model.
+        batch_size: Frames per forward pass; None for a number that suits the device and the model.
         model: A name, the path of a checkpoint, or a model from `load_model`; None for the best
             one installed.
-        device: `auto`, `cpu`, `cuda` or `mps`; ignored if `model` is loaded already.
-        precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is loaded already.
+        device: `auto`, `cpu`, `cuda` or `mps`; ignored if `model` is already loaded.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is already loaded.
         progress: Called after each frame, on another thread, with the number of frames written.
 
     Raises:
@@ -345,28 +346,28 @@ def iter_masks(
 ) -> Generator[MaskedFrame, None, None]:
     """Iterate over the frames of a video and their masks, in bounded memory.
 
-    The video is decoded on another thread, which ends with the iterator: when it is exhausted,
-    closed or deleted. Errors in the arguments are raised at once.
+    The video is decoded on another thread, which ends when the iterator is exhausted, closed or
+    deleted. Errors in the arguments are raised immediately.
 
     Args:
         video: The video file, or its URL; see `segment_video`.
-        text: See `segment_video`, as for all other arguments.
+        text: See `segment_video`, also for the other arguments.
         hear: How to find sound sources.
         vocabulary: The vocabulary file.
-        name: The sources to name.
+        name: The names to use.
         start: Where to start, in seconds.
         end: Where to stop, in seconds.
         audio_stream: The audio stream to use.
         require_audio: Whether a video without audio is an error.
-        allow_partial: Whether to use what is there of a damaged video.
-        allow_url: Whether `video` may name other files; see `segment_video`.
+        allow_partial: Whether to use the readable part of a damaged video.
+        allow_url: Whether `video` may open other files; see `segment_video`.
         fps: Masks to compute per second, `auto` or `all`.
         timing: `fine` to find when sources start and stop, `paper` for the seconds of the paper.
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
         smooth: Whether masks are kept steady from frame to frame.
-        refine: Whether the edges of masks follow those of the picture.
+        refine: Whether the edges of masks are aligned with edges in the picture.
         batch_size: Frames per forward pass.
         model: A name, the path of a checkpoint, or a model from `load_model`.
         device: Where to run the model.
@@ -432,7 +433,7 @@ def segment_frames(
     device: str = "auto",
     precision: str = "auto",
 ) -> Generator[MaskedFrame, None, None]:
-    """Iterate over frames that are in memory, or generated, and their masks; see `iter_masks`.
+    """Iterate over frames in memory, or from an iterator, and their masks; see `iter_masks`.
 
     Args:
         frames: Pixels, uint8, (H, W, 3), RGB; iterated on another thread.
@@ -441,17 +442,17 @@ def segment_frames(
         times: Time of each frame in seconds, increasing; or give `frame_rate`.
         frame_rate: Frames per second; or give `times`.
         sample_rate: Audio samples per second.
-        text: See `segment_video`, as for all other arguments.
+        text: See `segment_video`, also for the other arguments.
         hear: How to find sound sources.
         vocabulary: The vocabulary file.
-        name: The sources to name.
+        name: The names to use.
         fps: Masks to compute per second, `auto` or `all`.
         timing: `fine` to find when sources start and stop, `paper` for the seconds of the paper.
         threshold: Probability from which a pixel belongs to the mask.
         silence_dbfs: Level below which a second of audio is silent.
         reuse: Largest difference between frames that share a mask.
         smooth: Whether masks are kept steady from frame to frame.
-        refine: Whether the edges of masks follow those of the picture.
+        refine: Whether the edges of masks are aligned with edges in the picture.
         batch_size: Frames per forward pass.
         model: A name, the path of a checkpoint, or a model from `load_model`.
         device: Where to run the model.
@@ -461,7 +462,8 @@ def segment_frames(
         A generator of the frames in order.
 
     Raises:
-        UsageError: See `segment_video`; also without times or sample rate, or with another shape.
+        UsageError: See `segment_video`; also if the times or the sample rate are missing, or an
+            array has a wrong shape.
         WeightsError: See `segment_video`.
     """
     options = SegmentOptions(
@@ -500,13 +502,19 @@ def load_for(
     precision: str,
     compile_frames: int = 0,
 ) -> Segmenter:
-    """Load the parts of a model that these options need; arguments as of `load_model`.
+    """Load the parts of a model that these options need.
 
-    With `compile_frames`, the number of frames to come, the network is compiled if that saves time.
+    Args:
+        options: The options.
+        model: See `load_model`; or a loaded model.
+        device: See `load_model`.
+        precision: See `load_model`.
+        compile_frames: Number of frames to process; the network is compiled if that saves time. 0
+            to not compile it.
 
     Raises:
         UsageError: The model does not support a word of the text or of the vocabulary, or an option
-            needs names that there are not; or see `load_model`.
+            needs names but sources have none; or see `load_model`.
         WeightsError: See `load_model`.
     """
     from av2tsam_cli.inference.loading import LoadedModel, load_model
@@ -533,7 +541,7 @@ def load_for(
 
 
 def _segmenter(model: LoadedModel, use: Use, options: SegmentOptions) -> Segmenter:
-    """Return what runs a model for these options."""
+    """Return the segmenter that runs a model with these options."""
     from av2tsam_cli.inference.segmenter import Segmenter
 
     if use != "words":
@@ -546,18 +554,18 @@ def _segmenter(model: LoadedModel, use: Use, options: SegmentOptions) -> Segment
 
 
 def _compile_or_pack(model: LoadedModel, options: SegmentOptions, frames: int) -> LoadedModel:
-    """Compile a network if that saves time for a number of frames, else pack its weights."""
+    """Compile a network if that saves time for this number of frames, else pack its weights."""
     from av2tsam_cli.inference.loading import pack_weights
     from av2tsam_cli.inference.segmenter import compile_network
 
-    least = model.compile_from
-    if least is not None and frames >= least:
+    min_frames = model.compile_from
+    if min_frames is not None and frames >= min_frames:
         return compile_network(model, batch_size_for(model, options))
     log.warning(
         "not compiled: %s",
-        "the network is faster without on this device"
-        if least is None
-        else f"this saves time from {least} frames on",
+        "this would not make the network faster on this device"
+        if min_frames is None
+        else f"this saves time from {min_frames} frames on",
     )
     pack_weights(model)
     return model
@@ -566,7 +574,7 @@ def _compile_or_pack(model: LoadedModel, options: SegmentOptions, frames: int) -
 def segment_planned(
     plan: SegmentPlan, segmenter: Segmenter, *, progress: Callable[[int], None] | None = None
 ) -> SegmentResult:
-    """Segment one planned video; if that fails, nothing is left behind."""
+    """Segment one planned video; if this fails, no partial outputs remain."""
     began_s = time.monotonic()
     damage = DamageLog(plan.info.path, allow_partial=plan.options.allow_partial)
     writers = open_writers(plan, segmenter, damage)
@@ -606,11 +614,11 @@ def run_stages(
     Args:
         plan: The plan.
         segmenter: Runs the model.
-        frames: All frames in order; decoded on a thread of their own.
+        frames: All frames in order; decoded on a third thread.
         write: Iterates over the frames with their masks.
-        stop_s: The masks of frames before this are needed, in seconds of the presentation; some
-            later frames come too.
-        announce: Whether to say how long the video takes, if that is long.
+        stop_s: Time, in seconds of the presentation, up to which masks are needed; `write` also
+            gets some later frames.
+        announce: Whether to log the estimated time if it is long.
     """
     from av2tsam_cli.inference.device import own_stream, torch_threads
 
@@ -646,7 +654,7 @@ def check_any(plan: SegmentPlan, tally: Tally) -> None:
     """Check that a video has frames.
 
     Raises:
-        MediaError: It has none.
+        MediaError: The video has no frames.
     """
     if not tally.frames:
         raise MediaError(f"{plan.info.path}: has no frame between `start` and `end`")
@@ -661,7 +669,7 @@ def describe_result(
     *,
     wall_s: float,
 ) -> SegmentResult:
-    """Return what was written for a plan."""
+    """Return the result of a plan whose outputs have been written."""
     model, options = segmenter.model, plan.options
     return SegmentResult(
         input=plan.info.path,
@@ -694,7 +702,7 @@ def describe_result(
 
 
 def open_writers(plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog) -> list[Writer]:
-    """Return the writer of the main output, and one for each file beside it."""
+    """Return the writers of the main output and of the additional files."""
     options = plan.options
     writers: list[Writer] = [
         open_writer(
@@ -763,7 +771,7 @@ def open_writers(plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog) -> 
 
 
 def _model_card(model: LoadedModel) -> dict[str, object]:
-    """Return what is known about a model, and how it is run."""
+    """Return what is known about a model, with its device and precision."""
     from av2tsam_cli.hub.describe import describe
 
     known = describe(model.name)
@@ -779,7 +787,7 @@ def _model_card(model: LoadedModel) -> dict[str, object]:
 
 
 def _announce_time(plan: SegmentPlan, model: LoadedModel, mask_s: float) -> None:
-    """Say how long a video takes, if that is long or if masks are skipped by default."""
+    """Log the estimated time for a video if it is long, or if masks are skipped by default."""
     fps, frames, rate = rate_for(plan.options, model), plan.frames, plan.video.rate
     skips_by_default = fps == "auto" and plan.options.fps is None
     is_long = isinstance(fps, str) and frames is not None and frames * mask_s >= LONG_RUN_S
@@ -789,12 +797,12 @@ def _announce_time(plan: SegmentPlan, model: LoadedModel, mask_s: float) -> None
 
 
 def time_estimate(frames: int | None, rate: Fraction | None, mask_s: float, *, skips: bool) -> str:
-    """Describe how long a video takes.
+    """Describe the estimated time for a video.
 
     Args:
-        frames: Number of frames to come; None if unknown.
+        frames: Number of frames to process; None if unknown.
         rate: Frames per second of the video; None if unknown.
-        mask_s: Seconds that a mask takes.
+        mask_s: Seconds per mask.
         skips: Whether masks that optical flow can predict are skipped.
     """
     each = f"{mask_s:.1f} s per mask"
@@ -821,9 +829,9 @@ def _masked_frames(
     damage: DamageLog | None = None,
     copies: ExitStack | None = None,
 ) -> Generator[MaskedFrame, None, None]:
-    """Yield the frames with masks; only the decoding is on another thread.
+    """Yield the frames with masks; only decoding runs on another thread.
 
-    At the end, `copies` is closed.
+    Closes `copies` at the end.
     """
     with copies or nullcontext(), closing(compute(frames, segmenter, options)) as computed:
         filled = logits_over_time(when_done(computed))
@@ -834,14 +842,14 @@ def _masked_frames(
 
 
 class _StageTimes:
-    """How long the main thread worked on the stages of one video, or waited for others."""
+    """Time that the main thread spent on the network, or waiting for other threads."""
 
     def __init__(self) -> None:
         self.last_s = time.monotonic()
         self.network_s = self.frames_s = self.writer_s = 0.0
 
     def add_network(self, batch: ComputedBatch) -> None:
-        """Add the time since the last batch: the network, and waiting for its frames."""
+        """Add the time since the last batch, for the network and for waiting for its frames."""
         now_s = time.monotonic()
         keys = sum(each.key for each, _ in batch.frames)
         network_s = (batch.seconds_per_mask or 0.0) * keys
@@ -850,7 +858,7 @@ class _StageTimes:
         self.last_s = now_s
 
     def add_waiting(self) -> None:
-        """Add the time since the network ended: waiting for the writer."""
+        """Add the time since the network ended, for waiting for the writer."""
         now_s = time.monotonic()
         self.writer_s += now_s - self.last_s
         self.last_s = now_s
@@ -877,7 +885,7 @@ class Tally:
     silence_s: float = 0.0
     """Duration of the silent frames before the last frame."""
     areas: dict[str, list[float]] = field(default_factory=dict)
-    """For each name its number of frames and the sum of its areas."""
+    """Number of frames and sum of areas for each name."""
 
     def add(self, frame: FrameSummary) -> None:
         """Count one frame."""
@@ -896,7 +904,7 @@ class Tally:
             count[1] += share
 
     def summaries(self) -> tuple[SourceSummary, ...]:
-        """Return the named sources, those with most frames first."""
+        """Return the named sources, most frames first."""
         found = sorted(self.areas.items(), key=lambda item: -item[1][0])
         return tuple(SourceSummary(name, int(n), area / n) for name, (n, area) in found)
 
@@ -906,7 +914,7 @@ class Tally:
         return self.silence_s + (last_s if self.last_silent else 0.0)
 
     def duration_s(self, rate: Fraction | None) -> float:
-        """Return the seconds from the first frame to the end of the last."""
+        """Return the seconds from the start of the first frame to the end of the last one."""
         if self.last_duration_s is not None:
             return self.last_s - self.first_s + self.last_duration_s
         if self.frames > 1:  # assume the average duration for the last frame

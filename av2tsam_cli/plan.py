@@ -1,4 +1,4 @@
-"""Check a video and its output before any work, and say what is going to be done."""
+"""Check a video and its outputs before processing, and plan the processing."""
 
 import os
 from collections.abc import Mapping
@@ -27,26 +27,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """One video, checked, with what is going to be done."""
+    """What to do with one video that has been checked."""
 
     info: MediaInfo
-    """What the file contains."""
+    """The contents of the file."""
     video: VideoStream
     """The video stream to segment."""
     audio: AudioStream | None
-    """The audio stream; None without audio: without a text prompt, all masks are empty then."""
+    """The audio stream; None without audio, so that masks are empty unless there is a text
+    prompt."""
     zero_s: float
     """Start of the presentation on the file's own clock, in seconds."""
     format: Format
-    """What to write."""
+    """The format of the main output."""
     output: Path
-    """The video file or the folder of PNGs to write."""
+    """The main output: a video file or a folder."""
     options: SegmentOptions
     """The options."""
     encoding: Encoding | None = None
     """How a video is encoded; None for other formats."""
     sides: Mapping[str, Path] = field(default_factory=dict)
-    """The files to write beside that, by the option that asks for each."""
+    """The additional output files, by option."""
 
     @property
     def deep(self) -> bool:
@@ -63,7 +64,7 @@ class SegmentPlan:
 
     @property
     def frames(self) -> int | None:
-        """Approximate number of frames to come; None if the file has no value."""
+        """Approximate number of frames to process; None if the file has no value."""
         if self.end_s is None or self.video.rate is None:
             return self.video.frames or None
         end_s = self.end_s if self.options.end is None else min(self.options.end, self.end_s)
@@ -71,7 +72,7 @@ class SegmentPlan:
 
     @property
     def duration_s(self) -> float | None:
-        """Approximate duration of the frames to come, in seconds; None if it is unknown."""
+        """Approximate duration of the frames to process, in seconds; None if unknown."""
         return self.frames / float(self.video.rate) if self.frames and self.video.rate else None
 
     @property
@@ -80,7 +81,7 @@ class SegmentPlan:
         return self.video.width, self.video.height
 
     def describe(self) -> str:
-        """Return a line that says what is read and what is written."""
+        """Describe what is read and what is written, in one line."""
         video, audio = self.video, self.audio
         rate = "unknown" if video.rate is None else f"{float(video.rate):.5g}"
         size = f"{video.width} x {video.height} at {rate} frames/s"
@@ -101,15 +102,14 @@ def plan_video(
     name: Path | None = None,
     suffix: str = "",
 ) -> SegmentPlan:
-    """Check one video and its output before any work.
+    """Check one video and its outputs before processing.
 
     Args:
         source: The video.
         out: A video file, or the folder in which the output is created.
         options: The options.
-        name: Where the output goes in that folder, without a suffix; None for the name of the
-            video.
-        suffix: Suffix of the output; "" for what suits the format.
+        name: Path of the output in that folder, without a suffix; None for the name of the video.
+        suffix: Suffix of the output; "" for the default of the format.
 
     Raises:
         UsageError: The options do not fit the video or the output.
@@ -124,7 +124,7 @@ def plan_video(
 
 
 def _encoding(plan: SegmentPlan) -> Encoding | None:
-    """Return how the result of a plan is encoded; None for one that is no video."""
+    """Return how the output of a plan is encoded; None if it is not a video."""
     options = plan.options
     settings = {"codec": options.codec, "crf": options.crf, "pix_fmt": options.pix_fmt}
     if plan.format in VIDEO_SUFFIXES:
@@ -147,7 +147,7 @@ def plan_reading(source: Path, options: SegmentOptions, kind: Format, output: Pa
     Args:
         source: The video.
         options: The options.
-        kind: What to write.
+        kind: The format to write.
         output: See `SegmentPlan.output`.
     """
     info = probe(source)
@@ -180,30 +180,30 @@ def record_of(
     sides: Mapping[str, Path],
     model: "ModelIdentity",
 ) -> ResultRecord:
-    """Return what a result is made from, to be stored in it.
+    """Return the record of what an output is made from, to be stored in it.
 
     Args:
         source: The video.
         options: The options.
         kind: The format.
-        output: The result.
-        sides: The files beside it, by their options. Which there are and where counts too, because
-            nothing is stored in them.
+        output: The main output.
+        sides: The additional output files, by option. They are part of the record, because they
+            have no record of their own.
         model: The model that computes the masks.
 
     Raises:
         MediaError: The video cannot be read.
     """
-    places = {name: relative_path(path, output) for name, path in sides.items()}
-    given = {**options.influences(kind), "precision": model.precision, **places}
+    files = {name: relative_path(path, output) for name, path in sides.items()}
+    given = {**options.influences(kind), "precision": model.precision, **files}
     return ResultRecord(source.name, input_id(source), model.name, model.weights_id, given)
 
 
 def input_id(source: Path) -> str:
-    """Return a hash of the content of an input, or of what a store says about it.
+    """Return a hash of the content of an input, or of its version in a store.
 
     Raises:
-        MediaError: It cannot be read.
+        MediaError: The input cannot be read.
     """
     if is_stored(source):
         return text_id(look_up(str(source)).version)
@@ -218,13 +218,13 @@ def input_id(source: Path) -> str:
 def place_output(
     out: Path, name: Path, wanted: Format | None, suffix: str = ""
 ) -> tuple[Format, Path]:
-    """Return the format, and the video file or the folder of PNGs that is written for an input.
+    """Return the format and the path of the main output for an input.
 
     Args:
         out: A video file, or the folder in which the output is created.
-        name: Where the output goes in that folder, without a suffix.
+        name: Path of the output in that folder, without a suffix.
         wanted: The format; None for an overlay video, if `out` is a file.
-        suffix: Suffix of the output; "" for what suits the format.
+        suffix: Suffix of the output; "" for the default of the format.
 
     Raises:
         UsageError: The name of the output does not fit the format.
@@ -251,10 +251,10 @@ def place_output(
 
 
 def _check_sides(sides: Mapping[str, Path], source: Path, main: Path, overwrite: bool) -> None:
-    """Check before any work that the files beside the main output can be written.
+    """Check that the additional output files can be written.
 
     Raises:
-        UsageError: They cannot, or one would replace the input or another output.
+        UsageError: A file cannot be written, or would replace the input or another output.
     """
     owners = {Path(os.path.realpath(main)): "out"}
     if "events" in sides:
@@ -265,8 +265,8 @@ def _check_sides(sides: Mapping[str, Path], source: Path, main: Path, overwrite:
             raise UsageError(f"{path}: is a folder; remove it, or choose another `{option}`")
         if path == source or (source.exists() and path.exists() and path.samefile(source)):
             raise UsageError(f"{path}: is the input itself; choose another `{option}`")
-        for place in (real, *real.parents):
-            if place in owners:
-                raise UsageError(f"{path}: belongs to `{owners[place]}`; choose another `{option}`")
+        for each in (real, *real.parents):
+            if each in owners:
+                raise UsageError(f"{path}: belongs to `{owners[each]}`; choose another `{option}`")
         check_output(path, overwrite=overwrite)
         owners[real] = option

@@ -1,10 +1,10 @@
-"""Masks at the frame's own size, with edges that follow those of the picture.
+"""Enlarge masks to the frame's size, with edges that follow edges in the picture.
 
-The network's logits are enlarged 8 to 30 times, so the edges of its masks are smooth, and up to a
-cell of the logits away from those of the picture. `refine` floods the picture from what is surely
-inside and surely outside (a watershed of the differences between neighbouring pixels), and keeps
-the result where the picture's colours explain it better than they explain the network's mask. A
-guided filter then gives the pixels on the edge an opacity between 0 and 255.
+The network's logits are enlarged 8 to 30 times, so the edges of its masks are smooth, and up to one
+cell of the logits away from the edges in the picture. `refine` floods the picture from the pixels
+that are certainly inside or outside (a watershed of the differences between neighbouring pixels).
+It uses the result where the picture's colours explain it better than the network's mask. A guided
+filter then gives the pixels on the edge an opacity between 0 and 255.
 
 Sources: Meyer, "Color image segmentation", 1992 (OpenCV's `watershed`); He and Sun, "Fast guided
 filter", arXiv 1505.00996.
@@ -27,14 +27,14 @@ from av2tsam_cli.values import Float32Array, UInt8Array
 SIDE_PX = 540
 """Shorter side of the working picture; smaller frames are used as they are."""
 REACH_CELLS = 1.0
-"""How far an edge may move, in cells of the logits."""
+"""Distance that an edge may move, in cells of the logits."""
 NOISE_PX = 0.7
-"""Standard deviation of the blur without which noise would stop the flood, in working pixels."""
+"""Standard deviation of a blur against noise, which would stop the flood, in working pixels."""
 CELL_PX = 4
-"""Pixels per cell of the logits of the picture in which labels are compared."""
-LEAST_GAIN = 0.1
-"""By which share of a label's variance the colours must explain the flooded label better than the
-network's mask for it to be used."""
+"""Pixels per cell of the logits in the smaller picture in which labels are compared."""
+MIN_GAIN = 0.1
+"""The flooded label is used where the colours explain at least this share more of its variance than
+of the variance of the network's mask."""
 EDGE_PX = 2
 """Radius of the guided filter, in working pixels."""
 SMOOTHNESS = 1e-3
@@ -42,7 +42,7 @@ SMOOTHNESS = 1e-3
 STEEPNESS = 1.5
 """Factor that makes soft edges steeper, because the filter widens them."""
 NOTHING = 1e-3
-"""What is left of a label, of 0 to 1, that is taken for none."""
+"""Labels from 0 to 1 that differ by less than this from 0 or 1 are taken for 0 or 1."""
 TILE_PX = 32
 """Side of the tiles of the working picture in which edges are drawn at the frame's size."""
 
@@ -53,8 +53,8 @@ Box: TypeAlias = tuple[slice, slice]
 def refine(rgb: UInt8Array, logits: Float32Array, level: float = 0.0) -> UInt8Array:
     """Return the opacity of a mask's pixels, uint8, (H, W): 0 outside, 255 inside, soft edges.
 
-    A pixel belongs to the mask where this is above 127. Only the edges of the network's mask move,
-    by up to REACH_CELLS cells of the logits.
+    Pixels with an opacity above 127 belong to the mask. The edges of the network's mask move by up
+    to REACH_CELLS cells of the logits; nothing else changes.
 
     Args:
         rgb: The frame, uint8, (H, W, 3), RGB.
@@ -96,16 +96,16 @@ def _grown_box(inside: UInt8Array, reach: tuple[int, int]) -> Box | None:
 def _follow_edges(
     picture: UInt8Array, inside: UInt8Array, reach: tuple[int, int], *, scale: float
 ) -> Float32Array:
-    """Move the edges of a mask to those of the picture where that explains the colours better.
+    """Move the edges of a mask to edges in the picture where that fits the colours better.
 
     Args:
         picture: uint8, (h, w, 3), RGB.
         inside: The network's mask, uint8, (h, w), 0 or 1.
-        reach: How far an edge may move, in pixels across and down.
+        reach: Distance that an edge may move, in pixels across and down.
         scale: Size of the picture in which labels are compared, relative to this one.
 
     Returns:
-        How much each pixel belongs to the mask, (h, w), 0 to 1.
+        The label: the degree to which each pixel belongs to the mask, (h, w), 0 to 1.
     """
     flooded = _flood(cv2.GaussianBlur(picture, (0, 0), NOISE_PX), inside, reach)
     coarse = inside.astype(np.float32)
@@ -114,20 +114,20 @@ def _follow_edges(
     small = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (flooded, coarse)]
     colours = _Colours(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), CELL_PX)
     explained = [colours.model_of(each).explained for each in small]
-    gain = np.clip(explained[0] - explained[1], 0, 2 * LEAST_GAIN)
+    gain = np.clip(explained[0] - explained[1], 0, 2 * MIN_GAIN)
     gain = cv2.resize(_mean(gain, CELL_PX), (wide, high))
-    return np.where(gain > LEAST_GAIN, flooded, coarse)  # a mix would have wide soft edges
+    return np.where(gain > MIN_GAIN, flooded, coarse)  # a mix would have wide soft edges
 
 
 def _flood(picture: UInt8Array, inside: UInt8Array, reach: tuple[int, int]) -> Float32Array:
-    """Return the mask (h, w), 0 to 1, that grows from its sure parts to the edges of a picture."""
+    """Grow a mask from its certain pixels to the edges in a picture; return (h, w), 0 to 1."""
     window = np.ones((2 * reach[1] + 1, 2 * reach[0] + 1), np.uint8)
     markers = np.zeros(inside.shape, np.int32)
     markers[cv2.erode(inside, window) > 0] = 1
     markers[cv2.dilate(inside, window) == 0] = 2
     cv2.watershed(picture, markers)
     flooded = np.select([markers == 1, markers == 2], [np.float32(1), np.float32(0)], 0.5)
-    flooded[[0, -1]] = flooded[[1, -2]]  # which `watershed` leaves out
+    flooded[[0, -1]] = flooded[[1, -2]]  # `watershed` leaves out the border
     flooded[:, [0, -1]] = flooded[:, [1, -2]]
     return flooded.astype(np.float32)
 
@@ -137,15 +137,15 @@ class _Model:
     """A label as a linear function of the colour, around each pixel of a picture."""
 
     factors: list[Float32Array] = field(repr=False)
-    """Of red, green and blue, each (h, w)."""
+    """The factors of red, green and blue, each (h, w)."""
     offset: Float32Array = field(repr=False)
-    """(h, w)."""
+    """The constant term, (h, w)."""
     explained: Float32Array = field(repr=False)
     """Share of the label's variance that the function explains, (h, w), 0 to 1."""
 
 
 class _Colours:
-    """The colours around each pixel of a picture: a window with a radius in pixels."""
+    """The colours in a window around each pixel of a picture; its radius is in pixels."""
 
     def __init__(self, picture: UInt8Array, radius: int) -> None:
         self._radius = radius
@@ -193,7 +193,7 @@ def _draw(
         alpha: The opacity, uint8, (H, W), 0; written where the label is above 0.
         rgb: The frame, uint8, (H, W, 3), RGB.
         part: The part of the working picture that the label covers.
-        label: How much each of its pixels belongs to the mask, (h, w), 0 to 1.
+        label: The degree to which each of its pixels belongs to the mask, (h, w), 0 to 1.
         model: The model of the label.
     """
     enlarge = [side / max(1, round(side * _scale(rgb))) for side in alpha.shape]

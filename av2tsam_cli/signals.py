@@ -1,4 +1,4 @@
-"""Signals that end a process: those that interrupt it, and those by which it crashes."""
+"""Signals that interrupt a process, and signals of crashes."""
 
 import signal
 import threading
@@ -10,24 +10,24 @@ from types import FrameType
 from av2tsam_cli.errors import Av2tsamError, MediaError
 
 SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-"""Signals that interrupt a command: Ctrl-C, `kill`, and a terminal that is closed."""
+"""Signals that interrupt a command, from Ctrl-C, `kill` and a closed terminal."""
 CRASHES = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"})
-"""Signals by which the system, or the C library, ends a process that did something wrong."""
+"""Signals of the system or the C library that end a process after an error in its code."""
 
 
 @contextmanager
 def handle_signals(handler: Callable[[int], None]) -> Iterator[None]:
     """Call `handler` with the number of each signal that arrives while the block runs.
 
-    Ignored signals stay ignored, as under nohup. Outside the main thread, which alone can handle
-    signals, this does nothing.
+    Ignored signals stay ignored, as under nohup. Only the main thread can handle signals; this does
+    nothing on other threads.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
     handlers = {number: signal.getsignal(number) for number in numbers}
-    # None is a handler that was not set from Python and cannot be restored.
+    # None means that a handler was not set from Python and cannot be restored.
     previous = {n: h for n, h in handlers.items() if h not in {None, signal.SIG_IGN}}
 
     def call(number: int, _frame: FrameType | None) -> None:
@@ -43,7 +43,7 @@ def handle_signals(handler: Callable[[int], None]) -> Iterator[None]:
 
 
 def explain_death(source: Path, by: signal.Signals) -> Av2tsamError:
-    """Return the error for an input at which a signal ended the process that worked on it."""
+    """Return the error for an input whose process was ended by a signal."""
     if by.name in CRASHES:
         return MediaError(
             f"{source}: crashed a decoder or encoder ({by.name}), so it is probably damaged; copy "

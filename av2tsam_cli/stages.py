@@ -1,6 +1,6 @@
 """The stages between a video and its masks: read, schedule, prepare, compute, enlarge.
 
-Functions from iterators to iterators; `pipeline` decides on which threads they run.
+These are functions from iterators to iterators; `pipeline` chooses the threads that they run on.
 """
 
 from __future__ import annotations
@@ -44,17 +44,20 @@ if TYPE_CHECKING:
     from av2tsam_cli.inference.segmenter import FrameInputs, Segmenter
 
 SMALL_FRAME_PX = 1280 * 720
-"""Pixels up to which one thread decodes, and one encodes, faster than a light network runs."""
+"""Frames up to this number of pixels are decoded or encoded by one thread faster than a light
+network processes them."""
 LARGE_FRAME_PX = 2560 * 1440
-"""Pixels from which on as few frames as possible are held: 4K in RGB takes 24 MiB per frame."""
+"""From this number of pixels on, as few frames as possible are in memory: a 4K frame takes 24 MiB
+as RGB."""
 FRAMES_AHEAD = 5
-"""Frames that are decoded ahead of a network that gets one at a time."""
+"""Frames that are decoded ahead of a network that processes one at a time."""
 BATCHES_AHEAD = 2
 """Batches that are prepared ahead of the network."""
 CPU_BATCH_BYTES, GPU_BATCH_BYTES = 1 << 26, 1 << 28
-"""Most bytes of frames in a batch, unless its size is set: batches of large frames gain little."""
+"""Limit of the bytes of the frames in a batch, unless the batch size is set: larger batches of
+large frames are hardly faster."""
 LARGE_FRAME_THREADS = 4
-"""Most threads of a decoder or an encoder of large frames: each holds several."""
+"""Limit of the decoder or encoder threads for large frames, because each thread holds several."""
 
 
 def read_scheduled(
@@ -63,7 +66,7 @@ def read_scheduled(
     """Decode the frames of a video and, without a text prompt, its audio.
 
     Raises:
-        MediaError: They cannot be decoded, or the file has changed since it was planned.
+        MediaError: The video cannot be decoded, or has changed since it was planned.
     """
     frames = read_pictures(plan, segmenter, damage, plan.options.start)
     windows = listen(plan, segmenter, damage)
@@ -88,7 +91,7 @@ def read_pictures(
 
 
 def listen(plan: SegmentPlan, segmenter: Segmenter, damage: DamageLog) -> Iterator[AudioWindow]:
-    """Decode the audio of a video, unless there is a text prompt, and prepare it for the model."""
+    """Decode the audio of a video and prepare it for the model; nothing with a text prompt."""
     options = plan.options
     if plan.audio is None or options.text is not None:
         return iter(())
@@ -111,16 +114,17 @@ def schedule(
     rate: Rate,
     from_s: float = float("-inf"),
 ) -> Generator[ScheduledFrame, None, None]:
-    """Decide for which frames a mask is computed, and from which window of audio.
+    """Decide which masks are computed, and from which window of audio.
 
-    With the rate `auto`, all frames with a prompt are marked as key frames for now.
+    With the rate `auto`, all frames with a prompt are marked as key frames first; see
+    `compute_where_needed`.
 
     Args:
         frames: All frames, in order.
         windows: The sound.
         options: The options.
         rate: Masks per second.
-        from_s: Frames before this only show where shots begin, and are left out.
+        from_s: Time before which frames are only used to find cuts, and not scheduled.
     """
     frames = dropwhile(lambda each: each.time_s < from_s - CLOCK_SLACK_S, number_shots(frames))
     if options.text is not None:
@@ -135,7 +139,7 @@ def schedule(
 
 
 def rate_for(options: SegmentOptions, model: LoadedModel) -> Rate:
-    """Return the masks to compute per second: as set, or what suits the model and the device."""
+    """Return the masks to compute per second: as set, or the default for model and device."""
     if options.fps is not None:
         return options.fps
     return "all" if model.light or model.device.type != "cpu" else "auto"
@@ -143,14 +147,14 @@ def rate_for(options: SegmentOptions, model: LoadedModel) -> Rate:
 
 @dataclass(frozen=True)
 class ComputedBatch:
-    """Consecutive frames with the logits of the key frames, which a GPU may still compute."""
+    """Consecutive frames with the logits of the key frames, which a GPU may still be computing."""
 
     frames: deque[tuple[ScheduledFrame, torch.Tensor | None]]
     """All frames in order, key frames with logits (K, h, w)."""
     wait: Callable[[], None]
     """Waits until the logits are computed."""
     seconds_per_mask: float | None
-    """Time that the network took for each key frame; None without."""
+    """Time of the network per key frame; None without key frames."""
 
 
 def compute(
@@ -168,40 +172,41 @@ def compute(
         segmenter: Runs the model.
         options: The options.
         large: Whether to hold as few frames as possible, because they are large.
-        stop_s: The masks of frames before this are needed, and of no more than these depend on.
+        stop_s: Time up to which masks are needed. Later frames are only processed if these masks
+            depend on them.
     """
-    needed = _Needed(stop_s)
+    end = _End(stop_s)
     if rate_for(options, segmenter.model) == "auto":
         ahead = 1 if large else FRAMES_AHEAD
-        return compute_where_needed(frames, segmenter, options, ahead, needed)
-    groups = needed.groups(grouped(frames, segmenter.model, options))
+        return compute_where_needed(frames, segmenter, options, ahead, end)
+    groups = end.cut(grouped(frames, segmenter.model, options))
     return compute_batches(groups, segmenter, 1 if large else BATCHES_AHEAD)
 
 
-class _Needed:
-    """Tells when no frame before a time depends on the frames that follow."""
+class _End:
+    """Finds the frame after which no more frames are needed for the masks before a time."""
 
     def __init__(self, stop_s: float) -> None:
-        self.stop_s, self.after = stop_s - CLOCK_SLACK_S, 0
+        self.stop_s, self.frames_after = stop_s - CLOCK_SLACK_S, 0
 
-    def groups(self, groups: Iterator[list[ScheduledFrame]]) -> Iterator[list[ScheduledFrame]]:
-        """Yield groups of frames while they are needed."""
+    def cut(self, groups: Iterator[list[ScheduledFrame]]) -> Iterator[list[ScheduledFrame]]:
+        """Yield groups of frames as long as they are needed."""
         for group in groups:
-            ended = self.ends_with(group)
+            is_last = self.is_in(group)
             yield group
-            if ended:
+            if is_last:
                 return
 
-    def ends_with(self, group: Iterable[ScheduledFrame]) -> bool:
-        """Return whether nothing after a group of frames, the next in order, is needed.
+    def is_in(self, group: Iterable[ScheduledFrame]) -> bool:
+        """Return whether no frames after the next group are needed; call this for each group.
 
-        Smoothing looks LONGEST_GAP frames ahead, and masks are interpolated up to the next one that
-        is computed or reused.
+        Smoothing looks LONGEST_GAP frames ahead, and masks are interpolated up to the next frame
+        whose mask is computed or reused.
         """
         ended = False
         for each in group:
-            self.after += each.frame.time_s >= self.stop_s
-            if self.after >= LONGEST_GAP:
+            self.frames_after += each.frame.time_s >= self.stop_s
+            if self.frames_after >= LONGEST_GAP:
                 ended = ended or each.key or each.repeats or each.segment is None
         return ended
 
@@ -211,9 +216,9 @@ def compute_where_needed(
     segmenter: Segmenter,
     options: SegmentOptions,
     ahead: int,
-    needed: _Needed,
+    end: _End,
 ) -> Generator[ComputedBatch, None, None]:
-    """Run the network where masks that are predicted from earlier frames cannot be trusted."""
+    """Run the network for frames whose mask cannot be predicted from earlier frames."""
     from av2tsam_cli.inference.device import torch_threads
     from av2tsam_cli.masks import logit
     from av2tsam_cli.timeline.trust import KeyFrameChooser
@@ -228,18 +233,18 @@ def compute_where_needed(
                 if logits is not None:
                     chooser.computed(KeyFrame(frame, logits))
             yield batch
-            if needed.ends_with([chosen]):
+            if end.is_in([chosen]):
                 return
 
 
 def compute_batches(
     groups: Iterator[list[ScheduledFrame]], segmenter: Segmenter, ahead: int
 ) -> Generator[ComputedBatch, None, None]:
-    """Run the network on batches of key frames, which are prepared on another thread."""
+    """Run the network on batches that are prepared on another thread."""
     from av2tsam_cli.inference.device import torch_threads
 
     def prepared() -> Generator[Batch, None, None]:
-        # Unlike a loop, `map` does not hold a batch while the next one is made.
+        # Unlike a loop, `map` does not keep a batch in memory while the next one is prepared.
         yield from map(partial(prepare, segmenter), groups)
 
     decode = partial(torch_threads, 1)
@@ -250,15 +255,15 @@ def compute_batches(
 def grouped(
     frames: Generator[ScheduledFrame, None, None], model: LoadedModel, options: SegmentOptions
 ) -> Iterator[list[ScheduledFrame]]:
-    """Group frames into batches: of the size that is set, else not too large in bytes."""
-    most_bytes = CPU_BATCH_BYTES if model.device.type == "cpu" else GPU_BATCH_BYTES
+    """Group frames into batches; if no batch size is set, also limit their bytes."""
+    max_bytes = CPU_BATCH_BYTES if model.device.type == "cpu" else GPU_BATCH_BYTES
     is_set = model.compiled_for or options.batch_size
-    return batches(frames, batch_size_for(model, options), None if is_set else most_bytes)
+    return batches(frames, batch_size_for(model, options), None if is_set else max_bytes)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive frames, and what the network needs for the key frames among them."""
+    """Consecutive frames, with the network's inputs for the key frames among them."""
 
     frames: list[ScheduledFrame]
     inputs: FrameInputs | None = field(repr=False)
@@ -297,7 +302,7 @@ def compute_batch(segmenter: Segmenter, batch: Batch) -> ComputedBatch:
 def when_done(
     batches: Iterator[ComputedBatch],
 ) -> Iterator[tuple[ScheduledFrame, torch.Tensor | None]]:
-    """Yield the frames of each batch once its logits are computed; they leave the batch."""
+    """Yield the frames of each batch when its logits are computed, and remove them from it."""
     for batch in batches:
         batch.wait()
         while batch.frames:
@@ -309,7 +314,7 @@ def smoothed(
     segmenter: Segmenter,
     options: SegmentOptions,
 ) -> Iterable[tuple[ScheduledFrame, torch.Tensor | None]]:
-    """Keep the logits of all frames in order steady over time, unless that is switched off."""
+    """Smooth the logits of consecutive frames over time, unless that is switched off."""
     from av2tsam_cli.masks import logit
     from av2tsam_cli.timeline.steady import steady_logits
 
@@ -319,16 +324,16 @@ def smoothed(
 
 
 def batch_size_for(model: LoadedModel, options: SegmentOptions) -> int:
-    """Return how many frames the network gets at once."""
+    """Return how many frames the network processes at once."""
     if rate_for(options, model) == "auto":  # each decision depends on the masks before it
         return 1
     return model.compiled_for or options.batch_size or model.batch_size
 
 
 def codec_threads(plan: SegmentPlan, model: LoadedModel) -> int:
-    """Return the threads of the decoder and of the encoder; 0 lets FFmpeg choose.
+    """Return the number of threads for the decoder and for the encoder; 0 lets FFmpeg choose.
 
-    Next to a light network on the CPU, more threads would only take its cores away.
+    With a light network on the CPU, more threads would only compete with the network.
     """
     if are_large(plan):
         return min(LARGE_FRAME_THREADS, os.cpu_count() or 1)
@@ -337,7 +342,7 @@ def codec_threads(plan: SegmentPlan, model: LoadedModel) -> int:
 
 
 def are_large(plan: SegmentPlan) -> bool:
-    """Return whether the frames of a video are so large that few of them are held."""
+    """Return whether frames are so large that as few as possible should be in memory."""
     return plan.video.width * plan.video.height >= LARGE_FRAME_PX
 
 
@@ -347,7 +352,7 @@ def masked(
     segmenter: Segmenter,
     options: SegmentOptions,
 ) -> MaskedFrame:
-    """Return a frame with its mask at its own size, and the masks by name if there are names."""
+    """Return a frame with its mask at full size, and a mask per name if sources have names."""
     from av2tsam_cli.masks import mean_scores, native_masks, native_probability
 
     rgb, resize = frame.frame.rgb, segmenter.model.network.text_sam.resize

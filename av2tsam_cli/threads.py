@@ -1,7 +1,7 @@
 """Run a stage of a pipeline on its own thread, connected to the other stages by a queue.
 
-How many values are ahead is bounded before they are made, not when they are put into the queue, and
-no value is held here longer than needed: a value can be a batch of large frames.
+A value can be a batch of large frames. So a stage waits for room before it makes a value, not when
+it puts the value into the queue, and no value is kept longer than needed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Generic, TypeAlias, TypeVar
 T = TypeVar("T")
 
 POLL_S = 0.05
-"""Seconds between checks whether the other side has stopped, while waiting for room."""
+"""Interval, while waiting for room, at which to check whether the other side has stopped."""
 JOIN_S = 5.0
-"""Seconds to wait for a thread that was told to stop to finish its current step."""
+"""Seconds that a thread has to finish its current step after it was told to stop."""
 
 _running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref.WeakKeyDictionary()
 """The threads of all stages, each with the event that tells it to stop."""
@@ -31,17 +31,18 @@ _running: weakref.WeakKeyDictionary[threading.Thread, threading.Event] = weakref
 
 @dataclass(frozen=True)
 class _Item(Generic[T]):
-    """A value on its way from one stage to the next."""
+    """A value in a queue."""
 
     values: list[T]
-    """The value, until it is taken."""
+    """The value; empty after it was taken."""
 
 
 @dataclass(frozen=True)
 class _End:
-    """The end of the values, caused by `error` unless it is None."""
+    """The end of the values in a queue."""
 
     error: BaseException | None
+    """The error that ended them; None if there was none."""
 
 
 _Queue: TypeAlias = "queue.Queue[_Item[T] | _End]"
@@ -61,7 +62,7 @@ def run_ahead(
 
     Args:
         items: The stage. Only the new thread uses it.
-        depth: Most values that are ready or being made, beside the one that was yielded last.
+        depth: Limit of the values that are ready or being made, not counting the one yielded last.
         name: Name of the thread, for debuggers.
         context: Entered on the new thread and left when it ends, such as `torch_threads`.
     """
@@ -93,8 +94,8 @@ def run_behind(
 
     Args:
         stage: Iterates over the values, on the new thread.
-        depth: Most values that wait for the stage; with 0, the function returns when the stage has
-            finished with the value before.
+        depth: Limit of the values that wait for the stage. With 0, the function returns when the
+            stage has finished with the previous value.
         name: Name of the thread, for debuggers.
     """
     values: _Queue[T] = queue.Queue()
@@ -106,7 +107,7 @@ def run_behind(
             stage(_take(values, room))
         except Abandoned:
             pass
-        except BaseException as error:  # noqa: BLE001 - it is raised on the other thread
+        except BaseException as error:  # noqa: BLE001 - raised on the other thread
             errors.append(error)
         finally:
             done.set()
@@ -118,7 +119,7 @@ def run_behind(
 
     thread = _create_thread(run, name, done)
     try:
-        thread.start()  # an interruption can arrive when the thread runs already
+        thread.start()  # an interruption can arrive when the thread is already running
         yield put
         values.put(_End(None))
         thread.join()
@@ -132,7 +133,7 @@ def run_behind(
 
 
 class Background(Generic[T]):
-    """The value of a function that is called on its own thread."""
+    """The result of a function that runs on its own thread."""
 
     def __init__(self, work: Callable[[], T], name: str) -> None:
         """Start the thread.
@@ -147,22 +148,22 @@ class Background(Generic[T]):
     def _run(self, work: Callable[[], T]) -> None:
         try:
             self._value.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised on the other thread
+        except BaseException as error:  # noqa: BLE001 - raised on the other thread
             self._value.set_exception(error)
 
     def result(self) -> T:
-        """Wait for the value and return it; an exception of the function is raised."""
+        """Wait for the result and return it; an exception of the function is raised here."""
         return self._value.result()
 
 
 def still_running() -> bool:
-    """Return whether the thread of any stage is running, such as one in the middle of a batch."""
+    """Return whether the thread of any stage is running, such as in the middle of a batch."""
     return any(thread.is_alive() for thread in list(_running))
 
 
 @atexit.register
 def _stop_all() -> None:
-    """Stop the stages that were not closed: threads that run during shutdown can crash Python."""
+    """Stop stages that were not closed, because threads can crash Python during its shutdown."""
     alive = [(thread, stop) for thread, stop in _running.items() if thread.is_alive()]
     for _, stop in alive:
         stop.set()
@@ -188,15 +189,15 @@ def _produce(
         with context(), contextlib.closing(items):
             while _wait(room, stop) and (made := [*islice(items, 1)]):
                 values.put(_Item(made))
-    except BaseException as caught:  # noqa: BLE001 - it is raised on the other thread
+    except BaseException as caught:  # noqa: BLE001 - raised on the other thread
         error = caught
     values.put(_End(error))
 
 
 def _take(values: _Queue[T], room: threading.Semaphore) -> Generator[T, None, None]:
-    """Yield the values of a queue up to its end, and raise the error that ended it.
+    """Yield the values of a queue up to its end, then raise its error if there is one.
 
-    Asking for the next value makes room for one more.
+    Asking for the next value makes room for another one.
     """
     while True:
         room.release()
@@ -209,7 +210,7 @@ def _take(values: _Queue[T], room: threading.Semaphore) -> Generator[T, None, No
 
 
 def _wait(room: threading.Semaphore, stop: threading.Event) -> bool:
-    """Wait for room; return False if `stop` was set before."""
+    """Wait for room; return False if `stop` is set first."""
     while not stop.is_set():
         if room.acquire(timeout=POLL_S):
             return True

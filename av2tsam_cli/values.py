@@ -1,4 +1,4 @@
-"""Values that are passed between stages: frozen, with shape, unit and time per field."""
+"""Values that stages pass to each other, with shapes, units and times."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,19 +14,19 @@ import numpy.typing as npt
 UInt8Array = npt.NDArray[np.uint8]
 UInt16Array = npt.NDArray[np.uint16]
 Pixels = npt.NDArray[np.uint8 | np.uint16]
-"""8 or 16 bits per channel, with the same meaning: 255 and 65535 are white."""
+"""Pixels with 8 or 16 bits per channel; 255 and 65535 are white."""
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Origin = Literal["computed", "reused", "interpolated", "silent"]
-"""How a mask came about: computed by the network, reused from a frame that looks the same,
-interpolated between frames, or empty because no source is heard."""
+"""Origin of a mask: computed by the network, reused from a frame that looks the same, interpolated
+between frames, or empty because no source is heard."""
 Progress = Callable[[int, int], None]
 """Called with the number of finished items and their total."""
 
 
 def levels(pixels: Pixels) -> int:
-    """Return how many steps of pixels make one of 255 levels: 1, or 257 with 16 bits."""
+    """Return the difference of pixel values that is one of 255 levels: 1, or 257 with 16 bits."""
     return 1 if pixels.dtype == np.uint8 else 257
 
 
@@ -57,7 +57,7 @@ class VideoStream:
     pixel_format: str = "yuv420p"
     """FFmpeg's name of the format in which pixels are stored."""
     primaries: int = 1
-    """Which red, green and blue the colours are made of, numbered as in libavutil/pixfmt.h."""
+    """Colour primaries, numbered as in libavutil/pixfmt.h."""
 
 
 @dataclass(frozen=True)
@@ -97,27 +97,27 @@ class MediaInfo:
     duration_s: float | None
     """Seconds from the earliest start to the end; None if unknown."""
     may_jump: bool = False
-    """Whether the clock may jump in this format, so that durations are only estimates."""
+    """Whether times can jump in this format, so that durations are only estimates."""
     version: tuple[int, int] | None = None
-    """Size and time of change of the file, in bytes and nanoseconds, to notice changes."""
+    """Size in bytes and modification time in nanoseconds, to detect changes; None for a URL."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What of a damaged file could not be read."""
+    """The parts of a damaged file that could not be read."""
 
     truncated: bool = False
-    """Whether the file ends before it should."""
+    """Whether the file ends too early."""
     missing_s: float | None = 0.0
-    """Seconds that are missing at its end; None if it does not tell how many."""
+    """Seconds that are missing at its end; None if unknown."""
     unreadable_parts: int = 0
-    """Places in the middle whose content is lost."""
+    """Number of parts in the middle that are lost."""
     corrupted_video_packets: int = 0
-    """Packets of video that were skipped, or decoded as far as possible."""
+    """Video packets that were skipped, or decoded as far as possible."""
     corrupted_audio_packets: int = 0
-    """Packets of audio that were skipped, so that they are silent, or copied as they are."""
+    """Audio packets that were skipped, which leaves silence, or copied unchanged."""
     incomplete_frames: int = 0
-    """Frames of which the decoder filled in a part from others."""
+    """Frames that the decoder completed with parts of other frames."""
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,18 @@ class Frame:
     time_s: float
     """Seconds from the start of the presentation."""
     index: int
-    """Position among the frames that are read, from 0."""
+    """Index among the frames that are read."""
     shot: int = 0
-    """Number of the shot that it belongs to, from 0."""
+    """Index of its shot."""
     duration_s: float | None = None
     """Seconds for which it is displayed; None if unknown."""
     deep: UInt16Array | None = field(default=None, repr=False)
-    """The same pixels with 16 bits per channel, uint16, (H, W, 3), RGB, for a result that has more
-    than 8; None for any other."""
+    """The same pixels with 16 bits per channel, uint16, (H, W, 3), RGB, for results with more than
+    8 bits; None for other results."""
 
     @property
     def pixels(self) -> Pixels:
-        """The pixels with the bits per channel that the result needs, (H, W, 3), RGB."""
+        """The pixels with as many bits per channel as the result needs, (H, W, 3), RGB."""
         return self.rgb if self.deep is None else self.deep
 
     @property
@@ -162,9 +162,9 @@ class SourceMasks:
     labels: UInt8Array = field(repr=False)
     """uint8, (H, W): k where `names[k - 1]` is, 0 where there is no source."""
     scores: tuple[float, ...] = ()
-    """Mean probability of each source's pixels, 0 to 1; 0 for one without pixels."""
+    """Mean probability of each source's pixels, 0 to 1; 0 for a source without pixels."""
     numbers: tuple[int, ...] = ()
-    """Number of each source in the whole video, from 1; those of the labels if left out."""
+    """Number of each source in the whole video, from 1; by default, the same as its label."""
 
     def __post_init__(self) -> None:
         if not self.numbers:
@@ -187,7 +187,7 @@ class SourceMasks:
         return [(label, name) for label, (name, count) in named if count]
 
     def areas(self) -> list[tuple[str, float]]:
-        """Return the name of each source in view, with the share of the frame that it covers."""
+        """Return the name of each source in view, with its share of the frame, 0 to 1."""
         size = self.labels.size
         return [(name, self.pixels[label - 1] / size) for label, name in self.in_view]
 
@@ -203,12 +203,12 @@ class NamedArea:
     area_px: int
     """Pixels of its mask; 0 if it is not in view."""
     score: float
-    """Mean probability of these, 0 to 1."""
+    """Mean probability of its pixels, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class FrameSummary:
-    """What counts and tables need of a frame and its mask: no pixels."""
+    """The properties of a frame and its mask that tables and statistics need, without pixels."""
 
     index: int
     """See `Frame`."""
@@ -217,7 +217,7 @@ class FrameSummary:
     duration_s: float | None
     """See `Frame`."""
     origin: Origin
-    """How the mask came about."""
+    """Origin of the mask."""
     level_dbfs: float | None
     """See `MaskedFrame`."""
     size: tuple[int, int]
@@ -240,11 +240,11 @@ class FrameSummary:
         return self.area_px / prod(self.size)
 
     def named_areas(self) -> list[tuple[str, float]]:
-        """Return the name of each source in view, with the share of the frame that it covers."""
+        """Return the name of each source in view, with its share of the frame, 0 to 1."""
         return [(each.name, each.area_px / prod(self.size)) for each in self.in_view]
 
     def end_s(self, rate: Fraction | None) -> float:
-        """Return when the next frame begins, at a rate if the file does not tell, in seconds."""
+        """Return the end of the frame in seconds; if its duration is unknown, `rate` is used."""
         return self.time_s + (self.duration_s or float(1 / rate if rate else 0))
 
 
@@ -257,15 +257,15 @@ class MaskedFrame:
     mask: BoolArray = field(repr=False)
     """The pixels that belong to a sound source, bool, (H, W)."""
     origin: Origin
-    """How the mask came about."""
+    """Origin of the mask."""
     sources: SourceMasks | None = None
     """The mask of each named source; None if sources have no names."""
     score: float = 0.0
-    """Mean probability of the mask's pixels, 0 to 1; 0 without."""
+    """Mean probability of the mask's pixels, 0 to 1; 0 for an empty mask."""
     level_dbfs: float | None = None
     """RMS level of the sound around the frame, in dB relative to full scale; None without sound."""
     soft_mask: Callable[[], Float32Array] | None = field(default=None, repr=False)
-    """Computes `probability`; None for that of the mask itself, 0 or 1."""
+    """Computes `probability`; None to use the mask itself, as 0 and 1."""
     soft_edges: UInt8Array | None = field(default=None, repr=False)
     """The mask with soft edges, uint8, (H, W); None if its edges are hard."""
 
@@ -273,13 +273,13 @@ class MaskedFrame:
     def alpha(self) -> UInt8Array:
         """Opacity of each pixel for a cutout, uint8, (H, W): 0 outside the mask, 255 inside.
 
-        A pixel belongs to the mask where it is above 127. Soft edges need `refine`.
+        Pixels with an opacity above 127 belong to the mask. Soft edges need the option `refine`.
         """
         return self.mask * np.uint8(255) if self.soft_edges is None else self.soft_edges
 
     @cached_property
     def summary(self) -> FrameSummary:
-        """What counts and tables need of the frame."""
+        """The properties that tables and statistics need, without pixels."""
         named = None
         if (sources := self.sources) is not None:
             scores = sources.scores or (0.0,) * len(sources.names)
@@ -301,14 +301,14 @@ class MaskedFrame:
     def probability(self) -> Float32Array:
         """Probability that each pixel belongs to a sound source, float32, (H, W), 0 to 1.
 
-        Computed when it is first used, because enlarging it takes time.
+        Computed when it is first used, because enlarging takes time.
         """
         return self.mask.astype(np.float32) if self.soft_mask is None else self.soft_mask()
 
 
 @dataclass(frozen=True)
 class SoundEvent:
-    """A source that is heard from one time to another."""
+    """A time span in which a source is heard."""
 
     name: str
     """The source."""
@@ -327,10 +327,10 @@ class HeardSource:
     name: str
     """Its name in the vocabulary."""
     probability: float
-    """How likely it is heard, 0 to 1."""
+    """Probability that it is heard, 0 to 1."""
     number: int = 0
-    """Its position among the sources of the video in the order in which they are first heard, from
-    1; 0 if that is not known."""
+    """Its number, from 1, in the order in which the sources of the video are first heard; 0 if
+    unknown."""
 
 
 def level_dbfs(samples: Float32Array) -> float:
@@ -344,37 +344,38 @@ class AudioWindow:
     """One second of audio on the presentation clock."""
 
     samples: Float32Array = field(repr=False)
-    """Mono samples, float32, (rate_hz,), in [-1, 1]; zeros where the stream has none."""
+    """Mono samples, float32, (rate_hz,), in [-1, 1]; zeros where the stream has no samples."""
     index: int
-    """Position among the windows: window k is second k unless it has a `span_s`."""
+    """Index of the window; window k is second k unless it has a `span_s`."""
     rate_hz: int
     """Samples per second."""
     sources: tuple[HeardSource, ...] | None = None
-    """What is heard in it, most likely first; None if nobody has listened to it for names."""
+    """The sources that are heard in it, most likely first; None if they were not determined."""
     span_s: tuple[float, float] | None = None
-    """The seconds from ... to ... of the presentation in which the window is what is heard; None
+    """Start and end of the frames that the window is used for, in seconds of the presentation; None
     for [index, index + 1)."""
     piece: int | None = None
-    """Windows with the same number contain the same sources; None if this is not known."""
+    """Number of a piece of sound with constant sources, which several windows can share; None if
+    unknown."""
     embedding: Float32Array | None = field(default=None, repr=False)
-    """CLAP's embedding of what is heard, (A,); None if it is not computed yet."""
+    """CLAP embedding of the sound, (A,); None if not computed yet."""
     context: Float32Array | None = field(default=None, repr=False)
-    """What is around it in its piece, (n,), as `samples`; None if this is not known."""
+    """Samples of its piece around it, (n,), like `samples`; None if unknown."""
     measured_dbfs: float | None = None
     """Its level, if its samples are left out; None to measure it."""
 
     @property
     def start_s(self) -> float:
-        """Seconds of the presentation from which on the window is what is heard."""
+        """Start of the frames that the window is used for, in seconds of the presentation."""
         return float(self.index) if self.span_s is None else self.span_s[0]
 
     @property
     def end_s(self) -> float:
-        """Seconds of the presentation until which the window is what is heard."""
+        """End of the frames that the window is used for, in seconds of the presentation."""
         return float(self.index + 1) if self.span_s is None else self.span_s[1]
 
     def is_silent(self, below_dbfs: float | None) -> bool:
-        """Return whether the level is below a number of dBFS; with None, no window is silent."""
+        """Return whether the level is below `below_dbfs`; with None, no window is silent."""
         return below_dbfs is not None and self.level_dbfs < below_dbfs
 
     @cached_property
@@ -383,7 +384,7 @@ class AudioWindow:
         return level_dbfs(self.samples) if self.measured_dbfs is None else self.measured_dbfs
 
     def without_samples(self, embedding: Float32Array | None) -> "AudioWindow":
-        """Return the window with an embedding, and only the level of its sound."""
+        """Return the window with an embedding, and with the level instead of the samples."""
         return replace(
             self,
             samples=np.zeros(0, np.float32),
