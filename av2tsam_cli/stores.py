@@ -30,6 +30,8 @@ WAITS_S = (0.5, 2.0, 5.0)
 """Seconds before a request that failed because of the network is repeated."""
 CONNECT_S, READ_S = 10, 60
 """Seconds to wait for a connection, and for the next bytes."""
+POLL_S = 0.1
+"""Seconds between two attempts to end all requests."""
 PATIENCE_S = 2
 """Seconds to wait for requests that are cancelled."""
 LARGEST_PUT = 64 << 20
@@ -392,9 +394,16 @@ def _delete(url: str) -> None:
 def _at_once(work: Callable[[str], None], names: Iterable[str]) -> None:
     """Do something for several files at the same time; after an error, for no further ones."""
     pool = ThreadPoolExecutor(AT_ONCE)
+    running = [pool.submit(work, name) for name in names]
     try:
-        for _ in pool.map(work, names):
-            pass
+        for each in running:
+            each.result()
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        while not all(each.done() for each in running):  # some may be about to repeat a request
+            give_up()
+            time.sleep(POLL_S)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -181,7 +181,7 @@ def own_cores(count: int) -> Iterator[None]:
     """Limit this process to CPU cores that no other worker on this machine uses.
 
     Threads of several workers on the same cores would slow each other down. If too few cores are
-    free, there is no limit. Only on Linux.
+    free, or they cannot be reserved, there is no limit. Only on Linux.
     """
     if sys.platform != "linux":
         yield
@@ -189,15 +189,16 @@ def own_cores(count: int) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(gettempdir()) / f"av2tsam-cores-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as locks:  # the system releases them if the process is killed
         taken: list[int] = []
-        with FileLock(folder / "all"):
-            for core in sorted(os.sched_getaffinity(0)):
-                if len(taken) < count:
-                    with suppress(Timeout):
-                        locks.enter_context(FileLock(folder / f"{core}", timeout=0))
-                        taken.append(core)
+        with suppress(OSError):  # the disk is full, or the folder belongs to somebody else
+            folder.mkdir(mode=0o700, exist_ok=True)
+            with FileLock(folder / "all"):
+                for core in sorted(os.sched_getaffinity(0)):
+                    if len(taken) < count:
+                        with suppress(Timeout):
+                            locks.enter_context(FileLock(folder / f"{core}", timeout=0))
+                            taken.append(core)
         if len(taken) == count:
             os.sched_setaffinity(0, taken)
         else:

@@ -94,3 +94,14 @@ def test_workers_of_one_machine_have_different_cores(
         assert first != second
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores are assigned on Linux")
+def test_cores_that_cannot_be_reserved_are_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"av2tsam-cores-{os.getuid()}").touch()  # so that no folder can be created
+    before = os.sched_getaffinity(0)
+    with own_cores(1):
+        assert os.sched_getaffinity(0) == before

@@ -50,3 +50,38 @@ def test_copies_are_removed(
         assert command.returncode == 130
         assert error == "av2tsam: error: interrupted; unfinished outputs were removed\n"
     assert list(staging.iterdir()) == []
+
+
+UPLOAD = """
+import signal, sys
+from pathlib import Path
+from av2tsam_cli.stores import upload_folder
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+try:
+    upload_folder(Path(sys.argv[1]), "s3://bucket/out", last="last")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_upload_that_stalls_can_be_interrupted(
+    store: "ObjectStore", proxy: "Proxy", tmp_path: Path
+) -> None:
+    for name in "abc":
+        (tmp_path / name).write_bytes(bytes(1 << 17))
+    proxy.most_up, proxy.stalls = 1 << 16, True
+    with subprocess.Popen(
+        [sys.executable, "-c", UPLOAD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as upload:
+        began_s = time.monotonic()
+        while not proxy.cuts:
+            assert time.monotonic() - began_s < LONGEST_S
+            time.sleep(0.02)
+        upload.send_signal(signal.SIGTERM)
+        try:
+            printed, _ = upload.communicate(timeout=LONGEST_S)
+        finally:
+            upload.kill()
+    assert printed == "interrupted\n"
+    assert "last" not in store.keys
