@@ -42,6 +42,27 @@ def handle_signals(handler: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, old)
 
 
+@contextmanager
+def recorded_signals() -> Iterator[list[int]]:
+    """Yield a list of the signals that arrive while the block runs; they are handled as before.
+
+    A library can drop the exception that a handler raises, for example in a destructor.
+    """
+    numbers = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    received: list[int] = []
+
+    def record(number: int) -> None:
+        received.append(number)
+        handler = handlers[number]
+        if not callable(handler):  # the default, which would end the process
+            raise KeyboardInterrupt
+        handler(number, None)
+
+    with handle_signals(record):
+        yield received
+
+
 def explain_death(source: Path, by: signal.Signals) -> Av2tsamError:
     """Return the error for an input whose process was ended by a signal."""
     if by.name in CRASHES:

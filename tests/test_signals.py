@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from av2tsam_cli.signals import handle_signals
+from av2tsam_cli.signals import handle_signals, recorded_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
@@ -17,6 +17,16 @@ def test_signals_call_the_handler_and_the_previous_one_is_restored(number: signa
         os.kill(os.getpid(), number)
     assert received == [number]
     assert signal.getsignal(number) is previous
+
+
+def test_signals_are_recorded_although_a_library_drops_the_exception() -> None:
+    previous = signal.getsignal(signal.SIGTERM)
+    with recorded_signals() as received:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        assert received == [signal.SIGINT, signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is previous
 
 
 def test_ignored_signals_stay_ignored() -> None:

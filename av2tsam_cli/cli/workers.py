@@ -43,7 +43,10 @@ class WorkersRun:
         options = self.options
         require_ray()
         needed = (options.workers or 1) * (options.cpus_per_worker or 1)
-        with self.batch.interruptible(), connected(str(options.ray), needed):
+        with (
+            self.batch.interruptible(),
+            connected(str(options.ray), needed) as self._check_interrupted,
+        ):
             self._pending = set(self.batch.pending)
             inputs = [self.inputs[source] for source in self.batch.pending]
             if options.split is None:
@@ -92,6 +95,7 @@ class WorkersRun:
             closing(run_tasks(tasks, setup, resources)) as outcomes,
         ):
             for done, (task, outcome) in enumerate(outcomes, start=1):
+                self._check_interrupted()
                 self._report(task, outcome)
                 if isinstance(outcome.value, tuple):
                     following += outcome.value

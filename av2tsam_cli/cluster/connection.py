@@ -7,13 +7,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import Any, TextIO, cast
 
 from av2tsam_cli.errors import Av2tsamError
-from av2tsam_cli.signals import SIGNAL_NAMES
+from av2tsam_cli.signals import SIGNAL_NAMES, recorded_signals
 
 LOCAL, AUTO = "local", "auto"
 """Addresses: Ray on this machine, which ends with the command, and the cluster that this machine
@@ -35,7 +35,7 @@ def require_ray() -> None:
 
 
 @contextmanager
-def connected(address: str, cpus: int) -> Iterator[None]:
+def connected(address: str, cpus: int) -> Iterator[Callable[[], None]]:
     """Start Ray on this machine, or connect to a cluster, while the block runs.
 
     This changes global settings of the process, so only the command line uses it.
@@ -44,9 +44,27 @@ def connected(address: str, cpus: int) -> Iterator[None]:
         address: `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
         cpus: CPUs that the workers need if Ray is started; may be more than the machine has.
 
+    Yields:
+        A function that raises KeyboardInterrupt if a signal has arrived, for the case that Ray
+        dropped the exception of its handler.
+
     Raises:
         Av2tsamError: Ray cannot be started or reached.
     """
+    with recorded_signals() as received:
+
+        def check_interrupted() -> None:
+            if received:
+                raise KeyboardInterrupt
+
+        with _started(address, cpus, check_interrupted):
+            check_interrupted()
+            yield check_interrupted
+
+
+@contextmanager
+def _started(address: str, cpus: int, check_interrupted: Callable[[], None]) -> Iterator[None]:
+    """Start Ray or connect to it while the block runs; see `connected`."""
     import ray
 
     # The outcomes report errors better than Ray's logs. Its usage statistics are turned off.
@@ -66,7 +84,10 @@ def connected(address: str, cpus: int) -> Iterator[None]:
             socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
         with _stderr_muted(), _handlers_kept():  # Ray reports that its logs are turned off
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    except SystemExit:  # raised by Ray's handler for SIGTERM
+        raise KeyboardInterrupt from None
     except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+        check_interrupted()
         reason = "none is running" if address == AUTO else " ".join(str(error).split())
         raise Av2tsamError(
             f"`ray` {address}: cannot be reached ({reason}); start Ray there with 'ray start', "
@@ -77,6 +98,7 @@ def connected(address: str, cpus: int) -> Iterator[None]:
         with redirect_stdout(cast("TextIO", _OneThread(sys.stdout))):
             yield
     except ray.exceptions.RayError as error:
+        check_interrupted()
         *_, reason = str(error).strip().splitlines()
         raise Av2tsamError(
             f"`ray` {address}: failed ({reason}); check that av2tsam is installed on all machines"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from av2tsam_cli.cluster.tasks import Task
 from av2tsam_cli.job import Input, SegmentJob
 from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.segment_options import SegmentOptions
-from tests.faults.workers import fingerprint, run
+from tests.faults.workers import descendants, fingerprint, run
 
 SAMPLE = Path(__file__).parents[2] / "sample_media" / "duet.mp4"
 RESOURCES = Resources(workers=2, cpus=1, gpus=0)
@@ -51,6 +52,25 @@ def test_options_for_workers_need_ray() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 2
     assert done.stderr == "av2tsam: error: --workers has no effect without --ray; set it too\n"
+
+
+def test_a_signal_while_ray_starts_is_an_interruption() -> None:
+    script = (
+        "import signal\n"
+        "from av2tsam_cli.cluster.connection import connected\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        "try:\n"
+        "    with connected('local', 1): print('started')\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starting:  # noqa: S603
+        while not any("gcs_server" in words for _, words, _ in descendants(starting.pid)):
+            assert starting.poll() is None
+            time.sleep(0.01)
+        starting.terminate()
+        assert starting.communicate()[0] == "interrupted\n"
+    assert starting.returncode == 0
 
 
 @pytest.mark.usefixtures("ray")

@@ -181,7 +181,7 @@ def _kill(command: int, kills: int, out: Path, report: Report, stop: threading.E
     while sent < kills and not stop.wait(dice.uniform(0.5, 2)):
         if len(list(out.glob("*/masks"))) < results + DONE_BETWEEN:
             continue
-        children = [each for each in _descendants(command) if "cluster.child" in each[1]]
+        children = [each for each in descendants(command) if "cluster.child" in each[1]]
         if not children:
             continue
         child, _, parent = dice.choice(children)
@@ -192,7 +192,7 @@ def _kill(command: int, kills: int, out: Path, report: Report, stop: threading.E
     report.sent += sent
 
 
-def _descendants(process: int) -> list[tuple[int, str, int]]:
+def descendants(process: int) -> list[tuple[int, str, int]]:
     """Return the number, the command line and the parent of all processes below one."""
     found: dict[int, tuple[str, int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
