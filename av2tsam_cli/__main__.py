@@ -35,9 +35,10 @@ def _exit_without_waiting(code: int) -> None:
     """End the process now if a thread is still computing a batch that is no longer needed.
 
     All outputs are complete or removed by then; a full-size network could take another minute.
+    Threads of Ray can crash Python while it ends, which would replace the exit code.
     """
     threads = sys.modules.get("av2tsam_cli.threads")  # absent if no thread was ever started
-    if threads is not None and threads.still_running():
+    if "ray" in sys.modules or (threads is not None and threads.still_running()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
