@@ -49,7 +49,8 @@ class Staging:
 
     def close(self) -> None:
         """Cancel downloads, and remove the folder."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         stores.give_up()
         if self._created is not None:
             shutil.rmtree(self._created, ignore_errors=True)
@@ -81,14 +82,14 @@ class Staging:
             return source
         url = str(source)
         known = stores.look_up(url)
-        folder = self._folder / uuid4().hex[:12]
-        free = shutil.disk_usage(self._parent).free
-        if known.size is not None and known.size > free:
-            raise self._no_space(url, f"{_size(known.size)} needed, {_size(free)} free")
         with self._lock:
+            if self._closed:  # in the meantime; nothing would remove another folder
+                raise Av2tsamError(f"{url}: not copied, because the command has ended")
+            folder = self._folder / uuid4().hex[:12]
             folder.mkdir(parents=True)
         copy = folder / source.name[-LONGEST_NAME:]
         try:
+            self._check_space(url, known.size)
             stores.download(url, copy, size=known.size, go_on=lambda: not self._closed)
         except OSError as error:
             self.drop(copy)
@@ -97,6 +98,11 @@ class Staging:
             self.drop(copy)
             raise
         return NetworkPath.of(url).at(copy, known.version)
+
+    def _check_space(self, url: str, needed: int | None) -> None:
+        free = shutil.disk_usage(self._parent).free
+        if needed is not None and needed > free:
+            raise self._no_space(url, f"{_size(needed)} needed, {_size(free)} free")
 
     def _no_space(self, url: str, reason: str) -> Av2tsamError:
         return Av2tsamError(
@@ -108,7 +114,7 @@ class Staging:
         """Remove the copy of a file, if there is one."""
         if self._contains(source):
             remove(source.parent)
-            self._remove_empty_folders()
+            self._remove_empty_parents(source.parent)
 
     def local_path(self, output: Path) -> Path:
         """Return the path to write an output to before its upload; unchanged without a URL."""
@@ -136,11 +142,12 @@ class Staging:
         kind = stores.kind_of(str(output))
         if kind is None:
             return
-        if kind == "file":
+        with self._lock:  # another thread may remove empty parents
             output.parent.mkdir(parents=True, exist_ok=True)
-            output.touch()
-            return
-        output.mkdir(parents=True, exist_ok=True)
+            if kind == "file":
+                output.touch()
+                return
+            output.mkdir(exist_ok=True)
         files = stores.list_folder(str(output))
         if stores.UNFINISHED_NAME in files and RECORD_NAME not in files:
             return
@@ -172,14 +179,18 @@ class Staging:
         """Remove the local copy of an output that has a URL."""
         if self._contains(output):
             remove(output)
-            self._remove_empty_folders()
+            self._remove_empty_parents(output)
 
-    def _remove_empty_folders(self) -> None:
-        """Remove empty folders now, because this process can be killed while it waits."""
+    def _remove_empty_parents(self, path: Path) -> None:
+        """Remove empty folders now, because this process can be killed while it waits.
+
+        Only the ones that contained `path`: another thread may have just created the others.
+        """
         with self._lock:
-            for folder, _, _ in os.walk(str(self._created), topdown=False):
-                with suppress(OSError):  # it is not empty
-                    os.rmdir(folder)  # noqa: PTH106 - a string
+            for folder in Path(os.fspath(path)).parents:
+                if self._created in (folder, *folder.parents):
+                    with suppress(OSError):  # it is not empty
+                        folder.rmdir()
 
 
 def _copy_ends(path: Path, size: int) -> None:

@@ -24,6 +24,7 @@ from av2tsam_cli.network import NetworkPath, input_path
 from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.pipeline import iter_masks
 from av2tsam_cli.segment_options import SegmentOptions
+from av2tsam_cli.staging import Staging
 from av2tsam_cli.stores import check_url, download, look_up, upload_file, upload_folder
 
 from .object_store import ObjectStore, Proxy
@@ -215,6 +216,27 @@ def test_many_inputs_are_copied_one_after_the_other(
     assert failed == {"s3://bucket/clips/broken.mp4": 3, "s3://bucket/none.mp4": 2}
     assert "s3://bucket/clips/broken.mp4: not a readable media file" in segment.error
     assert [key for key in store.keys if key.startswith("out/")] == [f"out/{n}.mp4" for n in names]
+
+
+def test_the_end_of_an_input_does_not_disturb_the_copying_of_the_next_one(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("out/next/av2tsam.incomplete", b"")
+    staging = Staging(tmp_path)
+    done, upcoming = (
+        staging.local_path(NetworkPath.of(f"s3://bucket/out/{name}")) for name in ("done", "next")
+    )
+    done.mkdir(parents=True)
+    staging.mirror(upcoming)
+    staging.discard(done)
+    assert list(upcoming.iterdir()) == []  # incomplete, and not missing
+
+    # The command ends while another thread is about to copy.
+    url, look_up = store.put("a.mp4", b"video"), stores.look_up
+    monkeypatch.setattr(stores, "look_up", lambda url: (staging.close(), look_up(url))[1])
+    with pytest.raises(Av2tsamError, match="not copied, because the command has ended"):
+        staging.fetch(input_path(url))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_between_two_inputs(
