@@ -25,11 +25,11 @@ from av2tsam_cli.values import AudioStream, AudioWindow, Float32Array, MediaInfo
 GAP_S = 0.01
 """Jumps in a track's timestamps below this are rounding (Matroska: milliseconds), not gaps."""
 SILENCE_CHUNK = 48_000
-"""Samples of silence in a gap that are in memory at a time."""
+"""Samples of silence that are in memory at a time to fill a gap."""
 MANY_CHANNELS = 8
-"""Number of channels from which PyAV miscounts the planes of a frame."""
+"""Number of channels from which on PyAV miscounts the planes of a frame."""
 PREROLL_S = 1
-"""Whole seconds decoded before the first window, to fill the resampler and warm up the decoder."""
+"""Whole seconds to decode before the first window, for the resampler and the decoder to settle."""
 
 
 def choose_audio(info: MediaInfo, wanted: int | str | None) -> AudioStream | None:
@@ -37,12 +37,12 @@ def choose_audio(info: MediaInfo, wanted: int | str | None) -> AudioStream | Non
 
     Args:
         info: The file, as probed.
-        wanted: Position among the audio streams (0 is the first), or a language tag such as
-            `eng`; None for the default stream, if there is any.
+        wanted: Index among the audio streams, or a language tag such as `eng`; None for the
+            default stream, if there is any.
 
     Raises:
         UsageError: The file has no such stream.
-        MediaError: The stream declares a sample rate or a number of channels that is not decoded.
+        MediaError: The sample rate or the number of channels of the stream is not supported.
     """
     stream = _find_audio(info, wanted)
     if stream is not None and not can_decode(stream.rate_hz, stream.channels):
@@ -78,10 +78,10 @@ def read_windows(
     stop_s: float | None = None,
     damage: DamageLog | None = None,
 ) -> Iterator[AudioWindow]:
-    """Yield one-second windows, from the one that contains start_s to the one that contains stop_s.
+    """Yield the one-second windows that overlap the range from start_s to stop_s.
 
-    Windows are complete, even if start_s or stop_s lies inside one. They end with the track. The
-    last window, a late start and gaps are padded with zeros.
+    Windows are complete, even if start_s or stop_s is inside one. They end with the track. The last
+    window, a late start and gaps are padded with zeros.
 
     Args:
         info: The file, as probed.
@@ -91,8 +91,8 @@ def read_windows(
             start of the stream.
         start_s: Seconds on the presentation clock.
         stop_s: Seconds on the presentation clock; None for the end of the track.
-        damage: Collects what is damaged, and tells whether that is an error; None to report it
-            when all is read, and to raise an error if the file is truncated.
+        damage: Collects damage, and decides whether it is an error; None to report it at the end,
+            and to raise an error if the file is truncated.
 
     Raises:
         MediaError: The file cannot be read, a long section is corrupted, or it is truncated.
@@ -130,7 +130,7 @@ def with_end(
 def split_windows(
     samples: npt.NDArray[Any], sample_rate: int, *, rate_hz: int
 ) -> Iterator[AudioWindow]:
-    """Yield the one-second windows of audio that is in memory; the last is padded with zeros.
+    """Yield the one-second windows of audio in memory; the last one is padded with zeros.
 
     Args:
         samples: Float in [-1, 1] or integers, (n,) or (channels, n).
@@ -138,7 +138,7 @@ def split_windows(
         rate_hz: Sample rate of the windows.
 
     Raises:
-        UsageError: The samples have another shape.
+        UsageError: The samples have a wrong shape.
     """
     if samples.ndim not in {1, 2} or not samples.shape[0]:
         raise UsageError(f"`audio` must have the shape (n,) or (channels, n), not {samples.shape}")
@@ -153,14 +153,14 @@ def split_windows(
 
 
 def contiguous(frames: Iterable[AudioFrame], begin_s: float) -> Iterator[AudioFrame]:
-    """Yield audio from a time on without breaks: gaps are filled with silence, overlaps are cut.
+    """Yield continuous audio from a time on: gaps are filled with silence, overlaps are cut.
 
-    The position of a frame is counted in samples, and corrected by its timestamp only if they
-    differ by more than rounding, to avoid crackling.
+    The position of a frame is counted in samples. To avoid crackling, it is corrected by the
+    timestamp only if they differ by more than rounding.
 
     Args:
         frames: Decoded frames.
-        begin_s: Where the first frame begins, in seconds on the file's own clock.
+        begin_s: Start of the audio, in seconds on the file's own clock.
     """
     end_s: float | None = None  # end of the last frame
     filled_s = 0.0  # end of the last frame that was yielded; a frame can end before `begin_s`
@@ -181,7 +181,7 @@ def contiguous(frames: Iterable[AudioFrame], begin_s: float) -> Iterator[AudioFr
 
 
 def _silence(samples: int, like: AudioFrame) -> Iterator[AudioFrame]:
-    """Yield silence in the format of a frame, a little at a time."""
+    """Yield silence in the format of a frame, in small chunks."""
     stored = _planar(like)
     level = 128 if stored.dtype == np.uint8 else 0
     for begin in range(0, samples, SILENCE_CHUNK):
@@ -190,7 +190,7 @@ def _silence(samples: int, like: AudioFrame) -> Iterator[AudioFrame]:
 
 
 def _with_samples(like: AudioFrame, samples: npt.NDArray[Any]) -> AudioFrame:
-    """Return a frame in the format of another with other samples, (channels, n)."""
+    """Return a frame with samples, (channels, n), in the format of another frame."""
     data = samples if like.format.is_planar else samples.T.reshape(1, -1)
     frame = AudioFrame.from_ndarray(
         np.ascontiguousarray(data), format=like.format.name, layout=like.layout
@@ -200,7 +200,7 @@ def _with_samples(like: AudioFrame, samples: npt.NDArray[Any]) -> AudioFrame:
 
 
 def read_channels(info: MediaInfo, stream: AudioStream) -> Float32Array:
-    """Return the whole track with its channels, float32 in [-1, 1], (channels, samples).
+    """Return the whole track, float32 in [-1, 1], (channels, samples).
 
     Raises:
         MediaError: The file cannot be read, or contains no audio that can be decoded.
@@ -219,7 +219,7 @@ def _mix(samples: npt.NDArray[Any]) -> Float32Array:
 
 
 def _readable(frame: AudioFrame) -> AudioFrame:
-    """Interleave many channels: PyAV crashes on frames with a plane for each of 8 or more."""
+    """Interleave many channels, because PyAV crashes on frames with 8 or more planes."""
     if not frame.format.is_planar or frame.layout.nb_channels < MANY_CHANNELS:
         return frame
     [interleaved] = AudioResampler(format=frame.format.packed).resample(frame)
@@ -240,7 +240,7 @@ def _to_scale(samples: npt.NDArray[Any], stored: np.dtype[Any]) -> npt.NDArray[A
 
 
 def _resample(frames: Iterator[AudioFrame], rate_hz: int) -> Iterator[Float32Array]:
-    """Mix to mono and resample, as `librosa.resample` (soxr_hq) does with the whole track."""
+    """Mix to mono and resample, like `librosa.resample` (soxr_hq) with a whole track."""
     resampler: soxr.ResampleStream | None = None
     source_hz = None
     for frame in frames:
@@ -260,7 +260,7 @@ def _resample(frames: Iterator[AudioFrame], rate_hz: int) -> Iterator[Float32Arr
 
 
 def _cut(chunks: Iterator[Float32Array], rate_hz: int) -> Iterator[Float32Array]:
-    """Yield pieces of exactly one second; the last is padded with zeros."""
+    """Yield pieces of exactly one second; the last one is padded with zeros."""
     pending: list[Float32Array] = []
     samples = 0
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""The clock of a file: what it means when the times of its packets jump."""
+"""Correct the times of packets in files whose clock jumps."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,9 +14,9 @@ JUMP_S = Fraction(10)
 LONGEST_GAP_S = Fraction(30 * 3600)
 """Longest gap, in seconds, in other formats (FFmpeg's `dts_error_threshold`)."""
 BACKWARD_S = Fraction(1, 10)
-"""Seconds by which a packet may precede the last one of its stream: an overlap, not a jump."""
+"""Seconds by which a packet may precede the previous one of its stream, as an overlap."""
 COUNTER = 1 << 33
-"""Ticks after which the 33-bit counter of MPEG-TS and MPEG-PS starts again."""
+"""Ticks after which the 33-bit counter of MPEG-TS and MPEG-PS wraps around."""
 
 
 def may_jump(container: InputContainer) -> bool:
@@ -26,32 +26,32 @@ def may_jump(container: InputContainer) -> bool:
 
 @dataclass
 class _Position:
-    """Where a stream is on the continuous clock, in seconds."""
+    """The position of a stream on the continuous clock, in seconds."""
 
     section: int = 0
-    """The section that its last packet belongs to."""
+    """The section of its last packet."""
     decoded_s: Fraction | None = None
     """Decoding time of its last packet; None before the first."""
     step_s: Fraction = Fraction(0)
     """Duration of its last packet."""
     end_s: Fraction = Fraction(0)
-    """Where what is presented so far ends."""
+    """End of the presentation of its packets so far."""
 
 
 class Clock:
     """Gives the packets of a file times on one continuous clock.
 
-    Where recordings were joined, where a broadcast was interrupted, and where a counter starts
-    again, the times of a file jump. A jump is a gap of more than 10 s (30 h in formats whose clock
-    is not expected to jump) or a step back by more than 0.1 s within a stream; these are FFmpeg's
-    limits. A jump begins a section: the times after it are shifted so that the
-    stream goes on where it ended. The other streams join the section when they jump, with the same
-    shift, so that pictures and sound stay in step. If one of them would overlap what it already
-    had by more than 0.1 s, the section is moved back by that. Smaller overlaps and gaps stay:
-    readers cut overlapping sound and fill gaps with silence.
+    The times of a file jump where recordings were joined, where a broadcast was interrupted, and
+    where a counter wraps around. A jump is a gap of more than 10 s (30 h in formats whose clock is
+    not expected to jump) or a step back by more than 0.1 s within a stream; these are FFmpeg's
+    limits. A jump begins a section: the times after it are shifted so that the stream continues
+    where it ended. The other streams join the section when they jump, with the same shift, so that
+    pictures and sound stay in sync. If one of them would overlap its earlier packets by more than
+    0.1 s, the section is delayed by the overlap. Smaller overlaps and gaps remain: readers cut
+    overlapping sound and fill gaps with silence.
 
-    Each reader of a file, whether of pictures, analysed sound or copied sound, has a clock of its
-    own. As a clock sees the same packets in the same order every time, all agree.
+    Each reader of a file, whether of pictures, analysed sound or copied sound, has its own clock.
+    They agree, because all clocks see the same packets in the same order.
     """
 
     def __init__(self, *, jumps: bool) -> None:
@@ -73,7 +73,7 @@ class Clock:
         packet.dts = None if packet.dts is None else packet.dts + shift
 
     def _presented(self, at: _Position, packet: "Packet[Any]", dts: int) -> int:
-        """Return the presentation time of a packet in ticks; FFmpeg guesses some across a jump."""
+        """Return the presentation time of a packet in ticks; near jumps, FFmpeg guesses some."""
         if packet.pts is None:
             return dts
         pts = packet.pts + round((dts - packet.pts) / COUNTER) * COUNTER
@@ -86,7 +86,7 @@ class Clock:
     def _advance(
         self, at: _Position, decoded_s: Fraction, presented_s: Fraction, duration_s: Fraction
     ) -> None:
-        """Move a stream on to a packet, in the section to which that belongs."""
+        """Advance a stream to a packet, in the section of this packet."""
         before_s = at.decoded_s
         if before_s is not None and self._is_jump(at, decoded_s - before_s, presented_s):
             at.section = self._section_after(at, presented_s)
@@ -102,12 +102,12 @@ class Clock:
         """Return whether a step between decoding times, before any shift, is a jump."""
         shift_s = self._shifts_s[at.section]
         step_s += shift_s
-        if step_s < -BACKWARD_S:  # the delay of B-frames may change too, which is no step back
+        if step_s < -BACKWARD_S:  # may also be a change in the delay of B-frames, not a jump
             return at.end_s - (presented_s + shift_s) > BACKWARD_S
         return step_s - at.step_s > self._longest_gap_s
 
     def _section_after(self, at: _Position, presented_s: Fraction) -> int:
-        """Return the section that a stream joins, or begins, when it jumps to a time."""
+        """Return the section that a stream joins or begins when it jumps to a time."""
         for section in range(len(self._shifts_s) - 1, at.section, -1):
             overlap_s = at.end_s - (presented_s + self._shifts_s[section])
             if abs(overlap_s) <= self._longest_gap_s:
@@ -119,10 +119,10 @@ class Clock:
 
 
 class DisplayClock:
-    """Gives frames times in formats that store only decoding times, as AVI does.
+    """Gives frames times in formats that only store decoding times, such as AVI.
 
-    Frames leave the decoder in the order of display, a constant number of packets late, and
-    `frame.dts` is the time of the packet that was read last.
+    The decoder returns frames in display order, a constant number of packets late, and `frame.dts`
+    is the time of the packet that was read last.
     """
 
     def __init__(self, first: "Packet[Any]", delay: int | None = None) -> None:
@@ -130,15 +130,15 @@ class DisplayClock:
 
         Args:
             first: The first packet that is decoded.
-            delay: How late frames are, in ticks; None to measure it, which is only right at the
-                beginning of a file: elsewhere the first pictures may build on earlier ones and are
-                dropped.
+            delay: Delay of the frames, in ticks; None to measure it, which is only correct at the
+                beginning of a file: elsewhere, the decoder drops first pictures that depend on
+                earlier ones.
         """
         self._first = first.dts
         self._delay = delay
 
     def correct(self, frame: VideoFrame) -> None:
-        """Set the time of the next frame; the last ones have none, as nothing is read for them."""
+        """Set the time of the next frame; for the last frames, no packets are left to set it."""
         if frame.dts is None or self._first is None:
             frame.pts = None
             return

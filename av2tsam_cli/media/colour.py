@@ -1,4 +1,4 @@
-"""Convert decoded frames to RGB as displayed: with accurate colours, rotated, HDR as SDR."""
+"""Convert decoded frames to RGB as displayed, with accurate colours, rotated, and HDR as SDR."""
 
 from typing import cast
 
@@ -18,11 +18,11 @@ from av2tsam_cli.media.sdr import to_sdr
 from av2tsam_cli.values import Pixels, UInt8Array, UInt16Array, VideoStream
 
 TO_RGB = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
-"""How swscale decodes colours. Without accurate rounding, everything gets 1.1 levels darker."""
+"""Flags of swscale. Without accurate rounding, pictures get 1.1 levels darker."""
 UNSPECIFIED = 2
-"""A frame's colour space if it is unspecified (libavutil/pixfmt.h)."""
+"""The value for an unspecified colour space (libavutil/pixfmt.h)."""
 HD_HEIGHT = 720
-"""Untagged video of at least this height is read as BT.709, else as BT.601, as in players."""
+"""Untagged video of at least this height is read as BT.709, other as BT.601, as players do."""
 
 
 class Converter:
@@ -39,7 +39,7 @@ class Converter:
         self.reformatter = VideoReformatter()  # reused, because its set-up is expensive
 
     def __call__(self, frame: VideoFrame) -> tuple[UInt8Array, UInt16Array | None]:
-        """Convert a frame; return pixels with 8 bits, and if they are wanted those with 16."""
+        """Convert a frame; return pixels with 8 bits, and with 16 bits if `deep`, else None."""
         sdr = to_sdr(frame.color_trc, frame.color_primaries)
         pixels = self._to_array(frame, bits=16 if self.deep or sdr else 8)
         if sdr is not None:
@@ -52,7 +52,7 @@ class Converter:
         return rgb, cast("UInt16Array", pixels) if self.deep else None
 
     def _to_array(self, frame: VideoFrame, *, bits: int) -> Pixels:
-        # Planes, because accurate rounding is slow into packed pixels.
+        # Planes, because accurate rounding is slow with packed pixels.
         planes = "gbrap" if any(part.is_alpha for part in frame.format.components) else "gbrp"
         untagged_hd = frame.colorspace == UNSPECIFIED and frame.height >= HD_HEIGHT
         converted = self.reformatter.reformat(
@@ -70,7 +70,7 @@ class Converter:
 
 
 def _merged(frame: VideoFrame, kind: type[np.uint8 | np.uint16]) -> Pixels:
-    """Return the planes of a frame as one array; transparent pixels blended over black."""
+    """Return the planes of a frame as one array, with transparent pixels blended over black."""
     green, blue, red, *alpha = (
         np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
         for plane in frame.planes

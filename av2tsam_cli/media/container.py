@@ -1,6 +1,6 @@
-"""The only demuxer: open a media file, seek, and read or decode one of its streams.
+"""Open a media file, seek, and read or decode one of its streams.
 
-Corrupted packets are skipped, and seeks that fail or end up too late are repaired.
+Corrupted packets are skipped. If a seek fails or ends too late, another one is tried.
 """
 
 import heapq
@@ -32,49 +32,49 @@ from av2tsam_cli.stores import open_stored
 AvStream = AvVideoStream | AvAudioStream
 
 MAX_CORRUPTED_PACKETS = 250
-"""Corrupted packets in a row after which a stream counts as unreadable (about ten seconds)."""
+"""Consecutive corrupted packets after which a stream is unreadable (about ten seconds)."""
 SEEK_MARGINS_S = (0.5, 10.0)
-"""Seconds before the wanted time at which a seek aims; the second if the first ends up too late."""
+"""Seconds before the wanted time to seek to; the second value if the first seek ends too late."""
 EARLIER_S = (4.0, 64.0, float("inf"))
-"""Seconds before a time in which a number of frames is searched, one after the other."""
+"""Seconds before a time to search for earlier frames, tried in this order."""
 TIME_TOLERANCE_S = 1e-6
 """Times closer than this are equal: longer than rounding errors, shorter than clock ticks."""
 MAX_PIXELS = 8192 * 8192
-"""Pixels of the largest picture that is decoded; a few bytes can declare more than memory holds."""
+"""Maximum pixels of a picture; otherwise, a few bytes could declare more than memory holds."""
 LIMITS = {"max_pixels": str(MAX_PIXELS)}
 """Options of FFmpeg's decoders, which check the size before they allocate memory."""
 MAX_RATE_HZ = 768_000
-"""Highest sample rate that is decoded; a second of silence in a gap has that many samples."""
+"""Maximum sample rate; this is also the number of samples that fill a gap of one second."""
 MAX_CHANNELS = 64
-"""Largest number of channels that is decoded: ambisonics of the seventh order."""
+"""Maximum number of channels, as in ambisonics of the seventh order."""
 UNTIMED_FORMATS = frozenset({"avi"})
-"""Formats without presentation times: FFmpeg's are guesses, wrong with B-frames."""
+"""Formats without presentation times; those of FFmpeg are guesses, and wrong with B-frames."""
 PREDICTED = frozenset({PictureType.P, PictureType.B})
-"""Types of pictures that build on others."""
+"""Types of pictures that depend on other pictures."""
 VP8_SHOWN = 0x10
-"""Bit of a VP8 picture's first byte: whether it is displayed (RFC 6386, section 9.1)."""
+"""Bit in the first byte of a VP8 picture that is set if it is displayed (RFC 6386, section 9.1)."""
 APPLE_DOUBLE_MAGIC = b"\x00\x05\x16\x07"
 TEXT_FORMATS = frozenset({"tty"})
-"""Formats as which FFmpeg would render a text file as a video."""
+"""Formats by which FFmpeg renders text files as videos."""
 
 NAME_FILES = frozenset(
     {"concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sap", "sdp", "vobsub"}
     | {"webm_dash_manifest"}
 )
-"""Formats of playlists, scripts and series of images, which name other files or URLs."""
+"""Formats of playlists, scripts and series of images, which open other files or URLs."""
 SINGLE_FILES = ",".join(sorted(av.formats_available - NAME_FILES))
-"""All other formats, as FFmpeg expects them."""
+"""All other formats, as a value of an option of FFmpeg."""
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD")
-"""What playlists and scripts begin with."""
+"""First bytes of playlists and scripts."""
 NETWORK = "http,https,tls,tcp,httpproxy,crypto,data"
-"""FFmpeg's protocols for URLs. Without `file`, as what a server sends must not open files here."""
+"""FFmpeg's protocols for URLs; without `file`, so that a server cannot make it open local files."""
 TIMEOUT_S = 30.0
 """Seconds to wait for a server."""
 
 NO_PICTURE_LEFT = "truncated, it ends before its first picture or within an index; copy it again"
-"""What is wrong with a file of which too little is there."""
+"""Message for a file that is truncated too early."""
 ENCRYPTED_MEDIA = "encrypted (DRM); use a copy that is not protected"
-"""What is wrong with an MP4 whose streams need a key."""
+"""Message for an MP4 whose streams need a key."""
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _open(path: Path, source: str | IO[bytes]) -> InputContainer:
         return av.open(
             source,
             mode="r",
-            # Some formats decode a picture to find out what they contain.
+            # In some formats, opening a file decodes a picture.
             options=LIMITS | _access(path),
             metadata_errors="replace",
             timeout=TIMEOUT_S if is_remote(path) else None,
@@ -116,7 +116,7 @@ def _open(path: Path, source: str | IO[bytes]) -> InputContainer:
 
 
 def _access(path: Path) -> dict[str, str]:
-    """Return the options of FFmpeg that limit what it opens: a file alone, unless allowed."""
+    """Return the options of FFmpeg that limit it to a single file, unless more is allowed."""
     if isinstance(path, NetworkPath) and path.opens_others:
         return {"protocol_whitelist": NETWORK if is_remote(path) else f"file,{NETWORK}"}
     return {"protocol_whitelist": "file", "format_whitelist": SINGLE_FILES}
@@ -139,17 +139,17 @@ def decode_from(
 ) -> Iterator[VideoFrame | AudioFrame]:
     """Decode one stream from the last key frame before a time.
 
-    If a seek fails, ends up too late or at a picture that builds on earlier ones, one to an earlier
-    time is tried, and finally the file is decoded from its beginning, which is slow but correct.
-    Where the clock may jump, the place of a time is unknown until all packets before it are read:
-    these are read but not decoded. The caller discards frames before `from_s`.
+    If a seek fails, ends too late, or ends at a picture that depends on earlier ones, a seek to an
+    earlier time is tried. If this fails too, the file is decoded from its beginning, which is slow
+    but correct. If the clock may jump, a seek is not possible: all packets before the time are
+    read, but not decoded. The caller discards frames before `from_s`.
 
     Args:
         path: The file.
         index: Position of the stream among all streams of the file.
         from_s: Seconds on the file's own clock, made continuous; None for the beginning.
         threads: Threads of the decoder; 0 lets FFmpeg choose.
-        damage: Counts corrupted packets; None to report them when all is read.
+        damage: Counts corrupted packets; None to report them at the end.
 
     Raises:
         MediaError: The file cannot be opened, or too many packets in a row are corrupted.
@@ -176,7 +176,7 @@ def _decode_anywhere(
 def _decode_near(
     path: Path, index: int, from_s: float, threads: int, damage: DamageLog
 ) -> Iterator[VideoFrame | AudioFrame]:
-    """Yield the frames from a point at or before a time; none if no attempt gets there."""
+    """Yield the frames from a point at or before a time; none if no seek succeeds."""
     delay = _display_delay(path, index)
     for margin_s in SEEK_MARGINS_S:
         with open_media(path) as container:
@@ -213,10 +213,10 @@ def _display_delay(path: Path, index: int) -> int | None:
 def _first_complete(
     frames: Iterator[VideoFrame | AudioFrame], by_s: float
 ) -> VideoFrame | AudioFrame | None:
-    """Return the first frame that does not build on earlier ones; None if none comes in time.
+    """Return the first frame that does not depend on earlier ones; None if it comes too late.
 
     With periodic intra refresh, decoding can begin at any refresh, but the first pictures are then
-    incomplete, and H.264 decoders do not always tell.
+    incomplete, and H.264 decoders do not always report this.
     """
     for frame in frames:
         time_s = frame_time_s(frame)
@@ -228,7 +228,7 @@ def _first_complete(
 
 
 def select_stream(container: InputContainer, index: int, *, threads: int = 0) -> AvStream:
-    """Return the stream at a position, with the container prepared to read only this one."""
+    """Return the stream with an index, and prepare the container to read only this one."""
     stream = container.streams[index]
     if not isinstance(stream, AvVideoStream | AvAudioStream):
         raise TypeError(f"stream {index} is neither video nor audio")
@@ -246,7 +246,7 @@ def seek(container: InputContainer, stream: AvStream, target_s: float) -> bool:
 
     Returns:
         False if the seek fails, if the time is not after the start of the stream, or if the clock
-        may jump, so that the place of a time is unknown.
+        may jump, so that times cannot be found.
     """
     begin = stream.start_time or 0
     if stream.time_base is None or may_jump(container):
@@ -271,7 +271,7 @@ def _decode(
 ) -> Iterator[VideoFrame | AudioFrame]:
     """Decode a stream from the first key frame after a time to its end; skip corrupted packets.
 
-    `delay` is that of a `DisplayClock`.
+    `delay` is the delay for `DisplayClock`.
     """
     corrupted = in_a_row = 0
     decoded = False
@@ -306,7 +306,7 @@ def _may_begin(packet: "Packet[AvStream] | None", from_s: float) -> bool:
 
 
 def _unreadable(path: Path, stream: AvStream, corrupted: int, *, decoded: bool) -> str:
-    """Say that a stream cannot be read, and what helps."""
+    """Return the message for an unreadable stream."""
     what = f"more than {MAX_CORRUPTED_PACKETS} corrupted packets in a row"
     if stream.type == "audio":
         name = f"its audio (stream {stream.index}, {stream.codec_context.name})"
@@ -328,7 +328,7 @@ def read_packets(
     None stands for each packet that cannot be read, which is counted.
     """
     clock = Clock(jumps=may_jump(container))
-    # Where the clock may jump, other streams show it too.
+    # If the clock may jump, the packets of all streams are needed to detect it.
     read = [each for each in container.streams if each is stream or each.discard != Discard.all]
     while True:
         packets = container.demux(read)
@@ -340,7 +340,7 @@ def read_packets(
         except (av.FFmpegError, OSError):
             damage.count_packet(_kind(stream), None)
             yield None
-        except IndexError:  # PyAV fails on packets of streams that begin later; go on after it
+        except IndexError:  # PyAV fails on a packet of a stream that begins later; skip it
             continue
         else:
             return
@@ -367,20 +367,23 @@ def count_frames_before(path: Path, index: int, before_s: float) -> int:
             if packet is None or ticks is None:
                 continue
             if packet.dts is not None and packet.dts * packet.time_base >= before_s:
-                break  # what follows is displayed later still
+                break  # all following frames are displayed later
             is_early = ticks * packet.time_base < before_s - TIME_TOLERANCE_S
             frames += is_early and not _is_hidden(packet)
     return frames
 
 
 def time_of_earlier_frame(path: Path, index: int, before_s: float, frames: int) -> float:
-    """Return the time of the frame so many frames before a time; -inf if there are not as many.
+    """Return the time of the frame that is a number of frames before a time.
 
     Args:
         path: The file.
         index: Position of the stream among all streams of the file.
         before_s: Seconds on the file's own clock, made continuous.
-        frames: Number of frames.
+        frames: The number of frames.
+
+    Returns:
+        The time; -inf if there are not as many frames.
 
     Raises:
         MediaError: The file cannot be opened.
@@ -402,7 +405,7 @@ def _packet_times(container: InputContainer, stream: AvStream, before_s: float) 
         if packet is None or packet.dts is None:
             continue
         if packet.dts * packet.time_base >= before_s:
-            return  # what follows is displayed later still
+            return  # all following frames are displayed later
         time_s = float((packet.dts if packet.pts is None else packet.pts) * packet.time_base)
         if time_s < before_s - TIME_TOLERANCE_S and not _is_hidden(packet):
             yield time_s
@@ -426,12 +429,12 @@ def _kind(stream: AvStream) -> Literal["video", "audio"]:
 
 
 def _is_timed(stream: Stream) -> bool:
-    """Return whether a stream is video or audio, which show when the clock jumps."""
+    """Return whether a stream is video or audio, which are needed to detect jumps of the clock."""
     return isinstance(stream, AvVideoStream | AvAudioStream)
 
 
 def decode_packet(packet: "Packet[Any]", damage: DamageLog) -> list[VideoFrame | AudioFrame] | None:
-    """Return the frames of a packet; None if it is corrupted or beyond the limits, and counted."""
+    """Return the frames of a packet; None, after counting it, if corrupted or beyond a limit."""
     try:
         frames: list[VideoFrame | AudioFrame] = list(packet.decode())
     except av.FFmpegError:
@@ -445,7 +448,7 @@ def decode_packet(packet: "Packet[Any]", damage: DamageLog) -> list[VideoFrame |
 
 
 def can_decode(rate_hz: int, channels: int) -> bool:
-    """Return whether sound with these properties is decoded."""
+    """Return whether sound with these properties is supported."""
     return 0 < rate_hz <= MAX_RATE_HZ and channels <= MAX_CHANNELS
 
 

@@ -1,4 +1,4 @@
-"""The damage that is met while a file is read: what is counted, and what is an error."""
+"""Count the damage in a file while it is read, and decide what is an error."""
 
 import logging
 from pathlib import Path
@@ -11,8 +11,8 @@ from av2tsam_cli.values import AudioStream, Damage, MediaInfo, VideoStream
 
 EARLY_S = 0.5
 """Seconds that may be missing at the end of a truncated file."""
-PARTLY = "`allow_partial` to use what is there"
-"""What helps if only a part of a file can be read."""
+PARTLY = "`allow_partial` to use the readable part"
+"""Advice if only a part of a file can be read."""
 
 Kind = Literal["video", "audio"]
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 
 class DamageLog:
-    """Collects the damage that the readers of one file meet, each on its own thread.
+    """Collects the damage that the readers of one file find, each on its own thread.
 
-    It can be pickled, and merged with that of other processes.
+    It can be pickled, and merged with the logs of other processes.
 
-    Where packets are corrupted, readers go on: their pictures and sound are missing or incomplete.
-    A file that is truncated is an error, unless a part of it is enough.
+    Readers skip corrupted packets, whose pictures and sound are then missing or incomplete. A
+    truncated file is an error, unless the user allows it.
     """
 
     def __init__(self, path: Path, *, allow_partial: bool | None = None) -> None:
@@ -33,8 +33,8 @@ class DamageLog:
 
         Args:
             path: The file.
-            allow_partial: Whether the part of the file that can be read is enough; None if it is
-                not, and the user has no option to change that.
+            allow_partial: Whether to accept a file of which only a part can be read; None if not,
+                and the user has no option to change that.
         """
         self.path = path
         self.allow_partial = bool(allow_partial)
@@ -47,10 +47,10 @@ class DamageLog:
         self._missing_s: dict[Kind, float | None] = {}
 
     def count_packet(self, kind: Kind, time_s: float | None) -> None:
-        """Count a corrupted packet: once, although several readers can meet it.
+        """Count a corrupted packet, only once even if several readers report it.
 
         Args:
-            kind: What it contains.
+            kind: The kind of its stream.
             time_s: Its time; None if it cannot be read.
         """
         with self._lock:
@@ -60,11 +60,11 @@ class DamageLog:
                 self._times_s[kind].add(time_s)
 
     def count_incomplete_frame(self, time_s: float) -> None:
-        """Count a frame at a time of which the decoder made up a part."""
+        """Count a frame that the decoder completed with parts of other frames, by its time."""
         self._incomplete_s.add(time_s)
 
     def merge(self, other: "DamageLog") -> None:
-        """Add what the readers of a part of the file met, each packet and frame once."""
+        """Add the damage that the readers of a part of the file found, without duplicates."""
         for kind, times_s in other._times_s.items():
             self._times_s[kind] |= times_s
             self._unreadable[kind] += other._unreadable[kind]
@@ -82,24 +82,24 @@ class DamageLog:
         return self._unreadable[kind] + len(self._times_s[kind])
 
     def give_up(self, message: str) -> None:
-        """Raise an error about a stream that is unreadable from here on, if that is one."""
+        """Raise an error about a stream that is unreadable from here on, unless that is allowed."""
         if not self.allow_partial:
             raise MediaError(message + self._hint)
 
     def end(
         self, info: MediaInfo, stream: VideoStream | AudioStream, zero_s: float, end_s: float
     ) -> None:
-        """Check whether something is missing where a stream ends.
+        """Check whether something is missing at the end of a stream.
 
-        The number of frames that the file declares is no reason: it can count frames that an edit
-        list discards, and empty chunks. Nor is a declared end: the last picture can be displayed
-        for long. Only what its structure tells is.
+        Only the structure of the file counts. The declared number of frames does not, because it
+        can include empty chunks and frames that an edit list discards; nor does the declared end,
+        because the last picture can be displayed for a long time.
 
         Args:
             info: The file, as probed.
             stream: The stream.
             zero_s: Start of the presentation on the file's own clock, in seconds.
-            end_s: Where its last frame ends, in seconds of the presentation.
+            end_s: End of its last frame, in seconds of the presentation.
 
         Raises:
             MediaError: More than `EARLY_S` is missing, or an unknown duration, and the user did
@@ -138,7 +138,7 @@ class DamageLog:
 
     @property
     def is_short(self) -> bool:
-        """Whether a stream was found to end before it should."""
+        """Whether a stream was found to end too early."""
         return bool(self._missing_s)
 
     @property
@@ -157,7 +157,7 @@ class DamageLog:
         return None if damage == Damage() else damage
 
     def report(self) -> None:
-        """Say what was skipped, in one line for each kind."""
+        """Log what was skipped, in one line for each kind."""
         damage = self.found or Damage()
         for count, what in (
             (damage.unreadable_parts, "unreadable parts; what they contain is missing"),
@@ -172,8 +172,8 @@ class DamageLog:
 def _declared_end_s(
     info: MediaInfo, stream: VideoStream | AudioStream, zero_s: float
 ) -> float | None:
-    """Return the declared end of a stream on the presentation clock; None if it is unknown."""
+    """Return the declared end of a stream on the presentation clock; None if unknown."""
     if stream.duration_s is not None:
         return stream.start_s - zero_s + stream.duration_s
-    # The duration of the file is that of its longest stream.
+    # The duration of a file is the duration of its longest stream.
     return info.duration_s if isinstance(stream, VideoStream) or not info.video else None

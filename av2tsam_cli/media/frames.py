@@ -44,9 +44,9 @@ def read_frames(
         start_s: Seconds on the presentation clock.
         stop_s: Seconds on the presentation clock; None for the end of the stream.
         threads: Decoder threads; 0 lets the decoder choose.
-        deep: Whether to yield pixels with 16 bits per channel too.
-        damage: Collects what is damaged, and tells whether that is an error; None to report it
-            when all is read, and to raise an error if the file is truncated.
+        deep: Whether to also yield pixels with 16 bits per channel.
+        damage: Collects damage, and decides whether it is an error; None to report it at the end,
+            and to raise an error if the file is truncated.
 
     Raises:
         MediaError: The file cannot be read, a long section is corrupted, or it is truncated.
@@ -72,8 +72,8 @@ def read_frames(
                 log.warning("%s: HDR (%s), shown as SDR", info.path, HDR[frame.color_trc])
         if frame.is_corrupt:
             found.count_incomplete_frame(time_s)
-        left_s = float("inf") if stop_s is None else stop_s - time_s
-        shown_s = None if duration_s is None else min(duration_s, left_s)
+        remaining_s = float("inf") if stop_s is None else stop_s - time_s
+        shown_s = None if duration_s is None else min(duration_s, remaining_s)
         rgb, pixels = convert(frame)
         yield Frame(rgb=rgb, time_s=time_s, index=index, duration_s=shown_s, deep=pixels)
         index += 1
@@ -85,7 +85,7 @@ def frames_from_arrays(
     times: Iterable[float] | None = None,
     rate: float | Fraction | None = None,
 ) -> Iterator[Frame]:
-    """Yield frames that are in memory, or generated, with their times.
+    """Yield frames from arrays, with their times.
 
     Args:
         arrays: Pixels, uint8, (H, W, 3), RGB.
@@ -93,7 +93,7 @@ def frames_from_arrays(
         rate: Frames per second.
 
     Raises:
-        UsageError: An array has another shape or type, the times do not increase, or there are
+        UsageError: An array has a wrong shape or type, the times do not increase, or there are
             fewer times than frames.
     """
     times = (float(index / rate) for index in count()) if rate else iter(times or ())
@@ -122,7 +122,7 @@ def _timed(
         file_s = frame_time_s(frame)
         time_s = max(last_s, -step_s) + step_s if file_s is None else file_s - zero_s
         if time_s <= last_s:
-            # A repeated time: just after the last frame. A clock that jumps back: one step later.
+            # Just after the last frame for a repeated time; one step later if the clock jumps back.
             time_s = last_s + (step_s / 100 if last_s - time_s < step_s else step_s)
         last_s, end_s = time_s, time_s + (_duration_s(frame) or step_s)
         yield frame, time_s
@@ -132,21 +132,21 @@ def _timed(
 def _with_durations(
     frames: Iterable[tuple[VideoFrame, float]], end: Callable[[], float | None]
 ) -> Iterator[tuple[VideoFrame, float, float | None]]:
-    """Add to each frame the seconds until the next, and to the last those until the end.
+    """Add to each frame the seconds until the next frame, or the end of the stream.
 
     Args:
         frames: Frames and their times.
-        end: Returns the end of the stream once all is read; None if it is unknown.
+        end: Called after the last frame; returns the end of the stream, or None if unknown.
     """
-    held: tuple[VideoFrame, float] | None = None
+    previous: tuple[VideoFrame, float] | None = None
     for frame, time_s in frames:
-        if held is not None:
-            yield *held, time_s - held[1]
-        held = frame, time_s
-    if held is not None:
+        if previous is not None:
+            yield *previous, time_s - previous[1]
+        previous = frame, time_s
+    if previous is not None:
         end_s = end()
-        declared_s = 0.0 if end_s is None else end_s - held[1]
-        yield *held, max(_duration_s(held[0]), declared_s) or None
+        declared_s = 0.0 if end_s is None else end_s - previous[1]
+        yield *previous, max(_duration_s(previous[0]), declared_s) or None
 
 
 def _duration_s(frame: VideoFrame | AudioFrame) -> float:
@@ -155,7 +155,7 @@ def _duration_s(frame: VideoFrame | AudioFrame) -> float:
 
 
 def _end_s(info: MediaInfo, stream: VideoStream, zero_s: float) -> float | None:
-    """Return the declared end of a stream on the presentation clock; None if it is unknown."""
+    """Return the declared end of a stream on the presentation clock; None if unknown."""
     if stream.duration_s is None or info.may_jump:
         return None
     return stream.start_s - zero_s + stream.duration_s

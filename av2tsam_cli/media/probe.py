@@ -34,7 +34,7 @@ STILL_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 MICROSECONDS = 1_000_000
 """FFmpeg's unit of a container's duration, per second."""
 DISPLAY_UNIT = 1 << 16
-"""The number 1 in a display matrix, which has fixed-point numbers."""
+"""The number 1 in the fixed-point numbers of a display matrix."""
 
 
 def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
@@ -45,7 +45,7 @@ def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
         need_video: Whether a file without video is an error.
 
     Raises:
-        MediaError: The file cannot be read or contains no video.
+        MediaError: The file cannot be read, or contains no video.
     """
     with open_media(path) as container:
         version = None if is_remote(path) else _file_version(path)
@@ -71,10 +71,10 @@ def probe(path: Path, *, need_video: bool = True) -> MediaInfo:
 
 
 def check_unchanged(info: MediaInfo) -> None:
-    """Check that a file is still the one that was probed; a deleted one was read completely.
+    """Check that a file is still the one that was probed; it may have been deleted since.
 
     Raises:
-        MediaError: It was replaced, or is still being written.
+        MediaError: The file was replaced, or is still being written.
     """
     with suppress(FileNotFoundError):
         if info.version not in {None, _file_version(info.path)}:
@@ -91,7 +91,7 @@ def _file_version(path: Path) -> tuple[int, int]:
 def clock_zero(info: MediaInfo, video: VideoStream | None, audio: AudioStream | None) -> float:
     """Return the start of the presentation on the file's own clock, in seconds.
 
-    It is the earliest start of the chosen streams, so a track that starts late stays late.
+    This is the earliest start of the chosen streams, so a track that starts late stays late.
     """
     starts = [stream.start_s for stream in (video, audio) if stream is not None]
     return min(starts) if starts else info.video[0].start_s
@@ -114,13 +114,13 @@ def display_matrix(frame: VideoFrame) -> npt.NDArray[np.int32] | None:
 
 
 def _known_side_data(frame: VideoFrame) -> Iterator[SideData]:
-    """Yield the side data of a frame up to the first of a type that PyAV does not know.
+    """Yield the side data of a frame up to the first entry whose type PyAV does not know.
 
-    `frame.side_data` fails as a whole if one type is newer than PyAV's table, such as EXIF.
+    `frame.side_data` fails completely if a type is newer than PyAV's table, such as EXIF.
     """
     entries = SideDataContainer.__new__(SideDataContainer)
     try:
-        entries.__init__(frame)  # type: ignore[misc]  # it keeps what it read before the error
+        entries.__init__(frame)  # type: ignore[misc]  # keeps the entries read before an error
         yield from entries
     except ValueError:
         yield from list(entries)[:-1]
@@ -180,7 +180,7 @@ def _describe_video(path: Path, stream: AvVideoStream) -> VideoStream | None:
 
 def _video_duration_s(stream: AvVideoStream) -> float | None:
     if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
-        # From here, frames have equal durations; of truncated files, FFmpeg guesses the duration.
+        # Frames of AVI have equal durations; for truncated files, FFmpeg's duration is a guess.
         return float(stream.frames / stream.average_rate)
     return _stream_duration_s(stream)
 

@@ -1,4 +1,4 @@
-"""Show HDR and wide gamuts as on an SDR display: light, BT.709, tone mapping, display codes."""
+"""Convert HDR and wide gamuts to SDR in BT.709."""
 
 from functools import cache
 from typing import cast
@@ -21,20 +21,20 @@ HDR: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 REFERENCE_WHITE = 203.0
 """Luminance of reference white in HDR video, cd/m2 (ITU-R BT.2408)."""
 HDR_PEAK = 1000.0
-"""Luminance of the display for which HDR video is assumed to be made, cd/m2: HLG's nominal one, and
-common for HDR10. Brighter pixels become white."""
+"""Peak luminance of the display that HDR video is assumed to be made for, cd/m2: nominal for HLG,
+and common for HDR10. Brighter pixels become white."""
 HLG_GAMMA = 1.2
-"""Gamma of such a display (BT.2100)."""
+"""Gamma of HLG for such a display (BT.2100)."""
 SCREEN_GAMMA = 2.4
 """Gamma of SDR displays (BT.1886)."""
 STEPS = 1 << 12
-"""Codes that are told apart in the source; video has 12 bits at most."""
+"""Number of code values to distinguish in the source; video has at most 12 bits."""
 STRIP_PX = 1 << 15
-"""Pixels that are converted at once: few enough for the processor's cache."""
+"""Pixels to convert at once: few enough for the processor's cache."""
 
 
 class ToSdr:
-    """Converts the pixels of one kind of source, by tables and a matrix."""
+    """Converts the pixels of one kind of source, with tables and a matrix."""
 
     def __init__(self, transfer: int, primaries: int) -> None:
         self.to_light = _light(transfer).astype(np.float32)
@@ -45,7 +45,7 @@ class ToSdr:
         )
         self.hlg = transfer == ColorTrc.ARIB_STD_B67
         self.peak = HDR_PEAK / REFERENCE_WHITE if transfer in HDR else 1.0
-        # From square roots of light, which are fine where eyes are.
+        # Indexed by square roots of light, whose steps are fine in the dark, as vision needs it.
         light = self.peak * np.linspace(0, 1, 1 << 16) ** 2
         shown = _tone_mapped(light) if transfer in HDR else light
         self.to_code = np.rint(65_535 * shown ** (1 / SCREEN_GAMMA)).astype(np.uint16)
@@ -66,18 +66,18 @@ class ToSdr:
             luminance = cv2.transform(light, self.weights[None])
             light *= cv2.pow(luminance, HLG_GAMMA - 1)[..., None]
         light = cast("Float32Array", cv2.transform(light, self.to_bt709))
-        np.clip(light, 0, self.peak, out=light)  # what is outside of BT.709 moves to its border
+        np.clip(light, 0, self.peak, out=light)  # colours outside BT.709 move to its border
         np.sqrt(light, out=light)
         return (light * np.float32(65_535 / self.peak**0.5) + np.float32(0.5)).astype(np.uint16)
 
 
 @cache
 def to_sdr(transfer: int, primaries: int) -> ToSdr | None:
-    """Return what shows a source as SDR in BT.709; None for one that is shown as it is.
+    """Return the converter of a source to SDR in BT.709; None if it is not needed.
 
     Args:
-        transfer: Its transfer function, numbered as in libavutil/pixfmt.h.
-        primaries: Its primaries, numbered likewise; HDR without has those of BT.2020.
+        transfer: Transfer function of the source, numbered as in libavutil/pixfmt.h.
+        primaries: Its primaries, numbered likewise; unknown ones of HDR are taken for BT.2020.
     """
     if transfer in HDR:
         return ToSdr(transfer, primaries if primaries in CHROMATICITIES else ColorPrimaries.BT2020)
@@ -87,9 +87,9 @@ def to_sdr(transfer: int, primaries: int) -> ToSdr | None:
 
 
 def _light(transfer: int) -> Float64Array:
-    """Return the light of each code, (STEPS,), 1 for white; for HLG, that of the scene.
+    """Return the light for each code value, (STEPS,), 1 for white; for HLG, the light of the scene.
 
-    HLG's is scaled so that the display's gamma, applied to it, gives the light of the display.
+    For HLG, it is scaled so that applying the display's gamma gives the light of the display.
     """
     code = np.linspace(0, 1, STEPS)
     if transfer == ColorTrc.SMPTE2084:
@@ -105,7 +105,7 @@ def _light(transfer: int) -> Float64Array:
 def _tone_mapped(light: Float64Array) -> Float64Array:
     """Compress light from HDR_PEAK to white, 1 for white (ITU-R BT.2390, section 5.4.1).
 
-    Below about half of reference white nothing changes; reference white itself gets 78 % of white,
+    Light below about half of reference white is unchanged. Reference white becomes 78 % of white,
     which leaves room for highlights.
     """
     peak = float(_pq_code(HDR_PEAK))

@@ -1,6 +1,6 @@
-"""Whether a file is whole, according to the sizes that its own structure declares.
+"""Check whether a file is complete, by the sizes that its structure declares.
 
-No media is decoded: only the headers of boxes, chunks, elements, tags and packets are read.
+Nothing is decoded: only the headers of boxes, chunks, elements, tags and packets are read.
 """
 
 import os
@@ -10,9 +10,9 @@ from struct import unpack
 from typing import BinaryIO, NamedTuple, cast
 
 EBML = b"\x1a\x45\xdf\xa3"
-"""What Matroska and WebM files begin with."""
+"""First bytes of Matroska and WebM files."""
 SEGMENT, CLUSTER = 0x18538067, 0x1F43B675
-"""Matroska's elements for all content, and for some seconds of media."""
+"""Matroska's elements for the whole content, and for some seconds of media."""
 MATROSKA_PARTS = frozenset(
     {
         *{0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367},
@@ -20,59 +20,59 @@ MATROSKA_PARTS = frozenset(
     }
 )
 """Elements of a segment (index, information, tracks, tags ...) and of a cluster (time, blocks ...),
-and those for unused space and checksums (RFC 9559)."""
+and elements for unused space and checksums (RFC 9559)."""
 TRACKS, TRACK, TRACK_NUMBER, SIMPLE_BLOCK = 0x1654AE6B, 0xAE, 0xD7, 0xA3
-"""Elements for the description of all tracks, of one, its number, and for a packet."""
-LONGEST_HEADER = 12
-"""Bytes of the longest header of an element: 4 of its kind, 8 of its size."""
+"""Elements for the description of all tracks, of one track, for its number, and for a packet."""
+MAX_HEADER_BYTES = 12
+"""Bytes of the longest header of an element: 4 for its kind, 8 for its size."""
 MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
-"""What MP4 and MOV files can begin with."""
+"""Possible types of the first box of MP4 and MOV files."""
 FRAGMENTED = b"mvex"
 """The box in the index of an MP4 whose media follow in fragments."""
 FRAGMENT = b"moof"
 """The box before the media of a fragment, with their index."""
 RIFF = b"RIFF"
-"""What AVI and WAV files begin with."""
+"""First bytes of AVI and WAV files."""
 UNKNOWN_LENGTH = 0xFFFFFFFF
 """Length of a RIFF chunk that was written to a pipe."""
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-"""What WMV and other ASF files begin with."""
+"""First bytes of WMV and other ASF files."""
 FLV = b"FLV"
-"""What FLV files begin with."""
+"""First bytes of FLV files."""
 FLV_TAGS = frozenset({8, 9, 18})
-"""Types of FLV tags: sound, pictures and data."""
+"""Types of FLV tags, for sound, pictures and data."""
 FLV_SIZE = b"\x08filesize\x00"
-"""What precedes the size of an FLV in its metadata, as a key of AMF with a number."""
+"""The bytes before the file size in the metadata of an FLV: a key and a type of AMF."""
 OGG = b"OggS"
-"""What each page of an Ogg file begins with."""
+"""First bytes of each page of an Ogg file."""
 TS_PACKETS = {188: 188, 192: 188, 204: 204}
-"""Bytes of a packet of a transport stream (plain, with a time before it, with error correction),
-each with the bytes from its first byte, which is always the same, to its end."""
+"""Sizes of packets of transport streams (plain, with a preceding time, with error correction), each
+with the number of bytes from the sync byte to the end of the packet."""
 TS_SYNC = 0x47
-"""The first byte of each packet of a transport stream."""
+"""The sync byte of each packet of a transport stream."""
 TS_PACKETS_NEEDED, TS_PACKETS_CHECKED = 5, 32
-"""Number of packets at the end that must begin with it, and that are checked."""
+"""Minimum and maximum number of packets at the end of a file whose sync bytes are checked."""
 PACK, PROGRAM_END = b"\x00\x00\x01\xba", 0xB9
-"""What the packs of a program stream begin with, and the code of its end."""
+"""First bytes of a pack of a program stream, and the code for the end of the stream."""
 TAIL_BYTES = 1 << 20
-"""Bytes at the end in which the last packets of streams without an index are searched."""
+"""Bytes at the end to search for the last packets of a file without an index."""
 INDEX_BYTES = 1 << 22
-"""Largest part of an index that is searched; tracks are described before their long tables."""
+"""Bytes of an index to search; the descriptions of tracks come before their long tables."""
 ENCRYPTED = (b"encv", b"enca")
 """Sample entries of encrypted video and sound."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What the structure of a file tells about what is missing."""
+    """The completeness of a file, according to its structure."""
 
     cut_short: bool = False
-    """Whether it certainly ends before it should. False is not certain: many formats do not tell,
-    and a file can be cut where a part of it ends."""
+    """Whether the file certainly ends too early. False is not certain: many formats declare no
+    sizes, and a file can be cut between two of its parts."""
     broken_parts: int = 0
-    """Places in the middle where it cannot be followed; what is there is lost."""
+    """Places in the middle where the structure is broken, and content is lost."""
     declares_duration: bool = False
-    """Whether the file stores its duration, so that FFmpeg does not derive it from what is left."""
+    """Whether the file stores its duration; otherwise, FFmpeg derives it from the existing data."""
 
     @property
     def is_whole(self) -> bool:
@@ -81,10 +81,10 @@ class Structure:
 
 
 def read_structure(path: Path) -> Structure:
-    """Return whether a file is whole, as far as its format tells.
+    """Check whether a file is complete, as far as its format shows it.
 
-    MP4, MOV, AVI, WAV, ASF, Matroska, WebM, Ogg, FLV, transport and program streams are known.
-    Nothing is missing as far as is known if the file was deleted.
+    MP4, MOV, AVI, WAV, ASF, Matroska, WebM, Ogg, FLV, transport and program streams are checked;
+    other formats, and files that were deleted, are taken for complete.
 
     Raises:
         OSError: The file cannot be read.
@@ -113,7 +113,7 @@ def read_structure(path: Path) -> Structure:
 
 
 def mp4_index(path: Path) -> bytes | None:
-    """Return the beginning of an MP4's index, its `moov` box; None if it has none.
+    """Return the beginning of an MP4's index, the `moov` box; None if there is none.
 
     Raises:
         OSError: The file cannot be read.
@@ -141,7 +141,7 @@ def is_encrypted(index: bytes) -> bool:
 
 
 def _mp4_end(file: BinaryIO, size: int) -> int:
-    """Return where the last box ends. A box begins with its size and its type, 4 bytes each."""
+    """Return the end of the last box. A box begins with its size and its type, 4 bytes each."""
     end, kind = 0, b""
     while end + 8 <= size:
         file.seek(end)
@@ -150,14 +150,14 @@ def _mp4_end(file: BinaryIO, size: int) -> int:
         if length == 1:  # a large box: the size follows the type
             length = int.from_bytes(head[8:], "big")
         if length < 8 or not head[4:8].isalnum():
-            return size  # the last box, whose end is not declared, or data that some cameras append
+            return size  # the last box, without a declared size, or data that some cameras append
         end += length
         kind = head[4:8]
-    return end + (kind == FRAGMENT)  # its media are missing
+    return end + (kind == FRAGMENT)  # the media of the fragment are missing
 
 
 def _riff_end(file: BinaryIO, size: int) -> int:
-    """Return where the last RIFF chunk ends; a long AVI has several."""
+    """Return the end of the last RIFF chunk; a long AVI has several."""
     end = 0
     while end + 8 <= size:
         file.seek(end)
@@ -166,11 +166,11 @@ def _riff_end(file: BinaryIO, size: int) -> int:
         if head[:4] != RIFF or length in {0, UNKNOWN_LENGTH}:  # other data, or not finished
             return size
         end += 8 + length + length % 2
-    return end - 1 if end == size + 1 else end  # the last byte may be padding that was left out
+    return end - 1 if end == size + 1 else end  # the last byte, of padding, may be left out
 
 
 def _asf_end(file: BinaryIO, size: int) -> int:
-    """Return where the last object ends; an object begins with its type and its size."""
+    """Return the end of the last object; an object begins with its type and its size."""
     end = 0
     while end + 24 <= size:
         file.seek(end + 16)
@@ -182,16 +182,16 @@ def _asf_end(file: BinaryIO, size: int) -> int:
 
 
 def _flv(file: BinaryIO, size: int) -> Structure:
-    """Follow the tags of an FLV. A tag begins with its type and its size; its size follows again.
+    """Follow the tags of an FLV. A tag begins with its type and size, and ends with its size.
 
-    Data after the last tag are only known to be a damaged part if the metadata declare a size.
+    Data after the last tag only count as a damaged part if the metadata declare the file's size.
     """
     file.seek(0)
     head = file.read(4096)
-    place = head.find(FLV_SIZE)
+    position = head.find(FLV_SIZE)
     declared = 0.0
-    if place >= 0:
-        [declared] = unpack(">d", head[place + len(FLV_SIZE) :][:8].ljust(8, b"\0"))
+    if position >= 0:
+        [declared] = unpack(">d", head[position + len(FLV_SIZE) :][:8].ljust(8, b"\0"))
     end, broken = int.from_bytes(head[5:9], "big") + 4, 0
     while end < size:
         file.seek(end)
@@ -225,7 +225,7 @@ def _is_program_cut(tail: bytes) -> bool:
 
 
 def _program_end(data: bytes, begin: int) -> int | None:
-    """Follow the packets from a pack on to their end; None if it is no pack, but payload."""
+    """Return the end of the packets that follow a pack; None if it is not a pack, but payload."""
     end = begin
     while end < len(data):
         head = data[end : end + 14]
@@ -257,7 +257,7 @@ def _is_transport_cut(tail: bytes) -> bool:
 
 
 def _matroska(file: BinaryIO, size: int) -> Structure:
-    """Follow the elements of the first segment, and those in its clusters."""
+    """Follow the elements of the first segment and of its clusters."""
     header = _element(file, 0)
     segment = None if header is None or header.end is None else _element(file, header.end)
     if segment is None or segment.kind != SEGMENT:
@@ -291,17 +291,17 @@ class _Element(NamedTuple):
     kind: int
     """Its identifier."""
     begin: int
-    """Where its content begins."""
+    """Start of its content."""
     end: int | None
-    """Where its content ends; None if that is not declared."""
+    """End of its content; None if not declared."""
     first: int
     """The first byte of its content; 0 if there is none."""
 
 
 def _element(file: BinaryIO, position: int) -> _Element | None:
-    """Read the header of an element; None if there is none, or if it is incomplete."""
+    """Read the header of an element; return None if there is none, or it is incomplete."""
     file.seek(position)
-    head = file.read(LONGEST_HEADER)
+    head = file.read(MAX_HEADER_BYTES)
     kind_bytes = 9 - head[0].bit_length() if head else 0
     size_bytes = 9 - head[kind_bytes].bit_length() if len(head) > kind_bytes else 0
     begin = kind_bytes + size_bytes
@@ -316,7 +316,7 @@ def _element(file: BinaryIO, position: int) -> _Element | None:
 
 
 def _track_numbers(file: BinaryIO, tracks: _Element) -> set[int]:
-    """Return the numbers of the tracks as they begin a block; empty if there are too many."""
+    """Return the track numbers as the first byte of a block; empty if there are too many tracks."""
     numbers, position = set[int](), tracks.begin
     while position < (tracks.end or 0):
         element = _element(file, position)
@@ -331,12 +331,12 @@ def _track_numbers(file: BinaryIO, tracks: _Element) -> set[int]:
 def _is_beginning(file: BinaryIO, position: int) -> bool:
     """Return whether the file ends within the header of an element of a cluster."""
     file.seek(position)
-    head = file.read(LONGEST_HEADER)
-    return len(head) < LONGEST_HEADER and head[:1] in {b"\xa3", b"\xa0", b"\x1f", b"\xe7"}
+    head = file.read(MAX_HEADER_BYTES)
+    return len(head) < MAX_HEADER_BYTES and head[:1] in {b"\xa3", b"\xa0", b"\x1f", b"\xe7"}
 
 
 def _find(file: BinaryIO, wanted: bytes, position: int) -> int | None:
-    """Return the first position from one on where some bytes are; None if there is none."""
+    """Return the first position of some bytes from another position on; None if not found."""
     file.seek(position)
     while block := file.read(TAIL_BYTES):
         if (found := block.find(wanted)) >= 0:

@@ -1,8 +1,9 @@
-"""When the sound sources of a recording change, from CLAP embeddings and log-mel spectra.
+"""Find when the sound sources of a recording change, from CLAP embeddings and log-mel spectra.
 
-Functions of arrays: `find_changes` locates changes to about a tenth of a second from embeddings of
-overlapping windows, `refine_change` places each where the spectra change, `find_silences` uses the
-level alone. Letters: N windows, A width of the embeddings, T spectra, M mel bands.
+These are functions of arrays: `find_changes` finds changes to about a tenth of a second from
+embeddings of overlapping windows, `refine_change` moves each to where the spectra change, and
+`find_silences` only uses the level. Letters: N windows, A width of the embeddings, T spectra, M mel
+bands.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,18 +18,18 @@ WINDOW_S = 1.0
 HOP_S = 0.2
 """Distance between the starts of these windows."""
 STEP_S = 0.04
-"""Distance between the times that are tried for a change."""
+"""Distance between the possible times of a change."""
 SHORTEST_S = 0.2
 """Shortest time between two changes."""
 PENALTY = 0.12
-"""Least improvement by which a change pays: squared distance of embeddings, relative to their
-norm, times seconds."""
+"""Minimum improvement for another change: squared distance of embeddings, relative to their norm,
+times seconds."""
 SHORT_S = 1.0
 SHORT_PENALTY = 0.1
-"""Additional price of a piece that is shorter than SHORT_S, in proportion to what is missing. CLAP
-recognises short sounds less well."""
+"""Additional penalty for a piece that is shorter than SHORT_S, in proportion to the difference,
+because CLAP recognises short sounds less well."""
 DAMPING = 1e-3
-"""Keeps changes that hardly differ from having large jumps of opposite sign."""
+"""Regularisation, without which nearby changes could have large jumps of opposite sign."""
 
 SILENCE_S = 1.0
 """Shortest silence that ends a sound; a dog is also quiet between two barks."""
@@ -36,29 +37,30 @@ LEVEL_S = 0.02
 """Seconds over which the level is measured."""
 
 REACH_S = 0.5
-"""Farthest that a change is moved to where the spectra change."""
+"""Maximum distance by which `refine_change` moves a change."""
 UNSURE_S = 0.15
-"""Spectra closer than this to a change are not taken as examples of what is before or after it."""
+"""Spectra closer than this to a change are not used as examples."""
 EXAMPLES_S = 1.5
 """Seconds before and after a change from which examples are taken."""
-LEAST_EXAMPLES = 8
-"""Fewest examples on each side; with fewer, a change stays where it is."""
+MIN_EXAMPLES = 8
+"""Minimum number of examples on each side; with fewer, a change is not moved."""
 SPREAD_DB = 3.0
 """Standard deviation of spectra of the same sound, per band."""
 RANGE_DB = 60.0
 """Spectra this far below the loudest value count as silent."""
 OFFSET_S = 0.25
 """Standard deviation of the error of `find_changes`."""
-MOST_EVIDENCE = 6.0
-"""Largest log-likelihood ratio of one spectrum, so that no single one decides."""
+MAX_EVIDENCE = 6.0
+"""Maximum log-likelihood ratio of one spectrum, so that no single spectrum decides."""
 
 
 def find_changes(embeddings: Float32Array, spans_s: Float64Array) -> list[float]:
     """Return the times at which the sources change, in seconds, between the first and last sample.
 
-    The embedding of a window across a change lies between those of the sounds before and after it,
-    in proportion to their shares of the window. So the embeddings are fitted by a constant and, for
-    each change, a ramp: greedily one change more, then without those that do not pay.
+    The embedding of a window across a change is between the embeddings of the sounds before and
+    after it, in proportion to their shares of the window. So the embeddings are fitted by a
+    constant and a ramp for each change. Changes are added one by one as long as this improves the
+    fit enough; then those are removed that do not.
 
     Args:
         embeddings: Embeddings of N windows, (N, A).
@@ -93,7 +95,7 @@ class _RampFit:
     ) -> None:
         values = embeddings.astype(np.float64)
         values /= np.median(np.linalg.norm(values, axis=1)) or 1.0
-        if len(values) < values.shape[1]:  # scalar products matter, so N coordinates are enough
+        if len(values) < values.shape[1]:  # only scalar products matter: N coordinates are enough
             values = np.linalg.qr(values.T).R.T
         start_s, end_s = spans_s.T[:, :, None]
         length_s = end_s - start_s
@@ -104,10 +106,10 @@ class _RampFit:
         self.gram = basis.T @ basis
         self.products = basis.T @ values
         self.power = float(np.square(values).sum())
-        self.apart = round(SHORTEST_S / STEP_S)
+        self.min_distance = round(SHORTEST_S / STEP_S)
 
     def error(self, chosen: Sequence[int]) -> float:
-        """Return the squared error with these changes, and the price of short pieces."""
+        """Return the squared error with these changes, plus the penalty for short pieces."""
         rows = [0, *(k + 1 for k in chosen)]
         squares = self.power - float(np.sum(self.products[rows] * self._solve(rows)))
         short = np.maximum(0, 1 - np.diff(chosen) * STEP_S / SHORT_S).sum()
@@ -121,7 +123,7 @@ class _RampFit:
         own = np.diag(self.gram) - np.sum(self.gram[rows] * within, axis=0) + 20 * DAMPING
         gain: Float64Array = np.square(residual).sum(axis=1)[1:] / own[1:]
         for k in chosen:
-            gain[max(0, k - self.apart + 1) : k + self.apart] = 0
+            gain[max(0, k - self.min_distance + 1) : k + self.min_distance] = 0
         best = int(gain.argmax()) if len(gain) else 0
         return best if len(gain) and gain[best] > 0 else None
 
@@ -133,11 +135,11 @@ class _RampFit:
         return chosen
 
     def _moves(self, chosen: list[int], n: int) -> Iterator[list[int]]:
-        """Yield the positions with the n-th one where it is, and moved to where there is room."""
+        """Yield the positions as they are, and with the n-th one moved where there is room."""
         yield chosen
         before, after = chosen[:n], chosen[n + 1 :]
         for to in (chosen[n] + by for by in (-2, -1, 1, 2)):
-            room = all(abs(to - k) >= self.apart for k in before + after)
+            room = all(abs(to - k) >= self.min_distance for k in before + after)
             if room and 0 <= to < len(self.gram) - 1:
                 yield [*before, to, *after]
 
@@ -153,12 +155,12 @@ class _RampFit:
 def find_silences(samples: Float32Array, rate_hz: int, silence_dbfs: float | None) -> list[float]:
     """Return the times at which silences of at least SILENCE_S start and end, in seconds.
 
-    The start and the end of the samples themselves are not among them.
+    The start and the end of the samples are not included.
 
     Args:
         samples: Mono samples, (n,).
         rate_hz: Samples per second.
-        silence_dbfs: Level below which there is silence; None if there is none.
+        silence_dbfs: Level below which sound counts as silence; None for no silences.
     """
     size = round(LEVEL_S * rate_hz)
     count = len(samples) // size
@@ -179,18 +181,19 @@ def find_silences(samples: Float32Array, rate_hz: int, silence_dbfs: float | Non
 def refine_change(
     spectra: Float32Array, hop_s: float, change_s: float, before_s: float, after_s: float
 ) -> float:
-    """Move a change to where the spectra before it turn into those after it.
+    """Move a change to where the spectra change.
 
-    Every spectrum near the change is compared with examples from both sides; the change is placed
-    where most of what precedes it is like the examples before, and most of the rest like those
-    after. Examples are compared one by one, so a sound with pauses has examples of both.
+    Every spectrum near the change is compared with examples from before and after it. The change is
+    moved so that the spectra before it are most like the examples before, and the spectra after it
+    like the examples after. Examples are compared one by one, so that the examples of a sound with
+    pauses can include the pauses.
 
     Args:
         spectra: Log-mel spectra in dB, (T, M), every `hop_s` from time 0.
         hop_s: Seconds between spectra.
-        change_s: The change, in seconds.
-        before_s: The change before it, or 0.
-        after_s: The change after it, or the end.
+        change_s: Time of the change, in seconds.
+        before_s: Time of the previous change, or 0.
+        after_s: Time of the next change, or the end.
     """
     times = np.arange(len(spectra)) * hop_s
     first = max(change_s - REACH_S, before_s + SHORTEST_S / 2)
@@ -198,13 +201,13 @@ def refine_change(
     near = (times >= first) & (times < last)
     before = (times >= max(before_s, change_s - EXAMPLES_S)) & (times < change_s - UNSURE_S)
     after = (times >= change_s + UNSURE_S) & (times < min(after_s, change_s + EXAMPLES_S))
-    if min(before.sum(), after.sum()) < LEAST_EXAMPLES or not near.any():
+    if min(before.sum(), after.sum()) < MIN_EXAMPLES or not near.any():
         return change_s
     evidence = _likeness(spectra[near], spectra[before]) - _likeness(spectra[near], spectra[after])
-    evidence = np.clip(evidence, -MOST_EVIDENCE, MOST_EVIDENCE)
+    evidence = np.clip(evidence, -MAX_EVIDENCE, MAX_EVIDENCE)
     total = np.concatenate([[0.0], np.cumsum(evidence)])
-    places = np.append(times[near], times[near][-1] + hop_s)
-    return float(places[np.argmax(total - np.square((places - change_s) / OFFSET_S) / 2)])
+    starts = np.append(times[near], times[near][-1] + hop_s)
+    return float(starts[np.argmax(total - np.square((starts - change_s) / OFFSET_S) / 2)])
 
 
 def _likeness(spectra: Float32Array, examples: Float32Array) -> Float64Array:

@@ -1,4 +1,4 @@
-"""Cuts: which shot each frame belongs to."""
+"""Find cuts, and number the shots between them."""
 
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -10,22 +10,22 @@ import numpy as np
 from av2tsam_cli.values import Frame, UInt8Array
 
 LOOK_AHEAD = 2
-"""Frames before and after a change that show whether it is a cut, or motion, a fade or a flash."""
+"""Frames before and after a change to look at, to tell a cut from motion, a fade or a flash."""
 RATIO = 2 * LOOK_AHEAD + 0.05
-"""How many times more a cut changes the picture than these frames on average. A flash of up to
-LOOK_AHEAD frames changes it twice, so that neither change reaches this."""
-LEAST_LEVELS = 8.0
-"""Least mean change of brightness at a cut, in levels of 0 to 255."""
+"""Minimum ratio of the change at a cut to the average change in these frames. A flash of up to
+LOOK_AHEAD frames causes two changes, so that neither reaches this ratio."""
+MIN_LEVELS = 8.0
+"""Minimum mean change of brightness at a cut, in levels of 0 to 255."""
 SAMPLED_SIZE, COMPARED_SIZE = (192, 108), (64, 36)
-"""Width and height in pixels: so many pixels of a frame are averaged into so many means, which are
-compared. The mean of all pixels would take as long as everything else."""
+"""Width and height in pixels: a sample of a frame's pixels, and their averages, which are compared.
+To average all pixels would take as long as everything else."""
 
 
 def number_shots(frames: Iterable[Frame]) -> Generator[Frame, None, None]:
-    """Yield the frames with the number of their shot, LOOK_AHEAD frames later.
+    """Yield the frames with the index of their shot, LOOK_AHEAD frames later.
 
-    Cuts are found by PySceneDetect's `AdaptiveDetector`, from brightness alone: its colours make
-    cuts of fades to black. A cut during motion that changes the picture as much may be missed.
+    Cuts are found by PySceneDetect's `AdaptiveDetector`, from brightness alone: with colours, it
+    takes fades to black for cuts. Cuts during strong motion may be missed.
     """
     # Imported here, because it takes 0.1 s.
     from scenedetect import FrameTimecode
@@ -33,7 +33,7 @@ def number_shots(frames: Iterable[Frame]) -> Generator[Frame, None, None]:
 
     detector = AdaptiveDetector(
         adaptive_threshold=RATIO,
-        min_content_val=LEAST_LEVELS,
+        min_content_val=MIN_LEVELS,
         window_width=LOOK_AHEAD,
         min_scene_len=1,
         luma_only=True,
@@ -41,16 +41,16 @@ def number_shots(frames: Iterable[Frame]) -> Generator[Frame, None, None]:
     clock = FrameTimecode(0, fps=25.0)  # the detector counts frames, so any rate will do
 
     def follows_cut(picture: UInt8Array) -> bool:
-        """Pass on one picture; return whether a shot began LOOK_AHEAD pictures ago."""
+        """Process one picture; return whether a shot began LOOK_AHEAD pictures ago."""
         nonlocal clock
-        clock = clock + 1  # not +=, which changes the one that the detector keeps
+        clock = clock + 1  # not +=, which would change the object that the detector keeps
         return bool(detector.process_frame(clock, picture))
 
     waiting: deque[Frame] = deque()
     shot, picture = 0, None
     for frame in frames:
         first, picture = picture is None, _small(frame.rgb)
-        for _ in range(LOOK_AHEAD if first else 0):  # what precedes the video: no change
+        for _ in range(LOOK_AHEAD if first else 0):  # as if a still picture preceded the video
             follows_cut(picture)
         waiting.append(frame)
         cut = follows_cut(picture)

@@ -1,6 +1,6 @@
-"""Motion between frames: how much two frames differ, and masks that follow the optical flow.
+"""Measure differences and motion between frames, and move masks along the optical flow.
 
-Functions of arrays, independent of networks and files.
+These are functions of arrays, independent of networks and files.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ import numpy as np
 from av2tsam_cli.values import Float32Array, Frame, UInt8Array
 
 SIDE_PX = 256
-"""Side of the square grey images used for optical flow; no network's logits are finer."""
+"""Side of the square grey images for optical flow; no network's logits are finer."""
 SAMPLED_PX = 180
-"""About how many rows or columns of a frame's shorter side are compared; others are skipped."""
+"""Approximate number of rows or columns to compare along a frame's shorter side."""
 BLOCKS = 32
-"""Frames are compared in this many blocks horizontally and vertically."""
+"""Number of blocks, horizontally and vertically, in which frames are compared."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How the picture moved since the frame before: optical flow (DIS) between grey squares."""
+    """Motion of the picture since the previous frame: optical flow (DIS) between grey squares."""
 
     grey: UInt8Array = field(repr=False)
     """The frame as a grey square, uint8, (SIDE_PX, SIDE_PX)."""
     back: Float32Array = field(repr=False)
-    """For each of its pixels, how far to the right and down it was in the frame before, in pixels
-    of the square, float32, (SIDE_PX, SIDE_PX, 2)."""
+    """Flow to the previous frame: the offset, to the right and down, of each pixel's position
+    there, in pixels of the square, float32, (SIDE_PX, SIDE_PX, 2)."""
     forth: Float32Array = field(repr=False)
-    """For each pixel of the frame before, how far to the right and down it is now; the same."""
+    """Flow from the previous frame to this one, likewise."""
 
 
 def motion_since(before: Motion | None, frame: Frame) -> Motion:
-    """Compute the motion since the frame before, which is None for the first frame."""
+    """Compute the motion since the previous frame; `before` is None for the first frame."""
     grey = grey_square(frame.rgb, SIDE_PX)
     if before is None:
         return Motion(grey, no_flow(), no_flow())
-    # Created for each call: it holds buffers, and several threads may call this.
+    # Created for each call, because it has buffers, and several threads may call this function.
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     back, forth = (finder.calc(*pair, None) for pair in ((grey, before.grey), (before.grey, grey)))
     return Motion(grey, cast(Float32Array, back), cast(Float32Array, forth))
@@ -49,7 +49,7 @@ def motion_since(before: Motion | None, frame: Frame) -> Motion:
 
 def grey_square(rgb: UInt8Array, side_px: int) -> UInt8Array:
     """Return a frame as a grey square, uint8, (side_px, side_px)."""
-    # Four pixels for each of the square: averaging all of the frame takes far longer.
+    # Four samples per pixel of the square: averaging the whole frame takes far longer.
     sampled = cv2.resize(rgb, (2 * side_px, 2 * side_px), interpolation=cv2.INTER_NEAREST)
     grey = cv2.cvtColor(sampled, cv2.COLOR_RGB2GRAY)
     return cast(UInt8Array, cv2.resize(grey, (side_px, side_px), interpolation=cv2.INTER_AREA))
@@ -61,12 +61,12 @@ def no_flow() -> Float32Array:
 
 
 def join(first: Float32Array, second: Float32Array) -> Float32Array:
-    """Return the flow that follows one flow and then another, all float32, (h, w, 2)."""
+    """Return the composition of two flows, all float32, (h, w, 2)."""
     return cast(Float32Array, first + sample(second, first))
 
 
 def sample(values: Any, flow: Float32Array) -> Any:
-    """Return the values (h, w) or (h, w, n) to which a flow (h, w, 2) points, interpolated."""
+    """Sample values (h, w) or (h, w, n) where a flow (h, w, 2) points, with interpolation."""
     x, y = grid(*flow.shape[:2])
     return cv2.remap(
         values,
@@ -83,14 +83,14 @@ def warp_all(logits: Float32Array, flow: Float32Array) -> Float32Array:
 
 
 def difference(a: UInt8Array, b: UInt8Array) -> float:
-    """Return how much two images differ where they differ most, in levels of 0 to 255.
+    """Return the maximum local difference between two images, in levels of 0 to 255.
 
-    That is the largest mean absolute difference of any colour channel in any of
-    BLOCKS x BLOCKS blocks: uniform noise counts little, a small moving object a lot.
+    It is the maximum mean absolute difference over colour channels and BLOCKS x BLOCKS blocks, so
+    uniform noise counts little, and a small moving object a lot.
 
     Args:
         a: Pixels, uint8, (H, W, 3), RGB.
-        b: The same; images of another size differ infinitely.
+        b: Pixels of the other image; the difference is infinite if it has another size.
     """
     if a.shape != b.shape:
         return math.inf
@@ -105,8 +105,8 @@ def warp(values: Float32Array, flow: Float32Array) -> Float32Array:
 
     Args:
         values: float32, (h, w), such as the logits of a mask.
-        flow: For each pixel of the result, how far to the right and down its value is found, in
-            pixels of the flow, float32, (H, W, 2).
+        flow: For each pixel of the result, the offset, to the right and down, at which its value is
+            found, in pixels of the flow, float32, (H, W, 2).
 
     Returns:
         float32, (h, w).
@@ -124,6 +124,6 @@ def warp(values: Float32Array, flow: Float32Array) -> Float32Array:
 
 @lru_cache(maxsize=4)
 def grid(height: int, width: int) -> tuple[Float32Array, Float32Array]:
-    """Return the x and the y of each pixel, float32, (h, w); not to be changed."""
+    """Return the x and y of each pixel, float32, (h, w), cached, so do not modify them."""
     y, x = np.indices((height, width), np.float32)
     return x, y

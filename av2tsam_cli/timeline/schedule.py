@@ -1,6 +1,6 @@
-"""Which audio window goes with a frame, which masks are computed, and in what batches.
+"""Pair frames with audio windows, choose the masks to compute, and group frames into batches.
 
-Functions from iterators to iterators, independent of networks and files.
+These are functions from iterators to iterators, independent of networks and files.
 """
 
 from __future__ import annotations
@@ -22,33 +22,34 @@ if TYPE_CHECKING:
     import torch
 
 CLOCK_SLACK_S = 1e-6
-"""Seconds by which rounding can move a time below the clock tick that it stands for."""
+"""Tolerance, in seconds, for times that are rounded to just below their clock tick."""
 BLOCK_S = 4
-"""Every so many seconds of the presentation, the mask of the first frame is computed, in a new
-batch. So masks do not depend on what was scheduled earlier, and a part of a video can be segmented
-on its own."""
+"""Length of blocks in seconds of the presentation. At the start of each block, a mask is computed
+and a new batch begins, so that masks do not depend on earlier blocks and parts of a video can be
+segmented separately."""
 
 
 @dataclass(frozen=True)
 class ScheduledFrame:
-    """One frame, the audio window that it falls into, and whether its mask is computed."""
+    """One frame with its audio window, and whether its mask is computed."""
 
     frame: Frame
     """The frame."""
     window: AudioWindow | None
-    """The second of audio around it; None if there is no audio, if it is silent or nothing with a
-    name is heard, or with a text prompt."""
+    """The audio window around it; None without audio, if it is silent, if no named source is heard,
+    or with a text prompt."""
     segment: int | None
-    """Frames of one segment belong to one shot and share a prompt: an audio window, or the text
-    prompt. Increases with each window and each shot. None without a prompt: the mask is empty."""
+    """Number of its segment: frames of one shot with the same prompt, which is an audio window or
+    the text. It increases with each window and each shot. None without a prompt, so that the mask
+    is empty."""
     key: bool
     """Whether the network computes this frame's mask. Always False without a prompt."""
     repeats: bool = False
-    """Whether the frame reuses the mask of its segment's last key frame, which it looks like."""
+    """Whether the frame looks like its segment's last key frame and reuses its mask."""
     level_dbfs: float | None = None
-    """RMS level of that second, also of a silent one; None without audio."""
+    """RMS level of the window, even if it is silent; None without audio."""
     motion: Motion | None = None
-    """How the picture moved since the frame before; None if every mask is computed or reused."""
+    """Motion since the previous frame; None if every mask is computed or reused."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class KeyFrame:
     frame: ScheduledFrame
     """The frame."""
     logits: torch.Tensor = field(repr=False)
-    """Mask logits, (K, h, w), any float dtype, on any device, over the frame squashed to a square.
-    K is the number of sources that have a mask of their own."""
+    """Mask logits of K sources, (K, h, w), any float dtype, on any device, for the frame squashed
+    to a square."""
 
     @cached_property
     def values(self) -> Float32Array:
@@ -73,19 +74,19 @@ class KeyFrame:
 
 
 def block_of(frame: ScheduledFrame) -> int:
-    """Return the number of the block of BLOCK_S seconds that a frame falls into."""
+    """Return the index of a frame's block of BLOCK_S seconds."""
     return math.floor((frame.frame.time_s + CLOCK_SLACK_S) / BLOCK_S)
 
 
 def pair_with_audio(
     frames: Iterable[Frame], windows: Iterable[AudioWindow], silence_dbfs: float | None
 ) -> Generator[ScheduledFrame, None, None]:
-    """Pair each frame with the audio window that it falls into.
+    """Pair each frame with the audio window at its time.
 
     Args:
         frames: Frames in the order of their times.
         windows: Windows in the order of their times; they may start late or end early.
-        silence_dbfs: Windows below this level count as silent; None disables the check. Windows
+        silence_dbfs: Level below which windows count as silent; None disables the check. Windows
             in which no source of a vocabulary is heard count as silent too.
     """
     upcoming = iter(windows)
@@ -116,7 +117,7 @@ def mark_keys(
 ) -> Generator[ScheduledFrame, None, None]:
     """Reduce the key frames to `rate` per second.
 
-    The first frame of each segment and of each second stays a key frame.
+    The first frame of each segment and of each second remains a key frame.
 
     Args:
         frames: All frames, in order.
@@ -139,13 +140,12 @@ def mark_repeats(
 ) -> Generator[ScheduledFrame, None, None]:
     """Turn key frames that look like the last one of their segment and block into repeats.
 
-    Each frame is compared with the last one that stayed a key frame, not with its neighbour, so
-    that slow changes add up.
+    Each frame is compared with the last remaining key frame, not with the previous frame, so that
+    slow changes add up.
 
     Args:
         frames: All frames, in order, with the key frames marked.
-        tolerance: Largest `difference` that counts as none, in levels of 0 to 255; None for no
-            repeats.
+        tolerance: Maximum `difference` of a repeat, in levels of 0 to 255; None for no repeats.
     """
     last: ScheduledFrame | None = None
     for each in frames:
@@ -164,7 +164,7 @@ def repeats(frame: ScheduledFrame, key: ScheduledFrame, tolerance: float | None)
 
 
 def add_motion(frames: Iterable[ScheduledFrame]) -> Generator[ScheduledFrame, None, None]:
-    """Compute how the picture moved between consecutive frames with a prompt."""
+    """Compute the motion between consecutive frames with a prompt."""
     motion: Motion | None = None
     for each in frames:
         motion = None if each.segment is None else motion_since(motion, each.frame)
@@ -172,18 +172,23 @@ def add_motion(frames: Iterable[ScheduledFrame]) -> Generator[ScheduledFrame, No
 
 
 def batches(
-    frames: Iterable[ScheduledFrame], size: int, most_bytes: int | None = None
+    frames: Iterable[ScheduledFrame], size: int, max_bytes: int | None = None
 ) -> Iterator[list[ScheduledFrame]]:
-    """Group consecutive frames: at most `size` key frames, at most twice as many frames in all.
+    """Group consecutive frames into batches.
 
-    If `most_bytes` is given, their pixels have at most so many bytes, or there is only one frame.
-    Frames of a batch have one size and are in one block. Frames with and without a prompt are not
-    mixed, so that a long silence does not delay frames whose masks can be computed.
+    The frames of a batch have the same size and are in the same block. Frames with and without a
+    prompt are not mixed, so that a long silence does not delay frames whose masks can be computed.
+
+    Args:
+        frames: All frames, in order.
+        size: Maximum number of key frames in a batch; it has at most twice as many frames in total.
+        max_bytes: Maximum bytes of the pixels in a batch with more than one frame; None for no
+            limit.
     """
     batch: list[ScheduledFrame] = []
     for each in frames:
-        most = max(1, most_bytes // each.frame.nbytes) if most_bytes else None
-        if batch and (len(batch) == most or not _fits(batch, each, size)):
+        max_frames = max(1, max_bytes // each.frame.nbytes) if max_bytes else None
+        if batch and (len(batch) == max_frames or not _fits(batch, each, size)):
             yield batch
             batch = []
         batch.append(each)
@@ -194,12 +199,12 @@ def batches(
 def logits_over_time(
     computed: Iterable[tuple[ScheduledFrame, torch.Tensor | None]],
 ) -> Generator[tuple[ScheduledFrame, torch.Tensor | None], None, None]:
-    """Give every frame with a prompt logits, given those of the key frames.
+    """Compute the logits of all frames with a prompt from the logits of the key frames.
 
-    A repeat has the logits of its key frame. Between two key frames of one segment, the logits of
-    both are moved along the optical flow, from frame to frame; after the last key frame of a
-    segment, those of that one. Frames wait for the next key frame, which takes at most a second of
-    video.
+    Repeats get the logits of their key frame. Between two key frames of one segment, the logits of
+    both are moved along the optical flow, from frame to frame, and mixed; after the last key frame
+    of a segment, only its logits are moved. Frames wait for the next key frame, at most for a
+    second of video.
 
     Args:
         computed: All frames in order, with the logits (K, h, w) of key frames and None for others.
@@ -223,7 +228,7 @@ def logits_over_time(
 
 
 def _has_nothing(window: AudioWindow, silence_dbfs: float | None) -> bool:
-    """Return whether a window is silent, or no source is heard in it."""
+    """Return whether a window is silent, or has no sources."""
     return window.is_silent(silence_dbfs) or window.sources == ()
 
 
@@ -241,7 +246,7 @@ def _fits(batch: list[ScheduledFrame], frame: ScheduledFrame, size: int) -> bool
 def _interpolated(
     before: KeyFrame | None, waiting: Sequence[ScheduledFrame], after: KeyFrame | None
 ) -> Generator[tuple[ScheduledFrame, torch.Tensor], None, None]:
-    """Move the logits of the key frames along the flow, and weight them by closeness in time."""
+    """Move the logits of the key frames along the flow, and weight them by proximity in time."""
     if not waiting:
         return
     if before is None:
@@ -261,10 +266,10 @@ def _interpolated(
 def motion_of(frame: ScheduledFrame) -> Motion:
     """Return the motion of a frame that has one."""
     if frame.motion is None:
-        raise ValueError("frames between key frames must have passed `add_motion`")
+        raise ValueError("frames between key frames need motion; call `add_motion`")
     return frame.motion
 
 
 def _paths(steps: Iterable[Float32Array]) -> list[Float32Array]:
-    """Return the flow along the first step, the second and then the first, and so on."""
+    """Return the compositions of the first step, the first two steps, and so on."""
     return list(accumulate(steps, lambda path, step: join(step, path)))

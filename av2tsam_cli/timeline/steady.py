@@ -1,4 +1,4 @@
-"""Steady masks: logits smoothed over time, without masks that vanish or appear for a moment.
+"""Keep masks steady: smooth their logits over time, and remove brief gaps and appearances.
 
 Letters: K sources of a frame, (h, w) size of the logits.
 """
@@ -25,26 +25,29 @@ if TYPE_CHECKING:
 Logits: TypeAlias = "torch.Tensor | None"
 NamesOf = Callable[[AudioWindow | None], Sequence[str] | None]
 Track = tuple[int, str | int]
-"""What a source has in common in frames that are smoothed together: the number of the shot, and its
-name or, without names, the number of the piece of sound or of the window."""
+"""Identifies a source in the frames that are smoothed together: the index of the shot, and the name
+or, without names, the number of the piece of sound or of the window."""
 
 LONGEST_GAP = 3
-"""Frames for which a mask may vanish. One that appears for fewer is taken for a mistake."""
+"""Maximum number of frames for which a mask may vanish. A mask that appears for fewer frames is
+taken for an error."""
 LONGEST_GAP_S = 0.2
-"""Seconds that these frames may take; at low frame rates, fewer frames are looked at."""
+"""Maximum duration of these frames in seconds; at low frame rates, there are fewer."""
 PAST_SHARE, NEXT_SHARE = 0.5, 0.33
 """Shares of the smoothed logits of the previous frame, and of the logits of the next one. With
-these, the masks of the samples are as steady as the exact ones, and their IoU with those rises."""
+these values, the masks of the sample videos are as steady as the exact masks, and their IoU with
+these increases."""
 TRUSTED_LEVELS = 16.0
-"""These shares fall by a factor of e with every so many levels, of 0 to 255, by which a frame moved
-along the flow differs from the one it is moved to, because then the flow must be wrong."""
+"""If a frame that was moved along the flow differs from its target by this many levels, of 0 to
+255, the flow must be wrong, and the shares decrease by a factor of e."""
 MOVING, STILL = 0.5, 0.85
-"""The flow counts fully where it leaves this share of the difference between two frames, and not at
-all from the second share on: where there is nothing but noise, it points anywhere."""
-MOST_CERTAIN = 10.0
-"""Logits are limited to this, so that one very certain frame does not outvote its neighbours."""
+"""Shares of the difference between two frames that remain after moving one along the flow. Up to
+the first, the flow counts fully; from the second on, not at all, because the flow of noise is
+random."""
+MAX_LOGIT = 10.0
+"""Limit of logits, so that one very certain frame does not outvote its neighbours."""
 SIDE_PX = 128
-"""Side of the square grey images used for optical flow."""
+"""Side of the square grey images for optical flow."""
 
 
 def steady_logits(
@@ -52,9 +55,9 @@ def steady_logits(
 ) -> Generator[tuple[ScheduledFrame, Logits], None, None]:
     """Smooth the logits of each source over time along the optical flow.
 
-    A mask that vanishes for up to LONGEST_GAP frames is carried on; one that appears for fewer is
-    removed. Nothing is carried over a cut or to another source: a source with a name is the same as
-    long as it is heard, one without is the same within a piece of sound.
+    A mask that vanishes for up to LONGEST_GAP frames is continued; a mask that appears for fewer
+    frames is removed. Nothing is smoothed across a cut, or between different sources. A named
+    source is the same as long as it is heard, an unnamed one within a piece of sound.
 
     Args:
         frames: All frames in order with their logits (K, h, w); None for empty masks.
@@ -76,7 +79,7 @@ def steady_logits(
 
 @dataclass(frozen=True)
 class _Source:
-    """One source in one frame, as computed."""
+    """One source in one frame, before smoothing."""
 
     values: Float32Array = field(repr=False)
     """Its logits, (h, w)."""
@@ -91,7 +94,7 @@ class _Item:
     frame: ScheduledFrame
     """The frame."""
     logits: Logits = field(repr=False)
-    """Its logits as computed, (K, h, w)."""
+    """Its logits before smoothing, (K, h, w)."""
     sources: dict[Track, _Source] = field(repr=False)
     """Its K sources."""
 
@@ -102,7 +105,7 @@ class _Item:
 
     @property
     def interpolated(self) -> bool:
-        """Whether the logits are interpolated between frames, and therefore smooth already."""
+        """Whether the logits are interpolated between frames, and so already smooth."""
         return not (self.frame.key or self.frame.repeats)
 
     @cached_property
@@ -114,14 +117,14 @@ class _Item:
 def _read(
     frame: ScheduledFrame, logits: Logits, names: Sequence[str] | None, level: float
 ) -> _Item:
-    """Tell the sources of a frame apart."""
+    """Split the logits of a frame by source."""
     if logits is None:
         return _Item(frame, None, {})
     sources: Sequence[str | int] = names or ()
     if names is None and frame.window is not None:
         window = frame.window
         sources = (window.index if window.piece is None else window.piece,)
-    arrays = np.clip(logits.float().cpu().numpy(), -MOST_CERTAIN, MOST_CERTAIN)
+    arrays = np.clip(logits.float().cpu().numpy(), -MAX_LOGIT, MAX_LOGIT)
     found = {
         (frame.frame.shot, source): _Source(values, bool((values > level).any()))
         for source, values in zip(sources, arrays, strict=True)
@@ -134,8 +137,8 @@ class _Motion:
     """Motion between a frame and the next one, on the grid of the logits."""
 
     flow: Float32Array = field(repr=False)
-    """Where each cell of the later frame was in the earlier one, (h, w, 2): cells to the right and
-    down."""
+    """Offset of each cell of the later frame in the earlier one, in cells to the right and down,
+    (h, w, 2)."""
     trust: Float32Array = field(repr=False)
     """How well the flow explains the later frame, (h, w), 0 to 1."""
 
@@ -146,12 +149,12 @@ class _Motion:
     def to_earlier(self, values: Float32Array) -> Float32Array:
         """Move logits (h, w) from the later frame to the earlier one.
 
-        Neighbouring pixels move alike, so the flow in this direction is taken to be the negative.
+        Neighbouring pixels move alike, so the negative flow is used in this direction.
         """
         return warp(values, -self.flow)
 
     def mix(self, values: Float32Array, moved: Float32Array, share: float) -> Float32Array:
-        """Mix logits (h, w) with a share of moved ones, less where the flow is not trusted."""
+        """Mix logits (h, w) with a share of moved logits, less where the flow is not trusted."""
         return values + np.float32(share) * self.trust * (moved - values)
 
 
@@ -165,7 +168,7 @@ class _Smoother:
         self._smoothed: dict[Track, Float32Array] = {}
         """Smoothed logits (h, w) of the sources that have a mask in the last frame."""
         self._motions: dict[int, _Motion] = {}
-        """Motion from the frame before, by the index of the later frame."""
+        """Motion from the previous frame, by the index of the later frame."""
         self._finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
     def take(self, waiting: deque[_Item]) -> tuple[ScheduledFrame, Logits]:
@@ -188,7 +191,7 @@ class _Smoother:
         return now.frame, now.logits.new_tensor(np.stack(shown))
 
     def _has_mask(self, now: _Item, track: Track, waiting: Iterable[_Item]) -> bool:
-        """Return whether a source has a mask, in view of the frames around."""
+        """Return whether a source has a mask, considering the frames around."""
         until_s = now.time_s + LONGEST_GAP_S + CLOCK_SLACK_S
         near = takewhile(lambda item: track in item.sources and item.time_s <= until_s, waiting)
         visible = [item.sources[track].visible for item in (now, *near)]
@@ -198,7 +201,7 @@ class _Smoother:
         return visible[0] and sum(visible) >= LONGEST_GAP
 
     def _follow(self, now: _Item, track: Track) -> Float32Array:
-        """Return the logits of a source, smoothed with those of the frames before."""
+        """Return the logits of a source, smoothed with the previous frames."""
         source, past = now.sources[track], self._smoothed.get(track)
         if past is None or self._last_grey is None or (now.interpolated and source.visible):
             return source.values
@@ -211,7 +214,7 @@ class _Smoother:
     def _anticipate(
         self, now: _Item, track: Track, values: Float32Array, waiting: Sequence[_Item]
     ) -> Float32Array:
-        """Return smoothed logits of a source, smoothed with those of the next frame too."""
+        """Return smoothed logits of a source that are also smoothed with the next frame."""
         following = waiting[0].sources.get(track) if waiting else None
         if following is None or not (now.sources[track].visible and following.visible):
             return values
@@ -244,17 +247,17 @@ def _find_motion(
 
 
 def _moving(wrong: UInt8Array, still: UInt8Array) -> Float32Array:
-    """Return where a flow explains a difference between frames, float32, 0 to 1, on a coarse grid.
+    """Return where a flow explains the difference between frames, float32, 0 to 1, coarse grid.
 
     Args:
-        wrong: The difference that is left with the flow, (SIDE_PX, SIDE_PX).
-        still: The difference without it.
+        wrong: The difference with the flow, (SIDE_PX, SIDE_PX).
+        still: The difference without the flow.
     """
     coarse = (SIDE_PX // 4, SIDE_PX // 4)
     wrong, still = (
         cv2.resize(each, coarse, interpolation=cv2.INTER_AREA) for each in (wrong, still)
     )
-    left = (cv2.blur(wrong.astype(np.float32), (5, 5)) + 0.25) / (
+    remaining = (cv2.blur(wrong.astype(np.float32), (5, 5)) + 0.25) / (
         cv2.blur(still.astype(np.float32), (5, 5)) + 0.25
     )
-    return cast(Float32Array, np.clip((STILL - left) / (STILL - MOVING), 0, 1))
+    return cast(Float32Array, np.clip((STILL - remaining) / (STILL - MOVING), 0, 1))

@@ -1,8 +1,8 @@
-"""Whether masks that are predicted along the optical flow can be trusted.
+"""Decide whether masks that are predicted along the optical flow can be trusted.
 
 The masks of a key frame are moved to a later frame, from frame to frame. A pixel of the later frame
-is doubtful where the flow there and back does not end where it began, or where the picture differs
-from what was moved there: something was covered or uncovered, a light went on, an object appeared.
+is doubtful if the flow there and back does not end where it began, or if the picture differs from
+the moved picture: something was covered or uncovered, a light was switched on, an object appeared.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from av2tsam_cli.timeline.schedule import (
 from av2tsam_cli.values import BoolArray, Float32Array, UInt8Array
 
 LONGEST_S = 1.0
-"""Seconds for which masks are predicted at most: what changes too slowly to notice adds up."""
+"""Maximum seconds for which masks are predicted, because unnoticed slow changes add up."""
 ASTRAY_PX = 2.0
-"""Distance from which the flow there and back is wrong, in pixels of the grey squares."""
+"""Distance, in pixels of the grey squares, from which the flow there and back is wrong."""
 CHANGED_SHARE = 0.5
-"""Difference between the moved picture and the new one from which it has changed, as a share of its
-contrast, which is the standard deviation of its grey levels."""
+"""Difference between the moved and the new picture that counts as a change, as a share of the
+contrast, which is the standard deviation of the grey levels."""
 NOISE_LEVELS = 6.0
-"""Least difference that counts, of 255 levels: below that is noise."""
+"""Minimum difference that counts as a change, of 255 levels; smaller ones are noise."""
 CHANGED_PX = 5
 """Side of the blocks over which differences are averaged, so that noise does not count."""
 NEAR_PX = 4
 """Pixels around a mask that count as near."""
-MOST_NEAR_MASK = 0.2
-"""Largest share of doubtful pixels in and near a mask that is trusted."""
-MOST_OF_PICTURE = 0.05
-"""Largest share of doubtful pixels in the whole picture, except where it looks as before."""
+MAX_NEAR_MASK = 0.2
+"""Maximum share of doubtful pixels in and near a mask."""
+MAX_OF_PICTURE = 0.05
+"""Maximum share of doubtful pixels in the whole picture, not counting unchanged pixels."""
 
 
 class KeyFrameChooser:
@@ -79,18 +79,18 @@ class KeyFrameChooser:
         return replace(frame, key=False)
 
     def computed(self, key: KeyFrame) -> None:
-        """Take note of the masks of a key frame."""
+        """Predict the following masks from the masks of a key frame."""
         self._last = _Prediction.start(key, key.frame)
 
 
 @dataclass(frozen=True)
 class _Prediction:
-    """The masks of a frame, predicted from those of a key frame."""
+    """The masks of a frame, predicted from the masks of a key frame."""
 
     key: KeyFrame
     """The key frame."""
     since_s: float
-    """Time of the last frame that is known to look like the key frame, in seconds."""
+    """Time of the last frame that looked like the key frame, in seconds."""
     frame: ScheduledFrame
     """The frame."""
     back: Float32Array = field(repr=False)
@@ -100,7 +100,7 @@ class _Prediction:
 
     @classmethod
     def start(cls, key: KeyFrame, frame: ScheduledFrame) -> _Prediction:
-        """Predict the masks of a frame that looks like the key frame, or is it."""
+        """Predict the masks of the key frame itself, or of a frame that looks like it."""
         return cls(key, frame.frame.time_s, frame, no_flow(), no_flow())
 
     def follow(self, frame: ScheduledFrame) -> _Prediction:
@@ -114,7 +114,7 @@ class _Prediction:
         )
 
     def can_be_trusted(self, level: float) -> bool:
-        """Return whether the network need not look at the frame.
+        """Return whether the prediction can be used instead of the network.
 
         Args:
             level: The logit above which a pixel belongs to a mask.
@@ -123,17 +123,17 @@ class _Prediction:
             return False
         before, after = motion_of(self.key.frame).grey, motion_of(self.frame).grey
         doubtful = doubtful_pixels(before, after, self.back, self.forth)
-        # Where there is nothing but noise, the flow points anywhere.
-        if (doubtful & changed_pixels(before, after)).mean() > MOST_OF_PICTURE:
+        # The flow of noise is random, so only changed pixels count.
+        if (doubtful & changed_pixels(before, after)).mean() > MAX_OF_PICTURE:
             return False
         masks = warp_all(self.key.values, self.back) > level
-        return all(_share_near(mask, doubtful) <= MOST_NEAR_MASK for mask in masks if mask.any())
+        return all(_share_near(mask, doubtful) <= MAX_NEAR_MASK for mask in masks if mask.any())
 
 
 def doubtful_pixels(
     before: UInt8Array, after: UInt8Array, back: Float32Array, forth: Float32Array
 ) -> BoolArray:
-    """Return the pixels of a frame to which masks cannot be moved from an earlier one.
+    """Return the pixels of a frame whose masks cannot be predicted from an earlier frame.
 
     Args:
         before: The earlier frame in grey, uint8, (h, w).
@@ -152,12 +152,12 @@ def doubtful_pixels(
 def changed_pixels(before: UInt8Array, after: UInt8Array) -> BoolArray:
     """Return the pixels, bool, (h, w), in which two grey pictures differ by more than noise."""
     differences = cv2.absdiff(after, before).astype(np.float32)
-    least = max(NOISE_LEVELS, CHANGED_SHARE * float(before.std()))
-    return np.asarray(cv2.blur(differences, (CHANGED_PX, CHANGED_PX)) > least)
+    threshold = max(NOISE_LEVELS, CHANGED_SHARE * float(before.std()))
+    return np.asarray(cv2.blur(differences, (CHANGED_PX, CHANGED_PX)) > threshold)
 
 
 def _share_near(mask: BoolArray, pixels: BoolArray) -> float:
-    """Return the share of pixels in and near a mask that are among others (h, w)."""
+    """Return the share of the pixels in and near a mask that are set in `pixels`, (h, w)."""
     height, width = pixels.shape
     enlarged = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     near = cv2.dilate(enlarged, np.ones((2 * NEAR_PX + 1, 2 * NEAR_PX + 1), np.uint8))

@@ -66,7 +66,7 @@ def listen(
             several times as long.
         device: `auto`, `cpu`, `cuda` or `mps`; ignored if `model` is loaded already.
         precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is loaded already.
-        allow_partial: Whether to use what is there of a truncated or damaged file, instead of
+        allow_partial: Whether to use the readable part of a truncated or damaged file, instead of
             raising an error.
         allow_url: Whether `source` may name other files; see `segment_video`.
         progress: Called with the number of seconds done.

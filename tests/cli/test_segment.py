@@ -232,7 +232,7 @@ def test_a_truncated_video_is_an_error_unless_a_part_of_it_is_enough(
         words = [clip, "--out", tmp_path / out, "--format", "video" if "." in out else "masks"]
         assert segment(*words) == 3
         assert segment.only_line.startswith(f"av2tsam: error: {clip}: truncated, ")
-        assert segment.only_line.endswith(", or set --allow-partial to use what is there")
+        assert segment.only_line.endswith(", or set --allow-partial to use the readable part")
         assert names(tmp_path) == ["clip.mp4"]
     assert segment(*words[:3], "--format", "masks", "--allow-partial", "--json") == 0
     [record] = segment.records

@@ -123,7 +123,9 @@ def test_what_is_missing_is_said_once(
 ) -> None:
     clip = make_clip(seconds=2, container_options={"movflags": "+faststart"}, options={"g": "1"})
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
-    with pytest.raises(MediaError, match=r"truncated.*or set `allow_partial` to use what is there"):
+    with pytest.raises(
+        MediaError, match=r"truncated.*or set `allow_partial` to use the readable part"
+    ):
         read(clip, allow_partial=False)
     times_s, _, damage = read(clip, allow_partial=True)
     [line] = [record.getMessage() for record in caplog.records]
