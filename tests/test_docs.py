@@ -9,6 +9,7 @@ import torch
 
 from av2tsam_cli.__main__ import main
 from av2tsam_cli.cli.app import COMMANDS as TOP_LEVEL
+from av2tsam_cli.cli.segment import KEYS
 from av2tsam_cli.inference.device import torch_threads
 
 from .conftest import cut_sample
@@ -50,6 +51,11 @@ def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as MkDocs and GitHub make them."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_every_key_of_the_json_is_documented() -> None:
+    page = (ROOT / "docs" / "scripts.md").read_text(encoding="utf-8")
+    assert [key for key in KEYS if f"`{key}`" not in page] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
