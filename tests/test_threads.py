@@ -103,7 +103,7 @@ numbers = run_ahead(endless(), depth=1, name="endless")
 print(next(numbers))
 """
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300
     )
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["0", "closed"], "")
 

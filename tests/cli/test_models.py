@@ -297,7 +297,7 @@ def test_signal_during_a_download(hub: Hub, home: Path, number: signal.Signals) 
         while not hub.files_requested():
             time.sleep(0.05)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     hub.hold.set()
     assert process.returncode == 130
     assert err.splitlines() == [

@@ -118,7 +118,7 @@ def test_an_input_that_hangs_is_given_up(child: Child, out: Path) -> None:
         f"{SAMPLE}: stopped after 5 s; raise `timeout_per_item`, or check whether the file is "
         "damaged"
     )
-    assert not list((out / "hangs").iterdir())
+    assert not list(out.glob("hangs/*"))
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_job(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def ray() -> Iterator[None]:
 
 
 def test_the_command_survives_broken_inputs_crashes_and_kills(tmp_path: Path) -> None:
-    report = run(tmp_path, {"ok": 4, "broken": 1, "crash": 1}, workers=2, kills=1)
+    report = run(tmp_path, {"ok": 4, "broken": 1, "crash": 1}, workers=2, kills=1, timeout_s=300)
     assert not report.wrong
     assert report.sent >= 3  # SIGSEGV, and SIGKILL unless the run ends before
     assert [line for line in report.errors if "error" not in line and "frames/s" not in line] == []

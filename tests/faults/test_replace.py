@@ -67,7 +67,7 @@ def test_the_old_result_or_the_new_one_is_there_whenever_a_run_is_killed(
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     assert not done.stderr
     runs = [json.loads(line) for line in done.stdout.splitlines()]
