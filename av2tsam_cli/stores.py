@@ -1,7 +1,7 @@
-"""Files in object stores and on web servers, by their URLs: find, download and upload them.
+"""Find, download and upload files in object stores and on web servers.
 
-`fsspec` talks to the stores. Requests that fail because of the network are repeated, and what goes
-wrong becomes one line that names the URL. An uploaded file appears complete or not at all. In a
+`fsspec` accesses the stores. Requests that fail because of the network are repeated, and errors are
+reported in one line that names the URL. An uploaded file appears complete or not at all. In a
 folder, the record is uploaded last: without it, the folder is incomplete.
 """
 
@@ -31,13 +31,13 @@ WAITS_S = (0.5, 2.0, 5.0)
 CONNECT_S, READ_S = 10, 60
 """Seconds to wait for a connection, and for the next bytes."""
 POLL_S = 0.1
-"""Seconds between two attempts to end all requests."""
+"""Seconds between two attempts to cancel all requests."""
 PATIENCE_S = 2
-"""Seconds to wait for requests that are cancelled."""
+"""Seconds to wait until cancelled requests have ended."""
 LARGEST_PUT = 64 << 20
-"""Bytes of the largest file that is uploaded by one request, and of a part of a larger one."""
+"""Largest file uploaded by one request, and size of the parts of larger files, in bytes."""
 AT_ONCE = 8
-"""Files of a folder that are uploaded at the same time."""
+"""Number of files of a folder to upload at the same time."""
 UNFINISHED_NAME = "av2tsam.incomplete"
 """The file that is in a folder while the others are uploaded."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -47,29 +47,29 @@ DENIED = frozenset({401, 403})
 NO_CREDENTIALS = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
 )
-"""Errors of the libraries of stores without credentials."""
+"""Errors of the storage libraries if there are no credentials."""
 FINAL = frozenset({"NonHttpUrlRedirectClientError", "TooManyRedirects"})
-"""Errors of aiohttp that a repeated request would meet again."""
+"""Errors of aiohttp that would occur again if the request was repeated."""
 BUSY = frozenset({408, 425, 429})
-"""Statuses of HTTP that mean: later perhaps; as those from 500 on."""
+"""HTTP status codes, besides 500 and above, after which a later request may succeed."""
 PASSING = frozenset({errno.EIO, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO)})
-"""Error numbers as which s3fs reports that a server failed."""
+"""Error numbers that s3fs uses for server errors."""
 VERSIONS = ("ETag", "etag", "md5Hash", "content_settings", "blob_id", "Content-MD5")
-"""What stores call the value that changes with the content of a file."""
+"""Names that stores use for the value that changes with the content of a file."""
 TIMES = ("Last-Modified", "LastModified", "last_modified", "updated", "mtime")
-"""What they call the time of its last change, where they have no such value."""
+"""Names that stores use for the modification time, if they have no such value."""
 
 
 @dataclass(frozen=True)
 class _Service:
-    """How files of a kind of URL are reached."""
+    """How to access one kind of URL."""
 
     package: str
     """The package to install."""
     login: str
-    """How to say who you are."""
+    """How to log in."""
     options: Mapping[str, Any]
-    """Options of its file system in fsspec."""
+    """Options of the file system in fsspec."""
     writable: bool = True
     """Whether outputs can be written."""
 
@@ -79,7 +79,7 @@ _S3 = _Service(
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket, "
     "FSSPEC_S3_ANON=true",
     {
-        "max_concurrency": 1,  # else each holds a part in memory
+        "max_concurrency": 1,  # each request holds a part in memory
         "config_kwargs": {
             "connect_timeout": CONNECT_S,
             "read_timeout": READ_S,
@@ -105,25 +105,25 @@ SERVICES: Mapping[str, _Service] = {
     "hf": _HUB,
     **dict.fromkeys(WEB, _WEB),
 }
-"""The schemes of URLs that are accepted. fsspec knows more, such as archives, other computers and
-chains of several, which would open what a list of inputs must not open."""
+"""The supported schemes of URLs. fsspec has more, such as archives, remote computers and chained
+file systems, but a list of inputs must not be able to open those."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """What a store says about a file."""
+    """The properties of a file in a store."""
 
     size: int | None
-    """Its bytes; None if that is unknown, as for what a web server makes on demand."""
+    """Size in bytes; None if unknown, as for content that a web server generates on demand."""
     version: str
-    """What changes with its content."""
+    """A value that changes with the content."""
 
 
 def check_url(url: str, *, writing: bool = False) -> None:
-    """Check that files of this kind of URL can be read, or written.
+    """Check that this kind of URL can be read, or written.
 
     Raises:
-        UsageError: They cannot.
+        UsageError: It cannot.
     """
     scheme = url.partition("://")[0]
     known = "s3://, gs://, hf://, az:// or https://"
@@ -137,10 +137,10 @@ def check_url(url: str, *, writing: bool = False) -> None:
 
 
 def output_path(word: str | Path) -> Path:
-    """Return the path of an output as the user gave it: a file, a folder or a URL.
+    """Return the path of an output, given as a file, a folder or a URL.
 
     Raises:
-        UsageError: Nothing can be written to such a URL.
+        UsageError: This kind of URL cannot be written.
     """
     if not is_url(str(word)):
         return Path(word)
@@ -149,20 +149,20 @@ def output_path(word: str | Path) -> Path:
 
 
 def list_files(url: str, *, recursive: bool, is_wanted: Callable[[str], bool]) -> list[str]:
-    """Return the URLs of the files that a URL stands for: one, those in a folder or of a pattern.
+    """Return the URLs of the files at a URL: one file, or those in a folder or matching a pattern.
 
     Hidden files are left out, as in local folders.
 
     Args:
         url: A file, a folder or a pattern such as `s3://bucket/**/*.mp4`.
-        recursive: Whether the folders of a folder are searched.
-        is_wanted: Tells by its name whether a file in a folder is wanted.
+        recursive: Whether to search subfolders.
+        is_wanted: Returns whether to include a file in a folder, given its name.
 
     Returns:
-        The files in order; none if there is no such file or folder, or nothing wanted in it.
+        The files in order; none if there is no such file or folder, or no wanted file in it.
 
     Raises:
-        Av2tsamError: The store cannot be reached, or refuses.
+        Av2tsamError: The store cannot be reached, or denies access.
     """
     check_url(url)
     scheme, _, place = url.partition("://")
@@ -202,11 +202,11 @@ def fixed_part(url: str) -> str:
 
 
 def look_up(url: str) -> StoredFile:
-    """Return what the store says about a file.
+    """Return the properties of a file.
 
     Raises:
         UsageError: There is no such file.
-        Av2tsamError: The store cannot be reached, or refuses.
+        Av2tsamError: The store cannot be reached, or denies access.
     """
 
     def ask(files: Any, path: str) -> StoredFile:
@@ -228,10 +228,10 @@ def _describe(url: str, known: Mapping[str, Any]) -> StoredFile:
 
 
 def kind_of(url: str) -> Literal["file", "folder"] | None:
-    """Return what there is under a URL; None if there is nothing.
+    """Return whether a URL is a file or a folder; None if it does not exist.
 
     Raises:
-        Av2tsamError: The store cannot be reached, or refuses.
+        Av2tsamError: The store cannot be reached, or denies access.
     """
 
     def ask(files: Any, path: str) -> Literal["file", "folder"] | None:
@@ -244,10 +244,10 @@ def kind_of(url: str) -> Literal["file", "folder"] | None:
 
 
 def list_folder(url: str) -> dict[str, int]:
-    """Return the files below a folder, as their places in it with their sizes in bytes.
+    """Return the sizes in bytes of all files in a folder, by their paths in it.
 
     Raises:
-        Av2tsamError: The store cannot be reached, or refuses.
+        Av2tsamError: The store cannot be reached, or denies access.
     """
 
     def search(files: Any, path: str) -> dict[str, int]:
@@ -264,13 +264,13 @@ def download(url: str, target: Path, *, size: int | None, go_on: Callable[[], bo
     Args:
         url: The file.
         target: Where to write it. It is removed if the download fails.
-        size: Its bytes, as `look_up` found them; None if unknown.
-        go_on: Asked after each piece; if it returns False, the download is given up.
+        size: Its size in bytes, from `look_up`; None if unknown.
+        go_on: Called after each piece; if it returns False, the download is cancelled.
 
     Raises:
         UsageError: There is no such file.
-        Av2tsamError: The store cannot be reached, refuses, or sent another number of bytes, or the
-            disk is full.
+        Av2tsamError: The store cannot be reached, denies access, or sent more or fewer bytes, or
+            the disk is full.
     """
     from fsspec.callbacks import Callback
 
@@ -295,11 +295,11 @@ def download(url: str, target: Path, *, size: int | None, go_on: Callable[[], bo
 
 @contextmanager
 def open_stored(url: str) -> Iterator[IO[bytes]]:
-    """Open a file of a store, of which only the parts that are read are downloaded.
+    """Open a file in a store; only the parts that are read are downloaded.
 
     Raises:
         UsageError: There is no such file.
-        Av2tsamError: The store cannot be reached, or refuses.
+        Av2tsamError: The store cannot be reached, or denies access.
     """
     file: IO[bytes] = _repeat(url, lambda files, path: files.open(path, "rb"))
     with file:
@@ -307,21 +307,21 @@ def open_stored(url: str) -> Iterator[IO[bytes]]:
 
 
 def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Return the bytes of a small file, or of a part of a file.
+    """Return the content of a small file, or a range of bytes of a file.
 
     Raises:
         UsageError: There is no such file.
-        Av2tsamError: The store cannot be reached, or refuses.
+        Av2tsamError: The store cannot be reached, or denies access.
     """
     return _repeat(url, lambda files, path: bytes(files.cat_file(path, start=start, end=end)))
 
 
 def check_writable(url: str) -> None:
-    """Check that files can be uploaded to a folder, by one that is deleted at once.
+    """Check that files can be uploaded to a folder, by uploading an empty file and deleting it.
 
     Raises:
         UsageError: There is no such bucket.
-        Av2tsamError: The store cannot be reached, or refuses.
+        Av2tsamError: The store cannot be reached, or denies access.
     """
     name = f".av2tsam-{uuid4().hex[:12]}.part"
 
@@ -337,7 +337,7 @@ def upload_file(source: Path, url: str) -> None:
     """Upload a file, which appears complete or not at all.
 
     Raises:
-        Av2tsamError: The store cannot be reached, or refuses.
+        Av2tsamError: The store cannot be reached, or denies access.
     """
     _repeat(url, lambda files, path: _put(files, source, path))
 
@@ -346,7 +346,7 @@ def _put(files: Any, source: Path, path: str) -> None:
     if source.stat().st_size <= LARGEST_PUT:
         files.put_file(os.fspath(source), path)
         return
-    # In parts, one of which is in memory. Closing the file would complete what was written so far.
+    # In parts, so that only one is in memory. Closing the file would complete a partial upload.
     target = files.open(path, "wb", block_size=LARGEST_PUT, autocommit=False)
     try:
         with source.open("rb") as file:
@@ -356,20 +356,20 @@ def _put(files: Any, source: Path, path: str) -> None:
         target.commit()
     except BaseException:
         target.discard()
-        target.closed = True  # else it would be closed when it is forgotten
+        target.closed = True  # or the garbage collector would close it
         raise
 
 
 def upload_folder(folder: Path, url: str, *, last: str) -> None:
-    """Replace a folder in a store, or create it; until it is complete, it has no record.
+    """Create or replace a folder in a store; it has no record until it is complete.
 
     Args:
-        folder: The files.
-        url: The folder in the store. What else is in it is deleted.
+        folder: The local folder.
+        url: The folder in the store. Other files in it are deleted.
         last: Name of the record, which is deleted first and uploaded last.
 
     Raises:
-        Av2tsamError: The store cannot be reached, or refuses.
+        Av2tsamError: The store cannot be reached, or denies access.
     """
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     old = list_folder(url)
@@ -392,7 +392,7 @@ def _delete(url: str) -> None:
 
 
 def _at_once(work: Callable[[str], None], names: Iterable[str]) -> None:
-    """Do something for several files at the same time; after an error, for no further ones."""
+    """Process several files at the same time; stop after the first error."""
     pool = ThreadPoolExecutor(AT_ONCE)
     running = [pool.submit(work, name) for name in names]
     try:
@@ -409,7 +409,7 @@ def _at_once(work: Callable[[str], None], names: Iterable[str]) -> None:
 
 
 def give_up() -> None:
-    """Cancel requests that are still running, because what waited for them was interrupted."""
+    """Cancel requests that are still running after an interruption."""
     used = sys.modules.get("fsspec.asyn")
     loop = None if used is None else used.loop[0]
     if loop is not None and loop.is_running():
@@ -429,11 +429,11 @@ async def _cancel_all() -> None:
 
 
 class _Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A download was given up."""
+    """A download was cancelled."""
 
 
 class _Truncated(Exception):  # noqa: N818
-    """Not all of a file was received."""
+    """Only a part of a file was received."""
 
 
 def _repeat(
@@ -475,7 +475,7 @@ def _open_store(url: str) -> tuple[Any, str]:
         import aiohttp
 
         url = quote(url, safe="%/:?#[]@!$&'()*+,;=~")
-        # The whole download has no limit of time, as that depends on its size.
+        # No time limit for the whole download, which depends on the size of the file.
         limit = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
         options |= {"encoded": True, "client_kwargs": {"timeout": limit, "trust_env": True}}
     files = fsspec.filesystem(scheme, **options)
@@ -483,7 +483,7 @@ def _open_store(url: str) -> tuple[Any, str]:
 
 
 def _cause(error: Exception) -> Exception:
-    """Return what caused an error: fsspec reports every failure of HTTP as a missing file."""
+    """Return the cause of an error, because fsspec reports every HTTP error as a missing file."""
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         module = type(error.__cause__).__module__
         if module.startswith(("aiohttp", "asyncio")) or isinstance(error.__cause__, OSError):
@@ -492,7 +492,7 @@ def _cause(error: Exception) -> Exception:
 
 
 def _status(error: Exception) -> int | None:
-    """Return the status of HTTP that an error is about; None if it is about none."""
+    """Return the HTTP status code of an error; None if it has none."""
     response = getattr(error, "response", None)
     for found in (getattr(error, "status", None), getattr(response, "status_code", None)):
         if isinstance(found, int):
