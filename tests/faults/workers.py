@@ -1,13 +1,13 @@
-"""Segments many clips on workers of Ray while these crash, hang and are killed; checks the results.
+"""Segments many clips with Ray workers that crash, hang or are killed, and checks the results.
 
     python -m tests.faults.workers --ok 92 --broken 5 --crash 2 --hang 1
     python -m tests.faults.workers --ok 60 --kills 10
     python -m tests.faults.workers --ok 20 --lose-node
 
-Real signals are sent to the processes of the workers: SIGSEGV each time that one works on a clip
-named `crash`, SIGSTOP if it is named `hang`; and with `--kills`, SIGKILL at random moments, in turn
-to a process with a model and to a process of Ray that waits for one. With `--lose-node`, Ray runs
-as if on two machines, one of which goes away. The exit code is 1 if anything was wrong.
+Real signals are sent to the worker processes: SIGSEGV whenever one works on a clip named `crash`,
+SIGSTOP for a clip named `hang`; and with `--kills`, SIGKILL at random moments, alternately to a
+child process with the model and to its parent, a process of Ray. With `--lose-node`, Ray runs two
+nodes, one of which goes down. The exit code is 1 if anything was wrong.
 """
 
 import argparse
@@ -31,30 +31,30 @@ from random import Random
 SAMPLE = Path(__file__).parents[2] / "sample_media" / "duet.mp4"
 PART = re.compile(r"\.av2tsam-\w+-\w+-(?P<process>\d+)-\w+\.part")
 LOOK_EVERY_S = 0.003
-"""Seconds between two looks at what the workers have begun."""
+"""Seconds between two checks of what the workers have started."""
 DONE_BETWEEN = 4
-"""Clips that are finished between two kills, so that the one that was at work is among them."""
+"""Clips to finish between two kills, so that the interrupted one is probably among them."""
 CODES = {"ok": 0, "broken": 3, "crash": 3, "hang": 1}
-"""Kinds of clips with their exit codes."""
+"""Kinds of clips and their exit codes."""
 SIGNALS = {"crash": signal.SIGSEGV, "hang": signal.SIGSTOP}
 
 
 @dataclass
 class Report:
-    """What a run did."""
+    """The results of a run."""
 
     code: int = 0
-    """Its exit code."""
+    """The exit code."""
     seconds: float = 0.0
-    """How long it took."""
+    """The duration."""
     records: dict[str, list[int]] = field(default_factory=dict)
-    """The exit codes that were reported for each clip."""
+    """The exit codes reported for each clip."""
     errors: list[str] = field(default_factory=list)
     """Lines on stderr."""
     sent: int = 0
-    """Signals that were sent."""
+    """Number of signals sent."""
     wrong: list[str] = field(default_factory=list)
-    """What was not as promised."""
+    """Descriptions of everything that was wrong."""
 
 
 def run(
@@ -75,8 +75,8 @@ def run(
         workers: The number of workers.
         kills: How many processes to kill.
         timeout_s: The time limit of a clip.
-        address: Where Ray is.
-        meanwhile: Called with the folder of outputs, and with what is set at the end of the run.
+        address: The address of Ray.
+        meanwhile: Called in a thread with the output folder, and an event that is set at the end.
     """
     clips, out = work / "clips", work / "out"
     names = make_clips(clips, counts)
@@ -161,7 +161,7 @@ def _plain(clip: Path, out: Path) -> Path:
 
 
 def _sabotage(out: Path, report: Report, stop: threading.Event) -> None:
-    """Send signals to the processes that have begun certain clips."""
+    """Send signals to the processes that work on certain clips."""
     done: set[str] = set()
     while not stop.wait(LOOK_EVERY_S):
         for kind, number in SIGNALS.items():
@@ -193,7 +193,7 @@ def _kill(command: int, kills: int, out: Path, report: Report, stop: threading.E
 
 
 def descendants(process: int) -> list[tuple[int, str, int]]:
-    """Return the number, the command line and the parent of all processes below one."""
+    """Return the ID, command line and parent of all descendants of a process."""
     found: dict[int, tuple[str, int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -226,7 +226,7 @@ def _check(report: Report, names: dict[str, str], out: Path, expected: str) -> N
 
 @contextmanager
 def two_nodes() -> Iterator[tuple[str, Callable[[Path, threading.Event], None]]]:
-    """Start Ray as if on two machines; yield its address, and what lets the second one go away."""
+    """Start two Ray nodes; yield the address, and a function that takes the second one down."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -250,7 +250,7 @@ def two_nodes() -> Iterator[tuple[str, Callable[[Path, threading.Event], None]]]
 
 
 def main() -> int:
-    """Run as the arguments say, and print what was found."""
+    """Run with the arguments of the command line, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     for kind in CODES:
         parser.add_argument(f"--{kind}", type=int, default=0)
@@ -277,7 +277,7 @@ def main() -> int:
         if "error" in line:
             print(line)
     print(f"{sum(counts.values())} clips, {report.sent} signals sent, {report.seconds:.0f} s")
-    print("\n".join(report.wrong) or "all as promised")
+    print("\n".join(report.wrong) or "all correct")
     return bool(report.wrong)
 
 
