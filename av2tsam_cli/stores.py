@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,8 @@ AT_ONCE = 8
 """Number of files of a folder to upload at the same time."""
 UNFINISHED_NAME = "av2tsam.incomplete"
 """The file that is in a folder while the others are uploaded."""
+LONGEST_REASON = 240
+"""Most characters of what a package says about an error."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Error numbers of a disk without space."""
 NOT_FOUND = frozenset({404, 410})
@@ -72,6 +75,8 @@ class _Service:
     """Options of the file system in fsspec."""
     writable: bool = True
     """Whether outputs can be written."""
+    repeats: bool = False
+    """Whether the package itself repeats requests that fail because of the network, for minutes."""
 
 
 _S3 = _Service(
@@ -91,8 +96,15 @@ _GOOGLE = _Service(
     "gcsfs",
     "run 'gcloud auth application-default login', or set GOOGLE_APPLICATION_CREDENTIALS",
     {},
+    repeats=True,
 )
-_AZURE = _Service("adlfs", "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY", {})
+_AZURE = _Service(
+    "adlfs",
+    "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or "
+    "AZURE_STORAGE_CONNECTION_STRING",
+    {},
+    repeats=True,
+)
 _WEB = _Service("aiohttp", "use a URL that needs no password", {}, writable=False)
 _HUB = _Service("huggingface-hub", "run 'hf auth login', or set HF_TOKEN", {}, writable=False)
 SERVICES: Mapping[str, _Service] = {
@@ -444,7 +456,7 @@ def _repeat(
 ) -> T:
     """Return what a function returns for the file system of a URL and the path in it.
 
-    If the network or the server fails, it is called again.
+    If the network or the server fails, it is called again, unless the package does that itself.
 
     Args:
         url: The URL.
@@ -452,7 +464,8 @@ def _repeat(
         missing: What to say if there is nothing of that name.
     """
     check_url(url)
-    waits_s: Sequence[float | None] = (*WAITS_S, None)
+    repeats = SERVICES[urlsplit(url).scheme].repeats
+    waits_s: Sequence[float | None] = (None,) if repeats else (*WAITS_S, None)
     for wait_s in waits_s:
         try:
             return work(*_open_store(url))
@@ -525,7 +538,8 @@ def _may_pass(error: Exception) -> bool:
 def _explain(url: str, error: Exception, missing: str) -> Exception:
     """Return the error to raise: one line that names the URL and says what to do."""
     service = SERVICES[urlsplit(url).scheme]
-    reason = " ".join(str(error).split()) or type(error).__name__
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]  # Azure's XML follows
+    reason = textwrap.shorten(line, LONGEST_REASON, placeholder=" ...")
     explained: Exception = Av2tsamError(f"{url}: refused by the server ({reason}); check the URL")
     if isinstance(error, Av2tsamError | _Stopped):
         explained = error

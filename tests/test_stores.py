@@ -1,6 +1,7 @@
 """Files in a store, with a server on this computer that speaks the protocol of S3."""
 
 import json
+import logging
 import os
 import pickle
 import re
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from fsspec.registry import _registry
+from fsspec.spec import AbstractFileSystem
 from s3fs import S3FileSystem
 
 from av2tsam_cli import stores
@@ -344,6 +347,42 @@ def test_a_rejected_key(
     S3FileSystem.clear_instance_cache()
     assert segment(url, "-o", "out.mp4") == 1
     assert f"{url}: access denied (Unable to locate credentials)" in segment.error
+
+
+class Azure(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store whose package says a lot, and repeats requests itself."""
+
+    log = logging.getLogger("azure.identity")
+    requests = 0
+    status = 403
+    says = "Server failed to authenticate.\nContent: <?xml version='1.0'?>\n<Error>"
+
+    def info(self, *_: Any, **__: Any) -> dict[str, Any]:
+        Azure.requests += 1
+        self.log.warning("tried everything")
+        error = OSError(self.says)
+        error.status = self.status  # type: ignore[attr-defined]
+        raise error
+
+
+def test_packages_that_say_more_and_repeat_requests(
+    segment: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_registry, "az", Azure)
+    url = "az://bucket/a.mp4"
+    assert segment(url, "-o", "out.mp4") == 1
+    (line,) = segment.error.splitlines()
+    assert f"{url}: access denied (Server failed to authenticate.); set AZURE_" in line
+    assert segment(url, "-o", "out.mp4", "--verbose") == 1
+    assert "av2tsam: azure.identity: tried everything" in segment.error.splitlines()
+    monkeypatch.setattr(Azure, "status", 503)
+    monkeypatch.setattr(Azure, "says", "busy " * 1000)
+    monkeypatch.setattr(Azure, "requests", 0)
+    assert segment(url, "-o", "out.mp4") == 1
+    (line,) = segment.error.splitlines()
+    assert f"{url}: the connection failed (busy busy" in line
+    assert len(line) < 400
+    assert Azure.requests == 1
 
 
 def test_missing_buckets_and_files(store: ObjectStore, segment: Segment, clip: Path) -> None:

@@ -239,16 +239,25 @@ class Console:
 
     @contextlib.contextmanager
     def logged(self) -> Generator[None, None, None]:
-        """While the block runs, print warnings of the library as notes, and its details."""
+        """While the block runs, print warnings of the library as notes, and its details.
+
+        Warnings of other packages, such as those of object stores, are details.
+        """
         import logging
 
         def emit(record: logging.LogRecord) -> None:
-            show = self.note if record.levelno >= logging.WARNING else self.detail
-            show(record.getMessage())
+            text = record.getMessage()
+            if not record.name.startswith("av2tsam_cli"):
+                self.detail(f"{record.name}: {text}")
+            elif record.levelno >= logging.WARNING:
+                self.note(text)
+            else:
+                self.detail(text)
 
         log, handler = logging.getLogger("av2tsam_cli"), logging.Handler(logging.INFO)
         handler.emit = emit  # type: ignore[method-assign]
-        log.addHandler(handler)
+        everyone = logging.getLogger()
+        everyone.addHandler(handler)
         level = log.level
         if self.wants_details:
             log.setLevel(logging.INFO)
@@ -256,7 +265,7 @@ class Console:
             yield
         finally:
             log.setLevel(level)
-            log.removeHandler(handler)
+            everyone.removeHandler(handler)
 
     @contextlib.contextmanager
     def progress(
