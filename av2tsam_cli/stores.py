@@ -75,6 +75,8 @@ class _Service:
     """Options of the file system in fsspec."""
     writable: bool = True
     """Whether outputs can be written."""
+    authority: str = "SSL_CERT_FILE"
+    """What to set to a file with the certificates of another authority."""
     repeats: bool = False
     """Whether the package itself repeats requests that fail because of the network, for minutes."""
 
@@ -91,6 +93,7 @@ _S3 = _Service(
             "retries": {"total_max_attempts": 1},  # s3fs and `_repeat` do that
         },
     },
+    authority="AWS_CA_BUNDLE",
 )
 _GOOGLE = _Service(
     "gcsfs",
@@ -518,11 +521,15 @@ def _is_denied(error: Exception) -> bool:
     return denied or type(error).__name__ in NO_CREDENTIALS or "credentials" in str(error)
 
 
+def _is_untrusted(error: Exception) -> bool:
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
 def _may_pass(error: Exception) -> bool:
     """Return whether the same request can succeed later."""
     if isinstance(error, Av2tsamError | ImportError | _Stopped | FileNotFoundError | ValueError):
         return False
-    if _is_denied(error) or type(error).__name__ in FINAL:
+    if _is_denied(error) or _is_untrusted(error) or type(error).__name__ in FINAL:
         return False
     status = _status(error)
     if status is not None:
@@ -551,6 +558,15 @@ def _explain(url: str, error: Exception, missing: str) -> Exception:
         explained = UsageError(f"{url}: {missing}")
     elif _is_denied(error):
         explained = Av2tsamError(f"{url}: access denied ({reason}); {service.login}")
+    elif _is_untrusted(error):
+        explained = Av2tsamError(
+            f"{url}: the certificate of the server is not trusted ({reason}); set "
+            f"{service.authority} to a file with the certificate of its authority"
+        )
+    elif type(error).__name__ in FINAL:
+        explained = Av2tsamError(
+            f"{url}: the server redirects in a circle, or to no web page; check the URL"
+        )
     elif isinstance(error, OSError) and error.errno in FULL:
         explained = OSError(error.errno, error.strerror)
     elif _may_pass(error):

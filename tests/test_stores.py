@@ -5,14 +5,21 @@ import logging
 import os
 import pickle
 import re
+import ssl
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from fsspec.registry import _registry
 from fsspec.spec import AbstractFileSystem
 from s3fs import S3FileSystem
@@ -383,6 +390,43 @@ def test_packages_that_say_more_and_repeat_requests(
     assert f"{url}: the connection failed (busy busy" in line
     assert len(line) < 400
     assert Azure.requests == 1
+
+
+def test_a_certificate_that_is_not_trusted(
+    store: ObjectStore, segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path / "localhost.pem"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", place := f"https://127.0.0.1:{server.server_port}")
+    S3FileSystem.clear_instance_cache()
+    for url, name in ((f"{place}/a.mp4", "SSL_CERT_FILE"), ("s3://bucket/a.mp4", "AWS_CA_BUNDLE")):
+        assert segment(url, "-o", "out.mp4") == 1
+        (line,) = segment.error.splitlines()
+        assert f"{url}: the certificate of the server is not trusted (" in line
+        assert line.endswith(f"; set {name} to a file with the certificate of its authority")
+    server.shutdown()
+    server.server_close()
+
+
+def self_signed(path: Path) -> Path:
+    """Write a key and a certificate of nobody."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path.write_bytes(key.private_bytes(pem, *plain) + certificate.public_bytes(pem))
+    return path
 
 
 def test_missing_buckets_and_files(store: ObjectStore, segment: Segment, clip: Path) -> None:
