@@ -1,4 +1,4 @@
-"""AAC in MPEG-TS: the header that precedes each packet."""
+"""Headers of AAC packets in MPEG-TS."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,7 +20,7 @@ class AdtsHeader:
     """The rate and channels of a packet (ADTS, ISO/IEC 13818-7)."""
 
     data: bytes
-    """The seven bytes."""
+    """The bytes of the header."""
 
     @classmethod
     def of(cls, packet: "Packet[Any]") -> Self | None:
@@ -37,7 +37,7 @@ class AdtsHeader:
 
     @property
     def layout(self) -> str:
-        """FFmpeg's name of the channels; empty if the stream describes them elsewhere."""
+        """FFmpeg's name of the channel layout; "" if the stream describes it elsewhere."""
         return LAYOUTS.get((self.data[2] & 1) << 2 | self.data[3] >> 6, "")
 
     def fits(self, packet: "Packet[Any]") -> bool:
@@ -46,7 +46,7 @@ class AdtsHeader:
         return other is None or (other.rate_hz, other.layout) == (self.rate_hz, self.layout)
 
     def before(self, packet: "Packet[Any]") -> bytes:
-        """Return the data of a packet of AAC with a header in front."""
+        """Return the data of an AAC packet with this header in front."""
         size = packet.size + SIZE
         head = bytearray(self.data)
         head[1] |= 1  # no checksum

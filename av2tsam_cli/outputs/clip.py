@@ -1,4 +1,4 @@
-"""Short videos of frames and sound that are in memory."""
+"""Write short videos from frames and sound in memory."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction

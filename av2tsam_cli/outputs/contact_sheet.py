@@ -1,4 +1,4 @@
-"""A contact sheet: frames in which something happens, spread over a video, in one picture."""
+"""Draw contact sheets: one picture with frames of a video in which sources are seen."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from av2tsam_cli.values import (
 )
 
 SHOWN = 12
-"""Frames of a contact sheet, if the video has as many."""
+"""Number of frames on a contact sheet, if the video has as many."""
 LONG_SIDE_PX = 400
-"""Longer side of each, as displayed."""
+"""Longer side of each frame, as displayed."""
 SPANS_PER_FRAME = 4
-"""Spans of time from which each is chosen, at most; half of them at least."""
+"""Maximum number of time spans per frame to choose it from; there are at least half as many."""
 SHEET_ASPECT = 4 / 3
-"""Width over height to which the sheet comes as close as whole rows allow."""
+"""Target for the width of the sheet over its height."""
 PAPER_RGB, INK_RGB, FAINT_RGB = (18, 18, 22), (238, 238, 242), (160, 160, 170)
 GAP_PX, TEXT_PX, TITLE_PX = 16, 16, 22
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame that may be shown, reduced."""
+    """A candidate frame, at reduced size."""
 
     masked: MaskedFrame
-    """The frame with what was found in it."""
+    """The frame with its masks."""
     rank: tuple[int, int]
-    """How much it shows: the sources in view, then their size times their score, in steps."""
+    """Number of sources in view, then their area times their score, on a logarithmic scale."""
 
     @property
     def names(self) -> dict[str, int]:
-        """The names in view, each with the number of the source."""
+        """The names in view, with the numbers of their sources."""
         if (sources := self.masked.sources) is None:
             return {}
         return {name: sources.numbers[label - 1] for label, name in sources.in_view}
@@ -62,9 +62,9 @@ class Moment:
 
 @dataclass
 class Moments:
-    """Chooses frames of a video as they come; memory does not depend on its length.
+    """Chooses frames while a video is processed; memory does not depend on its length.
 
-    The time is divided into equal spans, and the frame that shows most is kept of each.
+    The time is divided into equal spans, and the frame with the highest rank is kept of each.
     """
 
     video: VideoStream
@@ -72,10 +72,10 @@ class Moments:
     look: LookOptions
     """How overlays look."""
     shown: int = SHOWN
-    """How many frames to choose."""
+    """Number of frames to choose."""
 
     def __post_init__(self) -> None:
-        self._spans: Spans[Moment] = Spans(SPANS_PER_FRAME * self.shown, _more_telling)
+        self._spans: Spans[Moment] = Spans(SPANS_PER_FRAME * self.shown, _higher_ranked)
 
     def add(self, masked: MaskedFrame) -> None:
         """Consider the next frame."""
@@ -85,7 +85,7 @@ class Moments:
             self._spans.add(masked.frame.time_s, Moment(self._reduced(masked), rank))
 
     def _reduced(self, masked: MaskedFrame) -> MaskedFrame:
-        """Return a frame with its masks at the size at which it is shown."""
+        """Return a frame with its masks, resized to the size on the sheet."""
         width, height = self.video.width * float(self.video.sample_aspect), self.video.height
         scale = LONG_SIDE_PX / max(width, height)
         size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -111,9 +111,9 @@ class Moments:
         return reduced
 
     def append(self, parts: Sequence[WrittenPart]) -> None:
-        """Consider the frames of all parts of a video, of which `MomentFiles` stored some."""
+        """Consider the frames of all parts of a video; `MomentFiles` has stored the candidates."""
         spans: Spans[tuple[FrameSummary, Path]] = Spans(
-            self._spans.most,
+            self._spans.max_count,
             lambda one, other: other if _rank(other[0]) > _rank(one[0]) else one,
         )
         for first, part in numbered(parts):
@@ -137,23 +137,23 @@ class Moments:
 
     def draw(self, moment: Moment) -> Pixels:
         """Draw the overlay of a chosen frame, (h, w, 3), RGB."""
-        # A drawer of its own, so that nothing fades from one to the next.
+        # A new drawer, so that nothing fades from one frame to the next.
         return overlay_drawer(self.look)(moment.masked)
 
 
-def _more_telling(one: Moment, other: Moment) -> Moment:
+def _higher_ranked(one: Moment, other: Moment) -> Moment:
     return other if other.rank > one.rank else one
 
 
 def _rank(frame: FrameSummary) -> tuple[int, int]:
     seen = int(frame.area_px > 0) if frame.sources is None else len(frame.in_view)
     size = frame.area_px * frame.score
-    # Steps of a fifth, because reducing every frame that shows a little more would take time.
+    # In steps of a fifth, because resizing every frame with a slightly larger mask takes time.
     return seen, round(4 * log2(1 + size))
 
 
 def _spread(moments: Sequence[Moment], count: int) -> list[Moment]:
-    """Return so many of them at equal distances; all if there are no more."""
+    """Return `count` moments at equal distances, or all if there are not more."""
     if len(moments) <= count:
         return list(moments)
     return [moments[int((k + 0.5) * len(moments) / count)] for k in range(count)]
@@ -169,7 +169,7 @@ def _clock(time_s: float) -> str:
 
 
 class MomentFiles:
-    """Stores the frames of a part of a video that may be shown."""
+    """Stores the candidate frames of a part of a video."""
 
     def __init__(self, part: WrittenPart, video: VideoStream, look: LookOptions) -> None:
         self.part, self.moments = part, Moments(video, look)
@@ -200,14 +200,14 @@ class MomentFiles:
 
 
 def _read_moment(path: Path, frame: FrameSummary) -> MaskedFrame:
-    """Return a frame that `MomentFiles` stored, given what is known about it."""
+    """Read a frame that `MomentFiles` stored, given its summary."""
     with np.load(path) as arrays:
         labels, rgb = arrays["labels"], arrays["rgb"]
         probability = arrays.get("probability")
     sources = None
-    if (known := frame.sources) is not None:
+    if (areas := frame.sources) is not None:
         names, numbers, scores = (
-            tuple(getattr(each, name) for each in known) for name in ("name", "number", "score")
+            tuple(getattr(each, name) for each in areas) for name in ("name", "number", "score")
         )
         sources = SourceMasks(names, labels, scores, numbers)
     return MaskedFrame(
@@ -222,7 +222,7 @@ def _read_moment(path: Path, frame: FrameSummary) -> MaskedFrame:
 
 
 class ContactSheet(SummaryFile):
-    """Write a picture with frames of a video, their times and names, once the video has ended."""
+    """Write a picture with frames of a video, their times and names, when the video has ended."""
 
     def __init__(
         self, path: Path, *, title: str, video: VideoStream, look: LookOptions, overwrite: bool
@@ -231,7 +231,7 @@ class ContactSheet(SummaryFile):
 
         Args:
             path: The file, a PNG or a JPEG.
-            title: What is written above the frames.
+            title: The text above the frames.
             video: The video.
             look: How overlays look.
             overwrite: Whether an existing file is replaced.
@@ -269,29 +269,29 @@ def draw_sheet(moments: Moments, title: str) -> UInt8Array:
     font = ImageFont.load_default(TITLE_PX)
     room = sheet.width - 2 * GAP_PX
     draw.text((GAP_PX, GAP_PX), fitted(title, font, room), INK_RGB, font=font, anchor="lt")
-    for place, (moment, picture) in enumerate(zip(chosen, pictures, strict=True)):
-        left, upper = GAP_PX + place % columns * across, top + place // columns * down
+    for index, (moment, picture) in enumerate(zip(chosen, pictures, strict=True)):
+        left, upper = GAP_PX + index % columns * across, top + index // columns * down
         sheet.paste(Image.fromarray(picture), (left, upper))
         _caption(draw, moment, moments, (left, upper + height + TEXT_PX // 2), width)
     return np.asarray(sheet)
 
 
 def _columns(count: int, aspect: float) -> int:
-    """Return the columns with which the sheet has about the aspect that it should have."""
+    """Return the number of columns for an aspect near SHEET_ASPECT and few empty cells."""
 
-    def unfit(columns: int) -> float:
+    def cost(columns: int) -> float:
         rows = ceil(count / columns)
         return abs(log(columns * aspect / rows / SHEET_ASPECT)) + (rows * columns - count) / count
 
-    return min(range(1, count + 1), key=unfit)
+    return min(range(1, count + 1), key=cost)
 
 
 def _caption(
-    draw: ImageDraw.ImageDraw, moment: Moment, moments: Moments, place: tuple[int, int], width: int
+    draw: ImageDraw.ImageDraw, moment: Moment, moments: Moments, corner: tuple[int, int], width: int
 ) -> None:
-    """Write the time and the names in view, each with its colour if the overlay has it."""
+    """Write the time and the names in view, with their colours if the overlay has them."""
     font = ImageFont.load_default(TEXT_PX)
-    (left, top), right = place, place[0] + width
+    (left, top), right = corner, corner[0] + width
     base = top + TEXT_PX * 3 // 4
     time = _clock(moment.masked.frame.time_s)
     draw.text((left, base), time, INK_RGB, font=font, anchor="ls")

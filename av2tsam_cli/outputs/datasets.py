@@ -1,4 +1,4 @@
-"""Data sets: COCO and YOLO with pictures, and masks as NumPy arrays."""
+"""Write data sets: COCO and YOLO with pictures, and masks as NumPy arrays."""
 
 import gzip
 import json
@@ -22,14 +22,14 @@ from av2tsam_cli.values import BoolArray, FrameSummary, MaskedFrame, SourceMasks
 
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 95)
 GZIP = 31
-"""What zlib writes: the format of gzip files."""
+"""Value of zlib's `wbits` for the format of gzip files."""
 _IMAGES, _ANNOTATIONS = "images.jsonl", "annotations.jsonl"
-"""What is known about the pictures and the masks of a COCO data set, until all is known."""
+"""Temporary files with the descriptions of the pictures and masks of a COCO data set."""
 
 COCO_NAME, COCO_BEGIN = "annotations.json", '{"info": {"description": "Made by av2tsam"}, '
 YOLO_NAME, YOLO_BEGIN = "data.yaml", "# Made by av2tsam\n"
 NPZ_NAME, NPZ_END = "masks.npz", b"Made by av2tsam"
-"""The file that describes each data set, and by what it is recognised as ours."""
+"""The file that describes each data set, and the bytes by which it is recognised as ours."""
 
 
 def own_files(folder: Path) -> list[str]:
@@ -45,7 +45,7 @@ def own_files(folder: Path) -> list[str]:
 
 
 def _read(path: Path, count: int) -> bytes:
-    """Return the first bytes of a file, or with a negative count the last; b"" if there is none."""
+    """Return the first bytes of a file, or the last if `count` is negative; b"" without a file."""
     if not path.is_file() or path.is_symlink() or path.stat().st_size < abs(count):
         return b""
     with path.open("rb") as file:
@@ -56,7 +56,7 @@ def _read(path: Path, count: int) -> bytes:
 class Coco(Pictures):
     """Pictures, and their masks in one `annotations.json` as run lengths.
 
-    What that says about masks and pictures is in two files, a line for each, until it is complete.
+    Until it is complete, the descriptions of masks and pictures are lines of two temporary files.
     """
 
     def __init__(self, unnamed: str = UNNAMED) -> None:
@@ -64,7 +64,7 @@ class Coco(Pictures):
         self._annotations = 0
 
     def files(self, masked: MaskedFrame) -> PngFiles:
-        """Yield the picture, and what the file of all gets."""
+        """Yield the picture, and the lines that describe it and its masks."""
         frame, (height, width) = masked.frame, masked.mask.shape
         name = f"{frame.index:06d}.jpg"
         yield f"images/{name}", _jpeg(masked)
@@ -96,7 +96,7 @@ class Coco(Pictures):
         self.table.count(frame)
 
     def append(self, part: Path, folder: Path, first: int) -> None:
-        """Add the pictures of a part, and number what is said about them."""
+        """Add the pictures of a part, and renumber their descriptions."""
         super().append(part / "images", folder / "images", first)
         for name, shift in ((_IMAGES, self._shift_image), (_ANNOTATIONS, self._shift_annotation)):
             if (part / name).exists():
@@ -116,7 +116,7 @@ class Coco(Pictures):
         return {**annotation, "id": self._annotations, "image_id": image}
 
     def finish(self, folder: Path, frames: int) -> None:  # noqa: ARG002
-        """Write the file of masks, pictures and categories."""
+        """Write the file with all masks, pictures and categories."""
         categories = [
             {"id": number, "name": name, "supercategory": UNNAMED}
             for number, name, _ in self.table.in_view
@@ -142,8 +142,8 @@ class Yolo(Pictures):
         lines = []
         for number, mask, _ in _instances(masked, self.unnamed):
             for outline in outlines(mask):
-                places = (outline + 0.5) / (width, height)  # the middle of each pixel
-                numbers = " ".join(f"{place:.6f}" for place in places.flat)
+                points = (outline + 0.5) / (width, height)  # the centre of each pixel
+                numbers = " ".join(f"{value:.6f}" for value in points.flat)
                 lines.append(f"{number - 1} {numbers}\n")
         yield f"images/{masked.frame.index:06d}.jpg", _jpeg(masked)
         yield f"labels/{masked.frame.index:06d}.txt", "".join(lines).encode()
@@ -162,8 +162,8 @@ class Yolo(Pictures):
 class Arrays(Pictures):
     """All masks in one `.npz`, packed to bits.
 
-    Arrays are in compressed files of their own until their length is known; only the times and
-    scores, 12 bytes per frame, are in memory.
+    Until their length is known, arrays are in separate compressed files; only the times and scores,
+    12 bytes per frame, are in memory.
     """
 
     def __init__(self) -> None:
@@ -173,25 +173,25 @@ class Arrays(Pictures):
         self._size = (0, 0)
 
     def files(self, masked: MaskedFrame) -> PngFiles:
-        """Yield what the files of the arrays get."""
+        """Yield the next data of the array files."""
         yield "masks", self._packers["masks"].compress(np.packbits(masked.mask, axis=1).data)
         if masked.sources is not None:
             labels = np.ascontiguousarray(number_labels(masked.sources))
             yield "labels", self._packers["labels"].compress(labels.data)
 
     def rest(self) -> PngFiles:
-        """Yield the ends of the files; gzip files that follow each other are one."""
+        """Yield the ends of the array files; concatenated gzip files are valid."""
         yield from ((name, packer.flush()) for name, packer in self._packers.items())
 
     def count(self, frame: FrameSummary) -> None:
-        """Take note of the time and the names."""
+        """Store the time and score, and count the names."""
         self.table.count(frame)
         self._size = frame.size
         self._times.append(frame.time_s)
         self._scores.append(frame.score)
 
     def finish(self, folder: Path, frames: int) -> None:
-        """Write the file of all arrays."""
+        """Write the file with all arrays."""
         height, width = self._size
         shapes = {"masks": (frames, height, (width + 7) // 8), "labels": (frames, height, width)}
         arrays = {
@@ -235,9 +235,9 @@ def _instances(masked: MaskedFrame, unnamed: str) -> Iterator[tuple[int, BoolArr
 def run_lengths(mask: BoolArray) -> str:
     """Return a mask as COCO's compressed run lengths: column by column, beginning with zeros.
 
-    Each length but the first three is stored as the difference from the last but one. Numbers are
-    split into groups of five bits, lowest first; a sixth bit says that more follow, and 48 makes
-    it a character (`rleToString` in cocoapi's maskApi.c).
+    Each length after the third is stored as the difference from the length two before. Numbers are
+    split into groups of five bits, lowest first; a sixth bit is set if more groups follow, and
+    adding 48 gives a character (`rleToString` in cocoapi's maskApi.c).
     """
     columns = mask.ravel(order="F")
     changes = np.flatnonzero(columns[1:] != columns[:-1]) + 1
@@ -255,8 +255,8 @@ def run_lengths(mask: BoolArray) -> str:
         characters.append(np.where(used, (low | (more << 5)) + 48, 0))
         groups.append(used)
         used = used & more
-    table, kept = np.stack(characters, axis=1), np.stack(groups, axis=1)
-    return str(table[kept].astype(np.uint8).tobytes(), "ascii")
+    table, is_used = np.stack(characters, axis=1), np.stack(groups, axis=1)
+    return str(table[is_used].astype(np.uint8).tobytes(), "ascii")
 
 
 def _jpeg(masked: MaskedFrame) -> bytes:
@@ -266,7 +266,7 @@ def _jpeg(masked: MaskedFrame) -> bytes:
 
 
 def _line(item: dict[str, Any]) -> bytes:
-    """Return an item of a JSON list on a line of its own."""
+    """Return an item of a JSON list as one line."""
     return f"{json.dumps(item, ensure_ascii=False)}\n".encode()
 
 

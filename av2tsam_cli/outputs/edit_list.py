@@ -1,4 +1,4 @@
-"""Events as edit lists for editors: OpenTimelineIO, and CMX 3600 EDL."""
+"""Write events as edit lists for video editors: OpenTimelineIO, and CMX 3600 EDL."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TIMECODE_RATES = (24_000 / 1001, 24.0, 25.0, 30_000 / 1001, 30.0, 50.0, 60_000 /
 
 
 def check_edit_list(path: Path) -> None:
-    """Check that the packages are installed that a format needs, if it is an edit list.
+    """Check that the packages for an edit list are installed; other formats need none.
 
     Raises:
-        UsageError: They are not.
+        UsageError: A package is missing.
     """
     for module in MODULES.get(path.suffix.lower(), ()):
         if find_spec(module) is None:
@@ -47,9 +47,9 @@ def write_edit_list(
 ) -> None:
     """Write a timeline with a clip of the source for each event.
 
-    In OpenTimelineIO, each name has a track of its own, in which clips keep their times. EDLs have
-    one track: the clips follow one another in order of their start. Times are in frames; EDLs have
-    timecodes, which only exist for some rates.
+    In OpenTimelineIO, each name has its own track, in which clips keep their times. EDLs have one
+    track, in which the clips follow each other in order of their start. Times are in frames; EDLs
+    have timecodes, which only exist for some rates.
 
     Args:
         path: The file to write.
@@ -57,11 +57,11 @@ def write_edit_list(
         events: The events, in order of their start.
         source: The video that the clips refer to.
         rate: Frames per second of the video; None if unknown.
-        timecode: That of the first frame, by which editors find the clips; None for zero.
+        timecode: Timecode of the first frame, by which editors find the clips; None for zero.
     """
     import opentimelineio as otio
 
-    if suffix == ".edl" and not events:  # for which the adapter fails
+    if suffix == ".edl" and not events:  # the adapter fails without events
         path.write_text(f"TITLE: {source.stem}\n", encoding="utf-8")
         return
     fps = float(rate or ASSUMED_RATE)
@@ -82,7 +82,7 @@ def write_edit_list(
 
 
 def _timecode_rate(fps: float) -> float:
-    """Return the lowest rate with timecodes in which every frame has one; the highest if none."""
+    """Return the lowest timecode rate that is a multiple of a rate; the highest one if none is."""
     for each in TIMECODE_RATES:
         if abs(each / fps - max(1, round(each / fps))) < 1e-4:
             return each
@@ -90,7 +90,7 @@ def _timecode_rate(fps: float) -> float:
 
 
 def _first_frame(timecode: str | None, fps: float) -> int:
-    """Return the number of the frame with a timecode; 0 without, or if it does not fit the rate."""
+    """Return the frame number for a timecode; 0 for None, or if it is not valid for the rate."""
     import opentimelineio as otio
 
     with suppress(ValueError):
@@ -114,7 +114,7 @@ def _clip(event: SoundEvent, source: Path, fps: float, first: int) -> Any:
 
 
 def _with_gaps(clips: Sequence[Any], fps: float, first: int) -> Iterator[Any]:
-    """Yield clips with gaps before them, so that each begins at the time that it shows."""
+    """Yield clips with gaps before them, so that each begins at its time in the source."""
     import opentimelineio as otio
 
     at = otio.opentime.RationalTime(first, fps)

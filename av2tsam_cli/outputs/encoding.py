@@ -1,4 +1,4 @@
-"""How videos are encoded: codecs, the containers that hold them, pixel formats and settings."""
+"""Choose how videos are encoded: codec, container, pixel format and settings."""
 
 import logging
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ class Encoding:
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of the encoder."""
     tag: str | None = None
-    """Name of the codec in an MP4 or MOV, if players need another one than FFmpeg's."""
+    """Tag of the codec in an MP4 or MOV, if players need another one than FFmpeg's default."""
     odd_sizes: bool = False
-    """Whether width and height can be odd although pixels share their chroma."""
+    """Whether width and height can be odd despite chroma subsampling."""
     square_pixels: bool = False
     """Whether pixels must be square."""
 
@@ -44,7 +44,7 @@ class Encoding:
         return bits_per_channel(self.pixel_format)
 
     def padded(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size, in pixels, to which a picture must be extended."""
+        """Return the size, in pixels, to which a picture must be padded."""
         if self.odd_sizes:
             return width, height
         kind = VideoFormat(self.pixel_format, 2, 2)
@@ -59,13 +59,13 @@ class _Codec:
     encoder: str
     """FFmpeg's name of the encoder."""
     suffixes: tuple[str, ...]
-    """Of the containers that hold it and players expect to."""
+    """Suffixes of the containers in which players support it."""
     pixel_formats: tuple[PixelFormat, ...]
-    """Those on offer; the first one is the default."""
+    """The supported pixel formats; the first one is the default."""
     options: Mapping[str, str]
     """Options of the encoder."""
     crf: int | None = None
-    """Constant rate factor: lower is better and larger; None for a codec without."""
+    """Default constant rate factor: lower is better and larger; None if the codec has none."""
     worst_crf: int = 0
     """The highest constant rate factor."""
     tag: str | None = None
@@ -96,7 +96,7 @@ CODECS: Mapping[Codec, _Codec] = MappingProxyType(
             {"preset": "veryfast", "x265-params": "log-level=error:info=0"},
             20,
             51,
-            tag="hvc1",  # Apple's players know no other
+            tag="hvc1",  # the only one that Apple's players support
         ),
         # As fast as H.264 above; deadline "good" takes six times as long.
         "vp9": _Codec(
@@ -126,7 +126,7 @@ CODECS: Mapping[Codec, _Codec] = MappingProxyType(
         ),
     }
 )
-"""What videos can be encoded with."""
+"""The supported codecs with their settings."""
 
 
 def choose_encoding(
@@ -142,7 +142,8 @@ def choose_encoding(
 
     Args:
         target: The file; its suffix is one of `CONTAINERS`.
-        source_format: Pixel format of the source. 10 bits and 4:2:2 are kept if the codec can.
+        source_format: Pixel format of the source. 10 bits and 4:2:2 are kept if the codec supports
+            them.
         alpha: Whether pixels have an opacity.
         codec: The codec; None for VP9 in WebM, else for H.264, or for ProRes with `alpha`.
         crf: Constant rate factor; None for the codec's default.

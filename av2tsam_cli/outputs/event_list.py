@@ -1,4 +1,4 @@
-"""When sources are masked in a video, in the format that the suffix of a file stands for."""
+"""Write when sources are masked in a video, in the format of the file's suffix."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from av2tsam_cli.outputs.summary_file import SummaryFile
 from av2tsam_cli.values import FrameSummary, MaskedFrame, SoundEvent
 
 TEXT_FORMATS = {".csv": to_csv, ".srt": to_srt, ".vtt": to_vtt, ".txt": to_audacity}
-"""What writes events as text, by suffix."""
+"""Functions that convert events to text, by suffix."""
 
 
 @dataclass
@@ -31,10 +31,10 @@ class _Interval:
 
 
 class EventList(SummaryFile):
-    """Write from when until when each source is masked, once the video has ended.
+    """Write the start and end times of the masks of each source, when the video has ended.
 
-    An event is consecutive frames with a mask of one source: from the time of the first to the end
-    of the last. Times are seconds of the input, also if only a part of it is read.
+    An event is a run of consecutive frames with a mask of one source, from the start of the first
+    frame to the end of the last. Times are seconds of the input, even if only a part of it is read.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class EventList(SummaryFile):
             path: The file; its suffix is the format.
             source: The video.
             rate: Frames per second of the video; None if unknown.
-            timecode: That of the first frame of the video, for edit lists; None for zero.
+            timecode: Timecode of the first frame of the video, for edit lists; None for zero.
             unnamed: The name of masks without names.
             overwrite: Whether an existing file is replaced.
         """
@@ -89,7 +89,7 @@ class EventList(SummaryFile):
         yield from ((each.name, each.score) for each in frame.in_view)
 
     def _end_intervals(self, end_s: float, keep: dict[str, float]) -> None:
-        """End those that are not in the next frame, which begins at a time."""
+        """End the intervals of sources that are not in the next frame, at its time."""
         for name in [name for name in self._current if name not in keep]:
             interval = self._current.pop(name)
             interval.end_s = end_s

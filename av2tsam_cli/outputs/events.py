@@ -1,4 +1,4 @@
-"""Sound events as text: CSV, SubRip and WebVTT subtitles, and Audacity labels."""
+"""Convert sound events to text: CSV, SubRip and WebVTT subtitles, and Audacity labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def to_csv(events: Sequence[SoundEvent]) -> str:
 
 
 def to_srt(events: Sequence[SoundEvent]) -> str:
-    """Return SubRip subtitles, one per event; those of simultaneous events overlap."""
+    """Return SubRip subtitles, one per event; simultaneous events overlap."""
     return "".join(
         f"{number}\n{_clock(event.start_s, ',')} --> {_clock(event.end_s, ',')}\n"
         f"{_one_line(event.name).replace('-->', '->')}\n\n"

@@ -1,4 +1,4 @@
-"""Fades of overlays: how strongly a frame is dimmed and its sources are highlighted."""
+"""Fade overlays in and out: how strongly a frame is dimmed and its sources are highlighted."""
 
 from dataclasses import dataclass, field
 from typing import cast
@@ -9,19 +9,19 @@ import numpy as np
 from av2tsam_cli.values import BoolArray, Frame, UInt8Array
 
 DIM_S = 0.4
-"""Seconds that dimming takes, longer in bright pictures: at 25 frames per second, the mean
+"""Seconds that dimming takes, and longer in bright pictures. At 25 frames per second, the mean
 brightness changes by at most 4 levels of 255 from one frame to the next."""
 BRIGHT = 85.0
-"""Mean level from which on it takes longer, in proportion."""
+"""Mean level from which on dimming takes longer, in proportion."""
 SAMPLED_PX = 8
-"""Every so many rows and columns are looked at for the mean level."""
+"""Distance of the rows and columns from which the mean level is computed."""
 HIGHLIGHT_S = 0.1
-"""Seconds that a highlight takes to appear or to vanish, so that it is there on the beat."""
+"""Seconds that a highlight takes to appear or vanish: short, to be in time with the sound."""
 NEAR_SHARE = 1 / 20
-"""Share of the frame's shorter side that an object moves from one frame to the next, at most. Parts
-of a mask that are further from those of the frame before have appeared."""
+"""Distance that objects can move from one frame to the next, as a share of the frame's shorter
+side. Parts of a mask that are further away from the previous mask have newly appeared."""
 COARSE_PX = 45
-"""Rows or columns of the shorter side that are looked at for such parts."""
+"""Rows or columns of the shorter side in which to look for such parts."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Fading:
     """How a frame is drawn."""
 
     labels: UInt8Array = field(repr=False)
-    """uint8, (H, W): the number of the source that is highlighted, 0 for none."""
+    """Number of the source to highlight at each pixel, uint8, (H, W); 0 for none."""
     outlined: UInt8Array = field(repr=False)
-    """The same without sources that are fading out beside others; these have no contours."""
+    """The labels without sources that fade out while others stay; these have no contours."""
     share: UInt8Array | None = field(repr=False)
-    """How much of the highlighted picture is shown there, 0 to 255, (H, W); None for all of it."""
+    """Opacity of the highlighted picture at each pixel, 0 to 255, (H, W); None for full opacity."""
     dimming: float
-    """How much of the dimming is applied, 0 to 1."""
+    """Strength of the dimming, 0 to 1."""
     highlight: float
-    """How much of the colours and contours is applied, 0 to 1."""
+    """Strength of the colours and contours, 0 to 1."""
 
 
 class Fader:
@@ -48,11 +48,11 @@ class Fader:
         """Shot, size and time of the last frame, and how it was drawn."""
 
     def next(self, frame: Frame, labels: UInt8Array) -> Fading | None:
-        """Return how to draw the next frame; None as it is.
+        """Return how to draw the next frame; None to leave it unchanged.
 
         Args:
             frame: The frame. Fades depend on its time, and end at a cut.
-            labels: The number of the source that each pixel belongs to, uint8, (H, W), 0 for none.
+            labels: Number of the source at each pixel, uint8, (H, W); 0 for none.
         """
         visible = bool(labels.any())
         fading = Fading(labels, labels, None, float(visible), float(visible))
@@ -73,11 +73,11 @@ def _brightness(rgb: UInt8Array) -> float:
 def _continue(
     past: Fading, labels: UInt8Array, visible: bool, elapsed_s: float, dim_s: float
 ) -> Fading:
-    """Return how to draw a frame some seconds after another one, if dimming takes `dim_s`."""
+    """Return how to draw a frame `elapsed_s` after another one, if dimming takes `dim_s`."""
     direction = 1 if visible else -1
     dimming = min(1.0, max(0.0, past.dimming + direction * elapsed_s / dim_s))
     highlight = min(1.0, max(0.0, past.highlight + direction * elapsed_s / HIGHLIGHT_S))
-    if not visible:  # the object is not dimmed before everything is bright again
+    if not visible:  # the object stays highlighted until everything is bright again
         return Fading(past.labels, past.outlined, past.share, dimming, highlight)
     shown, share = labels, None
     if past.dimming and (past.share is not None or _has_jumped(past.labels, labels)):
@@ -86,7 +86,7 @@ def _continue(
 
 
 def _has_jumped(past: UInt8Array, labels: UInt8Array) -> bool:
-    """Return whether parts of a mask appeared or vanished, other than by moving."""
+    """Return whether parts of a mask appeared or vanished without moving there."""
     step = max(1, min(labels.shape) // COARSE_PX)
     one, other = (each[::step, ::step] > 0 for each in (past, labels))
     near = round(NEAR_SHARE * COARSE_PX)
@@ -111,7 +111,7 @@ def _cross_fade(
 
 
 def _near(mask: BoolArray, distance: int) -> BoolArray:
-    """Return the pixels of a mask and those near them, bool, (H, W)."""
+    """Return the pixels of a mask and their neighbourhood, bool, (H, W)."""
     return _grown(np.ascontiguousarray(mask).view(np.uint8), distance) > 0
 
 

@@ -1,4 +1,4 @@
-"""A table of the frames, with their times and what their masks are like."""
+"""Write a table of the frames, with their times and the properties of their masks."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -36,9 +36,9 @@ Row = tuple[str | int, ...]
 
 
 class FrameTable:
-    """Write a CSV table of the frames, which appears under its name when it is complete.
+    """Write a CSV table of the frames; the file gets its name when it is complete.
 
-    Each frame has a row for its whole mask, with an empty name, and one for each named source in
+    Each frame has a row for its whole mask, with an empty name, and a row for each named source in
     view.
     """
 
@@ -72,7 +72,7 @@ class FrameTable:
             self._rows.writerows((*common, *row) for row in _masks(masked))
 
     def append(self, parts: Sequence[WrittenPart]) -> None:
-        """Add the rows of all parts, which were numbered from 0."""
+        """Add the rows of all parts, and renumber them."""
         with write_errors(self.path):
             for first, part in numbered(parts):
                 with part.rows.open(encoding="utf-8", newline="") as file:
@@ -102,7 +102,7 @@ class FrameTable:
 
 
 def _masks(masked: MaskedFrame) -> Iterator[Row]:
-    """Yield the name of each mask of a frame, with its size, place and score."""
+    """Yield the name of each mask of a frame, with its area, position and score."""
     yield "", *_measure(masked.mask, masked.score)
     if (sources := masked.sources) is not None:
         for label, name in sources.in_view:

@@ -1,4 +1,4 @@
-"""A display of time, sound level and names in the corner of a frame."""
+"""Draw the time, the sound level and the names in a corner of a frame."""
 
 import numpy as np
 
@@ -18,10 +18,10 @@ def draw_hud(picture: Pixels, masked: MaskedFrame) -> Pixels:
 
     Args:
         picture: The frame as drawn so far, (H, W, 3), RGB; not modified.
-        masked: The frame and what was found in it.
+        masked: The frame with its masks.
 
     Returns:
-        The image, like the picture, without what does not fit into it.
+        The image, like the picture. Elements that do not fit are left out.
     """
     picture = picture.copy()
     height, width = picture.shape[:2]
@@ -37,7 +37,7 @@ def draw_hud(picture: Pixels, masked: MaskedFrame) -> Pixels:
 
 
 def _draw_meter(picture: Pixels, level_dbfs: float, left: int, bottom: int, size: int) -> int:
-    """Draw the level as a bar, in place; return the row above which there is space."""
+    """Draw the level as a bar, in place; return the row above which there is free space."""
     thickness, full = max(3, size // 3), round(picture.shape[1] * METER_SHARE)
     share = min(1.0, max(0.0, 1 - level_dbfs / QUIETEST_DBFS))
     rows = slice(max(0, bottom - thickness), bottom)

@@ -1,4 +1,4 @@
-"""Names drawn beside what they name, on plates that move steadily from frame to frame."""
+"""Draw names beside their sources, on plates that move smoothly from frame to frame."""
 
 import unicodedata
 from dataclasses import dataclass, field
@@ -20,31 +20,31 @@ SMALLEST_TEXT_PX = 11
 PLATE_RGB = (16, 16, 20)
 PLATE_OPACITY = 0.75
 FOLLOW_S = 0.2
-"""Time constant with which a plate follows its source, so that it does not tremble."""
+"""Time constant with which a plate follows its source, so that it does not jitter."""
 FORGET_S = 0.5
-"""A plate whose source was out of view for longer appears in its place at once."""
+"""After its source was out of view for longer, a plate appears directly at its new position."""
 
 
 @dataclass(frozen=True)
 class Plate:
-    """A name on a dark plate with a bar in its colour, ready to be blended."""
+    """A name on a dark plate with a coloured bar, ready to be blended."""
 
     added: Float32Array = field(repr=False)
     """Colour times opacity, float32, (h, w, 3), 0 to 255."""
-    kept: Float32Array = field(repr=False)
-    """Share of the picture that stays visible, float32, (h, w, 1), 0 to 1."""
+    transparency: Float32Array = field(repr=False)
+    """Share of the picture that remains visible, float32, (h, w, 1), 0 to 1."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        height, width = self.kept.shape[:2]
+        height, width = self.transparency.shape[:2]
         return width, height
 
     def draw_on(self, picture: Pixels, left: int, top: int, opacity: float = 1.0) -> None:
         """Blend the plate into a picture, (H, W, 3), in place."""
         width, height = self.size
         area = picture[top : top + height, left : left + width]
-        plate = area * self.kept + self.added * np.float32(levels(picture))
+        plate = area * self.transparency + self.added * np.float32(levels(picture))
         area[:] = np.rint(area + np.float32(opacity) * (plate - area)).astype(picture.dtype)
 
 
@@ -57,23 +57,23 @@ class Label:
     rgb: tuple[int, int, int]
     """Its colour."""
     boxes: list[Box]
-    """The parts of the named thing in the picture, one or more."""
+    """The boxes of one or more parts of the source."""
 
 
 class LabelPainter:
-    """Draws the names of a video's sources; each stays near its source without jumping."""
+    """Draws the names of a video's sources near these, without jumps."""
 
     def __init__(self) -> None:
-        self._places: dict[str, _Place] = {}
+        self._last: dict[str, _Placement] = {}
 
     def draw(
         self, picture: Pixels, labels: list[Label], time_s: float, *, opacity: float = 1.0
     ) -> None:
-        """Draw labels on a picture, in place; those for which it is too small are left out.
+        """Draw labels on a picture, in place, without labels that do not fit into it.
 
         Args:
             picture: The frame, (H, W, 3), RGB.
-            labels: What to draw. Where plates would overlap, later ones move aside.
+            labels: The labels. If plates would overlap, later ones are moved.
             time_s: Time of the frame in seconds.
             opacity: Opacity of the plates, 0 to 1.
         """
@@ -84,33 +84,32 @@ class LabelPainter:
             plate = make_plate(label.text, label.rgb, size_px, width)
             if plate is None or plate.size[0] > width or plate.size[1] > height:
                 continue
-            old = self._places.get(label.text)
+            old = self._last.get(label.text)
             if old is not None and time_s - old.time_s > FORGET_S:
                 old = None
             part = _choose_part(label.boxes, old)
-            target = free_place(_above(part, plate.size), targets, (width, height))
+            target = free_box(_above(part, plate.size), targets, (width, height))
             targets.append(target)
-            place = _follow(old, target, part, time_s)
-            self._places[label.text] = place
-            plate.draw_on(picture, round(place.left), round(place.top), opacity)
+            new = self._last[label.text] = _follow(old, target, part, time_s)
+            plate.draw_on(picture, round(new.left), round(new.top), opacity)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a plate was drawn last."""
+class _Placement:
+    """The last position of a plate."""
 
     left: float
     """Pixels."""
     top: float
     """Pixels."""
     part: Box
-    """The part of its source that it was beside."""
+    """The part of its source that it was above."""
     time_s: float
     """Time of the frame in seconds."""
 
 
-def _choose_part(boxes: list[Box], old: _Place | None) -> Box:
-    """Return the largest part, or the earlier one until another is twice as large."""
+def _choose_part(boxes: list[Box], old: _Placement | None) -> Box:
+    """Return the largest part, but the previous one until another is twice as large."""
 
     def rank(box: Box) -> int:
         return box[2] * box[3] * (2 if old is not None and _overlap(box, old.part) else 1)
@@ -118,13 +117,13 @@ def _choose_part(boxes: list[Box], old: _Place | None) -> Box:
     return max(boxes, key=rank)
 
 
-def _follow(old: _Place | None, target: Box, part: Box, time_s: float) -> _Place:
-    """Move a plate some of the way to its target; to the target if it was not in view."""
+def _follow(old: _Placement | None, target: Box, part: Box, time_s: float) -> _Placement:
+    """Move a plate a part of the way to its target, or directly if it was not in view."""
     left, top, _, _ = target
     if old is None:
-        return _Place(left, top, part, time_s)
+        return _Placement(left, top, part, time_s)
     share = 1.0 - exp(-(time_s - old.time_s) / FOLLOW_S)
-    return _Place(
+    return _Placement(
         old.left + share * (left - old.left), old.top + share * (top - old.top), part, time_s
     )
 
@@ -136,18 +135,18 @@ def _overlap(one: Box, other: Box) -> bool:
     )
 
 
-def free_place(wanted: Box, taken: list[Box], picture: tuple[int, int]) -> Box:
-    """Return the place for a plate inside the picture, below or above those it would overlap.
+def free_box(wanted: Box, taken: list[Box], picture: tuple[int, int]) -> Box:
+    """Return a box for a plate in the picture, moved up or down so that it overlaps no other.
 
-    If there is no free place, it overlaps them.
+    If there is no room for that, it overlaps others.
     """
     left, top, width, height = wanted
     left = min(max(left, 0), picture[0] - width)
     top = min(max(top, 0), picture[1] - height)
     tops = [top, *(b[1] + b[3] for b in taken), *(b[1] - height for b in taken)]
-    places = [(left, each, width, height) for each in tops if 0 <= each <= picture[1] - height]
-    free = [place for place in places if not any(_overlap(place, box) for box in taken)]
-    return min(free, key=lambda place: abs(place[1] - top), default=(left, top, width, height))
+    boxes = [(left, each, width, height) for each in tops if 0 <= each <= picture[1] - height]
+    free = [box for box in boxes if not any(_overlap(box, other) for other in taken)]
+    return min(free, key=lambda box: abs(box[1] - top), default=(left, top, width, height))
 
 
 def _above(box: Box, size: tuple[int, int]) -> Box:
@@ -158,7 +157,7 @@ def _above(box: Box, size: tuple[int, int]) -> Box:
 
 @lru_cache(maxsize=64)
 def make_plate(text: str, rgb: tuple[int, int, int], size_px: int, width_px: int) -> Plate | None:
-    """Return the plate for a text, shortened until it fits a width; None if not even that fits."""
+    """Return the plate for a text, shortened to fit a width; None if nothing of it fits."""
     font = ImageFont.load_default(size_px)
     pad, bar = max(2, size_px // 3), max(2, size_px // 4)
     shown = fitted(text, font, width_px - 2 * pad - bar)
@@ -176,7 +175,7 @@ def make_plate(text: str, rgb: tuple[int, int, int], size_px: int, width_px: int
 
 
 def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
-    """Return a text, shortened until it fits a width in pixels; "" if not even that fits."""
+    """Return a text, shortened to fit a width in pixels; "" if nothing of it fits."""
     text = shown = printable(text)
     while text and font.getlength(shown) > room:
         text = text[:-1]

@@ -1,4 +1,4 @@
-"""What is kept of a source beside pictures and sound: title, times, timecode and chapters."""
+"""Copy the metadata of a source: title, times, timecode and chapters."""
 
 import re
 from fractions import Fraction
@@ -13,9 +13,9 @@ from av2tsam_cli.media.container import open_media
 from av2tsam_cli.values import VideoStream
 
 KEPT = ("title", "artist", "comment", "copyright", "creation_time", "date", "description")
-"""Tags that are copied. Where a video was taken and with which device stays private."""
+"""Tags that are copied. The location and the device stay private."""
 TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d)")
-"""Hours, minutes, seconds, and frames after `;` or `.` if frame numbers are dropped."""
+"""Hours, minutes, seconds and frames; `;` or `.` before the frames marks drop-frame timecodes."""
 DAY_MIN = 24 * 60
 
 
@@ -37,8 +37,8 @@ def copy_metadata(
         track: The video stream of the output.
         video: The video stream of the source.
         zero_s: Start of the presentation on the source's own clock, in seconds.
-        start_s: Seconds of the presentation that become time 0 of the output.
-        stop_s: Seconds of the presentation at which the output ends; None for the source's end.
+        start_s: Time 0 of the output, in seconds of the presentation.
+        stop_s: End of the output, in seconds of the presentation; None for the source's end.
     """
     tags = _tags(source.metadata)
     output.metadata.update({name: tags[name] for name in KEPT if name in tags})
@@ -55,7 +55,7 @@ def copy_metadata(
 
 
 def _chapters(source: InputContainer, begin_s: float, length_s: float | None) -> list[Any]:
-    """Return the chapters from a time on the source's clock on, which becomes time 0."""
+    """Return the chapters after a time on the source's clock, which becomes time 0."""
     chapters: list[Any] = []
     for chapter in source.chapters():
         tick = chapter["time_base"] or Fraction(1, 1000)
@@ -69,13 +69,17 @@ def _chapters(source: InputContainer, begin_s: float, length_s: float | None) ->
 
 
 def later_timecode(timecode: str, frames: int, rate: Fraction) -> str | None:
-    """Return the timecode of a later frame, past midnight from 0; None if it is not a timecode.
+    """Return the timecode of a later frame.
 
     Args:
-        timecode: A timecode such as `01:00:00:00`. With `;` before the frames, the first two
-            numbers of 30, or four of 60, are left out in nine of ten minutes (SMPTE ST 12-1).
-        frames: By how many frames it is later.
+        timecode: A timecode such as `01:00:00:00`. With `;` before the frames, it is a drop-frame
+            timecode: at 30 frames per second, the first two numbers are left out in nine of ten
+            minutes, at 60 the first four (SMPTE ST 12-1).
+        frames: Number of frames to add.
         rate: Frames per second.
+
+    Returns:
+        The timecode, which continues from 0 at midnight; None if the given one is not valid.
     """
     found, fps = TIMECODE.fullmatch(timecode), round(rate)
     if found is None or fps < 1:
@@ -108,7 +112,7 @@ def read_timecode(path: Path, index: int) -> str | None:
 
 
 def _timecode(source: InputContainer, index: int) -> str | None:
-    """Return the timecode of the first frame: that of the stream, of the file, or of a track."""
+    """Return the timecode of the first frame, from the stream, the file or a timecode track."""
     streams = [source.streams[index], *source.streams.data]
     tags = [_tags(streams[0].metadata), _tags(source.metadata)]
     tags += [_tags(stream.metadata) for stream in streams[1:]]
@@ -116,5 +120,5 @@ def _timecode(source: InputContainer, index: int) -> str | None:
 
 
 def _tags(metadata: dict[str, str]) -> dict[str, str]:
-    """Return tags with names in small letters; Matroska writes them in capitals."""
+    """Return tags with lower-case names; Matroska has upper-case names."""
     return {name.lower(): value for name, value in metadata.items()}

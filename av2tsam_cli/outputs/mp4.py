@@ -1,4 +1,4 @@
-"""Videos of what was drawn on each frame, with the original audio; every frame keeps its time."""
+"""Write videos of drawings on the frames, with the original audio and the times of the frames."""
 
 import logging
 import os
@@ -64,15 +64,15 @@ TO_YUV = (
     "flags=area+accurate_rnd+full_chroma_inp:"
     "out_color_matrix=bt709:out_range=tv:out_chroma_loc=left"
 )
-"""How FFmpeg's scaler encodes colours: exact to the rounding."""
+"""Options of FFmpeg's scaler for exact colours."""
 HELD_PACKETS = 64
-"""Packets that are held until it is known whether they are the last: more than encoders delay."""
+"""Packets to hold back in case they are the last ones; more than the delay of encoders."""
 HEADER_BYTES = 4096
 """More than the header of any container."""
 OF_SD = {ColorPrimaries.BT470BG, ColorPrimaries.SMPTE170M}
-"""Primaries that are kept; wider ones are converted to BT.709."""
+"""Primaries of SD video, which are kept; wider ones are converted to BT.709."""
 CONVERTER_THREADS = max(1, (os.cpu_count() or 1) // 4)
-"""Threads that convert colours; the encoder, which takes longer, needs most of the cores."""
+"""Threads that convert colours; most cores are left to the encoder, which takes longer."""
 
 IMAGE_FORMATS = {
     (1, 1): "gray",
@@ -81,13 +81,13 @@ IMAGE_FORMATS = {
     (4, 1): "rgba",
     (4, 2): "rgba64le",
 }
-"""FFmpeg's name of the pixel format of an image by its channels and its bytes per channel."""
+"""FFmpeg's name of the pixel format of an image, by its channels and bytes per channel."""
 
 log = logging.getLogger(__name__)
 
 
 class VideoWriter:
-    """Draw and encode a video, which appears under its name when it is complete."""
+    """Draw and encode a video; the file gets its name when it is complete."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class VideoWriter:
         self._draw, self._columns, self._record = draw, columns, record
         self._sound: SoundTrack | None = None
         self._damage = damage or DamageLog(info.path)
-        self._unfit = 0  # corrupted packets of sound, which a container does not take
+        self._rejected = 0  # corrupted audio packets that the container rejected
         self._last_pts = -1
         self._durations: dict[int, int] = {}  # in ticks, of the frames that the encoder holds
         self._to_yuv: Graph | None = None
@@ -125,7 +125,7 @@ class VideoWriter:
 
         Raises:
             Av2tsamError: The file cannot be written.
-            MediaError: The format cannot store what the input contains, such as its times.
+            MediaError: The format cannot store the content of the input, such as its times.
         """
         frame = masked.frame
         time_s = frame.time_s - self.start_s
@@ -200,7 +200,7 @@ class VideoWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn errors into one line: those of the system, and those that the input causes."""
+        """Turn errors of the system, and errors that the input causes, into one line."""
         with write_errors(self.target, catch=(av.FFmpegError,)):
             try:
                 yield
@@ -231,13 +231,13 @@ class VideoWriter:
     def _begin(self, opened: ExitStack) -> None:
         part = opened.enter_context(atomic_file(self.target, overwrite=self.overwrite))
         source = opened.enter_context(open_media(self.info.path))
-        # A full disk is noticed here: if PyAV cannot write a header, it leaves the file open.
+        # To detect a full disk: if PyAV cannot write a header, it leaves the file open.
         part.write_bytes(bytes(HEADER_BYTES))
         tick = _tick(source, self.video)
         options = {}
         if self.target.suffix.lower() in {".mp4", ".mov"}:
-            # The index is written first, so that browsers can play the file while it loads. The
-            # timescale is as fine as the frames' times, because a late start is stored in it.
+            # The index comes first, so that browsers can play the file while it loads. The
+            # timescale is as fine as the times of frames, because a late start is stored in it.
             options = {"movflags": "+faststart", "movie_timescale": str(round(1 / tick))}
         self._open_container(str(part.absolute()), tick, options)
         opened.push(self._close)
@@ -301,7 +301,7 @@ class VideoWriter:
             damage=self._damage,
             check_end=partial(self._damage.end, self.info, audio, self.zero_s),
         )
-        if not sound.kept:
+        if not sound.keeps_codec:
             name, codec = self.target.suffix, sound.track.codec_context.name
             log.warning(
                 "%s: audio re-encoded as %s, because %s does not support %s",
@@ -332,10 +332,10 @@ class VideoWriter:
         return self._to_yuv.vpull()
 
     def _encode(self, picture: VideoFrame | None) -> None:
-        """Encode a picture, or with None the rest, and write what the encoder has finished."""
+        """Encode a picture, or finish encoding with None, and write the available packets."""
         packets = self._encoder.encode(picture)
         for packet in packets:
-            # Encoders drop durations. Only the last one matters: the others end with the next.
+            # Encoders drop durations. Only the last one matters: other frames end with the next.
             packet.duration = self._durations.pop(packet.pts or 0, 0)
         if picture is None:
             self._keep_end(packets)
@@ -345,8 +345,8 @@ class VideoWriter:
     def _keep_end(self, packets: "Sequence[Packet[AvVideoStream]]") -> None:
         """Let an MP4 end with its last picture, even if that is not in its last packet.
 
-        MP4 takes for the duration of a packet the time to the next one. With B-frames, this loses
-        the duration of the last picture, and the last packet makes up for it.
+        In MP4, the duration of a packet is the time to the next one. With B-frames, the duration of
+        the last picture would be lost, so it is added to the last packet.
         """
         if not packets or self._container.format.name not in {"mp4", "mov"}:
             return
@@ -359,9 +359,9 @@ class VideoWriter:
     def _mux(self, packet: "Packet[Any]") -> None:
         try:
             self._container.mux_one(packet)
-        except (ArgumentError, PatchWelcomeError) as error:  # how muxers reject times
+        except (ArgumentError, PatchWelcomeError) as error:  # a muxer rejected the times
             if isinstance(error, PatchWelcomeError) and packet.stream is not self._encoder:
-                raise  # a corrupted packet of sound
+                raise  # a corrupted audio packet
             raise MediaError(
                 f"{self.info.path}: its clock has a gap that is too long for {self.target.suffix}; "
                 "choose a part with `start` and `end`, or write .mkv"
@@ -372,29 +372,29 @@ class VideoWriter:
             try:
                 self._mux(packet)
             except (InvalidDataError, PatchWelcomeError):
-                self._unfit += 1
+                self._rejected += 1
                 source_s = float((packet.dts or 0) * packet.time_base) + self.zero_s + self.start_s
                 self._damage.count_packet("audio", source_s)
-        if self._unfit and until_s == float("inf"):
-            log.warning("%s: %d corrupted audio packets left out", self.target, self._unfit)
+        if self._rejected and until_s == float("inf"):
+            log.warning("%s: %d corrupted audio packets left out", self.target, self._rejected)
 
 
 class VideoPartWriter(VideoWriter):
-    """Draw and encode a part of a video; its packets are stored until they are joined."""
+    """Draw and encode a part of a video, and store its packets until all parts are joined."""
 
     def __init__(self, part: WrittenPart, target: Path, **settings: Any) -> None:
         """Prepare to write a part.
 
         Args:
-            part: Where it is written.
-            target: The video that the parts become.
-            settings: Those of `VideoWriter` for the whole video.
+            part: The files of the part.
+            target: The video that the parts are joined to.
+            settings: The other arguments of `VideoWriter` for the whole video.
         """
         super().__init__(target, **settings)
         self.path = part.packets
 
     def skip(self, masked: MaskedFrame) -> None:
-        """Draw a frame that belongs to an earlier part, so that fades go on."""
+        """Draw a frame of an earlier part without encoding it, so that fades continue."""
         self._draw(masked)
 
     def _begin(self, opened: ExitStack) -> None:
@@ -418,9 +418,10 @@ class VideoPartWriter(VideoWriter):
 
 
 def _to_yuv(pixels: VideoFrame, size: tuple[int, int], pixel_format: str | None) -> Graph:
-    """Return what converts frames like this one to BT.709 with limited range.
+    """Return a converter of frames like this one to BT.709 with limited range.
 
-    A filter, because only filters know where players expect chroma: at the left one of two pixels.
+    It is a filter, because only filters can set the position of chroma samples that players expect,
+    which is at the left one of two pixels.
     """
     graph = Graph()
     graph.threads = CONVERTER_THREADS
@@ -438,7 +439,7 @@ def _to_yuv(pixels: VideoFrame, size: tuple[int, int], pixel_format: str | None)
 
 
 def _tick(source: InputContainer, video: VideoStream) -> Fraction:
-    """Return the clock tick of the source in seconds, so that times are kept exactly."""
+    """Return the clock tick of the output in seconds: as in the source, so that times are exact."""
     tick = source.streams[video.index].time_base or COARSEST_TICK
     while tick > COARSEST_TICK:
         tick /= 2

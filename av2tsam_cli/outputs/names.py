@@ -22,20 +22,21 @@ COLOURS = (
 """RGB per source. Any two differ by 20 or more in CIELAB, the first four by 35, in normal vision
 and with protanopia, deuteranopia and tritanopia as simulated by Machado et al. (2009)."""
 UNNAMED = "sound source"
-"""What a source without a name is called."""
-MOST_NUMBERS = 255
-"""Names that the values of an 8-bit picture can tell apart, beside 0 for none."""
+"""The name of sources without names."""
+MAX_NUMBERS = 255
+"""Number of names that fit into the values of an 8-bit picture, besides 0 for none."""
 SUMMARY_NAME = "names.json"
-"""The file that lists the names beside masks."""
+"""The file in a folder of masks that lists the names."""
 FOLDER_LENGTH = 60
-"""Characters of a folder's name; four bytes each still fit into the 255 bytes of file systems."""
+"""Maximum characters of a folder's name; with up to four bytes each, they fit into the 255 bytes of
+file systems."""
 
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
-"""Characters that Windows or other systems do not allow in names of files."""
+"""Characters that Windows or other systems do not allow in file names."""
 
 
 def colour_of(number: int) -> tuple[int, int, int]:
-    """Return the RGB colour of the source with a number, from 1; they repeat after the last."""
+    """Return the RGB colour of a source by its number, from 1; colours repeat after the last."""
     return COLOURS[(number - 1) % len(COLOURS)]
 
 
@@ -46,7 +47,7 @@ class NameTable:
         """Begin without sources.
 
         Args:
-            unnamed: What masks without a name are called; None to leave them out.
+            unnamed: The name of masks without names; None to leave these out.
         """
         self.unnamed = unnamed
         self._names: dict[int, str] = {}
@@ -63,32 +64,32 @@ class NameTable:
 
     @property
     def in_view(self) -> list[tuple[int, str, int]]:
-        """The number, the name and the frames of each source that is in view in any."""
+        """Number, name and count of frames of each source that is in view in any frame."""
         counted = sorted(self._frames.items())
         return [(number, self._names[number], frames) for number, frames in counted if frames]
 
     @property
     def by_number(self) -> list[str]:
-        """The names from number 1 to the highest one in view.
+        """The names from number 1 to the highest number in view.
 
-        Sources that are heard but not in view are among them; "" stands for one that is heard too
-        shortly for a frame.
+        They include sources that are heard but not in view; "" stands for a source that is heard
+        for less than a frame.
         """
         last = max((number for number, _, _ in self.in_view), default=0)
         return [self._names.get(number, "") for number in range(1, last + 1)]
 
 
 def number_labels(sources: SourceMasks) -> UInt8Array:
-    """Return the number of the source of each pixel, uint8, (H, W), 0 for none.
+    """Return the number of each pixel's source, uint8, (H, W), 0 for none.
 
     Raises:
         UsageError: A number does not fit into 8 bits.
     """
     numbers = np.zeros(256, np.uint8)
     for label, _ in sources.in_view:
-        if (number := sources.numbers[label - 1]) > MOST_NUMBERS:
+        if (number := sources.numbers[label - 1]) > MAX_NUMBERS:
             raise UsageError(
-                f"more than {MOST_NUMBERS} names are heard, which 8 bits cannot hold; choose "
+                f"more than {MAX_NUMBERS} names are heard, which 8 bits cannot hold; choose "
                 "fewer names with `name`, or set `format` to named-masks"
             )
         numbers[label] = number
@@ -96,7 +97,7 @@ def number_labels(sources: SourceMasks) -> UInt8Array:
 
 
 def folder_names(names: Iterable[str]) -> Iterator[str]:
-    """Yield for each name a folder that can be created on every system; no two are the same."""
+    """Yield a unique folder name for each name that is valid on every system."""
     taken = {SUMMARY_NAME}
     for name in names:
         safe = _UNSAFE.sub("_", name)[:FOLDER_LENGTH].strip(" .") or "_"

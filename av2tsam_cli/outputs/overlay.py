@@ -1,4 +1,4 @@
-"""Draw masks on a frame: highlighted, with contours and names, and the rest in the background."""
+"""Draw overlays: masks on a frame, highlighted or with contours and names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,15 +30,15 @@ class OverlayStyle:
     """The look of an overlay."""
 
     colour: tuple[int, int, int] = (255, 64, 150)
-    """RGB of the highlight, rare in nature and unlike skin, sky and leaves."""
+    """RGB of the highlight; the default is rare in nature, and unlike skin, sky and leaves."""
     opacity: float = 0.35
     """Opacity of the highlight inside the mask, from 0 to 1."""
     dim: float = 0.45
-    """By how much pixels outside the mask are darkened, from 0 to 1."""
+    """Strength by which pixels outside the mask are darkened, from 0 to 1."""
     blur_share: float = 0.0
-    """How strongly they are blurred: the standard deviation as a share of the shorter side."""
+    """Standard deviation of the blur outside the mask, as a share of the frame's shorter side."""
     grey: bool = False
-    """Whether they lose their colours."""
+    """Whether pixels outside the mask are grey."""
     contour_share: float = 1 / 200
     """Width of the contour as a share of the frame's shorter side; 0 for no contour."""
     contour_colour: tuple[int, int, int] = (255, 244, 214)
@@ -62,20 +62,19 @@ STYLES: dict[Style, OverlayStyle] = {
 }
 """The look of each style. `heat` shows probabilities, and `side-by-side` the frame beside it."""
 
-MOST_NUMBERS = 248
-"""Names that are told apart in a frame: what fits into 8 bits, a multiple of the colours."""
+MAX_NUMBERS = 248
+"""Number of names to distinguish in a frame: fits into 8 bits, and is a multiple of the colours."""
 Rectangle = tuple[slice, slice]
 """Rows and columns."""
 Draw = Callable[[MaskedFrame], Pixels]
-"""Draws the next frame of a video with what was found in it: grey levels, (H, W), RGB, (H, W, 3),
-or RGBA, (H, W, 4)."""
+"""Draws the next frame of a video: grey levels, (H, W), RGB, (H, W, 3), or RGBA, (H, W, 4)."""
 
 
 def overlay_drawer(look: LookOptions = DEFAULT_LOOK) -> Draw:
-    """Return what draws the overlays of one video.
+    """Return a function that draws the overlays of one video.
 
-    What is done to a picture fades in and out. With names, frames in which nothing is named are
-    drawn with their mask.
+    Effects fade in and out. With names, frames without named sources are drawn with their whole
+    mask.
 
     Args:
         look: How overlays look.
@@ -101,7 +100,7 @@ def overlay_drawer(look: LookOptions = DEFAULT_LOOK) -> Draw:
 
 
 def style_of(look: LookOptions) -> OverlayStyle:
-    """Return the style that was chosen, with its colour, opacity and dimming."""
+    """Return the chosen style, with the chosen colour, opacity and dimming."""
     style = STYLES[look.style]
     if look.color is not None:
         recoloured = style.contour_colour == style.colour
@@ -118,7 +117,7 @@ def draw_heat(pixels: Pixels, probability: Float32Array, opacity: float) -> Pixe
     Args:
         pixels: The frame, (H, W, 3), RGB; not modified.
         probability: Probability of each pixel, float32, (H, W), 0 to 1.
-        opacity: Opacity of the colours where it is 1, from 0 to 1. They vanish where it is 0.
+        opacity: Opacity of the colours at the probability 1, from 0 to 1; it is 0 at 0.
 
     Returns:
         The image, like the frame.
@@ -139,7 +138,7 @@ def draw_overlay(
 
     Args:
         rgb: The frame, uint8, (H, W, 3), RGB; not modified.
-        mask: What to highlight, bool, (H, W).
+        mask: The pixels to highlight, bool, (H, W).
         style: The look.
 
     Returns:
@@ -180,21 +179,21 @@ class NamedOverlays:
         self.painter = LabelPainter()
         self._fader = Fader()
         self._shown: dict[int, str] = {}
-        """The names in the last frame by number, which may be fading out in this one."""
+        """The names in the last frame by number, which may fade out in this one."""
 
     def draw(self, frame: Frame, sources: SourceMasks) -> Pixels:
         """Draw the masks of the sources on the next frame.
 
         Args:
             frame: The frame; not modified.
-            sources: Its sources. Their numbers give them their colours.
+            sources: Its sources. Their numbers determine their colours.
 
         Returns:
-            The image, (H, W, 3), RGB, as `frame.pixels`; these themselves if no source is in view.
+            The image, (H, W, 3), RGB; `frame.pixels` itself if no source is in view.
         """
         numbers, present = np.zeros(256, np.uint8), dict[int, str]()
         for label, name in sources.in_view:
-            number = numbers[label] = (sources.numbers[label - 1] - 1) % MOST_NUMBERS + 1
+            number = numbers[label] = (sources.numbers[label - 1] - 1) % MAX_NUMBERS + 1
             present[number] = name
         fading = self._fader.next(frame, numbers[sources.labels])
         if fading is None:
@@ -215,7 +214,7 @@ class NamedOverlays:
 
 
 def _background(pixels: Pixels, style: OverlayStyle, strength: float) -> Pixels:
-    """Return a frame as it looks outside of masks, if a share of the style is applied, 0 to 1."""
+    """Return a frame with the effects outside masks, at a strength from 0 to 1."""
     share = 1.0 - style.dim * strength
     if not (style.grey or style.blur_share):
         return _scaled(pixels, share)
@@ -235,7 +234,7 @@ def _scaled(pixels: Pixels, share: float) -> Pixels:
 
 
 def _blurred(pixels: Pixels, sigma_px: float) -> Pixels:
-    """Blur a picture with a standard deviation in pixels; a strong blur at a reduced size."""
+    """Blur a picture with a standard deviation in pixels; strong blurs use a reduced size."""
     height, width = pixels.shape[:2]
     scale = max(1, int(sigma_px / 3))
     size = -(-width // scale), -(-height // scale)
@@ -247,7 +246,7 @@ def _blurred(pixels: Pixels, sigma_px: float) -> Pixels:
 def _highlight(
     picture: Pixels, pixels: Pixels, number: int, style: OverlayStyle, fading: Fading
 ) -> list[Box]:
-    """Draw what a source covers, tinted and with contours; return the boxes of its parts."""
+    """Draw a source tinted and with contours; return the boxes of its parts."""
     inside = (fading.labels == number).view(np.uint8)
     box = _box_of(inside)
     tinted = _tinted(pixels[box], style.colour, style.opacity * fading.highlight)
@@ -284,7 +283,7 @@ def _draw_contours(
     if picture.dtype == np.uint8:
         cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
         return
-    # OpenCV draws smooth lines only with 8 bits.
+    # OpenCV only draws smooth lines with 8 bits.
     lines = np.zeros(picture.shape[:2], np.uint8)
     cv2.drawContours(lines, contours, -1, (255,), thickness, cv2.LINE_AA)
     box = _box_of(lines)
@@ -307,7 +306,7 @@ def _tinted(pixels: Pixels, colour: tuple[int, int, int], opacity: float) -> Pix
 
 
 def _blended(one: Pixels, other: Pixels, share: Float32Array) -> Pixels:
-    """Blend two pictures; `share`, (H, W), 0 to 1, is that of the first."""
+    """Blend two pictures; `share`, (H, W), 0 to 1, is the share of the first."""
     if one.dtype == np.uint8:
         return cast("Pixels", cv2.blendLinear(one, other, share, 1 - share))
     both = cv2.blendLinear(one.astype(np.float32), other.astype(np.float32), share, 1 - share)

@@ -26,7 +26,7 @@ class Encoded:
     """The properties that all packets of a file share."""
 
     delay: int
-    """How many packets are decoded before the first picture is shown: 0 without B-frames."""
+    """Number of packets that are decoded before the first picture is shown; 0 without B-frames."""
     extradata: bytes = field(repr=False)
     """The encoder's description of the stream."""
 
@@ -88,11 +88,11 @@ def read_packets(path: Path) -> Iterator["Packet[Any]"]:
 
 
 def with_decoding_times(packets: Iterable["Packet[Any]"], delay: int) -> Iterator["Packet[Any]"]:
-    """Set the decoding times that an encoder would have set for the video in one piece.
+    """Set the decoding times that an encoder would set for the whole video.
 
-    A packet is decoded at the presentation time of the picture `delay` pictures earlier in display
-    order. The first `delay` packets have no such picture: they are decoded at the times of the
-    first pictures, shifted back by the time that `delay` pictures take.
+    The decoding time of a packet is the presentation time of the picture `delay` pictures earlier
+    in display order. For the first `delay` packets, these are the times of the first pictures,
+    shifted back by the duration of `delay` pictures.
 
     Args:
         packets: Packets in decoding order.

@@ -40,7 +40,7 @@ class WrittenPart:
         return self.folder / "frames.jsonl"
 
     def moment(self, index: int) -> Path:
-        """A reduced frame that a contact sheet may show; numbered from 0."""
+        """A candidate frame for a contact sheet, by its index in the part."""
         return self.folder / "moments" / f"{index}.npz"
 
     def read_summaries(self, first: int) -> Iterator[FrameSummary]:
@@ -86,7 +86,7 @@ def read_summaries(parts: Iterable[WrittenPart]) -> Iterator[FrameSummary]:
 
 
 def numbered(parts: Iterable[WrittenPart]) -> Iterator[tuple[int, WrittenPart]]:
-    """Yield parts in order, each with the number of its first frame."""
+    """Yield parts in order, each with the index of its first frame."""
     first = 0
     for part in parts:
         yield first, part

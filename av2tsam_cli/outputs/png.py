@@ -33,58 +33,58 @@ PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 """Twice as fast as the default, for 10 % larger files."""
 
 NUMBERED = ".{}"
-"""The folder of a name that has none yet; names of others do not begin with a dot."""
+"""Temporary name of the folder for a source; no final folder name begins with a dot."""
 PngFiles = Iterator[tuple[str, bytes]]
-"""Paths in the folder of a result, and what the files contain; or the next piece of it."""
+"""Paths in the output folder, with the contents of the files, or data to append to them."""
 
 
 class Pictures(ABC):
-    """What is written for each frame of a video."""
+    """The files of an output folder: what is written for each frame and at the end."""
 
     @abstractmethod
     def files(self, masked: MaskedFrame) -> PngFiles:
         """Yield the files of the next frame."""
 
     def skip(self, masked: MaskedFrame) -> None:  # noqa: B027 - most formats need none
-        """Look at a frame that belongs to an earlier part, and is not written."""
+        """Process a frame of an earlier part, without writing it."""
 
     def count(self, frame: FrameSummary) -> None:  # noqa: B027
-        """Take note of the next frame that is written."""
+        """Process the summary of the next written frame."""
 
     def rest(self) -> PngFiles:
-        """Yield what is left to write after the last frame of a video or of a part."""
+        """Yield the remaining data after the last frame of a video or of a part."""
         yield from ()
 
     def append(self, part: Path, folder: Path, first: int) -> None:
         """Add the files of a part of the video to a folder.
 
-        They stay where they are too, so that this can be repeated if it is interrupted.
+        The files of the part remain, so that this can be repeated if it is interrupted.
 
         Args:
             part: The folder of the part, with frames numbered from 0.
             folder: The folder.
-            first: Number of its first frame in the video.
+            first: Index of its first frame in the video.
         """
         for path in sorted(part.rglob("*")):
             if path.is_file():
-                place = folder / path.relative_to(part)
-                place.parent.mkdir(exist_ok=True)
+                target = folder / path.relative_to(part)
+                target.parent.mkdir(exist_ok=True)
                 if path.stem.isdecimal():
-                    _link(path, place.with_stem(f"{int(path.stem) + first:06d}"))
+                    _link(path, target.with_stem(f"{int(path.stem) + first:06d}"))
                 else:
-                    with path.open("rb") as source, place.open("ab") as file:
+                    with path.open("rb") as source, target.open("ab") as file:
                         shutil.copyfileobj(source, file)
 
     def finish(self, folder: Path, frames: int) -> None:  # noqa: B027
-        """Write what describes the files into the folder, given the number of frames."""
+        """Write the files that describe the others, given the number of frames."""
 
 
-def _link(path: Path, place: Path) -> None:
-    """Give a file a second name; copy it where the file system cannot."""
+def _link(path: Path, target: Path) -> None:
+    """Create a hard link to a file, or a copy if the file system does not support links."""
     try:
-        os.link(path, place)
+        os.link(path, target)
     except OSError:
-        shutil.copyfile(path, place)
+        shutil.copyfile(path, target)
 
 
 class PngPartWriter:
@@ -98,7 +98,7 @@ class PngPartWriter:
         _write(self.pictures.files(masked), self.folder)
 
     def skip(self, masked: MaskedFrame) -> None:
-        """Look at a frame that belongs to an earlier part."""
+        """Process a frame of an earlier part, without writing it."""
         self.pictures.skip(masked)
 
     def __enter__(self) -> Self:
@@ -125,7 +125,7 @@ def _write(files: PngFiles, folder: Path) -> None:
 
 
 class PngWriter:
-    """Write the PNGs, or the data set, of a video into a folder that appears when complete."""
+    """Write the PNGs, or the data set, of a video; the folder gets its name when complete."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class Masks(Pictures):
 
 
 class Drawings(Pictures):
-    """What is drawn on each frame."""
+    """Each frame with its drawing."""
 
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
@@ -208,14 +208,14 @@ class Drawings(Pictures):
         yield png_name(masked.frame), encode(image)
 
     def skip(self, masked: MaskedFrame) -> None:
-        """Draw a frame, so that fades go on."""
+        """Draw a frame without writing it, so that fades continue."""
         self.draw(masked)
 
 
 class NamedMasks(Pictures):
     """A folder of masks per name, with an image for each frame in which the name is in view.
 
-    The folders have numbers until all names are known.
+    Folders are named by numbers until all names are known.
     """
 
     def __init__(self) -> None:
@@ -233,13 +233,13 @@ class NamedMasks(Pictures):
         self.table.count(frame)
 
     def finish(self, folder: Path, frames: int) -> None:
-        """Name the folders; write `names.json`: each name with its folder and its images."""
+        """Rename the folders, and write `names.json`: the folder and image count of each name."""
         found = self.table.in_view
-        folders = folder_names(name for _, name, _ in found)
         names = []
-        for (number, name, count), place in zip(found, folders, strict=True):
-            (folder / NUMBERED.format(number)).rename(folder / place)
-            names.append({"name": name, "folder": place, "frames": count})
+        final = folder_names(name for _, name, _ in found)
+        for (number, name, count), folder_name in zip(found, final, strict=True):
+            (folder / NUMBERED.format(number)).rename(folder / folder_name)
+            names.append({"name": name, "folder": folder_name, "frames": count})
         (folder / SUMMARY_NAME).write_bytes(_summary(frames, names))
 
 
@@ -261,7 +261,7 @@ class IndexedMasks(Pictures):
         self.table.count(frame)
 
     def finish(self, folder: Path, frames: int) -> None:
-        """Write `names.json`: each name with its value, its colour and the number of its frames."""
+        """Write `names.json`: the value, colour and frame count of each name."""
         names = [
             {"index": number, "name": name, "colour": colour_of(number), "frames": count}
             for number, name, count in self.table.in_view
@@ -275,7 +275,7 @@ def png_name(frame: Frame) -> str:
 
 
 def encode(image: Pixels) -> bytes:
-    """Return the PNG of an image: grey, (H, W), or BGR(A), (H, W, 3 or 4), as OpenCV has it."""
+    """Return the PNG of an image: grey, (H, W), or BGR(A), (H, W, 3 or 4), as in OpenCV."""
     # Encoded here and written by Python: cv2.imwrite fails silently on some paths.
     _, png = cv2.imencode(".png", image, PNG_OPTIONS)
     return bytes(png.data)

@@ -1,4 +1,4 @@
-"""Polygons that enclose the pixels of a mask."""
+"""Convert masks to polygons."""
 
 from collections.abc import Iterator, Sequence
 from typing import cast
@@ -16,8 +16,8 @@ Points = npt.NDArray[np.int32]
 def outlines(mask: BoolArray) -> Iterator[Points]:
     """Yield a polygon for each connected part of a mask.
 
-    Filling it with the pixels on its line, as `cv2.fillPoly` does, gives exactly that part. Holes
-    are cut into it: a line that is drawn there and back leads to each of them.
+    Filling a polygon, including the pixels on its line, as `cv2.fillPoly` does, gives exactly that
+    part. Holes are cut into it: a line that runs there and back leads to each hole.
     """
     found, hierarchy = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if hierarchy is None:
@@ -27,12 +27,12 @@ def outlines(mask: BoolArray) -> Iterator[Points]:
     for index in np.flatnonzero(parents < 0):
         holes = [contours[hole] for hole in np.flatnonzero(parents == index)]
         points = _corners(_with_holes(mask, contours[index], holes))
-        # Fewer than three points are no polygon for readers.
+        # Readers need at least three points.
         yield np.concatenate([points, np.repeat(points[-1:], max(0, 3 - len(points)), axis=0)])
 
 
 def _with_holes(mask: BoolArray, outline: Points, holes: Sequence[Points]) -> Points:
-    """Cut holes into an outline, each from the next pixel of a line to the left of it."""
+    """Cut holes into an outline, each from the nearest pixel of the outline to its left."""
     for hole in sorted(holes, key=lambda hole: int(hole[:, 0].min())):
         first = int(hole[:, 0].argmin())
         x, y = hole[first]
@@ -45,7 +45,7 @@ def _with_holes(mask: BoolArray, outline: Points, holes: Sequence[Points]) -> Po
 
 
 def _corners(points: Points) -> Points:
-    """Leave out the points between which an outline goes straight on."""
+    """Remove the points at which an outline continues straight."""
     before = points - np.roll(points, 1, axis=0)
     after = np.roll(points, -1, axis=0) - points
     turns = (np.sign(before) != np.sign(after)).any(axis=1)

@@ -1,4 +1,4 @@
-"""What a result was made from, stored in the result, so that the same is not made again."""
+"""Store in a result what it was made from, so that it can be recognised and skipped."""
 
 import json
 import re
@@ -15,27 +15,27 @@ from av2tsam_cli.media.structure import read_structure
 from av2tsam_cli.network import is_remote
 
 RECORD_NAME = "av2tsam.json"
-"""The file in a folder of results that says what they were made from."""
+"""The record in a folder of results."""
 TAG = re.compile(r"av2tsam 1 input=(\w+) model=(\w+) options=(\w+)")
-"""The tag of a video. The number changes if the same options lead to other results."""
+"""The record in a tag of a video. The number changes if the same options give other results."""
 
 Part = Literal["input", "model", "options"]
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Hashes of what determines a result: equal ones mean equal results."""
+    """Hashes of everything that determines a result; equal hashes mean equal results."""
 
     input: str
     """Hash of the content of the input."""
     model: str
     """Hash of the content of the weights."""
     options: str
-    """Hash of the options that influence the result."""
+    """Hash of the options that change the result."""
 
     @classmethod
     def from_tag(cls, tag: str) -> Self | None:
-        """Return the fingerprint in the tag of a video; None if it is another tag."""
+        """Return the fingerprint in a tag of a video; None if the tag contains none."""
         found = TAG.fullmatch(tag)
         return None if found is None else cls(*found.groups())
 
@@ -58,16 +58,16 @@ class ResultRecord:
     model_id: str
     """See `Fingerprint.model`."""
     options: Mapping[str, object]
-    """The options that influence the result and are not at their defaults."""
+    """The options that change the result and are not at their defaults."""
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """The hashes that tell whether another result would be the same."""
+        """The hashes to compare with another result."""
         options = json.dumps(self.options, default=str, sort_keys=True)
         return Fingerprint(self.input_id, self.model_id, text_id(options))
 
     def write(self, folder: Path) -> None:
-        """Add `av2tsam.json` to a folder of results that is complete otherwise."""
+        """Add `av2tsam.json` to a folder of results that is otherwise complete."""
         content = {
             "made_by": f"av2tsam {version('av2tsam')}",
             "input": self.input,
@@ -81,7 +81,7 @@ class ResultRecord:
 
 
 def tag_name(path: Path) -> str:
-    """Return the name of the tag in a video: one that its container keeps."""
+    """Return the name of a tag that the container of a video keeps."""
     return "make" if path.suffix.lower() == ".mov" else "keywords"
 
 
@@ -115,7 +115,7 @@ def is_record(path: Path) -> bool:
 
 
 def _read_folder(folder: Path) -> tuple[Fingerprint | None, bool]:
-    """Return the fingerprint of the results in a folder, and whether all of them are there."""
+    """Return the fingerprint of the results in a folder, and whether they are complete."""
     try:
         content = json.loads(read_text_file(folder / RECORD_NAME))
         found = Fingerprint(**content["fingerprint"])
@@ -125,11 +125,11 @@ def _read_folder(folder: Path) -> tuple[Fingerprint | None, bool]:
 
 
 def _read_video(path: Path) -> tuple[Fingerprint | None, bool]:
-    """Return the fingerprint of a video, and whether the file is whole."""
+    """Return the fingerprint of a video, and whether it is complete."""
     try:
         with open_media(path) as video:
             tags = {name.lower(): value for name, value in video.metadata.items()}
-        whole = is_remote(path) or read_structure(path).is_whole  # stores only have whole files
+        whole = is_remote(path) or read_structure(path).is_whole  # files in stores are complete
         return Fingerprint.from_tag(tags.get(tag_name(path), "")), whole
     except (Av2tsamError, OSError):
         return None, False

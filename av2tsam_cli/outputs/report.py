@@ -1,4 +1,4 @@
-"""A web page about a result: the overlay, a timeline, the settings, the model and the outputs."""
+"""Write a web page about a result: overlay, timeline, settings, model and outputs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from av2tsam_cli.outputs.encoding import Encoding
 
 EMBEDDED_BYTES = 16 << 20
-"""Size up to which a video becomes a part of the page; larger ones are linked."""
+"""Size up to which a video is embedded in the page; larger ones are linked."""
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 """The containers that all browsers play, and their media types."""
 BROWSER_CODECS = {
@@ -41,28 +41,29 @@ BROWSER_CODECS = {
     "libsvtav1": ("yuv420p", "yuv420p10le"),
 }
 """The encoders, with pixel formats, whose videos nearly all browsers play."""
-MOST_SPANS = 2048
-"""Spans of time on the timeline, at most; half of them at least, unless there are fewer frames."""
+MAX_SPANS = 2048
+"""Maximum number of time spans on the timeline; with enough frames, there are at least half as
+many."""
 SILENCE_DBFS = -120.0
-"""The level that digital silence is given, because JSON has no infinity."""
+"""Level to show for digital silence, because JSON has no infinity."""
 
 
 @dataclass
 class _Span:
-    """What is in the frames of a span of time."""
+    """Statistics of the frames in a span of time."""
 
     time_s: float
-    """Time of the first."""
+    """Time of the first frame."""
     frames: int = 0
     level_dbfs: float | None = None
-    """Level of the loudest; None without sound."""
+    """Level of the loudest frame; None without sound."""
     area: float = 0.0
-    """Sum of the shares of the frames that are masked."""
+    """Sum over the frames of the share that is masked."""
     sources: dict[str, float] = field(default_factory=dict)
-    """The same for each name."""
+    """The same sum for each name."""
 
     def add(self, other: _Span) -> _Span:
-        """Add the span that comes next, and return this one."""
+        """Add the next span to this one, and return this one."""
         self.frames += other.frames
         self.area += other.area
         if other.level_dbfs is not None:
@@ -75,11 +76,11 @@ class _Span:
 
 @dataclass
 class Timeline:
-    """The sound level and the masked area over time; memory does not depend on the length."""
+    """Sound level and masked area over time; memory does not depend on the video's length."""
 
     unnamed: str = UNNAMED
-    """What masks without a name are called."""
-    _spans: Spans[_Span] = field(default_factory=lambda: Spans(MOST_SPANS, _Span.add))
+    """The name of masks without names."""
+    _spans: Spans[_Span] = field(default_factory=lambda: Spans(MAX_SPANS, _Span.add))
 
     def add(self, frame: FrameSummary) -> None:
         """Add the next frame."""
@@ -91,10 +92,10 @@ class Timeline:
         self._spans.add(frame.time_s, _Span(frame.time_s, 1, level, frame.area, sources))
 
     def to_json(self, colours: Mapping[str, tuple[int, int, int]]) -> dict[str, Any]:
-        """Return a list for each thing that the timeline shows, with a value per span.
+        """Return the values of each curve of the timeline, one per span.
 
         Args:
-            colours: RGB of the sources, in the order in which they are shown.
+            colours: RGB of the sources, in display order.
         """
         spans = self._spans.values()
         return {
@@ -117,15 +118,15 @@ class Timeline:
 
 
 def _share(area: float, span: _Span) -> float:
-    """Return the mean area; not 0 where there is a mask."""
+    """Return the mean area, which is never rounded to 0 if there is a mask."""
     return max(round(area / span.frames, 4), 1e-4) if area else 0
 
 
 class Report(SummaryFile):
-    """Write a page about a result, once the video has ended and the other outputs are complete.
+    """Write a page about a result, when the other outputs are complete.
 
-    It needs no network and no other file, but for a video of more than `EMBEDDED_BYTES`, which it
-    links. It shows pictures instead of a video that browsers do not play, or if there is none.
+    The page needs no network and no other files, except for a video of more than `EMBEDDED_BYTES`,
+    which is linked. It shows pictures instead if there is no video that browsers can play.
     """
 
     def __init__(
@@ -141,17 +142,17 @@ class Report(SummaryFile):
         model: Mapping[str, object],
         overwrite: bool,
     ) -> None:
-        """Collect what the page shows.
+        """Prepare to collect the data of the page.
 
         Args:
             path: The file.
             info: The input, as probed.
             video: Its video stream.
             options: The settings.
-            kind: What the main output is.
-            encoding: How it is encoded; None for one that is no video.
-            outputs: The main output and those beside it, which are complete before the page.
-            model: What the page says about the model: text, numbers, lists and objects.
+            kind: Format of the main output.
+            encoding: How it is encoded; None if it is not a video.
+            outputs: The main output and additional files, which are completed before the page.
+            model: Properties of the model, as JSON values.
             overwrite: Whether an existing file is replaced.
         """
         super().__init__(path, overwrite=overwrite)
@@ -184,11 +185,11 @@ class Report(SummaryFile):
     def finish(self, part: Path) -> None:
         """Write the page."""
         page = fill_page(self.info.path.name, self._data())
-        # Names that are no valid UTF-8 are shown with replacement characters.
+        # Names that are not valid UTF-8 are shown with replacement characters.
         part.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
 
     def _data(self) -> dict[str, Any]:
-        """Return what the page shows."""
+        """Return the data of the page."""
         return {
             "title": self.info.path.name,
             "summary": self._summary(),
@@ -214,7 +215,7 @@ class Report(SummaryFile):
         )
 
     def _colours(self) -> dict[str, tuple[int, int, int]]:
-        """Return the sources in the order of their numbers, with their colours in the overlay."""
+        """Return the colours of the sources in the overlay, in the order of their numbers."""
         numbers = {name: number for number, name, _ in self.table.in_view}
         numbers = numbers or {self.timeline.unnamed: 1}
         if self.options.names:
@@ -234,7 +235,7 @@ class Report(SummaryFile):
             }
 
     def _video(self) -> dict[str, str] | None:
-        """Return the overlay video as Base64 or a link; None if browsers do not play it."""
+        """Return the overlay video as Base64 or a link; None if browsers cannot play it."""
         main = self.files[0]
         if self._no_video():
             return None
@@ -262,8 +263,8 @@ class Report(SummaryFile):
 
     def _link(self, file: Path) -> str:
         """Return a URL relative to the page."""
-        place = relative_path(file, self.path)
-        return place if is_url(place) else quote(os.fsencode(Path(place).as_posix()))
+        path = relative_path(file, self.path)
+        return path if is_url(path) else quote(os.fsencode(Path(path).as_posix()))
 
 
 def _size(count: int) -> str:
@@ -285,11 +286,11 @@ def _settings(options: SegmentOptions) -> Iterator[tuple[str, str]]:
 
 
 def fill_page(title: str, data: Mapping[str, Any]) -> str:
-    """Return the page, with text that no name can break out of.
+    """Return the page, with all text escaped.
 
     Args:
-        title: Its title.
-        data: What it shows, as JSON values.
+        title: The title of the page.
+        data: The data of the page, as JSON values.
     """
     template = resources.files("av2tsam_cli") / "assets" / "report.html"
     values = {

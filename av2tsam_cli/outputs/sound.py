@@ -1,4 +1,4 @@
-"""The original audio for an output video: its packets are copied if the container allows it."""
+"""Add the original audio to an output video; packets are copied if the container allows it."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -34,11 +34,11 @@ OPUS_RATE_HZ = 48_000
 AAC_RATES_HZ = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000)
 REENCODED_BITS_PER_S = 192_000
 NO_CLIPPING = {"rematrix_maxval": "1"}
-"""Option of FFmpeg's resampler: a mix of several channels is not louder than they can be."""
+"""Option of FFmpeg's resampler that keeps a mix of several channels from clipping."""
 UNNAMED = " channels"
-"""What the name of a layout ends with if only the number of channels is known."""
+"""End of a layout's name if only the number of channels is known."""
 PCM = "pcm_"
-"""What the names of all PCM codecs begin with."""
+"""Prefix of the names of all PCM codecs."""
 PCM_IN_MP4 = frozenset({"pcm_s16le"})
 """PCM that players of MP4 support; FFmpeg before 6.0 plays other kinds as noise or not at all."""
 
@@ -47,7 +47,7 @@ IN_MOV = {
     "fas": "per", "fre": "fra", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac",
     "nld": "dut", "rum": "ron", "slo": "slk", "sqi": "alb", "swe": "sve", "zho": "chi",
 }  # fmt: skip
-"""Codes of languages that FFmpeg knows by another code in MOV, and would leave out."""
+"""Language codes that FFmpeg does not support in MOV, with equivalent codes that it supports."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class SoundTrack:
     """One audio stream of a source, copied or re-encoded for an output.
 
     Times relative to the video are kept; `start_s` becomes time 0. PCM is decoded and encoded
-    again, which changes no sample, because containers store it without the times of its packets.
+    again, because containers store it without the times of its packets; no sample changes.
     """
 
     def __init__(
@@ -77,29 +77,29 @@ class SoundTrack:
         self.source, self.damage, self.check_end = source, damage, check_end
         self.stream = cast("AvAudioStream", select_stream(source, audio.index))
         self.zero_s, self.start_s, self.stop_s = zero_s, start_s, stop_s
-        # Packets before the start only prepare the decoder. MP4 marks them as not to be played, and
-        # Matroska does so for Opus; in other cases they would delay everything else.
+        # Packets before the start only prepare the decoder. MP4 marks them as not to be played, as
+        # does Matroska for Opus; in other cases they would delay everything else.
         primed = output.format.name in {"mp4", "mov"} or audio.codec == "opus"
         self.earliest_s = float("-inf") if start_s <= 0 and primed else start_s
-        self.kept = can_keep(output.format.name, self.stream)
-        if self.kept and not audio.codec.startswith(PCM):
+        self.keeps_codec = can_store(output.format.name, self.stream)
+        if self.keeps_codec and not audio.codec.startswith(PCM):
             self.track = output.add_stream_from_template(self.stream)
             self._packets = self._copied()
         else:
-            self.track = _add_encoder(output, self.stream, keep=self.kept)
+            self.track = _add_encoder(output, self.stream, keep=self.keeps_codec)
             self._packets = self._encoded()
         if audio.language:
             in_mov = IN_MOV.get(audio.language, audio.language)
             mov = output.format.name == "mov"
             self.track.metadata["language"] = in_mov if mov else audio.language
-        self._held: tuple[float, Packet[AvAudioStream]] | None = None
+        self._next: tuple[float, Packet[AvAudioStream]] | None = None
 
     def packets_until(self, time_s: float) -> Iterator["Packet[AvAudioStream]"]:
-        """Yield the packets up to a time in the output, in order, each packet once."""
-        held, self._held = self._held, None
-        for packet_s, packet in chain([] if held is None else [held], self._packets):
+        """Yield the next packets up to a time in the output, in order."""
+        first, self._next = self._next, None
+        for packet_s, packet in chain([] if first is None else [first], self._packets):
             if packet_s > time_s:
-                self._held = packet_s, packet
+                self._next = packet_s, packet
                 return
             yield packet
 
@@ -123,7 +123,7 @@ class SoundTrack:
                 yield from self._continued(chain([packet], packets), first, time_s)
                 return
             shift = round((self.zero_s + self.start_s) / packet.time_base)
-            # Muxers reject times that do not increase, which corrupted files can have.
+            # Muxers reject times that do not increase, as in corrupted files.
             tick = ceil((self.track.time_base or 0) / packet.time_base)
             dts = packet.dts - shift
             dts = dts if last_dts is None else max(dts, last_dts + max(1, tick))
@@ -137,7 +137,7 @@ class SoundTrack:
     ) -> TimedPackets:
         """Yield the rest of a track whose rate or channels change, encoded like its beginning.
 
-        The containers store rate and channels once per track.
+        Containers store rate and channels once per track.
         """
         log.warning(
             "%s: the rate or channels of the audio change at %.2f s; re-encoded from there on",
@@ -170,7 +170,7 @@ class SoundTrack:
     def _encodable(
         self, decoded: Iterator[AudioFrame], context: AudioCodecContext, begin_s: float
     ) -> Iterator[AudioFrame]:
-        """Yield frames in an encoder's format, without breaks, with their times in the output."""
+        """Yield continuous frames in an encoder's format, with their times in the output."""
         rate_hz = context.sample_rate
         position = round((begin_s - self.start_s) * rate_hz)
         stop = None if self.stop_s is None else round((self.stop_s - self.start_s) * rate_hz)
@@ -182,7 +182,7 @@ class SoundTrack:
             yield frame
 
     def _decoded(self, packets: Iterable["Packet[AvAudioStream]"]) -> Iterator[AudioFrame]:
-        """Decode packets; each that is corrupted leaves a gap."""
+        """Decode packets; corrupted packets leave gaps."""
         frames = (frame for packet in packets for frame in decode_packet(packet, self.damage) or ())
         yield from with_end(cast("Iterator[AudioFrame]", frames), self.zero_s, self.check_end)
 
@@ -203,9 +203,9 @@ class SoundTrack:
 
 
 class _Overlap:
-    """Finds packets of which more than half lies before the end of the last one.
+    """Finds packets of which more than half overlaps the previous one, as in joined recordings.
 
-    Joined recordings have them. Players would play them, and what follows, late.
+    Players would play these packets, and everything after them, late.
     """
 
     def __init__(self) -> None:
@@ -214,20 +214,20 @@ class _Overlap:
         """Whether the last two packets are as far apart as they are long."""
 
     def covers(self, packet: "Packet[AvAudioStream]") -> bool:
-        """Return whether the last packet covers more than half of the next one."""
+        """Return whether the previous packet covers more than half of this one."""
         time_s = cast("int", packet.dts) * packet.time_base
         half_s = (packet.duration or 0) * packet.time_base / 2
         step_s = half_s * 2 if self._last_s is None else time_s - self._last_s
-        if self._regular and step_s < half_s:  # else the times or durations are not to be trusted
+        if self._regular and step_s < half_s:  # otherwise, times or durations may be wrong
             return True
         self._last_s, self._regular = time_s, half_s < step_s < 3 * half_s
         return False
 
 
-def can_keep(container_format: str, stream: AvAudioStream) -> bool:
-    """Return whether a container can store the codec of a stream; this tries it in memory.
+def can_store(container_format: str, stream: AvAudioStream) -> bool:
+    """Return whether a container can store the codec of a stream, by trying it in memory.
 
-    PCM in MP4 is a late addition to the standard, of which players often support only 16 bits.
+    PCM in MP4 is a late addition to the standard; players often only support 16 bits.
     """
     codec = stream.codec_context.name
     if container_format == "mp4" and codec.startswith(PCM):
@@ -242,13 +242,13 @@ def can_keep(container_format: str, stream: AvAudioStream) -> bool:
 
 
 def _layout(stream: AvAudioStream) -> str:
-    """Return FFmpeg's name of the channels of a stream; PCM files often do not name them."""
+    """Return FFmpeg's name of a stream's channel layout; PCM files often do not specify it."""
     name = stream.codec_context.layout.name
     return {f"1{UNNAMED}": "mono", f"2{UNNAMED}": "stereo"}.get(name, name)
 
 
 def _convert(frames: Iterable[AudioFrame], context: AudioCodecContext) -> Iterator[AudioFrame]:
-    """Yield audio in an encoder's format, rate and layout, although those of frames may change."""
+    """Yield audio in an encoder's format, rate and layout, even if the input changes."""
 
     def kind(frame: AudioFrame) -> tuple[str, str, int]:
         return frame.format.name, frame.layout.name, frame.sample_rate
@@ -262,7 +262,7 @@ def _convert(frames: Iterable[AudioFrame], context: AudioCodecContext) -> Iterat
 
 
 def _add_encoder(output: OutputContainer, stream: AvAudioStream, *, keep: bool) -> AvAudioStream:
-    """Add a track of the same codec, of Opus in WebM, or else of AAC.
+    """Add a track with the same codec if `keep` is set, else Opus in WebM, or AAC.
 
     Opus and AAC tracks have at most two channels.
     """

@@ -1,4 +1,4 @@
-"""Equal spans of time over a video of unknown length."""
+"""Divide a video of unknown length into equal time spans."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -6,23 +6,23 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 FIRST_S = 1 / 64
-"""Length of a span at first."""
+"""Initial length of a span."""
 
 
 class Spans(Generic[T]):
     """A value for each span of time; memory does not depend on the length of the video.
 
-    When there are too many spans, they are doubled in length, and each two become one.
+    When there are too many spans, their length is doubled, and each two become one.
     """
 
-    def __init__(self, most: int, merge: Callable[[T, T], T]) -> None:
+    def __init__(self, max_count: int, merge: Callable[[T, T], T]) -> None:
         """Begin without spans.
 
         Args:
-            most: Number of spans that is too many if it is exceeded.
-            merge: Returns the value of a span, given those of an earlier and a later part.
+            max_count: Maximum number of spans.
+            merge: Returns the value of a span, given the values of its earlier and later part.
         """
-        self.most, self.merge = most, merge
+        self.max_count, self.merge = max_count, merge
         self.length_s = FIRST_S
         self._values: dict[int, T] = {}
 
@@ -34,9 +34,9 @@ class Spans(Generic[T]):
         return self._values.get(int(time_s / self.length_s))
 
     def add(self, time_s: float, value: T) -> None:
-        """Add a value at a time, which does not decrease."""
+        """Add a value at a time; times must not decrease."""
         self._put(int(time_s / self.length_s), value)
-        if len(self._values) > self.most:
+        if len(self._values) > self.max_count:
             self.length_s *= 2
             values, self._values = self._values, {}
             for number, each in values.items():

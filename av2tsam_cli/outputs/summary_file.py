@@ -1,4 +1,4 @@
-"""A file about a whole video, which is written when the video has ended."""
+"""Base class of files about a whole video, which are written when it has ended."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,10 +13,9 @@ from av2tsam_cli.values import MaskedFrame
 
 
 class SummaryFile(ABC):
-    """A writer that looks at every frame, and writes one file at the end.
+    """A writer that processes every frame, and writes one file at the end.
 
-    The file appears under its name when it is complete. Nothing is created before the writer is
-    entered.
+    The file gets its name when it is complete. Nothing is created before the writer is entered.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
@@ -32,15 +31,15 @@ class SummaryFile(ABC):
 
     @abstractmethod
     def write(self, masked: MaskedFrame) -> None:
-        """Look at the next frame."""
+        """Process the next frame."""
 
     @abstractmethod
     def append(self, parts: Sequence[WrittenPart]) -> None:
-        """Look at all parts of a video, in order."""
+        """Process all parts of a video, in order."""
 
     @abstractmethod
     def finish(self, part: Path) -> None:
-        """Write the file to a path, once the video has ended."""
+        """Write the file to a path, when the video has ended."""
 
     def __enter__(self) -> Self:
         with write_errors(self.path):

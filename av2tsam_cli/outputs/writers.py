@@ -1,4 +1,4 @@
-"""Open the writer of a format, and check a target before any work."""
+"""Open the writer of a format, and check an output path before processing."""
 
 import json
 import re
@@ -33,7 +33,7 @@ from av2tsam_cli.values import AudioStream, MaskedFrame, MediaInfo, VideoStream
 
 PICTURE_NAME = re.compile(r"\d{6,}\.png")
 FILE_NAME = re.compile(r"\d{6,}\.(png|jpg|txt)")
-"""Files in the folders of a result."""
+"""Names of files in the folders of a result."""
 DATASETS: dict[Format, Callable[[], Pictures]] = {"coco": Coco, "yolo": Yolo, "npz": Arrays}
 
 
@@ -54,7 +54,7 @@ class FrameWriter(Protocol):
 
 
 class Writer(FrameWriter, Protocol):
-    """Writes results, which appear complete or not at all."""
+    """Writes outputs atomically: they are complete or do not exist."""
 
     outputs: tuple[Path, ...]
 
@@ -83,19 +83,19 @@ def open_writer(
 
     Args:
         path: The video file, or the folder of PNGs.
-        format: What to write.
+        format: The format.
         info: The source, as probed.
         video: Its video stream.
-        audio: Its audio stream, which videos other than mattes have; None for no audio.
+        audio: Its audio stream, for videos other than mattes; None for no audio.
         encoding: How a video is encoded; None for PNGs.
         zero_s: Start of the presentation on the source's own clock, in seconds.
-        start_s: Seconds of the presentation that become time 0 of the output.
-        stop_s: Seconds of the presentation at which the audio ends; None for its own end.
+        start_s: Time 0 of the output, in seconds of the presentation.
+        stop_s: End of the audio, in seconds of the presentation; None for the end of the stream.
         overwrite: Whether an existing result is replaced.
         threads: Threads of the video encoder; 0 lets FFmpeg choose.
-        damage: Collects what of the audio is damaged; None to ignore it.
+        damage: Collects damage of the audio; None to ignore it.
         look: How overlays, mattes and cutouts look.
-        record: What the result is made from, which is stored in it; None to store nothing.
+        record: What the output is made from, to be stored in it; None to store nothing.
     """
     if encoding is None:
         return PngWriter(path, _pictures(format, look), overwrite=overwrite, record=record)
@@ -103,7 +103,7 @@ def open_writer(
         path,
         info=info,
         video=video,
-        audio=None if format == "matte" else audio,  # it would be heard twice beside the source
+        audio=None if format == "matte" else audio,  # it would be heard twice in an editor
         encoding=encoding,
         zero_s=zero_s,
         start_s=start_s,
@@ -129,16 +129,16 @@ def open_part_writer(
     threads: int,
     look: LookOptions,
 ) -> VideoPartWriter | PngPartWriter:
-    """Return the writer of a part of a video, which `open_writer` joins to a result.
+    """Return the writer of a part of a video; the writer of `open_writer` can join the parts.
 
     Args:
-        part: Where the part is written.
-        target: See `path` of `open_writer`, as for all other arguments.
-        format: What to write.
+        part: The files of the part.
+        target: See `path` of `open_writer`, also for the other arguments.
+        format: The format.
         info: The source, as probed.
         video: Its video stream.
         encoding: How a video is encoded.
-        start_s: Seconds of the presentation that become time 0 of the output.
+        start_s: Time 0 of the output, in seconds of the presentation.
         threads: Threads of the video encoder.
         look: How overlays, mattes and cutouts look.
     """
@@ -160,7 +160,7 @@ def open_part_writer(
 
 
 def _columns(format: Format, look: LookOptions) -> int:  # noqa: A002
-    """Return the pictures beside each other in a frame of a video."""
+    """Return the number of pictures side by side in a frame of a video."""
     return 2 if format == "video" and look.style == "side-by-side" else 1
 
 
@@ -189,10 +189,10 @@ def check_target(
     source: Path,
     overwrite: bool = False,
 ) -> None:
-    """Check before any work whether a result can be written.
+    """Check before processing that an output can be written.
 
     Raises:
-        UsageError: The suffix is not that of a video, the path is in use, or it is not writable.
+        UsageError: The suffix is not a video suffix, or the path is in use or not writable.
     """
     if format in VIDEO_SUFFIXES:
         _check_video(path, source)
@@ -227,7 +227,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _foreign(path: Path) -> Iterator[Path]:
-    """Yield what is in a folder and is no result of this program, such as symbolic links."""
+    """Yield the entries of a folder that are not results of this program, such as links."""
     ours = {*_listed_folders(path / SUMMARY_NAME), *own_files(path)}
     if is_record(path / RECORD_NAME):
         ours.add(RECORD_NAME)
@@ -241,7 +241,7 @@ def _foreign(path: Path) -> Iterator[Path]:
 
 
 def _listed_folders(summary: Path) -> list[str]:
-    """Return the names that belong to a `names.json`, its own included; [] if it is not ours."""
+    """Return the folders in a `names.json`, and its own name; [] if it is not ours."""
     try:
         content = json.loads(read_text_file(summary))
         return [SUMMARY_NAME, *(str(each.get("folder", "")) for each in content["names"])]

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from av2tsam_cli.outputs.labels import Box, Label, LabelPainter, free_place, make_plate, printable
+from av2tsam_cli.outputs.labels import Box, Label, LabelPainter, free_box, make_plate, printable
 
 RED = (255, 0, 0)
 
@@ -50,14 +50,14 @@ def test_the_text_grows_with_the_frame(side: int, height_px: int) -> None:
 def test_names_at_one_place_do_not_overlap() -> None:
     places: list[Box] = []
     for _ in range(4):
-        places.append(free_place((100, 40, 80, 20), places, (640, 360)))
+        places.append(free_box((100, 40, 80, 20), places, (640, 360)))
     tops = sorted(top for _, top, _, _ in places)
     assert tops == [20, 40, 60, 80]
 
 
 def test_names_overlap_only_where_there_is_no_room() -> None:
     taken = [(0, 0, 60, 20)]
-    assert free_place((0, 0, 60, 20), taken, (60, 30)) == (0, 0, 60, 20)
+    assert free_box((0, 0, 60, 20), taken, (60, 30)) == (0, 0, 60, 20)
 
 
 def test_a_name_follows_smoothly_and_returns_at_once() -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from av2tsam_cli.errors import UsageError
-from av2tsam_cli.outputs.matte import KEPT_PX, draw_cutout, draw_matte
+from av2tsam_cli.outputs.matte import MARGIN_PX, draw_cutout, draw_matte
 from av2tsam_cli.segment_options import LookOptions
 from av2tsam_cli.values import Frame, MaskedFrame
 
@@ -81,8 +81,8 @@ def test_wrong_edges_are_errors() -> None:
 def test_a_cutout_keeps_the_colours_around_its_edge() -> None:
     cutout = draw_cutout(masked(ramp()))
     np.testing.assert_array_equal(cutout[..., 3], ramp())
-    assert (cutout[30 - KEPT_PX : 70 + KEPT_PX, 60:100, :3] == 200).all()
-    assert (cutout[: 30 - KEPT_PX - 1, :, :3] == 0).all()
+    assert (cutout[30 - MARGIN_PX : 70 + MARGIN_PX, 60:100, :3] == 200).all()
+    assert (cutout[: 30 - MARGIN_PX - 1, :, :3] == 0).all()
 
 
 def test_a_cutout_of_16_bits() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from av2tsam_cli.media.probe import probe
 from av2tsam_cli.outputs.encoding import choose_encoding
-from av2tsam_cli.outputs.report import EMBEDDED_BYTES, MOST_SPANS, Report, Timeline
+from av2tsam_cli.outputs.report import EMBEDDED_BYTES, MAX_SPANS, Report, Timeline
 from av2tsam_cli.segment_options import Format, SegmentOptions
 from av2tsam_cli.values import Frame, MaskedFrame, SourceMasks
 
@@ -128,7 +128,7 @@ def test_the_timeline_of_a_long_video_is_bounded() -> None:
         shown = MaskedFrame(masked, mask if inside else empty, "computed", level_dbfs=level)
         timeline.add(shown.summary)
     found = timeline.to_json({"sound source": (1, 2, 3)})
-    assert MOST_SPANS / 2 <= len(found["times"]) <= MOST_SPANS
+    assert MAX_SPANS / 2 <= len(found["times"]) <= MAX_SPANS
     seen = [time for time, area in zip(found["times"], found["areas"], strict=True) if area]
     assert seen[0] / 3600 == pytest.approx(1.5, abs=0.01)
     assert seen[-1] / 3600 == pytest.approx(2.25, abs=0.01)
