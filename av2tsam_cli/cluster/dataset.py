@@ -109,7 +109,8 @@ class _RowWorker(Worker):
         """Return a row with the outcome of its video."""
         source = input_path(row[self.path], allow_url=self.child.setup.job.options.allow_url)
         name = output_name(source) if self.name is None else row[self.name]
-        outcome = self.run(str(source), Task(Input(source, Path(name))))
+        task = Task(Input(source, Path(name)))
+        outcome = self.run(task.source, task)
         result = None if outcome.result is None else asdict(outcome.result)
         return {
             **row,

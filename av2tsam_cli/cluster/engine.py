@@ -66,6 +66,7 @@ def _run_with_ray_data(
 
     rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
     dataset = from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
+    dataset.context.target_max_block_size = 1  # byte: return each outcome as soon as it is known
     for row in map_on_workers(dataset, Worker, (setup,), registry, resources).iter_rows():
         task, outcome = tasks[row["index"]], pickle.loads(row["outcome"])  # noqa: S301 - ours
         if isinstance(task, PartTask) and outcome.outputs:
@@ -214,7 +215,7 @@ class Worker:
         outcome = (
             self._run_part(task, lost) if isinstance(task, PartTask) else self.child.run(task, lost)
         )
-        self.registry.finish.remote(key)
+        self.registry.finish.remote(key, is_done=outcome.status == "done")
         return outcome
 
     def _run_part(self, task: PartTask, lost: int) -> Outcome:

@@ -30,9 +30,13 @@ class Registry:
         self._attempts[key] += 1
         return self._attempts[key] - 1
 
-    def finish(self, key: object) -> None:
-        """Reset the count of a task that is done; a dataset may contain the same task twice."""
-        self._attempts.pop(key, None)
+    def finish(self, key: object, *, is_done: bool) -> None:
+        """Record that a task was finished, with success or not.
+
+        Ray runs it again if the worker is lost before all other tasks of its block are finished.
+        The output is then that of an earlier attempt.
+        """
+        self._attempts[key] = int(is_done)
 
     def collect(
         self, folder: Path, number: int, count: int, result: "PartResult"
