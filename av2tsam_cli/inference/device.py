@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def choose_device(device: str) -> torch.device:
-    """Return a device by name; `auto` stands for the first available of `cuda`, `mps` and `cpu`.
+    """Return a device by name; `auto` is the first available of `cuda`, `mps` and `cpu`.
 
     Raises:
         UsageError: The device is not available.
@@ -43,9 +43,9 @@ def choose_device(device: str) -> torch.device:
 def choose_precision(
     precision: str, device: torch.device, capabilities: Capabilities | None = None
 ) -> str:
-    """Return a numeric precision; `auto` stands for bf16 if the device is fast at it, else fp32.
+    """Return a numeric precision; `auto` is bf16 if that is fast on the device, else fp32.
 
-    bf16 works on every CPU. A warning is logged if the CPU is slow at it.
+    bf16 works on every CPU. A warning is logged if it is slow on the CPU.
 
     Args:
         precision: `auto`, `fp32`, `bf16` or `fp16`.
@@ -85,10 +85,10 @@ def free_memory(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Generator[None, None, None]:
-    """Run the GPU work of this thread beside that of other threads; on a CPU, change nothing.
+    """Run the GPU work of this thread in parallel to other threads; no effect on a CPU.
 
-    Otherwise the threads share one queue: a short computation waits for all networks before it.
-    Results of other threads may be used once their work is done, see `mark_work`.
+    Otherwise, the threads share one queue, in which a short computation waits for all networks
+    before it. Use results of other threads only when their work is done, see `mark_work`.
     """
     if device.type != "cuda":
         yield
@@ -110,8 +110,8 @@ def mark_work(device: torch.device) -> Callable[[], None]:
 def torch_threads(count: int) -> Generator[None, None, None]:
     """Run the block with `count` CPU threads in PyTorch, on the calling thread only.
 
-    Other threads keep their number, and so do threads that start while the block runs. Enter it
-    around the work itself; a generator must not yield to its caller inside the block.
+    Other threads, and threads that start while the block runs, are not affected. Put only the work
+    itself into the block; a generator must not yield inside it.
     """
     before = torch.get_num_threads()
     _set_torch_threads(count)
@@ -125,9 +125,9 @@ _set_threads_lock = threading.Lock()
 
 
 def _set_torch_threads(count: int) -> None:
-    """Set the number for the calling thread and leave the default for new threads unchanged.
+    """Set the number for the calling thread, without changing the default for new threads.
 
-    `torch.set_num_threads` sets both, so a short-lived thread sets the default back.
+    `torch.set_num_threads` sets both, so a short-lived thread restores the default.
     """
     if count == torch.get_num_threads():
         return

@@ -52,12 +52,12 @@ LIGHT_PARAMETERS = 50_000_000
 
 @dataclass(frozen=True)
 class _Defaults:
-    """What was measured to be best for one kind of device and one size of network."""
+    """The best values for one kind of device and one size of network, from measurements."""
 
     batch_size: int
     """Frames per batch."""
     compile_from: int | None
-    """Number of frames from which compiling saves time; None if it never does."""
+    """Number of frames from which on compiling saves time; None if it never does."""
 
 
 _LIGHT_DEFAULTS = {
@@ -87,7 +87,7 @@ class LoadedModel:
     precision: str
     """`fp32`, `bf16` or `fp16`."""
     use: Use = "trained"
-    """What it was loaded for. The parts that this does not need are on the meta device."""
+    """The use that it was loaded for. Parts that are not needed are on the meta device."""
     weights_id: str = ""
     """Hash of the content of the files with its weights, see `files.content_id`."""
     compiled_for: int | None = None
@@ -95,7 +95,7 @@ class LoadedModel:
 
     @property
     def identity(self) -> ModelIdentity:
-        """What of it determines its masks."""
+        """The properties that determine its masks."""
         return ModelIdentity(self.name, self.weights_id, self.precision)
 
     @cached_property
@@ -103,22 +103,23 @@ class LoadedModel:
         """The tokenizer of the network's text prompts.
 
         Raises:
-            WeightsError: It needs a file that is missing or corrupted.
+            WeightsError: A file that it needs is missing or corrupted.
         """
         config = self.network.config
         file = None if config.words else locate.tokenizer_file(self.path)
         return tokenizer_for(config, file)
 
     def phrase_embedder(self, encoder: Literal["clap", "clip"]) -> PhraseEmbedder:
-        """Load what embeds phrases in the space of CLAP or CLIP: a text encoder, or a few names.
+        """Load an embedder of phrases in the space of CLAP or CLIP.
 
-        Nothing of it is loaded before, and its memory is free when the result is dropped.
+        This is a text encoder, or a table of names for small models. It is not loaded with the
+        model, and its memory is freed when the caller drops it.
 
         Args:
-            encoder: The encoder of sounds or images whose space is wanted.
+            encoder: The encoder of sounds or images in whose space to embed phrases.
 
         Raises:
-            WeightsError: The encoder has neither, or a file is missing.
+            WeightsError: The encoder has neither a text encoder nor names, or a file is missing.
         """
         config = self.network.config
         module = self.network.clap if encoder == "clap" else self.network.clip
@@ -128,7 +129,7 @@ class LoadedModel:
 
     @cached_property
     def light(self) -> bool:
-        """Whether a frame takes milliseconds on a CPU rather than seconds."""
+        """Whether a frame takes milliseconds on a CPU, not seconds."""
         return is_light(self.network)
 
     @property
@@ -154,13 +155,13 @@ class LoadedModel:
 
     @property
     def compile_from(self) -> int | None:
-        """Number of frames from which compiling the network saves time; None if it never does."""
+        """Number of frames from which on compiling saves time; None if it never does."""
         return self._defaults.compile_from
 
     @property
     def cpu_threads(self) -> int:
         """CPU threads for the network; a light one leaves half of the cores to the codecs."""
-        # Those that this process may use, where the system tells.
+        # Only the cores that this process may use, if the system reports them.
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
         return max(1, cores // 2) if self.light else cores
@@ -173,11 +174,12 @@ def load_phrase_embedder(
 
     Args:
         path: The file of CLAP or CLIP, such as `locate.installed_path("clap-laion")`.
-        encoder: Which of the two.
+        encoder: `clap` or `clip`.
         device: Device for the weights.
 
     Raises:
-        WeightsError: The file or the tokenizer is missing or corrupted, or it has no text encoder.
+        WeightsError: The file or the tokenizer is missing or corrupted, or the file has no text
+            encoder.
     """
     part: checkpoint.TextPart = "clap_text" if encoder == "clap" else "clip_text"
     text = checkpoint.load_text_encoder(path, part, device)
@@ -185,7 +187,7 @@ def load_phrase_embedder(
 
 
 def _phrase_tokenizer(text: torch.nn.Module, path: Path) -> PhraseTokenizer:
-    """Return the tokenizer of a text encoder; that of CLAP is searched beside a checkpoint too."""
+    """Return the tokenizer of a text encoder; CLAP's can also be beside the checkpoint."""
     if isinstance(text, ClipText):
         return ClipTokenizer()
     kind: BpeKind = "roberta" if isinstance(text, LaionText) else "gpt2"
@@ -197,7 +199,7 @@ def _phrase_tokenizer(text: torch.nn.Module, path: Path) -> PhraseTokenizer:
 
 
 def is_light(network: torch.nn.Module) -> bool:
-    """Return whether a network has few parameters; packed weights, which are buffers, count too."""
+    """Return whether a network has few parameters, including packed weights, which are buffers."""
     weights = chain(network.parameters(), network.buffers())
     return sum(weight.numel() for weight in weights) < LIGHT_PARAMETERS
 
@@ -215,9 +217,9 @@ def load_model(
     Args:
         model: A name from 'av2tsam models list', the path of a checkpoint, or None for the best
             installed model.
-        use: `trained` for all parts, `words` for those that name and segment what is heard, `text`
-            for those that text prompts need, `sounds` for CLAP, which names what is heard; None
-            for `default_use`.
+        use: Which parts to load: `trained` for all, `words` to name and segment what is heard,
+            `text` for text prompts, `sounds` for CLAP, to only name what is heard; None for
+            `default_use`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         packed: Whether to call `pack_weights`; set it to False if the network will be compiled.
@@ -227,23 +229,23 @@ def load_model(
         WeightsError: The checkpoint, or a file that it needs for this use, is missing, corrupted or
             of another architecture.
     """
-    place = choose_device(device)
-    chosen = choose_precision(precision, place)
+    chosen_device = choose_device(device)
+    chosen = choose_precision(precision, chosen_device)
     model, path, use = _choose(model, use)
     config = None
     if use in {"words", "sounds"}:
         config = words_config(path) if use == "words" else sounds_config(path)
-    # Every thread that computes in parallel keeps its OpenMP workers. This one may not be the one
-    # that runs the network, and with more workers than cores the network would be slower.
+    # Every thread that computes in parallel keeps its OpenMP workers. The network may run on
+    # another thread, and would be slower with more workers than cores.
     with torch_threads(1):
         network = checkpoint.load_network(
-            path, place, PRECISIONS[chosen], parts=PARTS[use], config=config
+            path, chosen_device, PRECISIONS[chosen], parts=PARTS[use], config=config
         )
         loaded = LoadedModel(
             network=network,
             name=str(model),
             path=path,
-            device=place,
+            device=chosen_device,
             precision=chosen,
             use=use,
             weights_id=_weights_id(path, use),
@@ -254,7 +256,7 @@ def load_model(
 
 
 def _choose(model: str | Path | None, use: Use | None) -> tuple[str | Path, Path, Use]:
-    """Return the name or path of a model, its checkpoint, and what it is loaded for."""
+    """Return the name or path of a model, its checkpoint, and its use."""
     model = locate.default_model(use) if model is None else model
     path = locate.resolve(model)
     return model, path, use or default_use(path)
@@ -262,7 +264,7 @@ def _choose(model: str | Path | None, use: Use | None) -> tuple[str | Path, Path
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What of a model determines its masks."""
+    """The properties of a model that determine its masks."""
 
     name: str
     """Name of the model, or the path of its checkpoint."""
@@ -275,7 +277,7 @@ class ModelIdentity:
 def identify(
     model: str | Path | None, *, use: Use | None, device: str, precision: str
 ) -> ModelIdentity:
-    """Return the `identity` that a model will have, without loading it; see `load_model`.
+    """Return the `identity` of a model without loading it; see `load_model`.
 
     Raises:
         UsageError: The device or the precision is not available.
@@ -296,10 +298,10 @@ def _weights_id(path: Path, use: Use) -> str:
 
 
 def weight_files(path: Path, use: Use) -> list[Path]:
-    """Return the files from which a checkpoint is loaded: itself, and those of missing parts.
+    """Return the files with the weights of a model: its checkpoint, and files of separate parts.
 
     Raises:
-        WeightsError: One is missing or unreadable.
+        WeightsError: A file is missing or unreadable.
     """
     read = {"words": words_config, "sounds": sounds_config}.get(use, checkpoint.read_config)
     config = read(path)
@@ -309,10 +311,10 @@ def weight_files(path: Path, use: Use) -> list[Path]:
 
 
 def default_use(path: Path) -> Use:
-    """Return how a checkpoint segments what is heard: `trained` if it was trained to, else `words`.
+    """Return `trained` if a checkpoint was trained with audio, else `words`.
 
     Raises:
-        WeightsError: It was not trained with audio, and what `words` needs is missing.
+        WeightsError: It was not trained with audio, and a file for `words` is missing.
     """
     if "projector" in checkpoint.parts_in(path):
         return "trained"
@@ -328,9 +330,9 @@ def default_use(path: Path) -> Use:
 
 
 def words_config(path: Path) -> ModelConfig:
-    """Return the configuration with which a checkpoint names and segments what is heard.
+    """Return the configuration of a checkpoint for the use `words`.
 
-    See `sounds_config`; CLIP must be able to embed phrases too.
+    See `sounds_config`; CLIP must also be able to embed phrases.
 
     Raises:
         WeightsError: CLAP, CLIP, a text encoder or a tokenizer is missing.
@@ -340,10 +342,10 @@ def words_config(path: Path) -> ModelConfig:
 
 
 def sounds_config(path: Path) -> ModelConfig:
-    """Return the configuration with which a checkpoint names what is heard.
+    """Return the configuration of a checkpoint for the use `sounds`.
 
-    CLAP must be able to embed phrases. A checkpoint without a trained audio part works with any: it
-    gets LAION's CLAP if that is complete, else Microsoft's.
+    CLAP must be able to embed phrases. A checkpoint without a trained audio part works with any
+    CLAP: LAION's is used if it is complete, else Microsoft's.
 
     Raises:
         WeightsError: CLAP, its text encoder or a tokenizer is missing.
@@ -369,7 +371,7 @@ def _config_with_phrases(
     """Return the configuration in the file of a checkpoint's CLAP or CLIP.
 
     Raises:
-        WeightsError: It is missing or cannot embed phrases.
+        WeightsError: The encoder is missing, or cannot embed phrases.
     """
     file = file_of(encoder, path, config)
     if file == path and getattr(config, encoder).names:
@@ -382,7 +384,7 @@ def _config_with_phrases(
 
 
 def file_of(encoder: Literal["clap", "clip"], path: Path, config: ModelConfig) -> Path:
-    """Return the file with a checkpoint's CLAP or CLIP: the checkpoint itself, or another.
+    """Return the file with a checkpoint's CLAP or CLIP: the checkpoint itself, or another file.
 
     Raises:
         WeightsError: It is neither beside the checkpoint nor installed.
@@ -391,7 +393,7 @@ def file_of(encoder: Literal["clap", "clip"], path: Path, config: ModelConfig) -
 
 
 def pack_weights(model: LoadedModel) -> None:
-    """Pack the bf16 weights of the large encoders for this CPU, in place; a no-op on a GPU."""
+    """Pack the bf16 weights of the large encoders for this CPU, in place; no effect on a GPU."""
     if "text_sam" not in PARTS[model.use]:
         return
     if model.device.type == "cpu" and can_pack(cpu_capabilities()):

@@ -1,4 +1,4 @@
-"""Run a model: from frames, and one-second audio windows or a phrase, to mask logits."""
+"""Run a model: from frames, with one-second audio windows or a phrase, to mask logits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from av2tsam_cli.segment_options import Hear, Timing
 from av2tsam_cli.values import AudioWindow, UInt8Array
 
 PIXELS_PER_RESIZE = 1 << 23
-"""Pixels that are resized together: a whole batch of 4K frames would fill a GPU's memory."""
+"""Pixels to resize at once; a whole batch of 4K frames would fill a GPU's memory."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Segmenter:
     """
 
     USES: tuple[Use, ...] = ("trained",)
-    """What a model must have been loaded for, unless there is a text prompt."""
+    """The values of `LoadedModel.use` that this class supports without a text prompt."""
 
     def __init__(self, model: LoadedModel, text: str | None = None) -> None:
         """Prepare a model for a video.
@@ -66,8 +66,7 @@ class Segmenter:
 
         Raises:
             UsageError: The model does not support a word of the text.
-            WeightsError: The model was not loaded for its trained audio part, or its tokenizer is
-                missing.
+            WeightsError: The model was loaded for another use, or its tokenizer is missing.
         """
         if text is None and model.use not in self.USES:
             raise WeightsError(
@@ -76,7 +75,7 @@ class Segmenter:
             )
         self.model, self.text = model, text
         self.max_batch_size = model.compiled_for
-        """Frames that the network processes together; None for no limit."""
+        """Maximum number of frames that the network processes at once; None for no limit."""
         self._text_embeddings = None if text is None else self._embed_text(text)
         self._last_window: tuple[AudioWindow, Tensor] | None = None
 
@@ -115,7 +114,7 @@ class Segmenter:
         return FrameInputs(sam=sam, beit=beit, clip=clip)
 
     def _to_device(self, arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
-        """Stack arrays on the model's device, without waiting for a GPU's earlier work."""
+        """Stack arrays on the model's device, without waiting for earlier work of a GPU."""
         stacked = torch.from_numpy(np.stack(arrays))
         if self.model.device.type == "cuda":  # copying from pinned memory does not block
             stacked = stacked.pin_memory()
@@ -127,7 +126,7 @@ class Segmenter:
         return "trained" if self.text is None else None
 
     def names_of(self, window: AudioWindow | None) -> tuple[str, ...] | None:  # noqa: ARG002
-        """Return the names of what is segmented in a window; None if sources have no names."""
+        """Return the names of the sources in a window; None if sources have no names."""
         return None if self.text is None else (self.text,)
 
     def numbers_of(self, window: AudioWindow | None) -> tuple[int, ...]:  # noqa: ARG002
@@ -144,19 +143,19 @@ class Segmenter:
 
         Args:
             seconds: One window per second.
-            timing: Whether to cut the sound where its sources change, or to keep its seconds.
-            silence_dbfs: Sound below this level is silent; None if no sound is.
+            timing: `fine` to cut the sound where its sources change, `paper` to keep seconds.
+            silence_dbfs: Level below which sound counts as silence; None to switch this off.
         """
         if timing == "paper":
             return seconds
         return cut_at_changes(seconds, self.model.network.clap, silence_dbfs=silence_dbfs)
 
     def without_samples(self, window: AudioWindow, silence_dbfs: float | None) -> AudioWindow:
-        """Return a window that `hear` prepared, without samples, but with all that frames need.
+        """Return a window from `hear` without its samples, but with all data that frames need.
 
         Args:
             window: The window.
-            silence_dbfs: Windows below this level have no masks; None if there are none.
+            silence_dbfs: Level below which windows have no masks; None to switch this off.
         """
         needed = not window.is_silent(silence_dbfs) and self.text is None
         with torch.inference_mode():
@@ -168,9 +167,9 @@ class Segmenter:
         return torch.stack(self.source_logits(inputs, windows))
 
     def source_logits(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> list[Tensor]:
-        """Return the mask logits of B frames, (K, h, w) each, for K sources: 1 without names.
+        """Return the mask logits of B frames, (K, h, w) each, for K sources; K = 1 without names.
 
-        If the device runs out of memory, the batch is halved, now and for later calls.
+        If the device runs out of memory, the batch size is halved, for this and all later calls.
 
         Args:
             inputs: The frames, from `prepare`.
@@ -188,7 +187,7 @@ class Segmenter:
                 start = stop
                 continue
             except torch.OutOfMemoryError:
-                pass  # the error holds the tensors of the failed batch as long as it is handled
+                pass  # memory is only freed after this handler: the error refers to the tensors
             self._halve_batch(stop - start)
         return done
 
@@ -212,14 +211,14 @@ class Segmenter:
         """Return the mask logits of frames start ... stop - 1, (K, h, w) each."""
         count = stop - start
         if self.max_batch_size is not None and self.max_batch_size == self.model.compiled_for:
-            count = self.max_batch_size  # any other size would be compiled first
+            count = self.max_batch_size  # another size would be compiled first
         if (start, count) != (0, len(inputs.sam)):
             inputs = inputs.slice(start, stop, count)
         with torch.inference_mode():
             return self._segment(inputs, windows[start:stop])[: stop - start]
 
     def _segment(self, inputs: FrameInputs, windows: Sequence[AudioWindow]) -> Sequence[Tensor]:
-        """Return the mask logits of B frames, (K, h, w) each, given the windows of the first."""
+        """Return the mask logits of B frames, (K, h, w) each; padding needs no windows."""
         network = self.model.network
         if self._text_embeddings is not None:
             logits = network.segment_text(inputs.sam, inputs.beit, self._text_embeddings)
@@ -239,7 +238,7 @@ class Segmenter:
     def embed_windows(self, windows: Sequence[AudioWindow]) -> Tensor:
         """Return the CLAP embeddings (B, A) of B windows; each window is embedded only once.
 
-        Consecutive frames share a window, also across batches. Windows are compared by identity,
+        Consecutive frames, and batches, can share a window. Windows are compared by identity,
         because windows of different videos have the same indices.
         """
         known = (
@@ -249,7 +248,7 @@ class Segmenter:
         if given:
             known |= zip(given, self._to_device(list(given.values())), strict=True)
         for window in windows:
-            if id(window) not in known:  # one by one: results depend on the size of a batch
+            if id(window) not in known:  # one by one, because results depend on the batch size
                 samples = self._to_device([window.samples])
                 known[id(window)] = self.model.network.embed_windows(samples)[0]
         self._last_window = (windows[-1], known[id(windows[-1])])
@@ -259,7 +258,7 @@ class Segmenter:
 def compile_network(model: LoadedModel, batch_size: int) -> LoadedModel:
     """Compile a network, in place, for one batch size; this takes about a minute.
 
-    With the words route, BEiT-3 is not compiled: the number of its inputs changes all the time.
+    For the use `words`, BEiT-3 is not compiled, because the number of its inputs varies.
 
     Raises:
         UsageError: PyTorch cannot compile the network on this machine.
@@ -280,7 +279,7 @@ def compile_network(model: LoadedModel, batch_size: int) -> LoadedModel:
 
 
 def _run_once(model: LoadedModel, batch_size: int) -> None:
-    """Run a network on empty frames and silence, which compiles it."""
+    """Run a network on black frames and silence, which compiles it."""
     segmenter = Segmenter(model, None if model.use == "trained" else "the")
     samples = np.zeros(segmenter.rate_hz, np.float32)
     window = AudioWindow(samples, index=0, rate_hz=segmenter.rate_hz)

@@ -1,7 +1,7 @@
-"""Check on a few inputs that the files of CLAP and CLIP do what they should.
+"""Check on a few inputs that the files of CLAP and CLIP work.
 
-A damaged or wrongly converted file can have every tensor with its right shape and still be useless:
-a published conversion of CLAP gave unrelated phrases a cosine of 0.9996
+A damaged or wrongly converted file can have all tensors with the right shapes and still be useless:
+with a published conversion of CLAP, unrelated phrases had a cosine of 0.9996
 (kazunori279/xls32-fpga-synth#15).
 """
 
@@ -18,14 +18,14 @@ from av2tsam_cli.hub.checkpoint import load_network
 from av2tsam_cli.hub.tensor_file import TensorFile
 from av2tsam_cli.inference.loading import file_of, load_phrase_embedder, words_config
 
-HIGHEST_COSINE = 0.99
-"""Unrelated inputs with a higher cosine count as not told apart."""
+MAX_COSINE = 0.99
+"""Maximum cosine between the embeddings of unrelated inputs."""
 
 PHRASES = ("a dog barking", "a trumpet", "rain on a roof", "a man speaking")
-"""Phrases for CLAP and CLIP that have nothing in common."""
+"""Unrelated phrases for CLAP and CLIP."""
 
 TENSORS_AT_ONCE = 8
-"""Tensors that are read together, which limits the memory."""
+"""Number of tensors to read at once, to limit the memory."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class Check:
     path: Path
     """The file that was checked."""
     what: str
-    """What was compared, or read."""
+    """What was checked."""
     cosine: float | None
-    """Highest cosine between the embeddings of two inputs; None where none is computed."""
+    """Highest cosine between the embeddings of two inputs; None if not computed."""
     problem: str
-    """What is wrong; "" if nothing is."""
+    """The problem; "" if there is none."""
 
 
 def self_check(path: Path) -> Iterator[Check]:
-    """Check a network that is used with words, its CLAP and its CLIP.
+    """Check a network for the use `words`, with its CLAP and its CLIP.
 
     Args:
         path: The file of the network, such as `locate.resolve("real")`.
 
     Yields:
-        The result of each check, also where it failed.
+        The results of all checks, including failed ones.
 
     Raises:
         WeightsError: A file is missing or corrupted.
@@ -61,18 +61,18 @@ def self_check(path: Path) -> Iterator[Check]:
         file = file_of(encoder, path, config)
         yield _finite(file)
         phrases = load_phrase_embedder(file, encoder)(PHRASES)
-        yield _told_apart(file, "unrelated phrases", phrases)
+        yield _distinct(file, "unrelated phrases", phrases)
         with torch.inference_mode():
             if encoder == "clap":
                 sounds = network.embed_windows(_sounds(config.clap.rate_hz))
-                yield _told_apart(file, "a tone and a bark-like sound", sounds)
+                yield _distinct(file, "a tone and a bark-like sound", sounds)
             else:
                 pictures = network.embed_frames(_pictures())
-                yield _told_apart(file, "a grey and a textured picture", pictures)
+                yield _distinct(file, "a grey and a textured picture", pictures)
 
 
 def _finite(path: Path) -> Check:
-    """Check that a file contains neither infinite values nor NaN."""
+    """Check that a file contains no infinite values or NaN."""
     file = TensorFile(path)
     names = list(file.tensors)
     broken: list[str] = []
@@ -83,14 +83,14 @@ def _finite(path: Path) -> Check:
     return Check(path, "all weights", None, problem)
 
 
-def _told_apart(path: Path, what: str, embeddings: Tensor) -> Check:
-    """Check the embeddings (N, E) of N inputs that must differ."""
+def _distinct(path: Path, what: str, embeddings: Tensor) -> Check:
+    """Check that the embeddings (N, E) of N unrelated inputs differ."""
     norms = embeddings.float().norm(dim=1)
     if not norms.isfinite().all() or not norms.all():
         return Check(path, what, None, "embeddings are zero or not finite")
     cosine = _highest_cosine(F.normalize(embeddings.float(), dim=1))
     same = f"embeddings of {what} are nearly the same (cosine {cosine:.4f})"
-    return Check(path, what, cosine, same if cosine > HIGHEST_COSINE else "")
+    return Check(path, what, cosine, same if cosine > MAX_COSINE else "")
 
 
 def _highest_cosine(units: Sequence[Tensor] | Tensor) -> float:
@@ -98,7 +98,7 @@ def _highest_cosine(units: Sequence[Tensor] | Tensor) -> float:
 
 
 def _sounds(rate_hz: int) -> Tensor:
-    """Return one second of a tone, and of three bursts of noise, (2, rate_hz)."""
+    """Return one second of a tone, and one second of three bursts of noise, (2, rate_hz)."""
     time_s = torch.arange(rate_hz) / rate_hz
     noise = torch.randn(rate_hz, generator=torch.Generator().manual_seed(0))
     decay = torch.exp(-30 * (time_s % (1 / 3)))
@@ -106,7 +106,7 @@ def _sounds(rate_hz: int) -> Tensor:
 
 
 def _pictures() -> Tensor:
-    """Return a grey picture and one of coloured noise, uint8, (2, 3, 224, 224), RGB."""
+    """Return a grey picture and a picture of coloured noise, uint8, (2, 3, 224, 224), RGB."""
     grey = torch.full((3, 224, 224), 128, dtype=torch.uint8)
     generator = torch.Generator().manual_seed(0)
     tiles = torch.randint(0, 256, (3, 28, 28), generator=generator, dtype=torch.uint8)

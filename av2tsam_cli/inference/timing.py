@@ -1,8 +1,8 @@
-"""Cut the sound of a video into pieces at the times at which its sources change.
+"""Cut the sound of a video into pieces where its sources change.
 
-The paper gives every frame the whole second of sound that it falls into. A second with a change
-inside it contains both what was before and what comes after. Here, the sound is cut at the changes
-first, and no window reaches across one.
+In the paper, every frame gets the whole second of sound at its time. If the sources change within
+that second, it contains the sources from before and after the change. Here, the sound is first cut
+at the changes, and no window crosses a change.
 """
 
 import math
@@ -25,17 +25,17 @@ from av2tsam_cli.timeline.schedule import CLOCK_SLACK_S
 from av2tsam_cli.values import AudioWindow, Float32Array, level_dbfs
 
 BLOCK_S = 8.0
-"""Seconds of new sound in which changes are searched at once."""
+"""Seconds of new sound in which to search for changes at once."""
 MARGIN_S = 3.0
-"""Seconds before and after these that are searched with them."""
+"""Seconds before and after these that are included in the search."""
 NEAR_SILENCE_S = 0.5
-"""A change closer than this to the edge of a silence is that edge."""
+"""Changes closer than this to the edge of a silence are replaced by the edge."""
 EDGE_S = (0.4, 0.6, 0.8)
-"""Lengths of further windows at the start and at the end of the sound, where fewer overlap."""
+"""Lengths of additional windows at the start and end of the sound, where fewer windows overlap."""
 AVERAGED_S = 2.0
-"""Windows of a piece that are at most this far apart are averaged."""
+"""Maximum distance of windows in a piece whose embeddings are averaged."""
 BANDS = 32
-"""Bands of the spectra that are compared; neighbouring mel bands are averaged."""
+"""Bands of the spectra to compare, which are averages of neighbouring mel bands."""
 
 
 def cut_at_changes(
@@ -45,16 +45,16 @@ def cut_at_changes(
     silence_dbfs: float | None,
     context_s: float = WINDOW_S,
 ) -> Generator[AudioWindow, None, None]:
-    """Yield windows that contain no change of the sound sources, looking up to 11 seconds ahead.
+    """Yield windows in which the sound sources do not change, looking up to 11 seconds ahead.
 
-    A piece of sound between two changes is covered by windows of one second; one that is shorter is
-    repeated until it fills a second. The windows come with embeddings, or with their context.
+    A piece of sound between two changes is divided into windows of one second; a shorter piece is
+    repeated until it fills a second. The windows have embeddings, or a context to embed.
 
     Args:
         seconds: The sound, one window per second.
         clap: The audio encoder.
-        silence_dbfs: Sound below this level is silent; None if no sound is.
-        context_s: Seconds of the piece around each window that are heard together: if more than
+        silence_dbfs: Level below which sound counts as silence; None to switch this off.
+        context_s: Seconds of the piece around each window to embed with it. If there is more than
             one, windows have a `context`, else an `embedding`.
     """
     cutter: _Cutter | None = None
@@ -80,14 +80,14 @@ class _Cutter:
         self.clap, self.silence_dbfs, self.context_s = clap, silence_dbfs, context_s
         self.rate_hz, self.next_second = first.rate_hz, first.index
         self.begin_s = float(first.index)
-        """Start of the sound that is kept."""
+        """Start of the sound in memory."""
         self.samples = np.zeros(0, np.float32)
         self.spans_s = np.zeros((0, 2))
         """Start and end of the windows that were embedded, (N, 2)."""
         self.embeddings = np.zeros((0, clap.config.embed_dim), np.float32)
         """Their embeddings, (N, A); zeros if a window is silent."""
         self.searched_s = self.change_s = self.covered_s = self.begin_s
-        """Until where changes were searched; the last change; until where there are windows."""
+        """End of the search for changes; time of the last change; end of the last window."""
         self.index = self.piece = 0
 
     @property
@@ -101,7 +101,7 @@ class _Cutter:
         self.next_second = second.index + 1
 
     def advance(self, until_s: float, *, last: bool = False) -> Generator[AudioWindow, None, None]:
-        """Search changes up to a time, and yield windows up to there; some later without `last`."""
+        """Search for changes up to a time, and yield windows; all up to this time if `last`."""
         self._embed_new(last=last)
         for change_s in self._search(until_s):
             yield from self._cover(change_s, ends=True)
@@ -111,7 +111,7 @@ class _Cutter:
         self._forget(min(until_s - MARGIN_S, self.covered_s - max(AVERAGED_S, self.context_s)))
 
     def _embed_new(self, *, last: bool) -> None:
-        """Embed the windows that are complete by now."""
+        """Embed the windows that are complete now."""
         end_s = self._sound_end_s() if last else self.end_s
         new = []
         if not len(self.spans_s):
@@ -133,7 +133,7 @@ class _Cutter:
         return self.end_s - float(missing) / self.rate_hz
 
     def _embed(self, spans_s: list[tuple[float, float]]) -> Float32Array:
-        """Return embeddings (N, A) of parts of the sound; shorter ones are repeated to a second."""
+        """Return embeddings (N, A) of parts of the sound; short parts are repeated to a second."""
         windows = [np.resize(self._slice(*span_s), self.rate_hz) for span_s in spans_s]
         below = -np.inf if self.silence_dbfs is None else self.silence_dbfs
         loud = [k for k, window in enumerate(windows) if level_dbfs(window) >= below]
@@ -162,7 +162,7 @@ class _Cutter:
         return changes
 
     def _refine(self, found: list[float], bounds: list[float]) -> list[float]:
-        """Place changes where the spectra change."""
+        """Move changes to where the spectra change."""
         spectra, hop_s = self._spectra()
         times = np.array(sorted(found + bounds))
         begin_s = self.begin_s
@@ -179,12 +179,12 @@ class _Cutter:
         ]
 
     def _cover(self, until_s: float, *, ends: bool) -> Generator[AudioWindow, None, None]:
-        """Yield windows up to a time, at which the piece ends or may go on.
+        """Yield windows up to a time, at which the piece ends or may continue.
 
-        A piece is covered by whole seconds, and what remains at its end by one or two windows.
+        A piece is divided into whole seconds, and the rest at its end into one or two windows.
         """
-        remains_s = 2.0 if ends else 1.0 + max(1.0, self.context_s / 2)
-        while until_s - self.covered_s >= remains_s:
+        rest_s = 2.0 if ends else 1.0 + max(1.0, self.context_s / 2)
+        while until_s - self.covered_s >= rest_s:
             yield self._window(self.covered_s + 1, until_s)
         if ends and until_s > self.covered_s:
             count = max(1, round(until_s - self.covered_s))
@@ -192,7 +192,7 @@ class _Cutter:
                 yield self._window(stop_s, until_s)
 
     def _window(self, stop_s: float, piece_stop_s: float) -> AudioWindow:
-        """Return the window from `covered_s` to a time, of a piece that is known to another one."""
+        """Return the window from `covered_s` to `stop_s`; its piece is known to `piece_stop_s`."""
         span_s = self.covered_s, stop_s
         part_s = self._around(span_s, WINDOW_S, piece_stop_s)
         context_s = self._around(span_s, self.context_s, piece_stop_s)
@@ -212,13 +212,13 @@ class _Cutter:
     def _around(
         self, span_s: tuple[float, float], length_s: float, piece_stop_s: float
     ) -> tuple[float, float]:
-        """Return start and end of a length around the middle of a span, within the piece."""
+        """Return the part of the piece with a length around the middle of a span."""
         start_s = min((sum(span_s) - length_s) / 2, piece_stop_s - length_s)
         start_s = max(start_s, self.change_s)
         return start_s, min(start_s + length_s, piece_stop_s)
 
     def _average(self, part_s: tuple[float, float], piece_stop_s: float) -> Float32Array:
-        """Return the mean embedding (A,) of the windows of the piece around a part of it."""
+        """Return the mean embedding (A,) of the piece's windows around a part of it."""
         starts_s, stops_s = self.spans_s.T
         near = abs(starts_s + stops_s - sum(part_s)) <= 2 * AVERAGED_S
         within = (starts_s >= self.change_s) & (stops_s <= piece_stop_s)
@@ -232,7 +232,7 @@ class _Cutter:
         return self.samples[start:stop]
 
     def _spectra(self) -> tuple[Float32Array, float]:
-        """Return log-mel spectra (T, BANDS) in dB of all that is kept, and their distance."""
+        """Return log-mel spectra (T, BANDS) in dB of the sound in memory, and their distance."""
         config, device = self.clap.config, next(self.clap.parameters()).device
         with torch.inference_mode():
             mel = self.clap.logmel(torch.from_numpy(self.samples)[None].to(device))[0, 0].cpu()
@@ -240,11 +240,11 @@ class _Cutter:
         return np.maximum(bands, bands.max() - RANGE_DB), config.hop / config.rate_hz
 
     def _forget(self, before_s: float) -> None:
-        """Drop what is before a time and no longer needed."""
-        kept = self.spans_s[:, 0] >= before_s
-        if kept.all():
+        """Remove sound and embeddings before a time, which are no longer needed."""
+        needed = self.spans_s[:, 0] >= before_s
+        if needed.all():
             return
-        begin_s = float(self.spans_s[kept, 0].min())
-        self.embeddings, self.spans_s = self.embeddings[kept], self.spans_s[kept]
+        begin_s = float(self.spans_s[needed, 0].min())
+        self.embeddings, self.spans_s = self.embeddings[needed], self.spans_s[needed]
         self.samples = self.samples[round((begin_s - self.begin_s) * self.rate_hz) :]
         self.begin_s = begin_s

@@ -1,4 +1,4 @@
-"""Which sources of a vocabulary are heard in each second of audio."""
+"""Find the sources of a vocabulary that are heard in each second of audio."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -20,19 +20,20 @@ from av2tsam_cli.words.scores import NamedPhrases, NameScores
 from av2tsam_cli.words.vocabulary import Vocabulary, choose_vocabulary, load_vocabulary
 
 CONTEXT_S = 5
-"""Seconds that are heard together by a CLAP that was trained on clips of 7 to 10 s; a small model
-with a table of names was trained on single seconds."""
+"""Seconds to embed together with a CLAP, which was trained on clips of 7 to 10 s; small models with
+a table of names were trained on single seconds."""
 HEARD_TOGETHER = 17
-"""Seconds of audio that are scored at once."""
+"""Seconds of audio to score at once."""
 START_LOGIT, STAY_LOGIT = -1.0, -2.0
-"""A source is heard from a second with the first logit on, as long as it has the second one."""
+"""A source is heard from a second on in which it reaches the first logit, and as long as it reaches
+the second one."""
 MAX_SOURCES = 4
-"""Most sources of one second; the most likely ones are kept."""
+"""Maximum number of sources in one second; the most likely ones are used."""
 
 
 @dataclass(frozen=True)
 class _Context:
-    """A second of audio and what surrounds it."""
+    """A second of audio with its surroundings."""
 
     window: AudioWindow
     """The second."""
@@ -58,8 +59,8 @@ class Hearing:
             clap: The audio encoder.
             vocabulary: The sources.
             scores: Returns logits (N, K) of their names for embeddings of `clap`, (N, E).
-            context_s: Seconds around each second that are embedded with it; odd.
-            silence_dbfs: Seconds below this level are silent; None if none are.
+            context_s: Number of seconds to embed together, centred on each second; odd.
+            silence_dbfs: Level below which seconds count as silence; None to switch this off.
         """
         self.clap, self.vocabulary, self.scores = clap, vocabulary, scores
         self.context_s, self.silence_dbfs = context_s, silence_dbfs
@@ -67,11 +68,11 @@ class Hearing:
     def hear(
         self, seconds: Iterable[AudioWindow], timing: Timing = "paper"
     ) -> Generator[AudioWindow, None, None]:
-        """Yield windows with what is heard in them, looking a few seconds ahead.
+        """Yield windows with the sources that are heard in them, looking a few seconds ahead.
 
         Args:
             seconds: The sound, one window per second.
-            timing: Whether to cut it where its sources change, or to keep its seconds.
+            timing: `fine` to cut the sound where its sources change, `paper` to keep seconds.
         """
         windows = seconds
         if timing == "fine":
@@ -88,15 +89,15 @@ class Hearing:
                 yield replace(each.window, sources=heard.update(each.window.index, row))
 
     def _scores(self, contexts: Sequence[_Context]) -> Tensor:
-        """Return the logits (N, K) of N seconds; with a context, every second one is interpolated.
+        """Return the logits (N, K) of N windows; with a context, every other one is interpolated.
 
         The contexts of neighbours are nearly the same, and CLAP takes most of the time.
         """
-        kept = _kept([each.window for each in contexts], self.context_s)
-        embedded = self._embed([contexts[n] for n in kept])
+        chosen = _windows_to_embed([each.window for each in contexts], self.context_s)
+        embedded = self._embed([contexts[n] for n in chosen])
         logits = torch.empty(len(contexts), len(self.vocabulary.sources))
-        logits[kept] = self.scores(embedded)
-        for n in set(range(len(contexts))) - set(kept):
+        logits[chosen] = self.scores(embedded)
+        for n in set(range(len(contexts))) - set(chosen):
             logits[n] = (logits[n - 1] + logits[n + 1]) / 2
         return logits
 
@@ -156,7 +157,7 @@ def embed_sounds(clap: ClapEmbedder, sounds: Sequence[Float32Array]) -> Tensor:
 
 
 class _Active:
-    """The sources that are heard at the moment. Each is decided on its own."""
+    """The sources that are currently heard; each is decided separately."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -165,7 +166,7 @@ class _Active:
         self._last: int | None = None
 
     def update(self, index: int, logits: Tensor | None) -> tuple[HeardSource, ...]:
-        """Return what is heard in second `index`, given logits (K,), or None in silence."""
+        """Return the sources heard in second `index`, given logits (K,), or None for silence."""
         before = self._active if self._last == index - 1 else set()
         self._last, self._active = index, set()
         if logits is None:
@@ -183,7 +184,7 @@ class _Active:
 
 
 def _with_context(windows: Iterable[AudioWindow], seconds: int) -> Iterator[_Context]:
-    """Join each window with those up to (seconds - 1) / 2 before and after it, or its context."""
+    """Add to each window its context, or up to (seconds - 1) / 2 windows before and after it."""
     reach = (seconds - 1) // 2
     near: deque[AudioWindow] = deque()
     waiting: deque[AudioWindow] = deque()
@@ -209,10 +210,11 @@ def _joined(window: AudioWindow, near: Iterable[AudioWindow], reach: int) -> _Co
     return _Context(window, np.concatenate(parts) if len(parts) > 1 else window.samples)
 
 
-def _kept(windows: Sequence[AudioWindow], context_s: int) -> list[int]:
-    """Return positions of the windows to embed: all, or with a context every other one of a run.
+def _windows_to_embed(windows: Sequence[AudioWindow], context_s: int) -> list[int]:
+    """Return the indices of the windows to embed.
 
-    A run is a part of one piece without a gap. Its first and its last window are among them.
+    These are all windows, or, with a context, every other window of a run, with its first and last
+    one. A run is a part of one piece without gaps.
     """
 
     def joined(n: int) -> bool:
@@ -221,13 +223,13 @@ def _kept(windows: Sequence[AudioWindow], context_s: int) -> list[int]:
             and windows[n].piece == windows[n - 1].piece
         )
 
-    kept: list[int] = []
+    chosen: list[int] = []
     for n in range(len(windows)):
         starts = n == 0 or not joined(n)
         ends = n + 1 == len(windows) or not joined(n + 1)
-        if context_s == 1 or starts or ends or kept[-1] != n - 1:
-            kept.append(n)
-    return kept
+        if context_s == 1 or starts or ends or chosen[-1] != n - 1:
+            chosen.append(n)
+    return chosen
 
 
 def _in_batches(items: Iterable[_Context], size: int) -> Iterator[list[_Context]]:

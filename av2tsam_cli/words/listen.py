@@ -1,4 +1,4 @@
-"""What is heard in a video or an audio file, and when."""
+"""List what is heard in a video or an audio file, and when."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from av2tsam_cli.values import AudioStream, Damage, HeardSource, MediaInfo, Soun
 from av2tsam_cli.words.hearing import Hearing, load_hearing
 
 SHORTEST_S = 0.1
-"""A last second of which there is less, such as the padding of AAC, is left out."""
+"""A shorter rest of the last second, such as the padding of AAC, is left out."""
 Progress = Callable[[int], None]
-"""Called with the number of seconds that are done."""
+"""Called with the number of seconds done."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Listening:
     timing: Timing
     """Whether times are whole seconds (`paper`) or not (`fine`)."""
     events: tuple[SoundEvent, ...]
-    """What is heard, in order of the start times; several can be heard at once."""
+    """The sounds that are heard, in order of their start; they can overlap."""
     damage: Damage | None = None
-    """What of the file could not be read; None if it is not damaged, as far as that is known."""
+    """The parts of the file that could not be read; None if no damage is known."""
 
 
 def listen(
@@ -64,11 +64,11 @@ def listen(
         name: Only listen for the sources with these names or synonyms; empty for all.
         timing: `paper` for whole seconds, `fine` to find when sources start and stop, which takes
             several times as long.
-        device: `auto`, `cpu`, `cuda` or `mps`; ignored if `model` is loaded already.
-        precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is loaded already.
+        device: `auto`, `cpu`, `cuda` or `mps`; ignored if `model` is already loaded.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; ignored if `model` is already loaded.
         allow_partial: Whether to use the readable part of a truncated or damaged file, instead of
             raising an error.
-        allow_url: Whether `source` may name other files; see `segment_video`.
+        allow_url: Whether `source` may open other files; see `segment_video`.
         progress: Called with the number of seconds done.
 
     Raises:
@@ -105,7 +105,7 @@ def listen_to(
     """List what is heard in an audio stream, from `probe_audio`; see `listen`.
 
     Raises:
-        MediaError: It cannot be read, or has changed since it was probed.
+        MediaError: The file cannot be read, or has changed since it was probed.
     """
     damage = DamageLog(info.path, allow_partial=allow_partial)
     known_s = None if info.may_jump else info.duration_s
@@ -147,7 +147,7 @@ def probe_audio(source: Path) -> tuple[MediaInfo, AudioStream]:
 
 
 class Heard(NamedTuple):
-    """What is heard from one time to another, in seconds."""
+    """The sources that are heard in a time span, in seconds."""
 
     start_s: float
     end_s: float
@@ -155,10 +155,10 @@ class Heard(NamedTuple):
 
 
 def to_events(heard: Iterable[Heard], end_s: float) -> tuple[SoundEvent, ...]:
-    """Join the times in which a source is heard without a break, in order of their start.
+    """Join adjacent time spans in which a source is heard; return events in order of their start.
 
     Args:
-        heard: What is heard, in order.
+        heard: The sources in consecutive time spans.
         end_s: End of the audio in seconds.
     """
     spans: dict[str, list[list[_Part]]] = {}

@@ -1,4 +1,4 @@
-"""Sounds and pictures that no name fits, to find out how well phrases fit by chance."""
+"""Sounds and pictures that no name fits, to measure how well phrases fit by chance."""
 
 import numpy as np
 

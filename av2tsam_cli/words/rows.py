@@ -13,7 +13,7 @@ KINDS = ("source", "background")
 _HEADER = re.compile(r"\s*\[+\s*([\w.-]+)")
 _KEY = re.compile(r"\s*([\w-]+)\s*=")
 _POSITION = re.compile(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$")
-"""How tomllib says in its messages where an error is."""
+"""The position of an error in the messages of tomllib."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Row:
     kind: str
     """`source` or `background`."""
     values: dict[str, Any]
-    """Its keys and values; not checked."""
+    """Its unchecked keys and values."""
     line: int
     """The line on which it starts, from 1."""
     key_lines: dict[str, int] = field(default_factory=dict)
-    """The lines of its keys, if they have lines of their own."""
+    """The lines of its keys, if they are on separate lines."""
 
     def line_of(self, key: str) -> int:
-        """Return the line of a key, or that of the entry."""
+        """Return the line of a key, or of the entry if the key has no own line."""
         return self.key_lines.get(key, self.line)
 
 
@@ -88,7 +88,7 @@ def _syntax_problem(error: Exception, text: str) -> Problem:
 
 
 def _misplaced(key: str) -> str:
-    """Write what is wrong with something that is not an entry."""
+    """Return the message for a key that is not a list of entries."""
     if key in KINDS:
         return f"not a list of entries; start each entry with [[{key}]], in double brackets"
     if key in {"name", "sounds", "looks", "synonyms", "all_instances"}:
@@ -97,7 +97,7 @@ def _misplaced(key: str) -> str:
 
 
 def _starts(lines: list[str], kind: str, entries: int) -> list[int]:
-    """Return the line of each entry of a kind; the first mention for entries without headers."""
+    """Return the line of each entry of a kind, or its first mention if entries have no headers."""
     headers = [
         number
         for number, line in enumerate(lines, start=1)

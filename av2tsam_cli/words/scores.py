@@ -1,4 +1,4 @@
-"""How well names fit sounds or images, on one scale for all models.
+"""Score how well names fit sounds or images, on one scale for all models.
 
 Letters: N embeddings, K names, P phrases, E width of an embedding.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from av2tsam_cli.embeddings.text import PhraseEmbedder
 
-LEAST_Z = 3.0
+MIN_Z = 3.0
 """Standard deviations above an average phrase from which a name is more likely right than wrong."""
 LOGITS_PER_Z = 2.0
 """Logits per standard deviation."""
@@ -20,24 +20,24 @@ LOGITS_PER_Z = 2.0
 
 @dataclass(frozen=True)
 class NamedPhrases:
-    """The phrases that stand for names, and those that they are compared with."""
+    """The phrases that stand for names, and phrases to compare them with."""
 
     names: tuple[tuple[str, ...], ...]
     """One or more phrases for each of the K names."""
     background: tuple[str, ...] = ()
-    """Phrases that a name must fit better than, such as "rain falling"."""
+    """Phrases, such as "rain falling", that must fit less well than a name."""
     others: tuple[str, ...] = ()
-    """Further phrases, to know how well an average one fits; repetitions do not matter."""
+    """Other phrases, to measure how well an average phrase fits; duplicates do not matter."""
 
 
 class NameScores:
     """Scores names for the embeddings of sounds or images.
 
-    The logits of a model with a table of names were trained to be independent, and are used as they
-    are. The cosines of a CLAP or CLIP are only comparable with each other: 0.3 is much for one
-    phrase and little for another. So they are standardised: each phrase's mean over `references` is
-    subtracted, then the mean over all phrases, and the result is divided by their standard
-    deviation. A name has the score of its best phrase, and must fit better than the background.
+    The logits of a model with a table of names were trained to be independent, and are used
+    unchanged. The cosines of CLAP and CLIP are not on an absolute scale: 0.3 is high for one phrase
+    and low for another. So they are standardised: each phrase's mean over `references` is
+    subtracted, then the mean over all phrases, and the result is divided by the standard deviation
+    over phrases. A name has the score of its best phrase, and must fit better than the background.
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class NameScores:
         Args:
             embedder: Embeds phrases in the space of the embeddings.
             phrases: The phrases.
-            references: Returns embeddings (R, E) of inputs that no name fits; called if needed.
+            references: Returns embeddings (R, E) of inputs that no name fits; only called if
+                needed.
 
         Raises:
             UsageError: A phrase cannot be embedded.
@@ -70,10 +71,10 @@ class NameScores:
             self._usual = self._cosines(references()).mean(dim=0)
 
     def __call__(self, embeddings: Tensor) -> Tensor:
-        """Return the logit that each name fits, float32, (N, K), on the CPU.
+        """Return the logits that names fit, float32, (N, K), on the CPU.
 
         Args:
-            embeddings: (N, E), of any length.
+            embeddings: (N, E); they need not be normalised.
         """
         cosines = self._cosines(embeddings)
         if self._independent:
@@ -81,7 +82,7 @@ class NameScores:
         relative = cosines - self._usual
         z = (relative - relative.mean(dim=1, keepdim=True)) / relative.std(dim=1, keepdim=True)
         names, background = self._best(z), z[:, self._background]
-        excess = names - LEAST_Z
+        excess = names - MIN_Z
         if background.shape[1]:
             excess = torch.minimum(excess, names - background.amax(dim=1, keepdim=True))
         return LOGITS_PER_Z * excess

@@ -1,7 +1,7 @@
-"""Whether the sources that are heard are in view.
+"""Decide whether the sources that are heard are in view.
 
-A text-prompted SAM was never trained with phrases for absent objects, and masks something even
-then. So CLIP compares each source's name with the frame, and with the masked part of it.
+A text-prompted SAM was not trained with phrases for absent objects, and always masks something. So
+CLIP compares each source's name with the frame and with the masked part of it.
 """
 
 import torch
@@ -12,11 +12,11 @@ from av2tsam_cli.embeddings.clip import MEAN, STD
 from av2tsam_cli.model.preprocess import SAM_MEAN, SAM_STD
 
 SEEN_LOGIT = -4.0
-"""A source is in view unless CLIP's logit is below this: small objects have low ones."""
+"""Minimum of CLIP's logit for a source in view; it is low, as the logits of small objects are."""
 CROP_SCALE = 2.0
-"""Side of the crop around a mask relative to the longer side of the mask's box."""
-LEAST_CROP = 3 / 16
-"""Least side of the crop relative to the frame."""
+"""Side of the crop around a mask, relative to the longer side of the mask's box."""
+MIN_CROP = 3 / 16
+"""Minimum side of the crop, relative to the frame."""
 
 
 def in_view(frame_logits: Tensor, crop_logits: Tensor, iou: Tensor) -> Tensor:
@@ -25,14 +25,14 @@ def in_view(frame_logits: Tensor, crop_logits: Tensor, iou: Tensor) -> Tensor:
     Args:
         frame_logits: CLIP's logits of the names for the frames, (M,).
         crop_logits: CLIP's logits of the names for the masked crops, (M,).
-        iou: Predicted IoU of the masks, (M,); a weak hint, worth one logit at most.
+        iou: Predicted IoU of the masks, (M,), which counts by at most one logit.
     """
     hint = torch.logit(iou, eps=1e-3).clamp(-1, 1)
     return (frame_logits + crop_logits) / 2 + hint >= SEEN_LOGIT
 
 
 def crop_masked(images: Tensor, logits: Tensor, size: int) -> Tensor:
-    """Cut out what masks cover, with some of its surroundings, as input of CLIP.
+    """Crop images around masks, with some surroundings, as inputs of CLIP.
 
     Args:
         images: Inputs of SAM's image encoder, (M, 3, S, S).
@@ -63,7 +63,7 @@ def _square(mask: Tensor) -> tuple[float, float, float]:
     height, width = mask.shape
     top, bottom = rows[0] / height, (rows[-1] + 1) / height
     left, right = columns[0] / width, (columns[-1] + 1) / width
-    side = min(1.0, max(LEAST_CROP, CROP_SCALE * max(bottom - top, right - left)))
+    side = min(1.0, max(MIN_CROP, CROP_SCALE * max(bottom - top, right - left)))
     middles = ((top + bottom) / 2, (left + right) / 2)
     y, x = (min(max(middle - side / 2, 0.0), 1.0 - side) for middle in middles)
     return y, x, side

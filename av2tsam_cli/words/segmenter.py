@@ -1,7 +1,7 @@
-"""The words route: name what is heard, and mask each named source that is in view.
+"""The use `words`: name what is heard, and mask each named source that is in view.
 
-CLAP compares a second of audio with how the sources of a vocabulary sound, the text-prompted SAM
-masks each source that is heard, and CLIP checks that it is in view. Nothing of this needs training
+CLAP compares each second of audio with phrases for the sounds of a vocabulary, the text-prompted
+SAM masks each source that is heard, and CLIP checks that it is in view. None of this needs training
 on videos with sound. Letters: B frames, M pairs of a frame and a source that is heard in it.
 """
 
@@ -24,13 +24,13 @@ from av2tsam_cli.words.seeing import crop_masked, in_view
 from av2tsam_cli.words.vocabulary import Source, load_vocabulary
 
 NO_MASK = -30.0
-"""Logit of every pixel of a source that is not in view; finite, so that it can be interpolated."""
+"""Logit of all pixels of a source that is not in view; finite, so that it can be interpolated."""
 
 
 class WordsSegmenter(Segmenter):
     """Masks the sources of a vocabulary in the frames of one video, while they are heard.
 
-    `source_logits` takes windows that come from `hear`.
+    The windows for `source_logits` must come from `hear`.
     """
 
     USES = ("words", "trained")
@@ -46,7 +46,7 @@ class WordsSegmenter(Segmenter):
         """Prepare a model for a video.
 
         Args:
-            model: A model that was loaded for words.
+            model: A model that was loaded for the use `words`.
             vocabulary: A vocabulary file; None for the built-in vocabulary.
             names: Use only the sources with these names or synonyms; empty for all.
             silence_dbfs: See `Hearing`.
@@ -107,7 +107,7 @@ class WordsSegmenter(Segmenter):
         self,
         seconds: Iterator[AudioWindow],
         timing: Timing = "paper",
-        silence_dbfs: float | None = None,  # noqa: ARG002 - known to `hearing`
+        silence_dbfs: float | None = None,  # noqa: ARG002 - `hearing` has its own
     ) -> Iterator[AudioWindow]:
         """Yield windows with the sources that are heard in them; see `Hearing`."""
         return self.hearing.hear(seconds, timing)
@@ -124,14 +124,16 @@ class WordsSegmenter(Segmenter):
         return self.mask_names(inputs, [self.names_of(window) for window in windows])
 
     def mask_names(self, inputs: FrameInputs, heard: Sequence[Sequence[str]]) -> list[Tensor]:
-        """Mask what is heard in B frames.
+        """Mask named sources in B frames.
 
         Args:
             inputs: The frames, from `prepare`.
-            heard: Names of the sources that are heard in each of the first frames.
+            heard: Names of the sources that are heard in each of the first frames; further frames
+                are padding.
 
         Returns:
-            Mask logits of each frame, (K, h, w) for its K names; NO_MASK if one is not in view.
+            Mask logits of each frame, (K, h, w) for its K names; NO_MASK for a source that is not
+            in view.
         """
         counts = [len(names) for names in heard]
         device = inputs.sam.device
@@ -148,7 +150,7 @@ class WordsSegmenter(Segmenter):
     def _in_view(
         self, inputs: FrameInputs, logits: Tensor, iou: Tensor, rows: Tensor, images: Tensor
     ) -> Tensor:
-        """Return which of the M masks show what they are named after, bool, (M,)."""
+        """Return which of the M masks show the source with their name, bool, (M,)."""
         clip, rows = self.model.network.clip, rows.cpu()
         crops = crop_masked(inputs.sam[images], logits, clip.config.image_size)
         frame_scores = self._seeing(clip(inputs.clip))[images.cpu(), rows]

@@ -18,9 +18,9 @@ from av2tsam_cli.options import either, unknown
 from av2tsam_cli.words.rows import Problem, Row, read_text, read_toml
 
 SHOWN_NAMES = 20
-"""Names of a vocabulary up to which they are listed in the error for an unknown one."""
+"""Maximum number of names that an error for an unknown name lists."""
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|\[\]\x00-\x1f]|^\.')
-"""What a name may not contain, because folders and files are named after it."""
+"""Text that a name must not contain, because folders and files are named after it."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,15 @@ class Source:
     """Something that can be heard and seen."""
 
     name: str
-    """What users see, such as "dog"; unique."""
+    """The name that users see, such as "dog"; unique."""
     sounds: tuple[str, ...]
     """Phrases for how it sounds, such as "a dog barking"; one or more."""
     looks: str
     """What to look for in the frame, such as "dog"."""
     synonyms: tuple[str, ...] = ()
-    """Other names by which it is found."""
+    """Other names for it."""
     all_instances: bool = False
-    """Whether everything in view that has this name is meant, such as all sheep of a herd; one
-    object otherwise."""
+    """Whether to mask all objects with this name, such as all sheep of a herd, instead of one."""
     avss: str = ""
     """Its class in AVSBench-semantic, such as "emergency-car"; "" if it has none."""
     s4: str = ""
@@ -46,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Background:
-    """A sound that can be the best match but names nothing in view."""
+    """A sound that can be the best match, but is not a source in view."""
 
     name: str
     """Its name, such as "rain"; unique."""
@@ -59,15 +58,15 @@ class Vocabulary:
     """The sources that can be named, and the background sounds."""
 
     sources: tuple[Source, ...]
-    """In the order of the file."""
+    """The sources, in the order of the file."""
     backgrounds: tuple[Background, ...]
-    """In the order of the file."""
+    """The background sounds, in the order of the file."""
 
     def find(self, name: str) -> Source:
         """Return the source with a name or synonym; case, hyphens and underscores do not matter.
 
         Raises:
-            UsageError: There is none.
+            UsageError: There is no such source.
         """
         wanted = _key(name)
         for source in self.sources:
@@ -87,10 +86,10 @@ class Vocabulary:
         """Return a vocabulary with only the given sources, in the given order, and all backgrounds.
 
         Args:
-            names: Names or synonyms; repetitions are ignored.
+            names: Names or synonyms; duplicates are ignored.
 
         Raises:
-            UsageError: A name is unknown, or there is none.
+            UsageError: A name is unknown, or no names are given.
         """
         sources = tuple(dict.fromkeys(map(self.find, names)))
         if not sources:
@@ -98,7 +97,7 @@ class Vocabulary:
         return Vocabulary(sources, self.backgrounds)
 
     def limit(self, names: Sequence[str]) -> "Vocabulary":
-        """Return the vocabulary for a model that only knows a fixed list of names.
+        """Return the vocabulary for a model that only supports a fixed list of names.
 
         Args:
             names: The names of the model, which are also its phrases.
@@ -128,7 +127,7 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
 
     Raises:
         UsageError: The file does not exist.
-        MediaError: The file is not a valid vocabulary; the message contains the line.
+        MediaError: The file is not a valid vocabulary; the message contains the line number.
     """
     if path is None:
         return _builtin()
@@ -147,7 +146,7 @@ def choose_vocabulary(
     Args:
         path: See `load_vocabulary`.
         names: Use only the sources with these names or synonyms; empty for all.
-        fixed: The only names that the model knows; empty if it understands any phrase.
+        fixed: The only names that the model supports; empty if it supports any phrase.
 
     Raises:
         UsageError: A name is unknown, or see `load_vocabulary`.
@@ -162,13 +161,13 @@ def choose_vocabulary(
 
 
 def _renamed(source: Source, name: str) -> Source:
-    """Return a source under one of its names; the others are synonyms then."""
+    """Return a source with one of its synonyms as its name, and its other names as synonyms."""
     others = tuple(each for each in _names(source) if _key(each) != _key(name))
     return replace(source, name=name, synonyms=others)
 
 
 def read_vocabulary(path: Path) -> tuple[Vocabulary, list[Problem]]:
-    """Read a vocabulary file with all its problems, in order of lines; wrong entries are left out.
+    """Read a vocabulary file; return the valid entries, and all problems in order of lines.
 
     Raises:
         UsageError: The file does not exist.
@@ -203,7 +202,7 @@ def _builtin() -> Vocabulary:
 
 
 def _parse(text: str, *, toml: bool, known: Vocabulary) -> tuple[Vocabulary, list[Problem]]:
-    """Parse a vocabulary file, taking what its entries leave out from a known vocabulary."""
+    """Parse a vocabulary file; missing values of its entries come from a known vocabulary."""
     rows, problems = read_toml(text) if toml else (read_text(text), [])
     entries: list[Source | Background] = []
     taken: _Taken = {}
@@ -245,16 +244,16 @@ _SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "avss": (_is_text, 'a text such as "dog"'),
     "s4": (_is_text, 'a text such as "dog_barking"'),
 }
-"""For each key of an entry a test of its value, and what the value must be."""
+"""For each key of an entry, a test of its value, and a description of valid values."""
 _CHOICES = {
     "avss": (AVSS_CLASSES[1:], "use one of the 70 object classes of AVSBench-semantic"),
     "s4": (S4_CATEGORIES, "use one of the 23 categories of AVSBench's single-source subset"),
 }
-"""For keys with a fixed set of values, the values and what to do about others."""
+"""For keys with a fixed set of values, these values, and advice for other values."""
 
 
 def _wrong_values(row: Row) -> Iterator[Problem]:
-    """Find what is wrong in a row on its own."""
+    """Find the problems of a row, regardless of other rows."""
     keys = list(get_type_hints(_CLASSES[row.kind]))
     if "name" not in row.values:
         yield Problem(row.line, 'the entry has no name; add for example name = "dog"')
@@ -265,7 +264,7 @@ def _wrong_values(row: Row) -> Iterator[Problem]:
 
 
 def _wrong_value(key: str, value: Any, keys: list[str]) -> str:
-    """Return what is wrong with one key of an entry; "" if nothing is."""
+    """Return the problem with one key of an entry; "" if there is none."""
     if key not in keys:
         return unknown("key", key, keys)
     fits, shape = _SHAPES[key]
@@ -280,7 +279,7 @@ def _wrong_value(key: str, value: Any, keys: list[str]) -> str:
 
 
 def _make(row: Row, known: Vocabulary) -> Source | Background:
-    """Make an entry; what the row leaves out is that of the known entry with its name."""
+    """Create an entry; missing values come from the known entry with its name."""
     values = {key: _clean(value) for key, value in row.values.items()}
     kind = _CLASSES[row.kind]
     entries = known.sources if kind is Source else known.backgrounds
@@ -294,11 +293,11 @@ def _make(row: Row, known: Vocabulary) -> Source | Background:
 
 
 _Taken = dict[tuple[str, str], Row]
-"""What must be unique (a name, phrase or S4 category), with the row that has it."""
+"""The rows of values that must be unique, by kind (name, phrase or S4 category) and value."""
 
 
 def _clashes(row: Row, entry: Source | Background, taken: _Taken) -> list[Problem]:
-    """Find names, phrases and S4 categories that other entries have, and note those of this one.
+    """Find values that other entries have too, and add the values of this entry to `taken`.
 
     At most one problem per other entry is returned.
     """
@@ -313,7 +312,7 @@ def _clashes(row: Row, entry: Source | Background, taken: _Taken) -> list[Proble
 
 
 def _unique(entry: Source | Background) -> dict[tuple[str, str], tuple[str, str]]:
-    """Return what no other entry may have, as the keys of `_Taken`, with its key and its text."""
+    """Return the values of an entry that must be unique, as keys of `_Taken`, with key and text."""
     found = {("phrase", _key(phrase)): ("sounds", phrase) for phrase in entry.sounds}
     if isinstance(entry, Source):
         found |= {("name", _key(name)): ("synonyms", name) for name in entry.synonyms}
@@ -327,12 +326,12 @@ def _names(entry: Source | Background) -> tuple[str, ...]:
 
 
 def _key(name: str) -> str:
-    """Return a name as it is compared: without case, hyphens, underscores and repeated spaces."""
+    """Return a name for comparisons: without case, hyphens, underscores and repeated spaces."""
     return " ".join(re.sub(r"[-_]", " ", name).casefold().split())
 
 
 def _clean(value: Any) -> Any:
-    """Return a checked value without superfluous spaces, lists as tuples."""
+    """Return a checked value without superfluous spaces, and lists as tuples."""
     if isinstance(value, list):
         return tuple(" ".join(text.split()) for text in value)
     return " ".join(value.split()) if isinstance(value, str) else value

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from av2tsam_cli.words.scores import LEAST_Z, LOGITS_PER_Z, NamedPhrases, NameScores
+from av2tsam_cli.words.scores import LOGITS_PER_Z, MIN_Z, NamedPhrases, NameScores
 
 WIDTH = 64
 
@@ -110,7 +110,7 @@ def test_a_score_is_standard_deviations_above_the_average_phrase() -> None:
     references = torch.stack([direction(seed) for seed in range(1000, 1010)])
     relative = F.normalize(embedding, dim=1) @ table.T - (references @ table.T).mean(dim=0)
     z = (relative - relative.mean()) / relative.std()
-    expected = LOGITS_PER_Z * min(z[0, 2] - LEAST_Z, z[0, 2] - z[0, 3])
+    expected = LOGITS_PER_Z * min(z[0, 2] - MIN_Z, z[0, 2] - z[0, 3])
     assert float(score(embedding)[0, 1]) == pytest.approx(float(expected), abs=1e-4)
 
 
