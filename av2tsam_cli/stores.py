@@ -40,11 +40,11 @@ LARGEST_PUT = 64 << 20
 AT_ONCE = 8
 """Number of files of a folder to upload at the same time."""
 UNFINISHED_NAME = "av2tsam.incomplete"
-"""The file that is in a folder while the others are uploaded."""
+"""Name of the file that marks a folder whose upload is not complete."""
 LONGEST_REASON = 240
-"""Most characters of what a package says about an error."""
+"""Most characters of an error message of a package."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Error numbers of a disk without space."""
+"""Error numbers for a full disk."""
 NOT_FOUND = frozenset({404, 410})
 DENIED = frozenset({401, 403})
 NO_CREDENTIALS = frozenset(
@@ -76,9 +76,9 @@ class _Service:
     writable: bool = True
     """Whether outputs can be written."""
     authority: str = "SSL_CERT_FILE"
-    """What to set to a file with the certificates of another authority."""
+    """Environment variable for a file with certificates of other authorities."""
     repeats: bool = False
-    """Whether the package itself repeats requests that fail because of the network, for minutes."""
+    """Whether the package itself repeats requests that fail because of the network."""
 
 
 _S3 = _Service(
@@ -457,14 +457,14 @@ def _repeat(
     *,
     missing: str = "no such file, or a folder without videos; check the URL",
 ) -> T:
-    """Return what a function returns for the file system of a URL and the path in it.
+    """Call a function with the file system of a URL and the path in it, and return its result.
 
-    If the network or the server fails, it is called again, unless the package does that itself.
+    If the network or the server fails, call it again, unless the package does that itself.
 
     Args:
         url: The URL.
         work: The function.
-        missing: What to say if there is nothing of that name.
+        missing: The error message if the file does not exist.
     """
     check_url(url)
     repeats = SERVICES[urlsplit(url).scheme].repeats
@@ -526,7 +526,7 @@ def _is_untrusted(error: Exception) -> bool:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Return whether the same request can succeed later."""
+    """Return whether the same request may succeed later."""
     if isinstance(error, Av2tsamError | ImportError | _Stopped | FileNotFoundError | ValueError):
         return False
     if _is_denied(error) or _is_untrusted(error) or type(error).__name__ in FINAL:

@@ -31,10 +31,10 @@ class Registry:
         return self._attempts[key] - 1
 
     def finish(self, key: object, *, is_done: bool) -> None:
-        """Record that a task was finished, with success or not.
+        """Record that a task has finished, successfully or not.
 
-        Ray runs it again if the worker is lost before all other tasks of its block are finished.
-        The output is then that of an earlier attempt.
+        If the worker is lost before it has finished all tasks of the block, Ray runs the task again,
+        although its output exists.
         """
         self._attempts[key] = int(is_done)
 
