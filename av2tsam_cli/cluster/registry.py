@@ -33,8 +33,8 @@ class Registry:
     def finish(self, key: object, *, is_done: bool) -> None:
         """Record that a task has finished, successfully or not.
 
-        If the worker is lost before it has finished all tasks of the block, Ray runs the task again,
-        although its output exists.
+        If the worker is lost before it has finished all tasks of the block, Ray runs this one
+        again, although its output may exist.
         """
         self._attempts[key] = int(is_done)
 
