@@ -1,11 +1,12 @@
 """Run tasks on workers, with Ray Data."""
 
+import math
 import os
 import pickle
 import platform
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,7 @@ def run_tasks(
         for index, outcome in run(tasks, setup, resources, registry):
             yield remaining.pop(index), outcome
     except BaseException:  # interrupted, or the caller stopped the iteration
-        written = [setup.job.output_folders(task.source) for task in remaining.values()]
-        _stop(registry, {setup.folder / folder for folders in written for folder in folders})
+        _stop(registry, setup, remaining.values())
         raise
     for task in remaining.values():
         yield task, Outcome.failed(lost_error(task))
@@ -67,7 +67,9 @@ def _run_with_ray_data(
     rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
     dataset = from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
     dataset.context.target_max_block_size = 1  # byte: return each outcome as soon as it is known
-    for row in map_on_workers(dataset, Worker, (setup,), registry, resources).iter_rows():
+    ahead = min(TASKS_AHEAD, math.ceil(len(tasks) / resources.workers))
+    mapped = map_on_workers(dataset, Worker, (setup,), registry, resources, tasks_ahead=ahead)
+    for row in mapped.iter_rows():
         task, outcome = tasks[row["index"]], pickle.loads(row["outcome"])  # noqa: S301 - ours
         if isinstance(task, PartTask) and outcome.outputs:
             # Not by the worker: if it is lost before it reports, another one joins the parts again.
@@ -107,6 +109,7 @@ def map_on_workers(
     registry: "ActorHandle[Registry]",
     resources: Resources,
     *,
+    tasks_ahead: int = TASKS_AHEAD,
     max_cpus: float = float("inf"),
 ) -> "Dataset":
     """Map a dataset with workers.
@@ -117,6 +120,8 @@ def map_on_workers(
         arguments: Arguments of its constructor before the registry.
         registry: Counts the attempts.
         resources: The number of workers, and the CPUs and GPUs of each.
+        tasks_ahead: Tasks assigned to a worker at a time. With 1, the worker that starts first does
+            not take the only task of another one.
         max_cpus: Limit of the CPUs that all workers reserve, to leave some for other steps.
     """
     from ray.data import ActorPoolStrategy
@@ -125,21 +130,22 @@ def map_on_workers(
         worker,
         fn_constructor_args=(*arguments, registry),
         compute=ActorPoolStrategy(
-            size=resources.workers, max_tasks_in_flight_per_actor=TASKS_AHEAD
+            size=resources.workers, max_tasks_in_flight_per_actor=tasks_ahead
         ),
         num_cpus=min(resources.cpus, max_cpus / resources.workers),
         num_gpus=resources.gpus or None,
     )
 
 
-def _stop(registry: "ActorHandle[Registry]", folders: set[Path]) -> None:
-    """Kill the workers, and remove their unfinished outputs from folders, on all machines."""
+def _stop(registry: "ActorHandle[Registry]", setup: Setup, tasks: Iterable[Task]) -> None:
+    """Kill the workers, and remove the unfinished outputs of tasks on all machines."""
     import ray
 
     with suppress(ray.exceptions.RayError):  # the cluster is gone
         for worker in ray.get(registry.workers.remote(), timeout=PATIENCE_S):
             ray.kill(worker)
-        _on_all_machines(_remove_unfinished, folders)
+        folders = {folder for task in tasks for folder in setup.job.output_folders(task.source)}
+        _on_all_machines(_remove_unfinished, {setup.folder / folder for folder in folders})
 
 
 def remove_everywhere(folders: set[Path]) -> None:
