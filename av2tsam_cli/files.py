@@ -295,8 +295,10 @@ def check_writable(target: Path) -> None:
     """
     with write_errors(target, raises=UsageError), parent_folders(target):
         trial = temporary_path(target)
-        _create(trial, Path.touch)
-        trial.unlink()
+        try:
+            _create(trial, Path.touch)
+        finally:  # also if it is interrupted
+            trial.unlink(missing_ok=True)
 
 
 def temporary_path(target: Path) -> Path:

@@ -61,14 +61,14 @@ class Staging:
             try:
                 self._parent.mkdir(parents=True, exist_ok=True)
                 remove_dead_parts(self._parent)
-                folder = temporary_path(self._parent / "staging")
-                folder.mkdir()
+                self._created = temporary_path(self._parent / "staging")
+                self._created.mkdir()
             except OSError as error:
+                self._created = None
                 raise Av2tsamError(
                     f"{self._parent}: cannot store copies ({error.strerror}); set `staging` to "
                     "another folder"
                 ) from error
-            self._created = folder
         return self._created
 
     def fetch(self, source: Path) -> Path:

@@ -150,6 +150,21 @@ def test_whether_a_path_is_writable_is_found_out_without_a_trace(tmp_path: Path)
         check_writable(tmp_path / "file" / "x")
 
 
+def test_an_interruption_while_a_path_is_tried_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = Path.touch
+
+    def touch_and_interrupt(path: Path) -> None:
+        touch(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "touch", touch_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        check_writable(tmp_path / "new" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_processes_that_create_and_remove_the_same_folders_do_not_disturb_each_other(
     tmp_path: Path,
 ) -> None:
