@@ -77,8 +77,8 @@ class _Service:
     """Whether outputs can be written."""
     authority: str = "SSL_CERT_FILE"
     """Environment variable for a file with certificates of other authorities."""
-    repeats: bool = False
-    """Whether the package itself repeats requests that fail because of the network."""
+    repeats: int = len(WAITS_S)
+    """Number of repetitions after a network error; fewer if the package itself repeats requests."""
 
 
 _S3 = _Service(
@@ -99,14 +99,14 @@ _GOOGLE = _Service(
     "gcsfs",
     "run 'gcloud auth application-default login', or set GOOGLE_APPLICATION_CREDENTIALS",
     {},
-    repeats=True,
+    repeats=1,  # gcsfs does not begin a broken upload again
 )
 _AZURE = _Service(
     "adlfs",
     "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or "
     "AZURE_STORAGE_CONNECTION_STRING",
     {},
-    repeats=True,
+    repeats=0,
 )
 _WEB = _Service("aiohttp", "use a URL that needs no password", {}, writable=False)
 _HUB = _Service("huggingface-hub", "run 'hf auth login', or set HF_TOKEN", {}, writable=False)
@@ -459,7 +459,7 @@ def _repeat(
 ) -> T:
     """Call a function with the file system of a URL and the path in it, and return its result.
 
-    If the network or the server fails, call it again, unless the package does that itself.
+    If the network or the server fails, call it again.
 
     Args:
         url: The URL.
@@ -468,7 +468,7 @@ def _repeat(
     """
     check_url(url)
     repeats = SERVICES[urlsplit(url).scheme].repeats
-    waits_s: Sequence[float | None] = (None,) if repeats else (*WAITS_S, None)
+    waits_s: Sequence[float | None] = (*WAITS_S[:repeats], None)
     for wait_s in waits_s:
         try:
             return work(*_open_store(url))
