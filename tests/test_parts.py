@@ -183,6 +183,14 @@ def test_a_video_without_sound_and_with_longer_gaps_than_parts(
     check_same(one, parts)
 
 
+def test_a_gap_before_the_last_frames_does_not_make_a_video_longer(
+    make_clip: MakeClip, model: LoadedModel, tmp_path: Path
+) -> None:
+    times_s = [k / 5 for k in range(45) if not 13 < k < 42]
+    clip = make_clip("clip.mov", times_s=times_s, rate=5, picture=moving)
+    check_same(*both_ways(clip, model, 2, tmp_path, "out.mp4", text="the dog", fps=Fraction(1)))
+
+
 def test_damage_is_counted_once(
     clip: Path,
     model: LoadedModel,

@@ -405,6 +405,9 @@ class VideoPartWriter(VideoWriter):
         self._container.start_encoding()
         self._packets = PacketFile(file, self._encoder.codec_context.extradata or b"")
 
+    def _keep_end(self, packets: "Sequence[Packet[AvVideoStream]]") -> None:
+        """Keep all durations; only the end of the last part is that of the video."""
+
     def _check_any(self) -> None:
         """Accept a part without frames."""
 
