@@ -11,7 +11,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from av2tsam_cli.errors import NOT_A_FILE, UsageError
+from av2tsam_cli.errors import NOT_A_FILE, Av2tsamError, UsageError
 from av2tsam_cli.network import is_remote, is_stored, url_of, without_copy
 from av2tsam_cli.options import ModelOptions
 from av2tsam_cli.segment_options import SIDE_SUFFIXES, Format, SegmentOptions
@@ -48,6 +48,8 @@ class Input:
     """Path of its output in the output folder, without a suffix, such as `day1/clip`."""
     suffix: str = ""
     """Suffix of the output, such as `.webm`; "" for the default of the format."""
+    error: Av2tsamError | None = None
+    """Why it cannot be processed, if that is known already."""
 
 
 @dataclass(frozen=True)
@@ -390,12 +392,16 @@ def summary(result: "SegmentResult") -> str:
     )
 
 
-def check_input(source: Path) -> None:
+def check_input(given: Input) -> None:
     """Check that an input is a file, not a folder, a pipe or a device.
 
     Raises:
         UsageError: It is not.
+        Av2tsamError: It is known why it cannot be processed.
     """
+    if given.error is not None:
+        raise given.error
+    source = given.path
     if is_remote(source) or source.is_file():
         return
     if source.is_dir():
@@ -418,5 +424,5 @@ def _why_empty(folder: Path) -> str:
         return f"cannot be listed ({error.strerror}); check its permissions"
     return (
         "a folder without videos, apart from hidden files and those in `out`; set `recursive` to "
-        "search its folders, or name files"
+        "search its folders, choose another `out`, or name files"
     )

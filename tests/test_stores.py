@@ -342,6 +342,7 @@ def test_a_rejected_key(
             (str(clip), "s3://bucket/out/a.mp4", "s3://bucket/out"),
         ):
             assert segment(word, "-o", out) == 1
+            assert [each["input"] for each in segment.records] == [word]
             (line,) = segment.error.splitlines()
             assert f"{named}: access denied (" in line
             assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in line

@@ -11,7 +11,7 @@ from string import Formatter
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from av2tsam_cli.errors import UsageError
+from av2tsam_cli.errors import Av2tsamError, UsageError
 from av2tsam_cli.files import output_name
 from av2tsam_cli.job import STDIN, Input
 from av2tsam_cli.network import WEB, input_path, is_remote, is_url, url_of
@@ -131,7 +131,11 @@ class _Search:
         if not needs_listing(url):
             yield Input(path, Path(output_name(path)))
             return
-        urls = list_files(url, recursive=self.recursive, is_wanted=self._is_video)
+        try:
+            urls = list_files(url, recursive=self.recursive, is_wanted=self._is_video)
+        except Av2tsamError as error:  # the other inputs are processed
+            yield Input(path, Path(), error=error)
+            return
         root = f"{fixed_part(url).rstrip('/')}/"
         out = None if self.out is None else f"{self.out.rstrip('/')}/"
         for each in urls:
@@ -192,8 +196,8 @@ def find_inputs(
 ) -> tuple[Input, ...]:
     """Return the files for paths, folders, glob patterns and URLs, without duplicates.
 
-    Missing paths, patterns without matches and folders without videos are returned as they are, so
-    that `check_input` can report them.
+    Missing paths, patterns without matches, and folders that have no videos or cannot be listed are
+    returned as they are, so that `check_input` can report them.
 
     Args:
         words: Paths, patterns and URLs.
@@ -205,7 +209,6 @@ def find_inputs(
 
     Raises:
         UsageError: There are no words, a URL cannot be opened, or the list of files cannot be read.
-        Av2tsamError: A store cannot be reached, or denies access.
     """
     if not words and options.files_from is None:
         raise UsageError("missing INPUT...; name files or folders, or set `files_from`")
@@ -214,7 +217,9 @@ def find_inputs(
     found: dict[str, Input] = {}
     folders: dict[Path, str] = {}
     for each in _expand_all(search, words, options):
-        found.setdefault(_real_path(each.path, folders), each)
+        known = found.setdefault(_real_path(each.path, folders), each)
+        if known is not each and known.path.is_symlink() and not each.path.is_symlink():
+            found[_real_path(each.path, folders)] = each
     if not allow_url:
         return tuple(found.values())
     return tuple(

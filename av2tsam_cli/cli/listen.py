@@ -295,7 +295,7 @@ class _ListenRun:
     def _check(self, source: Path) -> "tuple[MediaInfo, AudioStream]":
         from av2tsam_cli.words.listen import probe_audio
 
-        check_input(source)
+        check_input(self.job.inputs[source])
         if self.job.files is not None:
             self.job.files.check_free(self.job.inputs[source])
         copy = self.staging.fetch(source)

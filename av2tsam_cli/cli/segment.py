@@ -165,9 +165,9 @@ def segment(
         skip_existing=batch.skip_existing,
         staging=batch.staging,
     )
-    devices = 1 if batch.dry_run else min(devices, len(found))
     if devices > 1 and cluster.ray is not None:
         raise UsageError("`devices` and `ray` exclude each other; set `workers` instead")
+    devices = 1 if batch.dry_run else min(devices, len(found))
     prepare = assign_devices(devices, model.device)
     if devices > 1 and messages.progress_style == "bar":
         messages = replace(messages, progress="lines")  # several bars would overwrite each other
@@ -223,7 +223,7 @@ class _LocalRun:
     def _run(self) -> int:
         attempt = self.batch.attempt
         for each in self.batch.pending:
-            attempt(each, partial(check_input, each))
+            attempt(each, partial(check_input, self.inputs[each]))
         if not self.dry_run:
             self.batch.attempt_all(self.runner.check_stores)
         if self.job.skip_existing:

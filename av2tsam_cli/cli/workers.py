@@ -81,8 +81,8 @@ class WorkersRun:
             self.options, self.job.model.device, cpus=cpus, gpus=gpus, items=len(tasks)
         )
         self.console.detail(
-            f"{name}: {resources.workers} workers, each with {resources.cpus} CPUs and "
-            f"{resources.gpus:g} GPUs"
+            f"{name}: workers: {resources.workers}; for each, CPUs: {resources.cpus}, "
+            f"GPUs: {resources.gpus:g}"
         )
         setup = Setup(
             self.job,

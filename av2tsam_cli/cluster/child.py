@@ -127,7 +127,14 @@ class Child:
         ours, theirs = socketpair()
         with theirs:
             number = theirs.fileno()
-            command = [sys.executable, "-c", f"from {__name__} import main; main()", str(number)]
+            # -P: Python files in the current folder, which may be anybody's, must not be imported.
+            command = [
+                sys.executable,
+                "-P",
+                "-c",
+                f"from {__name__} import main; main()",
+                str(number),
+            ]
             self._process = subprocess.Popen(command, pass_fds=[number])  # noqa: S603 - our own code
         self._connection = Connection(ours.detach())
         self._connection.send(self.setup)

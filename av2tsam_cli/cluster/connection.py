@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import Any, TextIO, cast
 
@@ -82,13 +82,19 @@ def _started(address: str, cpus: int, check_interrupted: Callable[[], None]) -> 
         if address not in {LOCAL, AUTO}:  # Ray itself would keep trying for minutes
             host, _, port = address.removeprefix("ray://").rpartition(":")
             socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-        with _stderr_muted(), _handlers_kept():  # Ray reports that its logs are turned off
+        # Ray reports that its logs are turned off. It would also let workers import Python files
+        # from the current folder, which may be anybody's.
+        with _stderr_muted(), _handlers_kept(), chdir(os.sep):
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except SystemExit:  # raised by Ray's handler for SIGTERM
         raise KeyboardInterrupt from None
     except (OSError, RuntimeError, ValueError, TimeoutError) as error:
         check_interrupted()
         reason = "none is running" if address == AUTO else " ".join(str(error).split())
+        if "version mismatch" in reason.lower():
+            raise Av2tsamError(
+                f"`ray` {address}: uses other versions ({reason}); install those of the cluster"
+            ) from error
         raise Av2tsamError(
             f"`ray` {address}: cannot be reached ({reason}); start Ray there with 'ray start', "
             "check the address, or set RAY_AUTH_MODE=token if it requires a token"

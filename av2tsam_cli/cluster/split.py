@@ -39,7 +39,7 @@ class CutTask(Task):
         """Run the task; see `Task`."""
         from av2tsam_cli.parts import analyse_sound, cut
 
-        check_input(self.source.path)
+        check_input(self.source)
         plan = runner.plan(self.source, retry=self.retry)
         if plan is None:
             return self.skipped(runner)

@@ -38,7 +38,7 @@ class Task:
         Raises:
             Av2tsamError: See `JobRunner.plan` and `JobRunner.segment`.
         """
-        check_input(self.source.path)
+        check_input(self.source)
         plan = runner.plan(self.source, retry=self.retry)
         if plan is None:
             return self.skipped(runner)

@@ -79,7 +79,7 @@ def test_results_do_not_become_inputs() -> None:
     assert len(found("takes", out=".")) == 2
     assert len(found("takes/*.mp4", out="takes")) == 1
     with pytest.raises(UsageError, match="takes: a folder without videos, apart from hidden files"):
-        check_input(find_inputs(["takes"], RECURSIVE, out=Path("takes"))[0].path)
+        check_input(find_inputs(["takes"], RECURSIVE, out=Path("takes"))[0])
 
 
 @pytest.mark.usefixtures("tree")
@@ -101,6 +101,14 @@ def test_patterns_are_expanded_in_order_without_duplicates(tmp_path: Path) -> No
     ]
 
 
+def test_a_file_is_preferred_to_a_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "b.mp4").touch()
+    for link in ("a.mp4", "c.mp4"):
+        (tmp_path / link).symlink_to("b.mp4")
+    assert found(str(tmp_path)) == {str(tmp_path / "b.mp4"): "b"}
+    assert found(str(tmp_path / "a.mp4")) == {str(tmp_path / "a.mp4"): "a"}
+
+
 def test_an_existing_file_is_not_treated_as_a_pattern(tmp_path: Path) -> None:
     for name in ("take[1].mp4", "take1.mp4"):
         (tmp_path / name).touch()
@@ -118,7 +126,7 @@ def test_what_stands_for_no_file_is_kept_for_its_error_message(tmp_path: Path) -
         (path,) = found(word)
         assert path == word
         with pytest.raises(UsageError, match=f"{re.escape(word)}: {complaint}"):
-            check_input(Path(path))
+            check_input(Input(Path(path), Path()))
 
 
 @pytest.mark.parametrize(

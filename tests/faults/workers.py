@@ -78,8 +78,11 @@ def run(
         address: The address of Ray.
         meanwhile: Called in a thread with the output folder, and an event that is set at the end.
     """
-    clips, out = work / "clips", work / "out"
+    clips, out, folder = work / "clips", work / "out", work / "folder"
     names = make_clips(clips, counts)
+    folder.mkdir()
+    for name in ("cv2.py", "numpy.py", "av.py"):  # workers must not import from the current folder
+        (folder / name).write_text("raise SystemExit")
     expected = fingerprint(_plain(clips / "000-ok.mp4", work / "plain"))
     report, stop = Report(), threading.Event()
     command = [
@@ -89,7 +92,7 @@ def run(
         *("--timeout-per-item", str(timeout_s)),
     ]
     began_s = time.monotonic()
-    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=folder) as process:
         threads = [threading.Thread(target=_sabotage, args=(out, report, stop))]
         if kills:
             arguments = process.pid, kills, out, report, stop
@@ -151,7 +154,17 @@ def _command(source: Path, out: Path) -> list[str]:
         "--end",
         "5",
     ]
-    return [sys.executable, "-m", "av2tsam_cli", "segment", str(source), "-o", str(out), *options]
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        "av2tsam_cli",
+        "segment",
+        str(source),
+        "-o",
+        str(out),
+        *options,
+    ]
 
 
 def _plain(clip: Path, out: Path) -> Path:
