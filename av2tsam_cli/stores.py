@@ -455,7 +455,7 @@ def _repeat(
     url: str,
     work: Callable[[Any, str], T],
     *,
-    missing: str = "no such file, or a folder without videos; check the URL",
+    missing: str = "no such file, or a folder without videos; check the URL, or set `recursive`",
 ) -> T:
     """Call a function with the file system of a URL and the path in it, and return its result.
 
