@@ -29,6 +29,8 @@ MAX_BLOCKS = 10_000
 """Limit of the blocks of a dataset; Ray needs about a millisecond for each before it starts."""
 TASKS_AHEAD = 2
 """Tasks assigned to a worker, including the current one, so that it need not wait for the next."""
+OUTCOMES_AHEAD = 50
+"""Outcomes of a worker that the command has not read yet, after which the worker waits."""
 
 
 def run_tasks(
@@ -66,7 +68,10 @@ def _run_with_ray_data(
 
     rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
     dataset = from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
-    dataset.context.target_max_block_size = 1  # byte: return each outcome as soon as it is known
+    # Outcomes are returned one by one, even if tasks share a block. By default, Ray would then make
+    # a worker wait after every second outcome, which slows down runs that skip most inputs.
+    dataset.context.target_max_block_size = 1
+    dataset.context._max_num_blocks_in_streaming_gen_buffer = OUTCOMES_AHEAD
     ahead = min(TASKS_AHEAD, math.ceil(len(tasks) / resources.workers))
     mapped = map_on_workers(dataset, Worker, (setup,), registry, resources, tasks_ahead=ahead)
     for row in mapped.iter_rows():
