@@ -11,7 +11,7 @@ from av2tsam_cli.cli.batch import Batch
 from av2tsam_cli.cli.console import Console
 from av2tsam_cli.cli.progress import Unit
 from av2tsam_cli.cluster.child import Setup
-from av2tsam_cli.cluster.connection import connected, require_ray, total_resources
+from av2tsam_cli.cluster.connection import connected, list_machines, require_ray
 from av2tsam_cli.cluster.engine import remove_everywhere, run_tasks
 from av2tsam_cli.cluster.resources import RayOptions, choose_resources
 from av2tsam_cli.cluster.split import CutTask, PartTask, parts_folder
@@ -76,10 +76,13 @@ class WorkersRun:
         following: list[PartTask] = []
         if not tasks:
             return following
-        cpus, gpus = total_resources()
-        resources = choose_resources(
-            self.options, self.job.model.device, cpus=cpus, gpus=gpus, items=len(tasks)
-        )
+        machines = list_machines()
+        resources = choose_resources(self.options, self.job.model.device, machines, len(tasks))
+        if not any(each.capacity(resources.cpus, resources.gpus) for each in machines):
+            self.console.note(
+                f"waiting for a machine with {resources.cpus} CPUs and {resources.gpus:g} GPUs for "
+                "each worker; the cluster has none now"
+            )
         self.console.detail(
             f"{name}: workers: {resources.workers}; for each, CPUs: {resources.cpus}, "
             f"GPUs: {resources.gpus:g}"

@@ -12,6 +12,7 @@ from contextlib import chdir, contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import Any, TextIO, cast
 
+from av2tsam_cli.cluster.resources import Machine
 from av2tsam_cli.errors import Av2tsamError
 from av2tsam_cli.signals import SIGNAL_NAMES, recorded_signals
 
@@ -163,9 +164,9 @@ def quiet_data() -> None:
     context.max_errored_blocks = -1
 
 
-def total_resources() -> tuple[int, int]:
-    """Return the numbers of CPUs and GPUs of the cluster, or of this machine."""
+def list_machines() -> list[Machine]:
+    """Return the machines of the cluster, or this one."""
     import ray
 
-    found = ray.cluster_resources()
-    return int(found.get("CPU", 1)), int(found.get("GPU", 0))
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in found]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from av2tsam_cli.cluster.child import Setup
-from av2tsam_cli.cluster.connection import require_ray, total_resources
+from av2tsam_cli.cluster.connection import list_machines, require_ray
 from av2tsam_cli.cluster.engine import Worker, map_on_workers
 from av2tsam_cli.cluster.registry import Registry, start_registry
 from av2tsam_cli.cluster.resources import WorkerOptions, choose_resources
@@ -78,9 +78,9 @@ def segment_dataset(
         ModelOptions(model, device, precision),
         skip_existing=skip_existing,
     )
-    cpus, gpus = total_resources()
+    machines = list_machines()
     chosen = WorkerOptions(workers, gpus_per_worker, cpus_per_worker, timeout_per_item)
-    resources = choose_resources(chosen, device, cpus=cpus, gpus=gpus)
+    resources = choose_resources(chosen, device, machines)
     setup = Setup(job, timeout_s=timeout_per_item, cpus=resources.cpus)
     return map_on_workers(
         dataset,
@@ -88,7 +88,9 @@ def segment_dataset(
         (setup, path, name),
         start_registry(),
         resources,
-        max_cpus=max(0.5, cpus - 1),  # other steps would wait forever without a CPU
+        max_cpus=max(
+            0.5, sum(each.cpus for each in machines) - 1
+        ),  # other steps would wait forever without a CPU
     )
 
 

@@ -4,7 +4,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -142,38 +142,60 @@ class Resources:
     """GPUs per worker, or a share of one."""
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A machine of a cluster."""
+
+    cpus: int
+    """Number of its CPUs."""
+    gpus: int = 0
+    """Number of its GPUs."""
+
+    def capacity(self, cpus: int, gpus: float) -> int:
+        """Return how many workers with these CPUs and GPUs it has room for."""
+        room = self.cpus // cpus
+        return min(room, int(self.gpus / gpus)) if gpus else room
+
+
 def choose_resources(
-    options: WorkerOptions, device: str, *, cpus: int, gpus: int, items: int | None = None
+    options: WorkerOptions, device: str, machines: Sequence[Machine], items: int | None = None
 ) -> Resources:
     """Choose the number of workers, and the CPUs and GPUs of each, for a machine or cluster.
 
     Args:
         options: The options.
         device: The device of the model, such as `auto` or `cpu`.
-        cpus: CPUs of the machine or cluster.
-        gpus: GPUs of the machine or cluster.
+        machines: The machines, on one of which each worker must fit.
         items: Number of inputs, if known; there are never more workers than inputs.
 
     Raises:
         UsageError: GPUs are requested, but there are none, or `device` does not use them.
     """
+    all_cpus, all_gpus = sum(each.cpus for each in machines), sum(each.gpus for each in machines)
     wanted = options.gpus_per_worker
     if device == "cpu" and wanted:
         raise UsageError("`gpus_per_worker` has no effect with `device` cpu; drop one of them")
     if device == "cuda" and wanted == 0:
         raise UsageError("`device` cuda needs GPUs; drop `gpus_per_worker` 0")
     needs_gpu = bool(wanted) or (wanted is None and device == "cuda")
-    if needs_gpu and not gpus:
+    if needs_gpu and not all_gpus:
         raise UsageError("Ray found no GPU; start its nodes with GPUs, or set `device` to cpu")
-    per_worker = 0.0 if device == "cpu" or not gpus else (1.0 if wanted is None else wanted)
+    gpus = 0.0 if device == "cpu" or not all_gpus else (1.0 if wanted is None else wanted)
     if options.workers is not None:
         workers = options.workers
-    elif per_worker:
-        workers = max(1, int(gpus / per_worker))
+    elif gpus:
+        workers = max(1, sum(int(each.gpus / gpus) for each in machines))
     else:
-        workers = max(1, cpus // (options.cpus_per_worker or CPUS_WITHOUT_GPU))
+        workers = max(1, all_cpus // (options.cpus_per_worker or CPUS_WITHOUT_GPU))
     workers = workers if items is None else min(workers, items)
-    return Resources(workers, options.cpus_per_worker or max(1, cpus // workers), per_worker)
+
+    def rank(cpus: int) -> tuple[int, int]:
+        """Return how many workers can run at the same time with so many CPUs each, and these."""
+        return min(workers, sum(each.capacity(cpus, gpus) for each in machines)), cpus
+
+    most = max(1, all_cpus // workers)
+    cpus = options.cpus_per_worker or max(range(1, most + 1), key=rank)
+    return Resources(workers, cpus, gpus)
 
 
 @contextmanager

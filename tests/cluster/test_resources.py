@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from av2tsam_cli.cluster.resources import (
+    Machine,
     Resources,
     WorkerOptions,
     choose_resources,
@@ -31,12 +32,27 @@ from av2tsam_cli.errors import UsageError
 def test_workers_share_what_there_is(
     options: WorkerOptions, device: str, machine: tuple[int, int], expected: Resources
 ) -> None:
-    cpus, gpus = machine
-    assert choose_resources(options, device, cpus=cpus, gpus=gpus) == expected
+    assert choose_resources(options, device, [Machine(*machine)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "machines", "expected"),
+    [
+        (WorkerOptions(workers=1), [(16,), (8,)], Resources(1, 16, 0)),
+        (WorkerOptions(workers=3), [(16,), (16,)], Resources(3, 8, 0)),
+        (WorkerOptions(), [(16,), (96, 4), (96, 4)], Resources(8, 24, 1)),
+        (WorkerOptions(gpus_per_worker=2), [(32, 3), (32, 3)], Resources(2, 32, 2)),
+        (WorkerOptions(workers=8), [(96, 4)], Resources(8, 12, 1)),
+    ],
+)
+def test_each_worker_fits_on_one_machine(
+    options: WorkerOptions, machines: list[tuple[int, ...]], expected: Resources
+) -> None:
+    assert choose_resources(options, "auto", [Machine(*each) for each in machines]) == expected
 
 
 def test_there_are_no_more_workers_than_inputs() -> None:
-    chosen = choose_resources(WorkerOptions(workers=8), "auto", cpus=16, gpus=0, items=3)
+    chosen = choose_resources(WorkerOptions(workers=8), "auto", [Machine(16)], items=3)
     assert chosen == Resources(3, 5, 0)
 
 
@@ -53,7 +69,7 @@ def test_gpus_that_are_missing_are_a_usage_error(
     options: WorkerOptions, device: str, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        choose_resources(options, device, cpus=16, gpus=0)
+        choose_resources(options, device, [Machine(16)])
 
 
 @pytest.mark.parametrize(
