@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,9 +52,10 @@ def sending(out: Path, number: signal.Signals) -> Iterator[None]:
 
     def wait_and_send() -> None:
         while not ended.wait(0.002):
-            if parts := list(out.glob("*/.av2tsam-*.part")):
-                os.kill(int(parts[0].name.split("-")[3]), number)
-                return
+            with suppress(FileNotFoundError):  # a folder was removed while it was listed
+                if parts := list(out.glob("*/.av2tsam-*.part")):
+                    os.kill(int(parts[0].name.split("-")[3]), number)
+                    return
 
     thread = threading.Thread(target=wait_and_send)
     thread.start()
@@ -142,7 +143,11 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
         "out = Path(sys.argv[1])\n"
         "job = SegmentJob(out, SegmentOptions(format='masks'), ModelOptions('nano', 'cpu'))\n"
         "def kill():\n"
-        "    while not list(out.glob('.av2tsam-*.part/000003.png')): time.sleep(0.01)\n"
+        "    while True:\n"
+        "        try:\n"
+        "            if list(out.glob('.av2tsam-*.part/000003.png')): break\n"
+        "        except FileNotFoundError: pass\n"
+        "        time.sleep(0.01)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "threading.Thread(target=kill).start()\n"
         f"Child(Setup(job)).run(Task(Input(Path({str(SAMPLE)!r}), Path('clip'))))\n"

@@ -178,7 +178,7 @@ def _sabotage(out: Path, report: Report, stop: threading.Event) -> None:
     done: set[str] = set()
     while not stop.wait(LOOK_EVERY_S):
         for kind, number in SIGNALS.items():
-            for part in out.glob(f"*-{kind}/.av2tsam-*"):
+            for part in listed(out, f"*-{kind}/.av2tsam-*"):
                 name = PART.fullmatch(part.name)
                 if name and part.name not in done:
                     done.add(part.name)
@@ -187,12 +187,20 @@ def _sabotage(out: Path, report: Report, stop: threading.Event) -> None:
                         report.sent += 1
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches a pattern; nothing if a folder is removed while it is listed."""
+    try:
+        return list(folder.glob(pattern))
+    except FileNotFoundError:
+        return []
+
+
 def _kill(command: int, kills: int, out: Path, report: Report, stop: threading.Event) -> None:
     """Kill processes of workers at random moments, but not three times at the same clip."""
     dice = Random(2)
     sent, results = 0, -DONE_BETWEEN
     while sent < kills and not stop.wait(dice.uniform(0.5, 2)):
-        if len(list(out.glob("*/masks"))) < results + DONE_BETWEEN:
+        if len(listed(out, "*/masks")) < results + DONE_BETWEEN:
             continue
         children = [each for each in descendants(command) if "cluster.child" in each[1]]
         if not children:
@@ -201,7 +209,7 @@ def _kill(command: int, kills: int, out: Path, report: Report, stop: threading.E
         with suppress(ProcessLookupError):
             os.kill(child if sent % 2 else parent, signal.SIGKILL)
             sent += 1
-            results = len(list(out.glob("*/masks")))
+            results = len(listed(out, "*/masks"))
     report.sent += sent
 
 
