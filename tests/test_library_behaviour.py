@@ -195,5 +195,6 @@ def test_only_the_command_line_tunes_the_process(
     monkeypatch.setattr(__main__, "tune_process", lambda: calls.append(True))
     monkeypatch.setattr("av2tsam_cli.cli.app.run_command", lambda _: 0)
     monkeypatch.setattr("av2tsam_cli.cli.isolation._allowed", threading.Event())
+    monkeypatch.delitem(sys.modules, "ray", raising=False)  # other tests may have imported it
     assert __main__.main(arguments) == 0
     assert bool(calls) == changed
