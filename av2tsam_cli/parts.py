@@ -29,11 +29,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from av2tsam_cli.errors import MediaError
 from av2tsam_cli.files import atomic_folder, write_errors
 from av2tsam_cli.media.container import time_of_earlier_frame
 from av2tsam_cli.media.damage import DamageLog
-from av2tsam_cli.media.probe import check_unchanged
+from av2tsam_cli.media.probe import changed_error, check_unchanged
 from av2tsam_cli.outputs.contact_sheet import MomentFiles
 from av2tsam_cli.outputs.frame_table import FrameTable
 from av2tsam_cli.outputs.part import SummaryLines, WrittenPart, read_summaries
@@ -238,9 +237,7 @@ def _check_same_input(plan: SegmentPlan, sound: SoundAnalysis) -> None:
     """
     check_unchanged(plan.info)
     if input_id(plan.info.path) != sound.input_id:
-        raise MediaError(
-            f"{plan.info.path}: changed while it was read; run again when it is complete"
-        )
+        raise changed_error(plan.info.path)
 
 
 def join_parts(

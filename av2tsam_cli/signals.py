@@ -9,7 +9,9 @@ from types import FrameType
 
 from av2tsam_cli.errors import Av2tsamError, MediaError
 
-SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+INTERRUPTIONS: tuple[int, ...] = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 """Signals that interrupt a command, from Ctrl-C, `kill` and a closed terminal."""
 CRASHES = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"})
 """Signals of the system or the C library that end a process after an error in its code."""
@@ -25,8 +27,7 @@ def handle_signals(handler: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTIONS}
     # None means that a handler was not set from Python and cannot be restored.
     previous = {n: h for n, h in handlers.items() if h not in {None, signal.SIG_IGN}}
 
@@ -48,8 +49,7 @@ def recorded_signals() -> Iterator[list[int]]:
 
     A library can drop the exception that a handler raises, for example in a destructor.
     """
-    numbers = [getattr(signal, name) for name in SIGNAL_NAMES if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTIONS}
     received: list[int] = []
 
     def record(number: int) -> None:

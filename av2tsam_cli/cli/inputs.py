@@ -217,9 +217,10 @@ def find_inputs(
     found: dict[str, Input] = {}
     folders: dict[Path, str] = {}
     for each in _expand_all(search, words, options):
-        known = found.setdefault(_real_path(each.path, folders), each)
+        key = _real_path(each.path, folders)
+        known = found.setdefault(key, each)
         if known is not each and known.path.is_symlink() and not each.path.is_symlink():
-            found[_real_path(each.path, folders)] = each
+            found[key] = each
     if not allow_url:
         return tuple(found.values())
     return tuple(

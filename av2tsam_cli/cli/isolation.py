@@ -25,7 +25,7 @@ from av2tsam_cli.cli.batch import Batch
 from av2tsam_cli.cli.console import READER_ENDED
 from av2tsam_cli.errors import Av2tsamError, Interrupted, UsageError
 from av2tsam_cli.files import remove_newly_dead_parts
-from av2tsam_cli.signals import SIGNAL_NAMES, explain_death, handle_signals
+from av2tsam_cli.signals import INTERRUPTIONS, explain_death, handle_signals
 
 if TYPE_CHECKING:  # importing it takes 9 ms, and few commands need it
     from multiprocessing.connection import Connection
@@ -132,8 +132,8 @@ def run_in_child(work: Callable[[], T]) -> T:
 def _send(work: Callable[[], T], sender: "Connection[object, object]", parent: int) -> None:
     """Send the result of a function, or the error that it raises."""
     _end_with(parent)
-    for name in SIGNAL_NAMES:  # the parent handles them and kills this process
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in INTERRUPTIONS:  # the parent handles them and kills this process
+        signal.signal(number, signal.SIG_IGN)
     try:
         sender.send((work(), None))
     except Exception as error:  # noqa: BLE001 - raised in the parent
@@ -211,8 +211,7 @@ class _Children:
 @contextmanager
 def _delayed_signals() -> Iterator[None]:
     """Delay signals that interrupt a command until the end of the block."""
-    numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
     try:
         yield
     finally:

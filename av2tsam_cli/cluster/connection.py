@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 
 from av2tsam_cli.cluster.resources import Machine
 from av2tsam_cli.errors import Av2tsamError
-from av2tsam_cli.signals import SIGNAL_NAMES, recorded_signals
+from av2tsam_cli.signals import INTERRUPTIONS, recorded_signals
 
 LOCAL, AUTO = "local", "auto"
 """Addresses: Ray on this machine, which ends with the command, and the cluster that this machine
@@ -132,8 +132,7 @@ class _OneThread:
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
     """Restore signal handlers at the end of the block; Ray replaces the one for SIGTERM."""
-    numbers = [getattr(signal, name) for name in SIGNAL_NAMES]
-    handlers = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTIONS}
     try:
         yield
     finally:

@@ -190,7 +190,7 @@ def choose_resources(
     workers = workers if items is None else min(workers, items)
 
     def rank(cpus: int) -> tuple[int, int]:
-        """Return how many workers can run at the same time with so many CPUs each, and these."""
+        """Rank a number of CPUs per worker by the workers that fit with it, then by itself."""
         return min(workers, sum(each.capacity(cpus, gpus) for each in machines)), cpus
 
     most = max(1, all_cpus // workers)

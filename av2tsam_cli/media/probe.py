@@ -78,9 +78,12 @@ def check_unchanged(info: MediaInfo) -> None:
     """
     with suppress(FileNotFoundError):
         if info.version not in {None, _file_version(info.path)}:
-            raise MediaError(
-                f"{info.path}: changed while it was read; run again when it is complete"
-            )
+            raise changed_error(info.path)
+
+
+def changed_error(path: Path) -> MediaError:
+    """Return the error for a file that was replaced, or is still being written."""
+    return MediaError(f"{path}: changed while it was read; run again when it is complete")
 
 
 def _file_version(path: Path) -> tuple[int, int]:
